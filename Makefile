@@ -1,0 +1,53 @@
+# alvus: `make help` lists what there is. `make run` and `make test` are all a newcomer needs.
+#
+# Every target that calls cargo first prepares the patched tiny_http (patches/), for cargo refuses
+# to run while it is missing.
+
+CARGO ?= cargo
+CLIENTS := target/clients
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test unit clients bench lint clean prepare tools
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-zA-Z%_-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
+
+run: prepare ## build and start alvus; without .env or API_KEYS it starts the demo
+	@$(CARGO) build --release --locked --quiet
+	@if [ -e .env ] || [ -n "$$API_KEYS" ]; then exec target/release/alvus; \
+	else echo "No .env and no API_KEYS: starting the demo (see .env.example)."; exec target/release/alvus demo; fi
+
+build: prepare ## build target/release/alvus
+	$(CARGO) build --release --locked
+
+test: prepare clients ## all tests: unit tables, sockets, real clients and servers
+	$(CARGO) test --locked
+
+unit: prepare ## the tests that need nothing but Rust
+	$(CARGO) test --locked --lib --test keys --test travel --test bodies --test streams --test leaving --test busy --test cli --test config_files --test front_door
+
+clients: ## install the real clients and servers that `make test` uses (into target/clients)
+	@tests/clients/setup $(CLIENTS)
+
+lint: prepare ## rustfmt, clippy, docs, the floor rules, shellcheck
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	tests/floors
+	@command -v shellcheck >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -qq -y shellcheck >/dev/null; } || { echo "make lint: shellcheck is missing; run: apt-get install shellcheck" >&2; exit 1; }
+	git ls-files -co --exclude-standard -z | xargs -0 grep -lIE '^#!(/bin/sh|/usr/bin/env (ba)?sh|/bin/bash)' | xargs shellcheck
+
+clean: ## remove what was built
+	rm -rf target dist patches/tiny_http
+
+# The patched tiny_http; quick when there is nothing to do.
+prepare: tools
+	@patches/prepare
+
+# What make cannot do without, each in one line.
+tools:
+	@for t in cc git $(firstword $(CARGO)); do command -v $$t >/dev/null || { \
+	case $$t in cc) how="apt-get install gcc libc6-dev";; git) how="apt-get install git";; *) how="install Rust with rustup";; esac; \
+	echo "make: $$t is missing; $$how" >&2; exit 1; }; done
+
+-include cross/cross.mk

@@ -1,0 +1,90 @@
+//! `alvus check`: one cheap request per key, and a verdict in words.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::hints::{self, Verdict};
+use crate::peer::Client;
+use crate::reply::whole_seconds;
+use crate::route;
+use crate::secret::ApiKey;
+use crate::upstream::{Failure, Upstream};
+
+/// What a key is worth at this moment.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The provider answered 2xx.
+    Ok,
+    /// The provider refuses this key with this status.
+    Rejected(u16),
+    /// The key is good, and must rest that long (as far as the provider says).
+    Limited(Option<Duration>),
+    /// The provider answered something that says nothing about the key.
+    Unclear(u16),
+    /// No answer.
+    Unreachable(String),
+}
+
+impl Finding {
+    /// Whether requests can be served with this key, now or after its rest.
+    pub fn works(&self) -> bool {
+        matches!(self, Finding::Ok | Finding::Limited(_))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::Ok => f.write_str("ok"),
+            Finding::Rejected(status) => write!(f, "rejected ({status})"),
+            Finding::Limited(Some(wait)) => write!(f, "rate-limited ({} s)", whole_seconds(*wait)),
+            Finding::Limited(None) => f.write_str("rate-limited"),
+            Finding::Unclear(404) => {
+                f.write_str("unclear (404): is the path of TARGET_BASE_URL right?")
+            }
+            Finding::Unclear(status) => write!(f, "unclear ({status})"),
+            Finding::Unreachable(why) => write!(f, "unreachable: {why}"),
+        }
+    }
+}
+
+/// Asks the provider for its list of models, once per key, and hands each verdict to `tell`.
+/// Returns whether at least one key works.
+///
+/// # Errors
+/// In the operator's words, when the upstream's settings cannot be used.
+pub fn run(
+    config: &Config,
+    mut tell: impl FnMut(usize, &ApiKey, &Finding),
+) -> Result<bool, String> {
+    let upstream = Upstream::new(config)?;
+    let path = route::upward(&config.target.base_path, "/v1/models");
+    let request = upstream.prepare("GET", &path, [].into_iter())?;
+    let mut any = false;
+    for (index, key) in config.api_keys.iter().enumerate() {
+        let finding = match upstream.send(&request, None, key, &Client::nobody()) {
+            Ok(answer) => {
+                let status = answer.status;
+                let verdict = hints::judge(status, |name| answer.header(name));
+                answer.discard();
+                match verdict {
+                    Verdict::Limited(wait) => Finding::Limited(wait),
+                    Verdict::Rejected | Verdict::Forbidden => Finding::Rejected(status),
+                    Verdict::Pass if (200..300).contains(&status) => Finding::Ok,
+                    Verdict::Pass => Finding::Unclear(status),
+                }
+            }
+            Err(
+                Failure::NotSent(why)
+                | Failure::Stale(why)
+                | Failure::MaybeSent(why)
+                | Failure::TimedOut(why),
+            ) => Finding::Unreachable(why),
+            Err(Failure::ClientLeft) => Finding::Unreachable("cancelled".into()),
+        };
+        any |= finding.works();
+        tell(index, key, &finding);
+    }
+    Ok(any)
+}

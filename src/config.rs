@@ -1,0 +1,596 @@
+//! `.env` text and environment → a checked [`Config`], or every fault at once.
+//!
+//! Pure: `main` reads the file and hands its text in. [`VARIABLES`] is the one list of names, defaults, limits and
+//! help; `--help`, the README's table, the error texts and the defaults used here all come from it. A new variable is
+//! a row there, a field of [`Config`] and its line in [`Config::parse`].
+//!
+//! Faults and warnings are lines for the operator. Nothing of an `API_KEYS` value gets into them beyond a label, and
+//! of other values at most [`ECHOED`] characters, and none that look like a key in the wrong place.
+
+mod dotenv;
+mod lookalike;
+mod target;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::logging::LogLevel;
+use crate::secret::ApiKey;
+pub use target::{Scheme, Target};
+
+/// One setting: a row of [`VARIABLES`].
+#[derive(Debug)]
+pub struct Variable {
+    /// As it is written in the environment and in `.env`.
+    pub name: &'static str,
+    /// Used when it is not set or set to nothing; empty: there is none.
+    pub default: &'static str,
+    /// What values it takes.
+    pub form: Form,
+    /// What it does: whole sentences for the tables.
+    pub help: &'static str,
+}
+
+/// What values a [`Variable`] takes.
+#[derive(Debug)]
+pub enum Form {
+    /// API keys separated by commas. Never echoed.
+    Keys,
+    /// An IP address, or `localhost` for 127.0.0.1.
+    Host,
+    /// What [`Target::parse`] takes.
+    Url,
+    /// Digits, `min` and `max` included.
+    Number {
+        /// Smallest allowed value.
+        min: u64,
+        /// Largest allowed value; must fit the type of the field that it ends in, also on 32 bits.
+        max: u64,
+        /// What is counted, in the plural, or nothing.
+        unit: &'static str,
+    },
+    /// One of a few words, in upper or lower case.
+    Word(&'static [&'static str]),
+    /// The path of a file, taken as it is.
+    File,
+}
+
+/// The longest sensible wait, in seconds: a day.
+const DAY: u64 = 24 * 60 * 60;
+
+/// Every setting, in the order of the tables.
+#[rustfmt::skip]
+pub const VARIABLES: &[Variable] = &[
+    Variable { name: "API_KEYS", default: "", form: Form::Keys,
+        help: "Required: your provider's keys, separated by commas. Requests take turns through them." },
+    Variable { name: "PORT", default: "3000", form: Form::Number { min: 0, max: 65535, unit: "" },
+        help: "Port to listen on; 0 takes any free one." },
+    Variable { name: "HOST", default: "127.0.0.1", form: Form::Host,
+        help: "Address to listen on. 0.0.0.0 lets the whole network use your keys." },
+    Variable { name: "TARGET_BASE_URL", default: "https://integrate.api.nvidia.com/v1", form: Form::Url,
+        help: "The provider. Its path replaces a leading /v1 of the client's path." },
+    Variable { name: "COOLDOWN_SEC", default: "60", form: Form::Number { min: 1, max: DAY, unit: "seconds" },
+        help: "How long a key rests after a 429 that does not say how long." },
+    Variable { name: "MAX_RETRIES", default: "10", form: Form::Number { min: 0, max: 1000, unit: "" },
+        help: "How many times a request waits for a key while all of them cool." },
+    Variable { name: "MAX_WAIT_SEC", default: "300", form: Form::Number { min: 0, max: DAY, unit: "seconds" },
+        help: "How long a request waits for a key, all rounds together." },
+    Variable { name: "MAX_BODY_MB", default: "32", form: Form::Number { min: 1, max: 1024, unit: "MiB" },
+        help: "Largest request body, in MiB; a larger one is answered with 413." },
+    Variable { name: "WORKERS", default: "32", form: Form::Number { min: 1, max: 256, unit: "" },
+        help: "How many requests are served at the same time." },
+    Variable { name: "CONNECT_TIMEOUT_SEC", default: "10", form: Form::Number { min: 1, max: 300, unit: "seconds" },
+        help: "How long connecting to the provider may take." },
+    Variable { name: "FIRST_BYTE_TIMEOUT_SEC", default: "600", form: Form::Number { min: 1, max: DAY, unit: "seconds" },
+        help: "How long the provider may think before its answer begins." },
+    Variable { name: "IDLE_TIMEOUT_SEC", default: "300", form: Form::Number { min: 1, max: DAY, unit: "seconds" },
+        help: "How long an answer may pause between two pieces." },
+    Variable { name: "SSL_CERT_FILE", default: "", form: Form::File,
+        help: "PEM file of extra CA certificates, trusted besides the built-in ones." },
+    Variable { name: "LOG", default: "info", form: Form::Word(LogLevel::WORDS),
+        help: "How much is logged." },
+];
+
+/// Everything alvus can be told, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// At least one, all different, all fit for a header, in the order they were given.
+    pub api_keys: Vec<ApiKey>,
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port to listen on; 0: any free one.
+    pub port: u16,
+    /// Where requests go.
+    pub target: Target,
+    /// How long a key rests after a 429 without a hint.
+    pub cooldown: Duration,
+    /// How many rounds of waiting a request may take while all keys cool.
+    pub max_retries: u32,
+    /// How long a request may wait for keys in total.
+    pub max_wait: Duration,
+    /// Largest request body, in bytes; at most 1 GiB, so it fits 32 bits.
+    pub max_body: usize,
+    /// Threads that serve requests.
+    pub workers: usize,
+    /// Time to connect to the upstream.
+    pub connect_timeout: Duration,
+    /// Time from the request to the head of the upstream's answer.
+    pub first_byte_timeout: Duration,
+    /// Longest gap between two pieces of an answer.
+    pub idle_timeout: Duration,
+    /// PEM file of CAs to trust besides the built-in ones; not opened yet.
+    pub ssl_cert_file: Option<PathBuf>,
+    /// How much to log.
+    pub log: LogLevel,
+}
+
+/// A [`Config`] and what the operator should be told about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// One line each.
+    pub warnings: Vec<String>,
+}
+
+/// Everything that is wrong with the configuration, one line each. `Display` joins them with line breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(pub Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl Config {
+    /// Merges and checks. `env_file` is the text of the `.env` file, if there is one, and `env_file_name` what the
+    /// messages call it. The environment wins over the file; an empty value counts as not set.
+    ///
+    /// # Errors
+    /// All faults of both sources, none of them with any part of a key.
+    pub fn parse<N: Into<OsString>, V: Into<OsString>>(
+        env_file: Option<&str>,
+        env_file_name: &str,
+        environment: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Loaded, Faults> {
+        let mut values = Values::collect(env_file, env_file_name, environment);
+        let config = Config {
+            api_keys: values.required_keys("API_KEYS"),
+            host: values.checked("HOST", |text| parse_host(text).ok_or("")),
+            port: values.number("PORT"),
+            target: values.checked("TARGET_BASE_URL", Target::parse),
+            cooldown: values.seconds("COOLDOWN_SEC"),
+            max_retries: values.number("MAX_RETRIES"),
+            max_wait: values.seconds("MAX_WAIT_SEC"),
+            max_body: values.number::<usize>("MAX_BODY_MB") * MIB,
+            workers: values.number("WORKERS"),
+            connect_timeout: values.seconds("CONNECT_TIMEOUT_SEC"),
+            first_byte_timeout: values.seconds("FIRST_BYTE_TIMEOUT_SEC"),
+            idle_timeout: values.seconds("IDLE_TIMEOUT_SEC"),
+            ssl_cert_file: values.file("SSL_CERT_FILE"),
+            log: values.checked("LOG", |text| LogLevel::parse(text).ok_or("")),
+        };
+        if let Some(base) = config.target.base_path.strip_suffix("/chat/completions") {
+            values.warnings.push(format!(
+                "TARGET_BASE_URL ends in /chat/completions, which clients append themselves; did you mean {}{base}?",
+                config.target.origin()
+            ));
+        }
+        values.report_strangers();
+        if values.faults.is_empty() {
+            Ok(Loaded {
+                config,
+                warnings: values.warnings,
+            })
+        } else {
+            Err(Faults(values.faults))
+        }
+    }
+
+    /// Address and port to listen on.
+    pub fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+}
+
+/// Bytes in what `MAX_BODY_MB` counts.
+const MIB: usize = 1024 * 1024;
+
+fn parse_host(text: &str) -> Option<IpAddr> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    bare.unwrap_or(text).parse().ok()
+}
+
+/// What is set, and what was found wrong with it so far.
+struct Values<'a> {
+    env_file: Option<&'a str>,
+    env_file_name: &'a str,
+    set: BTreeMap<&'static str, Setting>,
+    strangers: Vec<Stranger>,
+    faults: Vec<String>,
+    warnings: Vec<String>,
+}
+
+struct Setting {
+    value: OsString,
+    /// For the messages: `environment`, or `.env line 7`.
+    origin: String,
+}
+
+/// A name that is not ours, but close to one that is.
+struct Stranger {
+    name: String,
+    ours: &'static str,
+    /// `None`: from the environment.
+    line: Option<String>,
+}
+
+impl<'a> Values<'a> {
+    fn collect<N: Into<OsString>, V: Into<OsString>>(
+        env_file: Option<&'a str>,
+        env_file_name: &'a str,
+        environment: impl IntoIterator<Item = (N, V)>,
+    ) -> Values<'a> {
+        let (set, strangers, faults, warnings) = Default::default();
+        let mut values = Values {
+            env_file,
+            env_file_name,
+            set,
+            strangers,
+            faults,
+            warnings,
+        };
+        values.take_file();
+        for (name, value) in environment {
+            if let Ok(name) = name.into().into_string() {
+                values.take_environment(name, value.into());
+            }
+        }
+        values
+    }
+
+    fn take_file(&mut self) {
+        let (assignments, bad_lines) = dotenv::parse(self.env_file.unwrap_or_default());
+        for bad in bad_lines {
+            self.faults.push(format!(
+                "{} line {} {}",
+                self.env_file_name, bad.line, bad.why
+            ));
+        }
+        for dotenv::Assignment { line, name, value } in assignments {
+            let origin = format!("{} line {line}", self.env_file_name);
+            if let Some(ours) = VARIABLES.iter().find(|v| v.name == name) {
+                if let Some(earlier) = self.set.insert(
+                    ours.name,
+                    Setting {
+                        value: value.into(),
+                        origin,
+                    },
+                ) {
+                    let earlier = earlier.origin;
+                    self.warnings.push(format!(
+                        "{name} is set again on line {line}, so {earlier} has no effect"
+                    ));
+                }
+            } else if let Some(ours) = lookalike::nearest(&name) {
+                self.strangers.push(Stranger {
+                    name,
+                    ours: ours.name,
+                    line: Some(origin),
+                });
+            }
+        }
+        self.set.retain(|_, setting| !is_blank(&setting.value));
+    }
+
+    fn take_environment(&mut self, name: String, value: OsString) {
+        if is_blank(&value) {
+            return;
+        }
+        if let Some(ours) = VARIABLES.iter().find(|v| v.name == name) {
+            self.set.insert(
+                ours.name,
+                Setting {
+                    value,
+                    origin: "environment".to_owned(),
+                },
+            );
+        } else if let Some(ours) = lookalike::nearest(&name) {
+            self.strangers.push(Stranger {
+                name,
+                ours: ours.name,
+                line: None,
+            });
+        }
+    }
+
+    /// The value that is set or else the default, checked by `parse`, whose error may say more than
+    /// [`Form::expected`] (it follows the value, so it must not repeat it). After a fault the default stands in,
+    /// so that the check goes on.
+    fn checked<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> T {
+        let variable = variable(name);
+        if let Some(Setting { value, origin }) = self.set.get(name) {
+            let text = value.to_string_lossy();
+            match parse(text.trim()) {
+                Ok(value) => return value,
+                Err(why) => {
+                    let found = echo(&variable.form, text.trim());
+                    let why = if why.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" ({why})")
+                    };
+                    let expected = variable.form.expected();
+                    let example = variable.default;
+                    self.faults.push(format!(
+                        "{name} ({origin}): found {found}{why}, expected {expected}, for example {name}={example}"
+                    ));
+                }
+            }
+        }
+        match parse(variable.default) {
+            Ok(value) => value,
+            Err(why) => panic!("the default of {name} is wrong: {why}"),
+        }
+    }
+
+    fn number<T: TryFrom<u64>>(&mut self, name: &'static str) -> T {
+        let Form::Number { min, max, .. } = variable(name).form else {
+            panic!("{name} is not a number")
+        };
+        self.checked(name, |text| {
+            let number = target::whole_number(text).filter(|n| (min..=max).contains(n));
+            number.and_then(|n| T::try_from(n).ok()).ok_or("")
+        })
+    }
+
+    fn seconds(&mut self, name: &'static str) -> Duration {
+        Duration::from_secs(self.number(name))
+    }
+
+    fn file(&mut self, name: &'static str) -> Option<PathBuf> {
+        self.set
+            .get(name)
+            .map(|setting| PathBuf::from(&setting.value))
+    }
+
+    /// The list without blanks and duplicates. A key that cannot be sent is a fault that gives its place in the list.
+    fn keys(&mut self, name: &'static str) -> Vec<ApiKey> {
+        let Some(Setting { value, origin }) = self.set.get(name) else {
+            return Vec::new();
+        };
+        let text = value.to_string_lossy();
+        let (mut keys, mut seen) = (Vec::new(), HashSet::new());
+        let mut repeated: Vec<String> = Vec::new();
+        let all: Vec<&str> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|key| !key.is_empty())
+            .collect();
+        for (at, key) in (1..).zip(&all) {
+            let key = ApiKey::new(*key);
+            if let Some(fault) = key.fault() {
+                let count = all.len();
+                self.faults.push(format!(
+                    "{name} ({origin}): key {at} of {count} {fault}, expected keys of visible ASCII characters, \
+                     separated by commas, for example {name}=key1,key2"
+                ));
+            } else if seen.insert(key.clone()) {
+                keys.push(key);
+            } else {
+                repeated.push(format!("key {at} ({})", key.label()));
+            }
+        }
+        if !repeated.is_empty() {
+            let repeated = repeated.join(", ");
+            self.warnings.push(format!(
+                "{name} ({origin}): dropped as duplicates: {repeated}"
+            ));
+        }
+        keys
+    }
+
+    fn required_keys(&mut self, name: &'static str) -> Vec<ApiKey> {
+        let faults_before = self.faults.len();
+        let keys = self.keys(name);
+        if !keys.is_empty() || self.faults.len() > faults_before {
+            return keys;
+        }
+        let file = self.env_file_name;
+        let mut fault = match self.set.get(name) {
+            Some(Setting { origin, .. }) => format!("{name} ({origin}) holds no key"),
+            None => format!("{name} is not set"),
+        };
+        match self.strangers.iter().find(|stranger| stranger.ours == name) {
+            Some(stranger) => {
+                let (found, origin) = (shown(&stranger.name), stranger.origin());
+                fault += &format!(
+                    ", but {found} is ({origin}): rename it to {name}, and separate keys by commas"
+                );
+            }
+            None if self.env_file.is_some() => {
+                fault += &format!(
+                    ": put {name}=key1,key2 into {file} (your provider's keys, separated by commas)"
+                );
+            }
+            None => {
+                fault += &format!(
+                    ": create {file} with the line {name}=key1,key2 (your provider's keys, separated by commas)"
+                );
+            }
+        }
+        self.faults.push(fault);
+        keys
+    }
+
+    /// A foreign name in the environment is worth a line only while ours is not set: it may well be another program's.
+    fn report_strangers(&mut self) {
+        for stranger in &self.strangers {
+            if stranger.line.is_some() || !self.set.contains_key(stranger.ours) {
+                let (found, origin, ours) =
+                    (shown(&stranger.name), stranger.origin(), stranger.ours);
+                self.warnings.push(format!(
+                    "{found} ({origin}) is not a setting of alvus; did you mean {ours}?"
+                ));
+            }
+        }
+    }
+}
+
+impl Stranger {
+    fn origin(&self) -> &str {
+        self.line.as_deref().unwrap_or("environment")
+    }
+}
+
+/// The row called `name`. A wrong name is a bug that the first call of [`Config::parse`] finds.
+fn variable(name: &str) -> &'static Variable {
+    match VARIABLES.iter().find(|v| v.name == name) {
+        Some(variable) => variable,
+        None => panic!("{name} has no row in VARIABLES"),
+    }
+}
+
+fn is_blank(value: &OsString) -> bool {
+    value.to_string_lossy().trim().is_empty()
+}
+
+/// How many characters of a wrong value are shown.
+const ECHOED: usize = 40;
+
+/// A run of this many letters and digits, with both in it, is taken for a key in the wrong place.
+const KEY_LIKE: usize = 20;
+
+/// A wrong value as a message may show it.
+fn echo(form: &Form, value: &str) -> String {
+    let mut runs = value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+    let like_a_key = runs.any(|run| {
+        run.len() >= KEY_LIKE
+            && run.bytes().any(|b| b.is_ascii_digit())
+            && run.bytes().any(|b| b.is_ascii_alphabetic())
+    });
+    match form {
+        Form::Keys => "something not shown here".to_owned(),
+        _ if like_a_key => "something that looks like a key".to_owned(),
+        // Passwords stand before an @, keys in a query.
+        Form::Url if value.contains(['@', '?', '#']) => "a URL not shown here".to_owned(),
+        _ => format!("\"{}\"", shown(value)),
+    }
+}
+
+/// At most [`ECHOED`] characters, control characters escaped.
+fn shown(text: &str) -> String {
+    let start: String = text.chars().take(ECHOED).collect();
+    let rest = if start.len() < text.len() { "…" } else { "" };
+    format!("{}{rest}", start.escape_debug())
+}
+
+impl Form {
+    /// What a value must be, to follow the word "expected".
+    fn expected(&self) -> String {
+        match self {
+            Form::Keys => "keys separated by commas".to_owned(),
+            Form::Host => "an IP address or localhost".to_owned(),
+            Form::Url => {
+                "an http:// or https:// URL with a host and no user name, query or fragment"
+                    .to_owned()
+            }
+            Form::Number { min, max, unit: "" } => format!("a whole number from {min} to {max}"),
+            Form::Number { min, max, unit } => {
+                format!("a whole number of {unit} from {min} to {max}")
+            }
+            Form::Word(words) => or(words),
+            Form::File => "the path of a file".to_owned(),
+        }
+    }
+
+    /// The same for the tables, as a sentence; nothing where the help says it all.
+    fn limits(&self) -> String {
+        match self {
+            Form::Keys | Form::Url | Form::File => String::new(),
+            Form::Host => " An IP address or localhost.".to_owned(),
+            Form::Number { min, max, .. } => format!(" {min} to {max}."),
+            Form::Word(words) => format!(" One of {}.", or(words)),
+        }
+    }
+}
+
+/// `a, b or c`.
+fn or(words: &[&str]) -> String {
+    match words {
+        [start @ .., last] if !start.is_empty() => format!("{} or {last}", start.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+/// Columns of `--help`.
+const WIDTH: usize = 100;
+
+/// The table for `--help`: at most 100 columns, ends with a line break.
+pub fn table() -> String {
+    let longest = VARIABLES
+        .iter()
+        .map(|v| v.name.len())
+        .max()
+        .unwrap_or_default();
+    let indent = longest + 4;
+    let mut out = String::new();
+    for v in VARIABLES {
+        let default = if v.default.is_empty() {
+            String::new()
+        } else {
+            format!(" [default:\u{a0}{}]", v.default)
+        };
+        let mut line = format!("  {:longest$} ", v.name);
+        for word in format!("{}{}{default}", v.help, v.form.limits()).split(' ') {
+            if line.chars().count() + 1 + word.chars().count() > WIDTH {
+                out += &line;
+                out += "\n";
+                line = " ".repeat(indent - 1);
+            }
+            line += " ";
+            line += word;
+        }
+        out += &line;
+        out += "\n";
+    }
+    out.replace('\u{a0}', " ") // held a default and its label on one line
+}
+
+/// The same list as the README's table, in markdown; ends with a line break.
+pub fn markdown_table() -> String {
+    let mut out = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();
+    for v in VARIABLES {
+        let default = if v.default.is_empty() {
+            "–".to_owned()
+        } else {
+            format!("`{}`", v.default)
+        };
+        out += &format!(
+            "| `{}` | {default} | {}{} |\n",
+            v.name,
+            v.help,
+            v.form.limits()
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! The `.env` syntax: text → assignments with line numbers, or the reasons why not.
+//!
+//! Our own few lines instead of `dotenvy`, because its parser expands `$` (a key may hold one), refuses spaces in an
+//! unquoted value, and quotes the whole offending line in its error: a line that may hold a key. The errors here
+//! hold a line number and fixed words, never the line.
+//!
+//! Known: `NAME=value`, `export NAME=value`, spaces around `=`, `'literal'`, `"with \n \t \\ \" escapes"`, `#` at the
+//! start of a line or after a space, CRLF, a byte order mark. Not known: `$` expansion, values over several lines.
+
+/// One `NAME=value`, in the order of the file; the caller lets the last one win.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Counted from 1.
+    pub line: usize,
+    pub name: String,
+    pub value: String,
+}
+
+/// A line that cannot be read, and why, in words that hold none of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// Counted from 1.
+    pub line: usize,
+    pub why: &'static str,
+}
+
+/// Reads the whole text; a bad line does not hide the others.
+pub fn parse(text: &str) -> (Vec<Assignment>, Vec<BadLine>) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    // `lines` takes the CR of a CRLF away; `trim` any other.
+    for (line, text) in (1..).zip(text.lines().map(str::trim)) {
+        if text.is_empty() || text.starts_with('#') {
+            continue;
+        }
+        match assignment(text) {
+            Ok((name, value)) => good.push(Assignment {
+                line,
+                name: name.to_owned(),
+                value,
+            }),
+            Err(why) => bad.push(BadLine { line, why }),
+        }
+    }
+    (good, bad)
+}
+
+fn assignment(text: &str) -> Result<(&str, String), &'static str> {
+    const SHAPE: &str = "is not NAME=value (nor a comment, which starts with #)";
+    let (name, value) = text.split_once('=').ok_or(SHAPE)?;
+    let name = match name.strip_prefix("export") {
+        Some(rest) if rest.starts_with(char::is_whitespace) => rest.trim(),
+        _ => name.trim(),
+    };
+    if !is_name(name) {
+        return Err(SHAPE);
+    }
+    Ok((name, read_value(value)?))
+}
+
+/// Also `.` and `-`, which other programs that share the file may use.
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
+fn read_value(text: &str) -> Result<String, &'static str> {
+    let start = text.trim_start();
+    if let Some(rest) = start.strip_prefix('\'') {
+        let (value, rest) = rest
+            .split_once('\'')
+            .ok_or("opens a ' that is not closed (a value must end on its own line)")?;
+        return only_comment(rest).map(|()| value.to_owned());
+    }
+    if let Some(rest) = start.strip_prefix('"') {
+        let (value, rest) = double_quoted(rest)?;
+        return only_comment(rest).map(|()| value);
+    }
+    // The space before `start` counts: in `NAME= # note` all is comment, in `NAME=#1` nothing is.
+    let mut after_space = false;
+    let comment = text.find(|c: char| {
+        let found = c == '#' && after_space;
+        after_space = c.is_whitespace();
+        found
+    });
+    Ok(text[..comment.unwrap_or(text.len())].trim().to_owned())
+}
+
+/// The value up to the closing quote, and what follows that.
+fn double_quoted(text: &str) -> Result<(String, &str), &'static str> {
+    let mut value = String::new();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '"' => return Ok((value, rest.as_str())),
+            '\\' => value.push(match rest.next() {
+                Some('n') => '\n',
+                Some('t') => '\t',
+                Some(c @ ('\\' | '"')) => c,
+                Some(_) => return Err(r#"has an unknown \ escape (in "…" there are \n \t \\ \"; '…' takes all literally)"#),
+                None => break,
+            }),
+            c => value.push(c),
+        }
+    }
+    Err(
+        "opens a \" that is not closed (a value must end on its own line; write a line break as \\n)",
+    )
+}
+
+fn only_comment(rest: &str) -> Result<(), &'static str> {
+    let trimmed = rest.trim_start();
+    if trimmed.is_empty() || (trimmed.starts_with('#') && trimmed.len() < rest.len()) {
+        Ok(())
+    } else {
+        Err("has text after its closing quote (a comment there needs a space and #)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_of_value_is_read() {
+        for (text, value) in [
+            ("A=1", "1"),
+            ("A = 1 ", "1"),
+            ("\tA\t=\t1\t", "1"),
+            ("export A=1", "1"),
+            ("export\tA = 1", "1"),
+            ("A=", ""),
+            ("A=   ", ""),
+            ("A=one two", "one two"),
+            ("A=one, two # three", "one, two"),
+            ("A=one\t# two", "one"),
+            ("A= # all comment", ""),
+            ("A=#1", "#1"),
+            ("A=one#two", "one#two"),
+            ("A=x=y==", "x=y=="),
+            ("A=$HOME/${B}", "$HOME/${B}"),
+            ("A=it's \"so\" \\n", "it's \"so\" \\n"),
+            ("A=''", ""),
+            ("A=' 1 # \\n \" $B'", " 1 # \\n \" $B"),
+            ("A='1' # note", "1"),
+            ("A=\"\"", ""),
+            (r#"A="a\n\t\\\"b # c" # d"#, "a\n\t\\\"b # c"),
+            ("A=\"it's\"", "it's"),
+            ("A=\"1\"\r", "1"),
+        ] {
+            let expected = Assignment {
+                line: 1,
+                name: "A".into(),
+                value: value.into(),
+            };
+            assert_eq!(parse(text), (vec![expected], vec![]), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_may_begin_with_export() {
+        let (good, bad) = parse("exported=1\nexport=2\nexport_x=3\nexport export=4");
+        assert_eq!(bad, []);
+        assert_eq!(
+            good.iter().map(|a| &*a.name).collect::<Vec<_>>(),
+            ["exported", "export", "export_x", "export"]
+        );
+    }
+
+    #[test]
+    fn comments_blank_lines_crlf_and_bom_are_skipped_and_counted() {
+        let (good, bad) = parse("\u{feff}A=1\r\n\r\n  # note\r\n#\r\nB.b-b='2'\r\n");
+        assert_eq!(bad, []);
+        let seen: Vec<_> = good.iter().map(|a| (a.line, &*a.name, &*a.value)).collect();
+        assert_eq!(seen, [(1, "A", "1"), (5, "B.b-b", "2")]);
+    }
+
+    #[test]
+    fn a_bad_line_is_named_by_number_and_never_quoted() {
+        for (text, why) in [
+            ("sk-secret", "is not NAME=value"),
+            ("export sk_secret", "is not NAME=value"),
+            ("=sk-secret", "is not NAME=value"),
+            ("1A=sk-secret", "is not NAME=value"),
+            ("A B=sk-secret", "is not NAME=value"),
+            ("Ä=sk-secret", "is not NAME=value"),
+            ("A: sk-secret", "is not NAME=value"),
+            ("A='sk-secret", "opens a ' that is not closed"),
+            ("A=\"sk-secret", "opens a \" that is not closed"),
+            ("A=\"sk-secret\\", "opens a \" that is not closed"),
+            ("A=\"sk-secret\\\"", "opens a \" that is not closed"),
+            ("A=\"sk-secret\\d\"", "has an unknown \\ escape"),
+            ("A='sk-secret'x", "has text after its closing quote"),
+            ("A=\"sk-secret\"#x", "has text after its closing quote"),
+            ("A=\"sk\" \"secret\"", "has text after its closing quote"),
+        ] {
+            let (good, bad) = parse(&format!("# first\n{text}\nZ=1"));
+            assert_eq!(good.len(), 1, "{text:?}");
+            assert_eq!((bad.len(), bad[0].line), (1, 2), "{text:?}");
+            assert!(bad[0].why.starts_with(why), "{text:?}: {}", bad[0].why);
+            assert!(!bad[0].why.contains("secret"), "{text:?}");
+        }
+    }
+}

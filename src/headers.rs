@@ -1,0 +1,126 @@
+//! Which header fields travel: up to the provider, and back to the client.
+//!
+//! Only names are judged here; values pass byte for byte. Who sets `Host`, `Content-Length` and
+//! `Authorization` anew is [`crate::upstream`]; how an answer is framed is [`crate::stream`].
+
+/// Fields that belong to one connection, not to the message (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate", // between us and a proxy in front of the provider
+    "proxy-authorization",
+    "proxy-connection", // never standardised, still sent
+    "te",
+    "trailer",
+    "transfer-encoding", // framing is ours on both sides
+    "upgrade",           // we speak HTTP/1.1 only
+];
+
+/// Fields of a request that stay on the client's side.
+const STAYS_DOWN: [&str; 9] = [
+    "authorization", // the client's own, often a placeholder; the pool's key goes up instead
+    "x-api-key",
+    "api-key",        // Azure's name for the same
+    "cookie",         // a browser's, meant for us
+    "expect",         // answered here: the body is buffered before anything goes up
+    "forwarded",      // the provider need not learn about the local network
+    "host",           // set anew
+    "content-length", // set anew
+    "content-md5",    // a connection-era checksum, obsolete since RFC 7231 appendix B
+];
+
+/// Prefix of the unofficial forerunners of `Forwarded`.
+const FORWARDED_PREFIX: &str = "x-forwarded-";
+
+/// The names a message's own `Connection` fields declared hop-by-hop.
+#[derive(Debug, Default)]
+pub struct ConnectionOptions(Vec<String>);
+
+impl ConnectionOptions {
+    /// Reads the values of all `Connection` fields of one message.
+    pub fn new<'a>(values: impl Iterator<Item = &'a [u8]>) -> ConnectionOptions {
+        let mut names = Vec::new();
+        for value in values {
+            for option in value.split(|b| *b == b',') {
+                let option = option.trim_ascii();
+                // The usual two name no field; skipping them saves the allocation.
+                if option.is_empty()
+                    || option.eq_ignore_ascii_case(b"close")
+                    || option.eq_ignore_ascii_case(b"keep-alive")
+                {
+                    continue;
+                }
+                names.push(String::from_utf8_lossy(option).into_owned());
+            }
+        }
+        ConnectionOptions(names)
+    }
+
+    fn is_hop_by_hop(&self, name: &str) -> bool {
+        is_one_of(name, &HOP_BY_HOP) || self.0.iter().any(|n| n.eq_ignore_ascii_case(name))
+    }
+}
+
+fn is_one_of(name: &str, list: &[&str]) -> bool {
+    list.iter().any(|n| n.eq_ignore_ascii_case(name))
+}
+
+/// Whether a request's field goes up to the provider.
+pub fn goes_up(name: &str, options: &ConnectionOptions) -> bool {
+    let forwarded = name
+        .get(..FORWARDED_PREFIX.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(FORWARDED_PREFIX));
+    !(forwarded || is_one_of(name, &STAYS_DOWN) || options.is_hop_by_hop(name))
+}
+
+/// Whether an answer's field comes back to the client. `Content-Length` does not: the framing
+/// says it where it is known.
+pub fn comes_back(name: &str, options: &ConnectionOptions) -> bool {
+    !(name.eq_ignore_ascii_case("content-length") || options.is_hop_by_hop(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_travel_as_the_table_says() {
+        let named =
+            ConnectionOptions::new([&b"close, X-Secret-Hop"[..], b" keep-alive"].into_iter());
+        for (name, up, back) in [
+            ("Content-Type", true, true),
+            ("X-Request-Id", true, true),
+            ("Idempotency-Key", true, true),
+            ("Set-Cookie", true, true),
+            ("Via", true, true),
+            ("Retry-After", true, true),
+            ("Connection", false, false),
+            ("KEEP-ALIVE", false, false),
+            ("Transfer-Encoding", false, false),
+            ("TE", false, false),
+            ("Trailer", false, false),
+            ("Upgrade", false, false),
+            ("Proxy-Authorization", false, false),
+            ("x-secret-hop", false, false),
+            ("Authorization", false, true),
+            ("X-Api-Key", false, true),
+            ("Cookie", false, true),
+            ("Expect", false, true),
+            ("Host", false, true),
+            ("Forwarded", false, true),
+            ("X-Forwarded-For", false, true),
+            ("x-forwarded-proto", false, true),
+            ("X-Forwarde", true, true),
+            ("Content-Length", false, false),
+        ] {
+            assert_eq!(goes_up(name, &named), up, "{name} up");
+            assert_eq!(comes_back(name, &named), back, "{name} back");
+        }
+    }
+
+    #[test]
+    fn a_connection_field_with_junk_names_nothing_else() {
+        let named = ConnectionOptions::new([&b",, ,\xff, "[..]].into_iter());
+        assert!(goes_up("Accept", &named));
+    }
+}

@@ -1,0 +1,30 @@
+//! alvus: a key-rotating reverse proxy for OpenAI-compatible APIs, for tiny machines.
+//!
+//! The heart is [`relay`]; a room uses only rooms above it in this list.
+
+// floor 0
+pub mod peer;
+pub mod secret;
+// floor 1
+pub mod config;
+pub mod headers;
+pub mod hints;
+pub mod reply;
+pub mod route;
+// floor 1, with a side effect each
+pub mod logging;
+pub mod signals;
+// floor 2
+pub mod pool;
+pub mod retry;
+pub mod stream;
+// floor 3
+pub mod upstream;
+// floor 4
+pub mod relay;
+// floor 5
+pub mod status;
+// floor 6
+pub mod check;
+pub mod demo;
+pub mod server;

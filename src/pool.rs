@@ -1,0 +1,509 @@
+//! The pool of keys: which one is next, which ones rest, which ones are out. Pure: every call
+//! takes `now`; there is no lock, no clock and no I/O in here (the one lock is in
+//! [`crate::relay`]).
+//!
+//! Ready keys stand in a line: the first is picked and goes to the end, which is round-robin.
+//! A resting key leaves the line and returns to its end when its time has come. The first request
+//! after a rest is a *probe*: until its answer is there, the key gives out at most one request a
+//! [`PROBE_GAP`], so that waiters do not run into a limit as a herd.
+//!
+//! Requests that find no key wait in a queue of [`Ticket`]s, first come, first served.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::secret::ApiKey;
+
+/// How long a key that has just rested is held back after each request, until one is answered.
+pub const PROBE_GAP: Duration = Duration::from_secs(1);
+
+/// A key of this pool: its place in the configuration, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub u32);
+
+/// A place in the queue of waiting requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// What [`Pool::pick`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// Use this one. The pool counts it as in flight until [`Pool::release`].
+    Key(KeyId, ApiKey),
+    /// None is free, or others were here first; nothing can change before this instant unless a
+    /// request is answered.
+    Wait(Instant),
+    /// Every key was rejected by the upstream: waiting will not help.
+    AllRejected,
+    /// There is no other key than the one to be avoided.
+    NoOther,
+}
+
+/// What an attempt showed about its key.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Report {
+    /// The upstream accepted the key.
+    Accepted,
+    /// 429: rest for that long, or for the configured cooldown.
+    Limited(Option<Duration>),
+    /// 401, or a 403 that another key did not get: out of the pool.
+    Rejected(u16),
+    /// No answer came: network or provider. The key is not to blame.
+    NoAnswer,
+}
+
+/// A key's state at one instant.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum State {
+    /// Can be picked.
+    Ready,
+    /// Limited by the upstream, for that much longer.
+    Cooling(Duration),
+    /// Rejected by the upstream with this status.
+    Rejected(u16),
+}
+
+/// Counters of one key since the start.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+pub struct Counts {
+    /// Attempts made with it.
+    pub requests: u64,
+    /// Attempts answered with 429.
+    pub limited: u64,
+    /// Attempts answered with 401 (or a 403 that was its fault).
+    pub rejected: u64,
+    /// Attempts without an answer.
+    pub no_answer: u64,
+    /// Attempts under way.
+    pub in_flight: u32,
+}
+
+/// One key as `/health` shows it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KeyView {
+    /// The key's last four characters.
+    pub label: String,
+    /// Its state.
+    pub state: State,
+    /// Its counters.
+    pub counts: Counts,
+    /// How long ago it was last picked.
+    pub last_used: Option<Duration>,
+}
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Place {
+    /// In `line`, with this turn.
+    InLine(u64),
+    /// In `resting` until this instant: limited by the upstream.
+    Cooling(Instant),
+    /// In `resting` until this instant: a probe was sent and is not answered yet.
+    Probing(Instant),
+    /// Nowhere: rejected with this status.
+    Out(u16),
+}
+
+#[derive(Debug)]
+struct Slot {
+    key: ApiKey,
+    place: Place,
+    /// Has rested, and no request was accepted since.
+    unproven: bool,
+    counts: Counts,
+    last_used: Option<Instant>,
+}
+
+/// The pool; see the module's text.
+#[derive(Debug)]
+pub struct Pool {
+    slots: Vec<Slot>,
+    /// Ready keys by turn; the smallest turn is next.
+    line: BTreeSet<(u64, KeyId)>,
+    /// Keys that return to the line at an instant.
+    resting: BTreeSet<(Instant, KeyId)>,
+    queue: VecDeque<Ticket>,
+    next_turn: u64,
+    next_ticket: u64,
+    cooldown: Duration,
+}
+
+impl Pool {
+    /// A pool in which every key is ready. `cooldown`: the rest after a 429 that names none.
+    pub fn new(keys: &[ApiKey], cooldown: Duration) -> Pool {
+        let mut pool = Pool {
+            slots: Vec::with_capacity(keys.len()),
+            line: BTreeSet::new(),
+            resting: BTreeSet::new(),
+            queue: VecDeque::new(),
+            next_turn: 0,
+            next_ticket: 0,
+            cooldown,
+        };
+        for (id, key) in (0..).map(KeyId).zip(keys) {
+            pool.slots.push(Slot {
+                key: key.clone(),
+                place: Place::Out(0),
+                unproven: false,
+                counts: Counts::default(),
+                last_used: None,
+            });
+            pool.line_up(id);
+        }
+        pool
+    }
+
+    /// Picks the next key, for the request that holds `ticket` or for one that just came. Never
+    /// `avoid`. A request with a ticket that gets a key leaves the queue with it.
+    pub fn pick(&mut self, ticket: Option<Ticket>, avoid: Option<KeyId>, now: Instant) -> Pick {
+        self.wake(now);
+        // Whoever avoids a key has had its turn already and goes on; it never blocks the queue.
+        let first = avoid.is_some()
+            || self
+                .queue
+                .front()
+                .is_none_or(|front| Some(*front) == ticket);
+        let next = self
+            .line
+            .iter()
+            .map(|(_, id)| *id)
+            .find(|id| Some(*id) != avoid);
+        match next {
+            Some(id) if first => {
+                if let Some(ticket) = ticket {
+                    self.leave(ticket);
+                }
+                self.hand_out(id, now)
+            }
+            Some(_) => Pick::Wait(now), // the front of the queue is about to take it
+            None => match self.resting.iter().find(|(_, id)| Some(*id) != avoid) {
+                Some((at, _)) => Pick::Wait(*at),
+                None if self.line.is_empty() && self.resting.is_empty() => Pick::AllRejected,
+                None => Pick::NoOther,
+            },
+        }
+    }
+
+    /// Joins the queue of waiting requests.
+    pub fn queue_up(&mut self) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.queue.push_back(ticket);
+        ticket
+    }
+
+    /// Leaves the queue; a ticket that has left already is no matter.
+    pub fn leave(&mut self, ticket: Ticket) {
+        self.queue.retain(|t| *t != ticket);
+    }
+
+    /// How many requests wait for a key.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes in what an attempt showed. Says whether the key's state changed by it.
+    pub fn report(&mut self, id: KeyId, report: Report, now: Instant) -> bool {
+        let rest = self.cooldown;
+        let slot = self.slot(id);
+        match report {
+            Report::Accepted => {
+                let was_probing = matches!(slot.place, Place::Probing(_));
+                // An answer to a request sent before a 429 proves nothing about the time after it.
+                if !matches!(slot.place, Place::Cooling(_)) {
+                    slot.unproven = false;
+                }
+                if was_probing {
+                    self.line_up(id);
+                }
+                was_probing
+            }
+            Report::Limited(stated) => {
+                slot.counts.limited += 1;
+                // An absurd COOLDOWN_SEC cannot overflow: without a sum, the key rests a day.
+                let until = now
+                    .checked_add(stated.unwrap_or(rest))
+                    .unwrap_or(now + crate::hints::MAX_REST);
+                match slot.place {
+                    Place::Out(_) => false,
+                    // A later answer may extend a rest, never cut it short.
+                    Place::Cooling(at) if at >= until => false,
+                    place => {
+                        self.move_to(id, Place::Cooling(until));
+                        !matches!(place, Place::Cooling(_))
+                    }
+                }
+            }
+            Report::Rejected(status) => {
+                slot.counts.rejected += 1;
+                let changed = !matches!(slot.place, Place::Out(_));
+                self.move_to(id, Place::Out(status));
+                changed
+            }
+            Report::NoAnswer => {
+                slot.counts.no_answer += 1;
+                false
+            }
+        }
+    }
+
+    /// The attempt, stream and all, is over.
+    pub fn release(&mut self, id: KeyId) {
+        let counts = &mut self.slot(id).counts;
+        counts.in_flight = counts.in_flight.saturating_sub(1);
+    }
+
+    /// The last four characters of a key, for a log line.
+    pub fn label(&self, id: KeyId) -> String {
+        self.slots[id.0 as usize].key.label()
+    }
+
+    /// All keys as they stand, in the order of the configuration.
+    pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
+        self.slots
+            .iter()
+            .map(|slot| KeyView {
+                label: slot.key.label(),
+                state: match slot.place {
+                    Place::Cooling(at) if at > now => State::Cooling(at - now),
+                    Place::Out(status) => State::Rejected(status),
+                    _ => State::Ready,
+                },
+                counts: slot.counts,
+                last_used: slot.last_used.map(|at| now.saturating_duration_since(at)),
+            })
+            .collect()
+    }
+
+    fn hand_out(&mut self, id: KeyId, now: Instant) -> Pick {
+        let slot = self.slot(id);
+        slot.counts.requests += 1;
+        slot.counts.in_flight += 1;
+        slot.last_used = Some(now);
+        let key = slot.key.clone();
+        if slot.unproven {
+            self.move_to(id, Place::Probing(now + PROBE_GAP));
+        } else {
+            self.line_up(id);
+        }
+        Pick::Key(id, key)
+    }
+
+    /// Returns to the line whoever has rested enough.
+    fn wake(&mut self, now: Instant) {
+        while let Some((at, id)) = self.resting.first().copied() {
+            if at > now {
+                break;
+            }
+            self.slot(id).unproven = true;
+            self.line_up(id);
+        }
+    }
+
+    /// To the end of the line.
+    fn line_up(&mut self, id: KeyId) {
+        self.next_turn += 1;
+        self.move_to(id, Place::InLine(self.next_turn));
+    }
+
+    /// The only place where a key changes its place, so that the sets and the slots agree.
+    fn move_to(&mut self, id: KeyId, place: Place) {
+        match std::mem::replace(&mut self.slot(id).place, place) {
+            Place::InLine(turn) => self.line.remove(&(turn, id)),
+            Place::Cooling(at) | Place::Probing(at) => self.resting.remove(&(at, id)),
+            Place::Out(_) => false,
+        };
+        match place {
+            Place::InLine(turn) => self.line.insert((turn, id)),
+            Place::Cooling(at) | Place::Probing(at) => self.resting.insert((at, id)),
+            Place::Out(_) => false,
+        };
+    }
+
+    fn slot(&mut self, id: KeyId) -> &mut Slot {
+        &mut self.slots[id.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COOLDOWN: Duration = Duration::from_secs(60);
+
+    fn pool(n: usize) -> Pool {
+        let keys: Vec<ApiKey> = (0..n)
+            .map(|i| ApiKey::new(format!("test-key-number-{i:04}")))
+            .collect();
+        Pool::new(&keys, COOLDOWN)
+    }
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn take(pool: &mut Pool, now: Instant) -> u32 {
+        match pool.pick(None, None, now) {
+            Pick::Key(id, _) => id.0,
+            other => panic!("no key: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn ready_keys_take_turns_evenly() {
+        let (mut pool, t0) = (pool(3), Instant::now());
+        let turns: Vec<u32> = (0..7).map(|_| take(&mut pool, t0)).collect();
+        assert_eq!(turns, [0, 1, 2, 0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_limited_key_rests_for_the_cooldown_and_comes_back() {
+        let (mut pool, t0) = (pool(2), Instant::now());
+        let first = KeyId(take(&mut pool, t0));
+        assert!(pool.report(first, Report::Limited(None), t0));
+        assert_eq!([take(&mut pool, t0), take(&mut pool, t0)], [1, 1]);
+        assert_eq!(
+            pool.snapshot(t0 + secs(18))[0].state,
+            State::Cooling(secs(42))
+        );
+        assert_eq!(take(&mut pool, t0 + secs(60)), 1);
+        assert_eq!(take(&mut pool, t0 + secs(60)), 0);
+    }
+
+    #[test]
+    fn a_stated_rest_wins_over_the_cooldown() {
+        let (mut pool, t0) = (pool(1), Instant::now());
+        take(&mut pool, t0);
+        pool.report(KeyId(0), Report::Limited(Some(secs(5))), t0);
+        assert_eq!(pool.pick(None, None, t0), Pick::Wait(t0 + secs(5)));
+    }
+
+    #[test]
+    fn a_rest_is_extended_but_never_cut_short() {
+        let (mut pool, t0) = (pool(1), Instant::now());
+        pool.report(KeyId(0), Report::Limited(Some(secs(100))), t0);
+        pool.report(KeyId(0), Report::Limited(Some(secs(5))), t0);
+        assert_eq!(pool.pick(None, None, t0), Pick::Wait(t0 + secs(100)));
+        pool.report(KeyId(0), Report::Accepted, t0); // an older request's answer
+        assert_eq!(pool.pick(None, None, t0), Pick::Wait(t0 + secs(100)));
+        pool.report(KeyId(0), Report::Limited(Some(secs(200))), t0);
+        assert_eq!(pool.pick(None, None, t0), Pick::Wait(t0 + secs(200)));
+    }
+
+    #[test]
+    fn after_a_rest_one_request_probes_before_the_others_follow() {
+        let (mut pool, t0) = (pool(1), Instant::now());
+        pool.report(KeyId(0), Report::Limited(None), t0);
+        let t1 = t0 + COOLDOWN;
+        assert_eq!(take(&mut pool, t1), 0);
+        assert_eq!(pool.pick(None, None, t1), Pick::Wait(t1 + PROBE_GAP));
+        assert_eq!(
+            pool.snapshot(t1)[0].state,
+            State::Ready,
+            "a probe is not a fault"
+        );
+        assert!(
+            pool.report(KeyId(0), Report::Accepted, t1),
+            "waiters must be told"
+        );
+        assert_eq!([take(&mut pool, t1), take(&mut pool, t1)], [0, 0]);
+    }
+
+    #[test]
+    fn a_slow_probe_holds_the_others_back_for_a_gap_only() {
+        let (mut pool, t0) = (pool(1), Instant::now());
+        pool.report(KeyId(0), Report::Limited(None), t0);
+        let t1 = t0 + COOLDOWN;
+        take(&mut pool, t1);
+        let t2 = t1 + PROBE_GAP;
+        take(&mut pool, t2);
+        assert_eq!(pool.pick(None, None, t2), Pick::Wait(t2 + PROBE_GAP));
+    }
+
+    #[test]
+    fn a_rejected_key_is_out_and_when_all_are_the_pool_says_so() {
+        let (mut pool, t0) = (pool(2), Instant::now());
+        assert!(pool.report(KeyId(0), Report::Rejected(401), t0));
+        assert!(
+            !pool.report(KeyId(0), Report::Rejected(401), t0),
+            "one log line, not two"
+        );
+        assert!(
+            !pool.report(KeyId(0), Report::Limited(None), t0),
+            "a limit does not bring it back"
+        );
+        assert_eq!([take(&mut pool, t0), take(&mut pool, t0)], [1, 1]);
+        pool.report(KeyId(1), Report::Rejected(403), t0);
+        assert_eq!(pool.pick(None, None, t0 + secs(999)), Pick::AllRejected);
+        assert_eq!(pool.snapshot(t0)[1].state, State::Rejected(403));
+    }
+
+    #[test]
+    fn the_key_to_avoid_is_not_picked() {
+        let (mut pool, t0) = (pool(2), Instant::now());
+        let avoid = Some(KeyId(0));
+        assert!(matches!(pool.pick(None, avoid, t0), Pick::Key(KeyId(1), _)));
+        pool.report(KeyId(1), Report::Limited(Some(secs(9))), t0);
+        assert_eq!(pool.pick(None, avoid, t0), Pick::Wait(t0 + secs(9)));
+        pool.report(KeyId(1), Report::Rejected(401), t0);
+        assert_eq!(pool.pick(None, avoid, t0), Pick::NoOther);
+    }
+
+    #[test]
+    fn waiters_are_served_in_the_order_they_came() {
+        let (mut pool, t0) = (pool(1), Instant::now());
+        pool.report(KeyId(0), Report::Limited(Some(secs(5))), t0);
+        let (a, b) = (pool.queue_up(), pool.queue_up());
+        let t1 = t0 + secs(5);
+        assert_eq!(
+            pool.pick(Some(b), None, t1),
+            Pick::Wait(t1),
+            "b came second"
+        );
+        assert_eq!(
+            pool.pick(None, None, t1),
+            Pick::Wait(t1),
+            "a newcomer comes last"
+        );
+        assert!(matches!(pool.pick(Some(a), None, t1), Pick::Key(..)));
+        pool.report(KeyId(0), Report::Accepted, t1);
+        assert!(matches!(pool.pick(Some(b), None, t1), Pick::Key(..)));
+        assert_eq!(pool.waiting(), 0);
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_lets_the_next_one_pass() {
+        let (mut pool, t0) = (pool(1), Instant::now());
+        let (a, b) = (pool.queue_up(), pool.queue_up());
+        pool.leave(a);
+        assert!(matches!(pool.pick(Some(b), None, t0), Pick::Key(..)));
+    }
+
+    #[test]
+    fn attempts_are_counted_by_what_became_of_them() {
+        let (mut pool, t0) = (pool(1), Instant::now());
+        take(&mut pool, t0);
+        take(&mut pool, t0);
+        pool.report(KeyId(0), Report::NoAnswer, t0);
+        pool.report(KeyId(0), Report::Limited(None), t0);
+        pool.release(KeyId(0));
+        let view = &pool.snapshot(t0 + secs(3))[0];
+        let expected = Counts {
+            requests: 2,
+            limited: 1,
+            rejected: 0,
+            no_answer: 1,
+            in_flight: 1,
+        };
+        assert_eq!(view.counts, expected);
+        assert_eq!(view.last_used, Some(secs(3)));
+        assert_eq!(view.label, "…0000");
+    }
+
+    #[test]
+    fn an_absurd_cooldown_does_not_overflow() {
+        let t0 = Instant::now();
+        let mut pool = Pool::new(&[ApiKey::new("test-key-number-1")], Duration::MAX);
+        pool.report(KeyId(0), Report::Limited(None), t0);
+        assert!(matches!(pool.pick(None, None, t0), Pick::Wait(_)));
+    }
+}

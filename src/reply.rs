@@ -1,0 +1,271 @@
+//! Answers of our own, and the bytes of an answer's head. Pure.
+//!
+//! Errors have OpenAI's shape, since that is what every client behind us can read.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// How the body that follows a head is framed (RFC 9112 §6).
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Framing {
+    /// No body: HEAD, 204, 304.
+    None,
+    /// Exactly so many bytes.
+    Length(u64),
+    /// Chunks, ended by an empty one.
+    Chunked,
+    /// Until the connection ends: for HTTP/1.0, when the length is not known.
+    UntilClose,
+}
+
+/// What the client's side of an exchange allows.
+#[derive(Debug, Clone, Copy)]
+pub struct Downstream {
+    /// The client speaks HTTP/1.1.
+    pub http_1_1: bool,
+    /// The connection stays open after this answer.
+    pub keep_alive: bool,
+    /// The request was a HEAD: no body follows, whatever the head says.
+    pub head_only: bool,
+}
+
+impl Downstream {
+    /// The framing for a body of this length, if it is known.
+    pub fn framing(self, length: Option<u64>) -> Framing {
+        match length {
+            Some(n) => Framing::Length(n),
+            None if self.http_1_1 => Framing::Chunked,
+            None => Framing::UntilClose,
+        }
+    }
+}
+
+/// Begins a head: status line and framing. Fields follow with [`field`], [`end_head`] ends it.
+pub fn begin_head(out: &mut Vec<u8>, status: u16, framing: Framing, down: Downstream) {
+    let keep = down.keep_alive && framing != Framing::UntilClose;
+    let mut text = format!("HTTP/1.1 {status} {}\r\n", reason(status));
+    // Writing into a String cannot fail.
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(n) => drop(write!(text, "content-length: {n}\r\n")),
+        Framing::Chunked => text.push_str("transfer-encoding: chunked\r\n"),
+    }
+    match (keep, down.http_1_1) {
+        (false, _) => text.push_str("connection: close\r\n"),
+        (true, false) => text.push_str("connection: keep-alive\r\n"),
+        (true, true) => {}
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Adds one field; name and value must come from a parsed message or from us.
+pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Ends a head.
+pub fn end_head(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An answer of our own, small enough to stand in memory.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// When the client may come back.
+    pub retry_after: Option<Duration>,
+    /// The `Content-Type`.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: String,
+}
+
+impl Reply {
+    /// A JSON document.
+    pub fn json(status: u16, body: String) -> Reply {
+        Reply {
+            status,
+            retry_after: None,
+            content_type: "application/json",
+            body,
+        }
+    }
+
+    /// An error in OpenAI's shape.
+    pub fn error(status: u16, code: &str, message: &str) -> Reply {
+        Reply::json(status, error_json(kind(status), code, message))
+    }
+
+    /// The same with `Retry-After`.
+    pub fn retry_after(mut self, wait: Duration) -> Reply {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Head and body as they go over the wire.
+    pub fn to_bytes(&self, down: Downstream) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256 + self.body.len());
+        begin_head(
+            &mut out,
+            self.status,
+            Framing::Length(self.body.len() as u64),
+            down,
+        );
+        field(&mut out, "content-type", self.content_type.as_bytes());
+        field(&mut out, "cache-control", b"no-store");
+        if let Some(wait) = self.retry_after {
+            field(
+                &mut out,
+                "retry-after",
+                whole_seconds(wait).to_string().as_bytes(),
+            );
+        }
+        end_head(&mut out);
+        if !down.head_only {
+            out.extend_from_slice(self.body.as_bytes());
+        }
+        out
+    }
+}
+
+/// Seconds, rounded up and at least one: a client that comes back early only waits again.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    let up = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(up).max(1)
+}
+
+/// `{"error":{…}}` as OpenAI writes it.
+pub fn error_json(kind: &str, code: &str, message: &str) -> String {
+    serde_json::json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+        .to_string()
+}
+
+fn kind(status: u16) -> &'static str {
+    if status < 500 {
+        "invalid_request_error"
+    } else {
+        "server_error"
+    }
+}
+
+/// The reason phrase of a status (RFC 9110 §15); empty for those that have none.
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEPT: Downstream = Downstream {
+        http_1_1: true,
+        keep_alive: true,
+        head_only: false,
+    };
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn a_head_says_framing_and_connection_as_the_client_needs_them() {
+        let old = Downstream {
+            http_1_1: false,
+            ..KEPT
+        };
+        let closing = Downstream {
+            keep_alive: false,
+            ..KEPT
+        };
+        for (framing, down, expected) in [
+            (Framing::Length(5), KEPT, "content-length: 5\r\n"),
+            (Framing::Chunked, KEPT, "transfer-encoding: chunked\r\n"),
+            (Framing::None, KEPT, ""),
+            (
+                Framing::Chunked,
+                closing,
+                "transfer-encoding: chunked\r\nconnection: close\r\n",
+            ),
+            (
+                Framing::Length(5),
+                old,
+                "content-length: 5\r\nconnection: keep-alive\r\n",
+            ),
+            (Framing::UntilClose, old, "connection: close\r\n"),
+        ] {
+            let mut out = Vec::new();
+            begin_head(&mut out, 200, framing, down);
+            assert_eq!(text(&out), format!("HTTP/1.1 200 OK\r\n{expected}"));
+        }
+    }
+
+    #[test]
+    fn an_error_is_shaped_as_openai_shapes_it() {
+        let reply = Reply::error(503, "no_key", "all \"3\" keys\nrest")
+            .retry_after(Duration::from_millis(1100));
+        let bytes = reply.to_bytes(KEPT);
+        let (head, body) = text(&bytes).split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains("\r\nretry-after: 2\r\n") || head.ends_with("\r\nretry-after: 2"));
+        let parsed: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(parsed["error"]["message"], "all \"3\" keys\nrest");
+        assert_eq!(parsed["error"]["type"], "server_error");
+        assert_eq!(parsed["error"]["code"], "no_key");
+        assert!(parsed["error"]["param"].is_null());
+    }
+
+    #[test]
+    fn an_answer_to_head_has_a_length_and_no_body() {
+        let bytes = Reply::json(200, "{}".into()).to_bytes(Downstream {
+            head_only: true,
+            ..KEPT
+        });
+        assert!(text(&bytes).contains("content-length: 2\r\n"));
+        assert!(text(&bytes).ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn waits_are_rounded_up_to_whole_seconds() {
+        for (ms, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+            assert_eq!(whole_seconds(Duration::from_millis(ms)), expected);
+        }
+        assert_eq!(whole_seconds(Duration::MAX), u64::MAX);
+    }
+}

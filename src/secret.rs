@@ -1,0 +1,115 @@
+//! A provider's API key as a type that cannot be printed by accident.
+//!
+//! `Debug` and `Display` show the label only; [`ApiKey::expose`] is the one way to the text, so `grep expose` lists
+//! every place where a key leaves this type.
+
+use std::fmt;
+
+/// How many characters of a key may be seen in logs and pages.
+const SHOWN: usize = 4;
+
+/// Shorter keys show none of their characters: the last four of eight would be half the secret.
+const SHORT: usize = 12;
+
+/// One API key. Compare it, clone it, hash it, but never print it: `{}` and `{:?}` give its [label](ApiKey::label).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// Wraps the text of a key as it is. Whether it can travel in a header is [`ApiKey::fault`]'s question;
+    /// `config` asks it of every key it reads.
+    pub fn new(text: impl Into<String>) -> ApiKey {
+        ApiKey(text.into())
+    }
+
+    /// Why this text cannot be sent in an `Authorization` header, in words that hold none of it; `None` when it can.
+    /// A header value may hold visible ASCII; a space would split the credential.
+    pub fn fault(&self) -> Option<&'static str> {
+        match self.0.chars().find(|c| !c.is_ascii_graphic()) {
+            None if self.0.is_empty() => Some("is empty"),
+            None => None,
+            Some(c) if c.is_control() => Some("holds a control character"),
+            Some(c) if c.is_whitespace() => Some("holds a space"),
+            Some(_) => Some("holds a character outside ASCII"),
+        }
+    }
+
+    /// What people may see: "…" and the last 4 characters, or "…" alone for a key of fewer than 12 characters.
+    pub fn label(&self) -> String {
+        let length = self.0.chars().count();
+        let hidden = if length < SHORT {
+            length
+        } else {
+            length - SHOWN
+        };
+        std::iter::once('…')
+            .chain(self.0.chars().skip(hidden))
+            .collect()
+    }
+
+    /// The key itself, for the header that carries it upstream and for nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label())
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKey({})", self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_shows_at_most_the_last_four_characters() {
+        for (text, label) in [
+            ("nvapi-0123456789-f9a1", "…f9a1"),
+            ("abcdefghijkl", "…ijkl"),
+            ("abcdefghijk", "…"),
+            ("f9a1", "…"),
+            ("", "…"),
+            ("ключ-из-букв-äöü€", "…äöü€"),
+        ] {
+            assert_eq!(ApiKey::new(text).label(), label, "{text}");
+        }
+    }
+
+    #[test]
+    fn printing_a_key_shows_its_label_only() {
+        let key = ApiKey::new("nvapi-0123456789-f9a1");
+        assert_eq!(format!("{key}"), "…f9a1");
+        assert_eq!(format!("{key:?}"), "ApiKey(…f9a1)");
+        assert_eq!(format!("{:#?}", vec![key]), "[\n    ApiKey(…f9a1),\n]");
+    }
+
+    #[test]
+    fn expose_gives_the_text_unchanged() {
+        assert_eq!(ApiKey::new("nvapi-0123").expose(), "nvapi-0123");
+    }
+
+    #[test]
+    fn a_key_must_be_visible_ascii() {
+        for (text, fault) in [
+            ("sk-or-v1_Az09.+/=~!$\"'", None),
+            ("", Some("is empty")),
+            ("two words", Some("holds a space")),
+            ("no\u{a0}break", Some("holds a space")),
+            ("tab\there", Some("holds a control character")),
+            ("line\r\nX-Evil: 1", Some("holds a control character")),
+            ("del\u{7f}", Some("holds a control character")),
+            ("zero\u{200b}width", Some("holds a character outside ASCII")),
+            ("nvapi-…", Some("holds a character outside ASCII")),
+        ] {
+            assert_eq!(ApiKey::new(text).fault(), fault, "{text:?}");
+        }
+    }
+}

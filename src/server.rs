@@ -1,0 +1,472 @@
+//! The front door: listens, hands requests to workers, drains at the end.
+//!
+//! The only room that names tiny_http. Its threads take turns (*leader and followers*): one of
+//! them listens; when a request comes that needs a worker, it lets the next thread listen and
+//! serves the request itself, so that a request is handed over once, not twice. `WORKERS` of them
+//! can serve at a time; the one more that listens is never busy, so `/health`, and a refusal when
+//! no worker comes free, never wait behind a stream. Threads start when they are first needed.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tiny_http::{Limits, Request};
+
+use crate::config::Config;
+use crate::peer::Client;
+use crate::relay::{End, Exchange, Outcome, Relay};
+use crate::reply::{self, Downstream, Reply};
+use crate::status::health;
+use crate::{error, info, route};
+
+/// How long a request may wait for a worker. Agents give up after minutes, not seconds.
+const WORKER_PATIENCE: Duration = Duration::from_secs(30);
+/// How many requests may wait for a worker; each holds a connection and nothing else.
+const MAX_PARKED: usize = 128;
+/// How often waiting requests are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// When a client may come back after no worker came free.
+const BUSY_RETRY: Duration = Duration::from_secs(5);
+/// Stack of a worker. A TLS handshake in a debug build is the deepest call; only pages that are
+/// touched cost memory.
+const WORKER_STACK: usize = 256 * 1024;
+/// Request bodies are read in steps of this size.
+const BODY_STEP: usize = 64 * 1024;
+
+/// A running server.
+#[derive(Clone)]
+pub struct Server(Arc<Inner>);
+
+struct Inner {
+    http: tiny_http::Server,
+    /// A second handle of the listening socket, to close the door with.
+    listener: TcpListener,
+    relay: Relay,
+    desk: Mutex<Desk>,
+    /// Signalled when a thread may find something to do, or may go.
+    called: Condvar,
+    workers: usize,
+    worker_patience: Duration,
+    max_body: usize,
+    /// Bytes of request bodies in memory, all together at most `max_body`.
+    body_bytes: AtomicUsize,
+    started: Instant,
+}
+
+/// Who does what.
+#[derive(Default)]
+struct Desk {
+    /// Requests that wait for a worker, oldest first.
+    parked: VecDeque<(Request, Instant)>,
+    threads: usize,
+    idle: usize,
+    serving: usize,
+    listening: bool,
+    draining: bool,
+}
+
+impl Server {
+    /// Listens on the address of `config` and starts serving.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or no thread can be started.
+    pub fn start(config: &Config, relay: Relay) -> io::Result<Server> {
+        let listener = TcpListener::bind((config.host, config.port))?;
+        let limits = Limits {
+            error_body: refusal,
+            ..Limits::default()
+        };
+        let http = tiny_http::Server::from_listener_with(listener.try_clone()?, limits)
+            .map_err(|e| io::Error::other(e.to_string()))?;
+        let server = Server(Arc::new(Inner {
+            http,
+            listener,
+            relay,
+            desk: Mutex::default(),
+            called: Condvar::new(),
+            workers: config.workers,
+            worker_patience: config.max_wait.min(WORKER_PATIENCE),
+            max_body: config.max_body,
+            body_bytes: AtomicUsize::new(0),
+            started: Instant::now(),
+        }));
+        server.0.add_thread(&mut server.0.desk())?;
+        Ok(server)
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn addr(&self) -> io::Result<SocketAddr> {
+        self.0.listener.local_addr()
+    }
+
+    /// Accepts no more connections, and answers requests on open ones with 503.
+    pub fn close_door(&self) {
+        self.0.desk().draining = true;
+        // Wakes the accept thread, and makes the kernel refuse whoever comes now.
+        let _ = rustix::net::shutdown(&self.0.listener, rustix::net::Shutdown::Read);
+    }
+
+    /// Waits until every request is answered; `false` if that took longer than `patience`.
+    pub fn drained(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut desk = self.0.desk();
+        while desk.serving > 0 || !desk.parked.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            desk = self
+                .0
+                .called
+                .wait_timeout(desk, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+
+    /// How many requests are being served or wait for a worker.
+    pub fn in_flight(&self) -> usize {
+        let desk = self.0.desk();
+        desk.serving + desk.parked.len()
+    }
+}
+
+impl Inner {
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_thread(self: &Arc<Self>, desk: &mut Desk) -> io::Result<()> {
+        let me = self.clone();
+        std::thread::Builder::new()
+            .name(format!("worker-{}", desk.threads))
+            .stack_size(WORKER_STACK)
+            .spawn(move || me.take_turns())?;
+        desk.threads += 1;
+        Ok(())
+    }
+
+    /// The life of a thread: serve who waits, else listen if nobody does, else be idle.
+    fn take_turns(self: &Arc<Self>) {
+        loop {
+            let mut desk = self.desk();
+            let request = loop {
+                if let Some((request, _)) = desk.parked.pop_front() {
+                    desk.serving += 1;
+                    break Some(request);
+                }
+                if !desk.listening {
+                    desk.listening = true;
+                    break None;
+                }
+                desk.idle += 1;
+                desk = self
+                    .called
+                    .wait(desk)
+                    .unwrap_or_else(PoisonError::into_inner);
+                desk.idle -= 1;
+            };
+            drop(desk);
+            let request = match request {
+                Some(request) => request,
+                None => match caught(|| self.listen()) {
+                    Some(request) => request,
+                    None => {
+                        self.desk().listening = false;
+                        continue;
+                    }
+                },
+            };
+            caught(|| self.serve(request));
+            let mut desk = self.desk();
+            desk.serving -= 1;
+            if desk.draining {
+                self.called.notify_all();
+            }
+        }
+    }
+
+    /// Listens until a request comes that this thread is to serve itself.
+    fn listen(self: &Arc<Self>) -> Request {
+        loop {
+            let waiting = !self.desk().parked.is_empty();
+            let came = match waiting {
+                true => self.http.recv_timeout(TICK),
+                false => self.http.recv().map(Some),
+            };
+            if waiting {
+                self.turn_away_the_patient();
+            }
+            // An error is one connection that could not be accepted; the next may.
+            let Ok(Some(request)) = came else { continue };
+            if route::origin_form(request.url()).is_ok_and(|t| route::is(t, "/health")) {
+                self.answer(request, &self.health());
+                continue;
+            }
+            let mut desk = self.desk();
+            if desk.draining {
+                drop(desk);
+                self.refuse(
+                    request,
+                    &Reply::error(503, "shutting_down", "alvus is shutting down")
+                        .retry_after(BUSY_RETRY),
+                );
+                continue;
+            }
+            // Someone must listen when this thread does not.
+            let successor = desk.serving < self.workers
+                && (desk.idle > 0 || self.add_thread(&mut desk).is_ok());
+            if successor {
+                desk.serving += 1;
+                desk.listening = false;
+                drop(desk);
+                self.called.notify_one();
+                return request;
+            }
+            if desk.parked.len() < MAX_PARKED {
+                desk.parked.push_back((request, Instant::now()));
+            } else {
+                drop(desk);
+                self.answer(request, &self.busy());
+            }
+        }
+    }
+
+    /// Answers those who waited too long for a worker, and forgets those who left.
+    fn turn_away_the_patient(&self) {
+        let mut desk = self.desk();
+        let parked = std::mem::take(&mut desk.parked);
+        let (gone, stay): (VecDeque<_>, VecDeque<_>) =
+            parked.into_iter().partition(|(request, since)| {
+                since.elapsed() >= self.worker_patience || Client::new(request.client()).has_left()
+            });
+        desk.parked = stay;
+        drop(desk);
+        for (request, _) in gone {
+            self.answer(request, &self.busy());
+        }
+    }
+
+    fn busy(&self) -> Reply {
+        let text = format!("all {} workers are busy (WORKERS)", self.workers);
+        Reply::error(503, "workers_busy", &text).retry_after(BUSY_RETRY)
+    }
+
+    fn health(&self) -> Reply {
+        let in_flight = {
+            let desk = self.desk();
+            desk.serving + desk.parked.len()
+        };
+        health::page(
+            &self.relay.keys(),
+            self.started.elapsed(),
+            in_flight,
+            self.relay.waiting(),
+        )
+    }
+
+    /// Serves one request on this thread.
+    fn serve(&self, mut request: Request) {
+        let began = Instant::now();
+        let target = match route::origin_form(request.url()) {
+            Ok(target) => target.to_string(),
+            Err(bad) => return self.refuse(request, &Reply::error(400, "bad_target", bad.0)),
+        };
+        let body = match self.read_body(&mut request) {
+            Ok(body) => body,
+            Err(Some(reply)) => return self.refuse(request, &reply),
+            Err(None) => return request.client().shutdown(),
+        };
+        let method = request.method().to_string();
+        let fields: Vec<_> = request.raw_headers().collect();
+        let prepared = match self.relay.prepare(&method, &target, fields.into_iter()) {
+            Ok(prepared) => prepared,
+            Err(text) => return self.refuse(request, &Reply::error(400, "bad_request", &text)),
+        };
+        let socket = request.client();
+        let down = downstream(&request);
+        let exchange = Exchange {
+            prepared,
+            body: body.as_ref().map(|b| b.bytes.as_slice()),
+            client: Client::new(socket.clone()),
+            down,
+        };
+        let mut out = request.into_writer();
+        let outcome = self.relay.serve(&exchange, &mut out);
+        if outcome.end != End::Complete {
+            socket.shutdown();
+        }
+        drop(out);
+        log_request(&method, &target, &outcome, began.elapsed());
+    }
+
+    /// Reads the whole body, within the limits. `Err(None)`: the client left while sending it.
+    fn read_body(&self, request: &mut Request) -> Result<Option<Body<'_>>, Option<Reply>> {
+        let declared = request.body_length();
+        let chunked = request
+            .raw_headers()
+            .any(|(name, _)| name.eq_ignore_ascii_case("transfer-encoding"));
+        if declared.is_none() && !chunked {
+            return Ok(None);
+        }
+        let too_large = || {
+            let mb = self.max_body / (1024 * 1024);
+            let text = format!("the request body is larger than {mb} MiB (MAX_BODY_MB)");
+            Some(Reply::error(413, "body_too_large", &text))
+        };
+        if declared.is_some_and(|n| n > self.max_body) {
+            return Err(too_large());
+        }
+        let mut body = Body {
+            bytes: Vec::new(),
+            counted: 0,
+            budget: &self.body_bytes,
+        };
+        loop {
+            let have = body.bytes.len();
+            let step = declared.map_or(BODY_STEP, |n| (n - have).min(BODY_STEP));
+            if step == 0 {
+                return Ok(Some(body));
+            }
+            if !body.reserve(step, self.max_body) {
+                let text = "too many request bodies at once (MAX_BODY_MB bounds them all together)";
+                return Err(Some(
+                    Reply::error(503, "body_budget", text).retry_after(BUSY_RETRY),
+                ));
+            }
+            body.bytes.resize(have + step, 0);
+            let read = loop {
+                match request.as_reader().read(&mut body.bytes[have..]) {
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    other => break other,
+                }
+            };
+            let n = match read {
+                Ok(n) => n,
+                Err(e) => {
+                    return Err(match e.kind() {
+                        ErrorKind::TimedOut | ErrorKind::WouldBlock => Some(Reply::error(
+                            408,
+                            "body_timeout",
+                            "the request body stopped coming",
+                        )),
+                        ErrorKind::InvalidInput | ErrorKind::InvalidData => Some(Reply::error(
+                            400,
+                            "bad_body",
+                            "the request body is not framed correctly",
+                        )),
+                        _ => None,
+                    });
+                }
+            };
+            body.bytes.truncate(have + n);
+            if n == 0 {
+                // The declared end is reached by `step`, so this is the end of the chunks.
+                return if declared.is_none() {
+                    Ok(Some(body))
+                } else {
+                    Err(None)
+                };
+            }
+            if body.bytes.len() > self.max_body {
+                return Err(too_large());
+            }
+        }
+    }
+
+    /// Answers with a reply of our own and keeps the connection.
+    fn answer(&self, request: Request, reply: &Reply) {
+        let down = downstream(&request);
+        let mut out = request.into_writer();
+        let _ = out
+            .write_all(&reply.to_bytes(down))
+            .and_then(|()| out.flush());
+    }
+
+    /// Answers and closes: what follows on the connection is not to be trusted or not wanted.
+    fn refuse(&self, mut request: Request, reply: &Reply) {
+        request.close_connection();
+        info!(
+            "{} refused: {} {}",
+            request.method(),
+            reply.status,
+            reply.body
+        );
+        self.answer(request, reply);
+    }
+}
+
+/// Runs `f`; a bug in it costs one request, not the box. The panic's own message is on stderr.
+fn caught<T>(f: impl FnOnce() -> T) -> Option<T> {
+    let result = catch_unwind(AssertUnwindSafe(f));
+    if result.is_err() {
+        error!("a request failed inside alvus; please report the message above");
+    }
+    result.ok()
+}
+
+/// A request's body, counted in the budget of all bodies until it is dropped.
+struct Body<'a> {
+    bytes: Vec<u8>,
+    counted: usize,
+    budget: &'a AtomicUsize,
+}
+
+impl Body<'_> {
+    /// Makes room for `step` bytes more, if the budget and the machine allow it.
+    fn reserve(&mut self, step: usize, limit: usize) -> bool {
+        let more = (self.bytes.len() + step).saturating_sub(self.counted);
+        let before = self.budget.fetch_add(more, Ordering::Relaxed);
+        self.counted += more;
+        // One body of the largest size always fits, whatever its last step rounds up to.
+        before.saturating_add(more) <= limit.saturating_add(BODY_STEP)
+            && self.bytes.try_reserve(step).is_ok()
+    }
+}
+
+impl Drop for Body<'_> {
+    fn drop(&mut self) {
+        self.budget.fetch_sub(self.counted, Ordering::Relaxed);
+    }
+}
+
+fn downstream(request: &Request) -> Downstream {
+    Downstream {
+        http_1_1: *request.http_version() >= (1, 1),
+        keep_alive: request.keeps_alive(),
+        head_only: *request.method() == tiny_http::Method::Head,
+    }
+}
+
+/// The body of a refusal that tiny_http itself sends.
+fn refusal(status: u16, reason: &str) -> (&'static str, String) {
+    (
+        "application/json",
+        reply::error_json("invalid_request_error", &format!("http_{status}"), reason),
+    )
+}
+
+/// One line for one request: no query string, no header, no body.
+fn log_request(method: &str, target: &str, outcome: &Outcome, took: Duration) {
+    let path = target.split('?').next().unwrap_or_default();
+    let key = outcome.key.map_or("-".into(), |k| k.0.to_string());
+    let (attempts, bytes) = (outcome.attempts, outcome.bytes);
+    let (waited, took) = (outcome.waited.as_millis(), took.as_millis());
+    let end = match outcome.end {
+        End::Complete => "",
+        End::ClientLeft => " (the client left)",
+        End::Cut => " (cut short)",
+    };
+    let status = outcome.status;
+    info!(
+        "{method} {path} -> {status}{end} key={key} attempts={attempts} waited={waited}ms total={took}ms bytes={bytes}"
+    );
+}

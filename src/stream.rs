@@ -1,0 +1,279 @@
+//! From the upstream to the client: read a piece, frame it, write it, flush it.
+//!
+//! Nothing is held back: each piece that a read returns is on its way before the next read. A
+//! read that fails and a write that fails are different events, for only the first is the
+//! upstream's doing. A body that was cut short never gets its terminating chunk.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use crate::reply::Framing;
+
+/// Bytes moved at a time. A token is some hundred bytes; a large download is moved in pieces of
+/// this size, one read and one write each.
+const PIECE: usize = 16 * 1024;
+
+/// Room in front of a piece for its chunk-size line: up to 8 hex digits, CR, LF.
+const CHUNK_LINE: usize = 10;
+
+/// How a copy ended.
+#[derive(Debug)]
+pub enum CopyEnd {
+    /// The whole body is with the client.
+    Done,
+    /// Writing failed: nobody reads any more.
+    ClientLeft,
+    /// Reading failed or stopped short: what was sent so far is not the whole.
+    UpstreamBroke(io::Error),
+}
+
+/// What was moved, and how it ended.
+#[derive(Debug)]
+pub struct Copied {
+    /// Body bytes that reached the client's socket.
+    pub bytes: u64,
+    /// How it ended.
+    pub end: CopyEnd,
+}
+
+/// Copies a whole body to `to`, in `framing`, flushing after each piece. `head` goes first, in one
+/// write with the first piece when that piece is at hand (a stated length), at once otherwise.
+pub fn copy(from: &mut impl Read, to: &mut impl Write, head: &[u8], framing: Framing) -> Copied {
+    let mut copied = Copied {
+        bytes: 0,
+        end: CopyEnd::Done,
+    };
+    copied.end = match copy_pieces(from, to, head, framing, &mut copied) {
+        Ok(()) => CopyEnd::Done,
+        Err(end) => end,
+    };
+    copied
+}
+
+fn copy_pieces(
+    from: &mut impl Read,
+    to: &mut impl Write,
+    head: &[u8],
+    framing: Framing,
+    copied: &mut Copied,
+) -> Result<(), CopyEnd> {
+    let start = CHUNK_LINE.max(head.len());
+    if framing == Framing::None || framing == Framing::Length(0) {
+        return send(to, head);
+    }
+    let mut buffer = vec![0; start + PIECE + 2];
+    // An upstream that states a length has its body at hand; a stream's head must not wait for
+    // the first token.
+    let mut used = start;
+    if matches!(framing, Framing::Length(_)) {
+        used -= head.len();
+        buffer[used..start].copy_from_slice(head);
+    } else {
+        send(to, head)?;
+    }
+    loop {
+        let n = match read(from, &mut buffer[start..start + PIECE]) {
+            Ok(n) => n,
+            Err(e) => {
+                // At least the head, so that the client sees a cut body and not a cut head.
+                let _ = send(to, &buffer[used..start]);
+                return Err(CopyEnd::UpstreamBroke(e));
+            }
+        };
+        if n == 0 {
+            return match framing {
+                Framing::Length(length) if copied.bytes < length => {
+                    let _ = send(to, &buffer[used..start]);
+                    Err(CopyEnd::UpstreamBroke(ErrorKind::UnexpectedEof.into()))
+                }
+                Framing::Chunked => send(to, b"0\r\n\r\n"),
+                _ => Ok(()),
+            };
+        }
+        let mut end = start + n;
+        if framing == Framing::Chunked {
+            used = start - put_chunk_line(&mut buffer[..start], n);
+            buffer[end..end + 2].copy_from_slice(b"\r\n");
+            end += 2;
+        }
+        send(to, &buffer[used..end])?;
+        used = start;
+        copied.bytes += n as u64;
+    }
+}
+
+/// One chunk holding `data` (RFC 9112 §7.1).
+pub fn chunk(data: &[u8]) -> Vec<u8> {
+    let mut out = format!("{:x}\r\n", data.len()).into_bytes();
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// Writes `n` in hex and CR LF to the end of `space`; returns how many bytes that took.
+fn put_chunk_line(space: &mut [u8], mut n: usize) -> usize {
+    let mut at = space.len() - 2;
+    space[at..].copy_from_slice(b"\r\n");
+    while n > 0 {
+        at -= 1;
+        space[at] = b"0123456789abcdef"[n % 16];
+        n /= 16;
+    }
+    space.len() - at
+}
+
+fn read(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match from.read(buffer) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn send(to: &mut impl Write, bytes: &[u8]) -> Result<(), CopyEnd> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    to.write_all(bytes)
+        .and_then(|()| to.flush())
+        .map_err(|_| CopyEnd::ClientLeft)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives out its pieces one read at a time, then ends or fails.
+    struct Pieces(Vec<Result<&'static [u8], ErrorKind>>);
+
+    impl Read for Pieces {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                return Ok(0);
+            }
+            let piece = self.0.remove(0)?;
+            buffer[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    /// Remembers what was written up to each flush; fails after so many flushes.
+    #[derive(Default)]
+    struct Flushes {
+        done: Vec<String>,
+        open: Vec<u8>,
+        fail_after: Option<usize>,
+    }
+
+    impl Write for Flushes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.fail_after == Some(self.done.len()) {
+                return Err(ErrorKind::BrokenPipe.into());
+            }
+            self.open.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            let text = String::from_utf8(std::mem::take(&mut self.open)).expect("text");
+            self.done.push(text);
+            Ok(())
+        }
+    }
+
+    fn run(pieces: &[Result<&'static [u8], ErrorKind>], framing: Framing) -> (Vec<String>, Copied) {
+        let mut to = Flushes::default();
+        let copied = copy(&mut Pieces(pieces.to_vec()), &mut to, b"HEAD\r\n", framing);
+        assert!(to.open.is_empty(), "everything is flushed");
+        (to.done, copied)
+    }
+
+    #[test]
+    fn each_piece_is_flushed_as_a_chunk_of_its_own() {
+        let (done, copied) = run(&[Ok(b"one"), Ok(b"twelve-chars")], Framing::Chunked);
+        assert_eq!(
+            done,
+            [
+                "HEAD\r\n",
+                "3\r\none\r\n",
+                "c\r\ntwelve-chars\r\n",
+                "0\r\n\r\n"
+            ]
+        );
+        assert!(matches!(copied.end, CopyEnd::Done));
+        assert_eq!(copied.bytes, 15);
+    }
+
+    #[test]
+    fn a_body_of_stated_length_goes_out_with_its_head_in_one_write() {
+        let (done, copied) = run(&[Ok(b"all of it")], Framing::Length(9));
+        assert_eq!(done, ["HEAD\r\nall of it"]);
+        assert!(matches!(copied.end, CopyEnd::Done));
+    }
+
+    #[test]
+    fn a_body_that_ends_short_of_its_length_is_broken() {
+        let (done, copied) = run(&[Ok(b"all")], Framing::Length(9));
+        assert_eq!(done[0], "HEAD\r\nall");
+        assert!(matches!(copied.end, CopyEnd::UpstreamBroke(_)));
+    }
+
+    #[test]
+    fn a_broken_stream_gets_no_terminating_chunk() {
+        let (done, copied) = run(
+            &[Ok(b"one"), Err(ErrorKind::UnexpectedEof)],
+            Framing::Chunked,
+        );
+        assert_eq!(done, ["HEAD\r\n", "3\r\none\r\n"]);
+        assert!(matches!(copied.end, CopyEnd::UpstreamBroke(_)));
+    }
+
+    #[test]
+    fn a_body_that_breaks_before_its_first_byte_still_shows_its_head() {
+        let (done, copied) = run(&[Err(ErrorKind::ConnectionReset)], Framing::Length(9));
+        assert_eq!(done, ["HEAD\r\n"]);
+        assert!(matches!(copied.end, CopyEnd::UpstreamBroke(_)));
+    }
+
+    #[test]
+    fn an_interrupted_read_is_repeated() {
+        let (done, _) = run(
+            &[Err(ErrorKind::Interrupted), Ok(b"x")],
+            Framing::UntilClose,
+        );
+        assert_eq!(done, ["HEAD\r\n", "x"]);
+    }
+
+    #[test]
+    fn a_client_that_left_is_not_the_upstreams_fault() {
+        let mut to = Flushes {
+            fail_after: Some(2),
+            ..Flushes::default()
+        };
+        let mut from = Pieces(vec![Ok(b"one"), Ok(b"two"), Ok(b"three")]);
+        let copied = copy(&mut from, &mut to, b"HEAD\r\n", Framing::Chunked);
+        assert!(matches!(copied.end, CopyEnd::ClientLeft));
+        assert_eq!(from.0.len(), 1, "the upstream is read no further");
+        assert_eq!(copied.bytes, 3);
+    }
+
+    #[test]
+    fn an_answer_without_a_body_is_its_head() {
+        assert_eq!(run(&[Ok(b"ignored")], Framing::None).0, ["HEAD\r\n"]);
+        assert_eq!(run(&[Ok(b"ignored")], Framing::Length(0)).0, ["HEAD\r\n"]);
+    }
+
+    #[test]
+    fn chunk_lines_are_hexadecimal() {
+        for (n, expected) in [
+            (1, "1\r\n"),
+            (15, "f\r\n"),
+            (16, "10\r\n"),
+            (PIECE, "4000\r\n"),
+        ] {
+            let mut space = [0; CHUNK_LINE];
+            let used = put_chunk_line(&mut space, n);
+            assert_eq!(&space[CHUNK_LINE - used..], expected.as_bytes());
+        }
+        assert_eq!(chunk(b"ab"), b"2\r\nab\r\n");
+    }
+}

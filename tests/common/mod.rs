@@ -1,0 +1,552 @@
+//! What every socket test stands on: the real binary, a scripted upstream, a client of raw bytes.
+//!
+//! Nothing sleeps to wait for readiness; a hang becomes a failure after [`PATIENCE`].
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part
+
+pub mod provider;
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// After this long, what has not happened will not happen. No test waits this long to pass.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Keys for tests. Each is long enough that its label hides it.
+pub const KEYS: [&str; 3] =
+    ["test-key-never-shown-aaaa1111", "test-key-never-shown-bbbb2222", "test-key-never-shown-cccc3333"];
+
+/// Waits until `done` says so, or fails with `what`.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < until, "never happened: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An address on which nobody listens: bound once, noted, closed.
+pub fn dead_addr() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A directory of its own for one test, removed at the end.
+pub struct TempDir(pub PathBuf);
+
+impl TempDir {
+    pub fn new() -> TempDir {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("alvus-test-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        TempDir(dir)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+// ---- the binary ---------------------------------------------------------------------------------
+
+/// A command that runs the alvus under test in `dir`, with nothing of our own environment.
+/// `ALVUS_BIN` names another binary, `ALVUS_RUNNER` a program to run it with (an emulator).
+pub fn alvus_command(dir: &TempDir) -> Command {
+    let bin = std::env::var("ALVUS_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_alvus").into());
+    let mut command = match std::env::var("ALVUS_RUNNER") {
+        Ok(runner) => {
+            let mut words = runner.split_whitespace();
+            let mut command = Command::new(words.next().expect("ALVUS_RUNNER names a program"));
+            command.args(words).arg(bin);
+            command
+        }
+        Err(_) => Command::new(bin),
+    };
+    command.env_clear().current_dir(&dir.0).stdin(Stdio::null());
+    command
+}
+
+/// Runs alvus to its end: exit code, standard output, standard error.
+pub fn run_alvus(args: &[&str], env: &[(&str, &str)], env_file: Option<&str>) -> (i32, String, String) {
+    let dir = TempDir::new();
+    if let Some(text) = env_file {
+        dir.write(".env", text);
+    }
+    let out = alvus_command(&dir).args(args).envs(env.iter().copied()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8 output");
+    (out.status.code().unwrap_or(-1), text(out.stdout), text(out.stderr))
+}
+
+/// A running alvus. Killed and waited for at the end; then its log is searched for key text.
+pub struct Alvus {
+    child: Child,
+    pub addr: SocketAddr,
+    log: Arc<Mutex<String>>,
+    secrets: Vec<String>,
+    pub dir: TempDir,
+}
+
+impl Alvus {
+    /// Starts the real binary with these variables (PORT is 0 unless given) and waits until it says
+    /// that it listens.
+    pub fn start(env: &[(&str, &str)]) -> Alvus {
+        Alvus::launch(&[], env)
+    }
+
+    /// The usual: three keys in front of one upstream, on a loopback port.
+    pub fn before(upstream: &Upstream) -> Alvus {
+        Alvus::before_with(upstream, &[])
+    }
+
+    /// The usual, with more variables.
+    pub fn before_with(upstream: &Upstream, more: &[(&str, &str)]) -> Alvus {
+        let (url, keys) = (upstream.base_url(), KEYS.join(","));
+        let mut env = vec![("TARGET_BASE_URL", url.as_str()), ("API_KEYS", keys.as_str())];
+        env.extend_from_slice(more);
+        Alvus::start(&env)
+    }
+
+    pub fn launch(args: &[&str], env: &[(&str, &str)]) -> Alvus {
+        let dir = TempDir::new();
+        let mut command = alvus_command(&dir);
+        command.args(args).env("PORT", "0").envs(env.iter().copied());
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("alvus starts");
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (found, address) = channel();
+        let kept = log.clone();
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, addr)) = line.split_once("Alvus started on ") {
+                    let _ = found.send(addr.trim().parse().expect("an address"));
+                }
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        let Ok(addr) = address.recv_timeout(PATIENCE) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("alvus did not start:\n{}", log.lock().unwrap());
+        };
+        let keys = env.iter().find(|(name, _)| *name == "API_KEYS").map_or("", |(_, keys)| *keys);
+        let secrets = keys.split(',').map(str::to_string).filter(|k| k.len() > 12).collect();
+        Alvus { child, addr, log, secrets, dir }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it has written to standard error so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// A connection to it.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.addr)
+    }
+
+    /// One POST of a small JSON body to `/v1/chat/completions` on a connection of its own.
+    pub fn ask(&self) -> Response {
+        let mut client = self.connect();
+        client.send(CHAT);
+        client.response()
+    }
+
+    /// `/health`, parsed.
+    pub fn health(&self) -> serde_json::Value {
+        let mut client = self.connect();
+        client.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+        serde_json::from_slice(&client.response().body).expect("JSON")
+    }
+
+    /// The states of the keys as `/health` shows them, e.g. `["ready", "cooling", "rejected"]`.
+    pub fn states(&self) -> Vec<String> {
+        let health = self.health();
+        let keys = health["key_status"].as_array().expect("key_status").clone();
+        keys.iter().map(|k| k["state"].as_str().unwrap().to_string()).collect()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits for it to end by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("alvus ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Alvus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let log = self.log();
+        if thread::panicking() {
+            eprintln!("---- alvus said ----\n{log}");
+            return;
+        }
+        for secret in &self.secrets {
+            assert!(!log.contains(secret.as_str()), "a key stands in the log");
+            let start = &secret[..secret.len() - 5];
+            assert!(!log.contains(start), "more than four characters of a key stand in the log");
+        }
+        assert!(!log.contains("panicked"), "alvus panicked:\n{log}");
+    }
+}
+
+/// A small chat request.
+pub const CHAT: &str = "POST /v1/chat/completions HTTP/1.1\r\nHost: alvus\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"model\":\"m\"}";
+
+// ---- a client of raw bytes ----------------------------------------------------------------------
+
+/// One connection to alvus, spoken to in bytes.
+pub struct Client {
+    pub stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+/// A response as it came.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: u16,
+    /// Names in lower case, in order.
+    pub fields: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
+    /// The body ended as its framing says; false when the connection was cut first.
+    pub whole: bool,
+}
+
+impl Response {
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let value = self.fields.iter().find(|(n, _)| n == name).map(|(_, v)| v)?;
+        Some(std::str::from_utf8(value).expect("text"))
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Client {
+        let stream = TcpStream::connect(addr).expect("alvus accepts");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        Client { stream, reader }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("alvus reads");
+    }
+
+    /// Reads one line, without its CR LF.
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        self.reader.read_until(b'\n', &mut line).expect("a line in time");
+        String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_string()
+    }
+
+    /// Reads status line and fields.
+    pub fn head(&mut self) -> Response {
+        let line = self.line();
+        let status = line.split(' ').nth(1).and_then(|s| s.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
+        let mut fields = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            self.reader.read_until(b'\n', &mut line).expect("a head in time");
+            let line = line.strip_suffix(b"\r\n").expect("CR LF");
+            if line.is_empty() {
+                break;
+            }
+            let colon = line.iter().position(|b| *b == b':').expect("a colon");
+            let name = String::from_utf8(line[..colon].to_vec()).unwrap().to_ascii_lowercase();
+            fields.push((name, line[colon + 1..].trim_ascii().to_vec()));
+        }
+        Response { status, fields, body: Vec::new(), whole: true }
+    }
+
+    /// Reads the next chunk of a chunked body; `None` after the last; an error when cut.
+    pub fn chunk(&mut self) -> Result<Option<Vec<u8>>, String> {
+        let line = self.line();
+        let n = usize::from_str_radix(&line, 16).map_err(|_| format!("no chunk: {line:?}"))?;
+        let mut data = vec![0; n + 2];
+        self.reader.read_exact(&mut data).map_err(|e| e.to_string())?;
+        assert!(data.ends_with(b"\r\n"));
+        data.truncate(n);
+        Ok((n > 0).then_some(data))
+    }
+
+    /// Reads a whole response to anything but HEAD.
+    pub fn response(&mut self) -> Response {
+        let mut response = self.head();
+        while response.status == 100 {
+            response = self.head();
+        }
+        if response.field("transfer-encoding") == Some("chunked") {
+            loop {
+                match self.chunk() {
+                    Ok(Some(data)) => response.body.extend(data),
+                    Ok(None) => break,
+                    Err(_) => {
+                        response.whole = false;
+                        break;
+                    }
+                }
+            }
+        } else if let Some(length) = response.field("content-length") {
+            let length: usize = length.parse().unwrap();
+            let read = self.reader.by_ref().take(length as u64).read_to_end(&mut response.body);
+            response.whole = read.is_ok() && response.body.len() == length;
+        } else if !matches!(response.status, 204 | 304) {
+            response.whole = self.reader.read_to_end(&mut response.body).is_ok();
+        }
+        response
+    }
+
+    /// Whether alvus has ended the connection, waiting for it.
+    pub fn ended(&mut self) -> bool {
+        matches!(self.reader.read(&mut [0]), Ok(0))
+    }
+
+    /// Leaves, at once.
+    pub fn leave(self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+// ---- a scripted upstream ------------------------------------------------------------------------
+
+/// A request as the upstream saw it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: String,
+    pub target: String,
+    /// Names as sent, in order.
+    pub fields: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
+    /// The bearer key, if there was one.
+    pub key: Option<String>,
+    /// Which connection it came on, counted from 0.
+    pub connection: usize,
+}
+
+impl Seen {
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let found = self.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map(|(_, v)| std::str::from_utf8(v).expect("text"))
+    }
+
+    pub fn all(&self, name: &str) -> Vec<&[u8]> {
+        let same = self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        same.map(|(_, v)| v.as_slice()).collect()
+    }
+
+    /// Which of [`KEYS`] it carried.
+    pub fn key_index(&self) -> usize {
+        let key = self.key.as_deref();
+        KEYS.iter().position(|k| Some(*k) == key).unwrap_or_else(|| panic!("no such key: {key:?}"))
+    }
+}
+
+/// What the upstream does with one request.
+pub enum Act {
+    /// Writes these bytes and keeps the connection.
+    Say(Vec<u8>),
+    /// Writes these bytes and closes.
+    SayAndClose(Vec<u8>),
+    /// Does as this says; the connection closes when it returns.
+    Do(Box<dyn FnOnce(&mut TcpStream) + Send>),
+}
+
+/// A complete 200 with a small JSON body.
+pub fn ok() -> Act {
+    answer(200, "", "{\"ok\":true}")
+}
+
+/// A complete answer; `fields` are lines, each with its CR LF.
+pub fn answer(status: u16, fields: &str, body: &str) -> Act {
+    let length = body.len();
+    let text = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n{fields}\r\n{body}");
+    Act::Say(text.into_bytes())
+}
+
+/// The head of a chunked stream of server-sent events.
+pub const SSE_HEAD: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// One chunk.
+pub fn chunk(data: &str) -> String {
+    format!("{:x}\r\n{data}\r\n", data.len())
+}
+
+type Behaviour = Arc<dyn Fn(&Seen) -> Act + Send + Sync>;
+
+/// An upstream on a loopback port that does what its script says and remembers what it saw.
+pub struct Upstream {
+    addr: SocketAddr,
+    seen: Arc<(Mutex<Vec<Seen>>, Condvar)>,
+    script: Option<Arc<Mutex<VecDeque<Act>>>>,
+}
+
+impl Upstream {
+    /// Behaves by a rule.
+    pub fn new(behaviour: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Upstream {
+        Upstream::at("127.0.0.1:0".parse().unwrap(), behaviour)
+    }
+
+    /// Behaves by a rule, on this address.
+    pub fn at(addr: SocketAddr, behaviour: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Upstream {
+        let listener = TcpListener::bind(addr).expect("the upstream's address is free");
+        let addr = listener.local_addr().unwrap();
+        let seen: Arc<(Mutex<Vec<Seen>>, Condvar)> = Arc::default();
+        let (noted, behaviour): (_, Behaviour) = (seen.clone(), Arc::new(behaviour));
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().flatten().enumerate() {
+                let (noted, behaviour) = (noted.clone(), behaviour.clone());
+                thread::spawn(move || serve(stream, number, &noted, &behaviour));
+            }
+        });
+        Upstream { addr, seen, script: None }
+    }
+
+    /// Answers with these, in this order; complains at the end if one was never asked for.
+    pub fn scripted(acts: Vec<Act>) -> Upstream {
+        let script = Arc::new(Mutex::new(VecDeque::from(acts)));
+        let next = script.clone();
+        let mut upstream = Upstream::new(move |seen| {
+            let act = next.lock().unwrap().pop_front();
+            act.unwrap_or_else(|| answer(599, "", &format!("not in the script: {seen:?}")))
+        });
+        upstream.script = Some(script);
+        upstream
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.addr)
+    }
+
+    /// What it saw so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.0.lock().unwrap().clone()
+    }
+
+    /// Waits until it has seen `n` requests, and returns them.
+    pub fn wait_for(&self, n: usize) -> Vec<Seen> {
+        let (seen, more) = &*self.seen;
+        let guard = seen.lock().unwrap();
+        let (guard, timeout) =
+            more.wait_timeout_while(guard, PATIENCE, |seen| seen.len() < n).unwrap();
+        assert!(!timeout.timed_out(), "the upstream saw {} requests, not {n}", guard.len());
+        guard.clone()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if let (Some(script), false) = (&self.script, thread::panicking()) {
+            let left = script.lock().unwrap().len();
+            assert_eq!(left, 0, "{left} scripted answers were never asked for");
+        }
+    }
+}
+
+fn serve(
+    mut stream: TcpStream,
+    connection: usize,
+    noted: &(Mutex<Vec<Seen>>, Condvar),
+    behaviour: &Behaviour,
+) {
+    let _ = stream.set_nodelay(true);
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    while let Some(seen) = read_request(&mut reader, connection) {
+        let act = {
+            noted.0.lock().unwrap().push(seen.clone());
+            noted.1.notify_all();
+            behaviour(&seen)
+        };
+        match act {
+            Act::Say(bytes) => {
+                if stream.write_all(&bytes).is_err() {
+                    return;
+                }
+            }
+            Act::SayAndClose(bytes) => {
+                let _ = stream.write_all(&bytes);
+                return;
+            }
+            Act::Do(f) => return f(&mut stream),
+        }
+    }
+}
+
+fn read_request(reader: &mut BufReader<TcpStream>, connection: usize) -> Option<Seen> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+    let mut words = line.trim_end().split(' ');
+    let (method, target) = (words.next()?.to_string(), words.next()?.to_string());
+    let mut fields = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        reader.read_until(b'\n', &mut line).ok().filter(|n| *n > 0)?;
+        let line = line.trim_ascii_end();
+        if line.is_empty() {
+            break;
+        }
+        let colon = line.iter().position(|b| *b == b':')?;
+        let name = String::from_utf8_lossy(&line[..colon]).into_owned();
+        fields.push((name, line[colon + 1..].trim_ascii().to_vec()));
+    }
+    let mut seen = Seen { method, target, fields, body: Vec::new(), key: None, connection };
+    seen.key = seen.field("authorization").and_then(|v| v.strip_prefix("Bearer ")).map(Into::into);
+    assert!(seen.field("transfer-encoding").is_none(), "bodies go up with a length");
+    let length = seen.field("content-length").map_or(0, |n| n.parse().unwrap());
+    seen.body = vec![0; length];
+    reader.read_exact(&mut seen.body).ok()?;
+    Some(seen)
+}
+
+/// A gate that a test opens: what stands behind it waits until then.
+pub fn gate() -> (std::sync::mpsc::Sender<()>, Receiver<()>) {
+    channel()
+}
