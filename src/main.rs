@@ -15,7 +15,7 @@ use alvus::logging::{self, say};
 use alvus::relay::Relay;
 use alvus::server::Server;
 use alvus::signals::{Order, Orders};
-use alvus::{check, demo, info, warn};
+use alvus::{check, demo, error, info, warn};
 
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -38,7 +38,10 @@ fn main() -> ExitCode {
         Command::Version => print(&format!("alvus {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Check => run_check(&load(env_file)?),
         Command::Demo => run_demo(),
-        Command::Serve => serve(&load(env_file)?, &[]),
+        Command::Serve => {
+            let config = load(env_file.clone())?;
+            serve(&config, "", || load(env_file.clone()))
+        }
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -127,7 +130,12 @@ fn parse(text: Option<&str>, shown: &str, overrides: &[(&str, &str)]) -> Result<
     Ok(config)
 }
 
-fn serve(config: &Config, first_words: &[String]) -> Result<(), Exit> {
+/// Serves until told to stop. `reload` reads the configuration again.
+fn serve(
+    config: &Config,
+    first_words: &str,
+    reload: impl Fn() -> Result<Config, Exit>,
+) -> Result<(), Exit> {
     let failed = |text: String| (FAILED, format!("error: {text}"));
     let mut orders = Orders::listen().map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let relay = Relay::new(config).map_err(|text| (MISUSED, format!("error: {text}")))?;
@@ -144,11 +152,14 @@ fn serve(config: &Config, first_words: &[String]) -> Result<(), Exit> {
         config.api_keys.len(),
         config.cooldown.as_secs()
     ));
-    for words in first_words {
-        say(&words.replace("{addr}", &addr.to_string()));
+    if !first_words.is_empty() {
+        say(&first_words.replace("{addr}", &addr.to_string()));
     }
     while orders.next() == Some(Order::Reload) {
-        warn!("SIGHUP: the configuration is read at start only; restart alvus");
+        match reload() {
+            Ok(new) => take_over(config, &new, server.relay()),
+            Err((_, text)) => error!("reload refused, the running configuration stays: {text}"),
+        }
     }
     server.close_door();
     info!(
@@ -168,6 +179,30 @@ fn serve(config: &Config, first_words: &[String]) -> Result<(), Exit> {
         );
     }
     Ok(())
+}
+
+/// Puts a reloaded configuration to work and says in one line what changed.
+fn take_over(started_with: &Config, new: &Config, relay: &Relay) {
+    let fixed = [
+        ("HOST", started_with.host != new.host),
+        ("PORT", started_with.port != new.port),
+        ("WORKERS", started_with.workers != new.workers),
+        ("MAX_BODY_MB", started_with.max_body != new.max_body),
+    ];
+    for (name, _) in fixed.iter().filter(|(_, changed)| *changed) {
+        warn!("{name} changed; that takes a restart");
+    }
+    match relay.reload(new) {
+        Ok(merged) => info!(
+            "reloaded: {} keys ({} new, {} removed, {} tried again), target {}",
+            new.api_keys.len(),
+            merged.new,
+            merged.removed,
+            merged.revived,
+            new.target
+        ),
+        Err(text) => error!("reload refused, the running configuration stays: {text}"),
+    }
 }
 
 fn run_check(config: &Config) -> Result<(), Exit> {
@@ -196,5 +231,5 @@ fn run_demo() -> Result<(), Exit> {
         demo::LIMIT,
         demo::WINDOW.as_secs()
     );
-    serve(&config, &[words])
+    serve(&config, &words, || Ok(config.clone()))
 }

@@ -7,9 +7,12 @@
 //! after a rest is a *probe*: until its answer is there, the key gives out at most one request a
 //! [`PROBE_GAP`], so that waiters do not run into a limit as a herd.
 //!
+//! A reload merges: keys that stay keep their place and counters, removed ones finish what they
+//! carry, rejected ones that are still listed get another chance.
+//!
 //! Requests that find no key wait in a queue of [`Ticket`]s, first come, first served.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::secret::ApiKey;
@@ -17,9 +20,31 @@ use crate::secret::ApiKey;
 /// How long a key that has just rested is held back after each request, until one is answered.
 pub const PROBE_GAP: Duration = Duration::from_secs(1);
 
-/// A key of this pool: its place in the configuration, counted from 0.
+/// A key of this pool, for as long as anything refers to it; never used again for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyId(pub u32);
+pub struct KeyId(u64);
+
+/// A key to send a request with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picked {
+    /// For [`Pool::report`] and [`Pool::release`].
+    pub id: KeyId,
+    /// Its place in the configuration, counted from 0, as people know it.
+    pub index: usize,
+    /// The key itself.
+    pub key: ApiKey,
+}
+
+/// What a reload changed, in numbers of keys.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+pub struct Merged {
+    /// Not known before.
+    pub new: usize,
+    /// No longer listed.
+    pub removed: usize,
+    /// Rejected before, still listed: tried again.
+    pub revived: usize,
+}
 
 /// A place in the queue of waiting requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +54,7 @@ pub struct Ticket(u64);
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pick {
     /// Use this one. The pool counts it as in flight until [`Pool::release`].
-    Key(KeyId, ApiKey),
+    Key(Picked),
     /// None is free, or others were here first; nothing can change before this instant unless a
     /// request is answered.
     Wait(Instant),
@@ -101,11 +126,14 @@ enum Place {
     Probing(Instant),
     /// Nowhere: rejected with this status.
     Out(u16),
+    /// Nowhere: no longer in the configuration; forgotten when its last request ends.
+    Retired,
 }
 
 #[derive(Debug)]
 struct Slot {
     key: ApiKey,
+    index: usize,
     place: Place,
     /// Has rested, and no request was accepted since.
     unproven: bool,
@@ -116,12 +144,15 @@ struct Slot {
 /// The pool; see the module's text.
 #[derive(Debug)]
 pub struct Pool {
-    slots: Vec<Slot>,
+    slots: BTreeMap<KeyId, Slot>,
+    /// The keys in the order of the configuration.
+    listed: Vec<KeyId>,
     /// Ready keys by turn; the smallest turn is next.
     line: BTreeSet<(u64, KeyId)>,
     /// Keys that return to the line at an instant.
     resting: BTreeSet<(Instant, KeyId)>,
     queue: VecDeque<Ticket>,
+    next_id: u64,
     next_turn: u64,
     next_ticket: u64,
     cooldown: Duration,
@@ -131,25 +162,52 @@ impl Pool {
     /// A pool in which every key is ready. `cooldown`: the rest after a 429 that names none.
     pub fn new(keys: &[ApiKey], cooldown: Duration) -> Pool {
         let mut pool = Pool {
-            slots: Vec::with_capacity(keys.len()),
+            slots: BTreeMap::new(),
+            listed: Vec::new(),
             line: BTreeSet::new(),
             resting: BTreeSet::new(),
             queue: VecDeque::new(),
+            next_id: 0,
             next_turn: 0,
             next_ticket: 0,
             cooldown,
         };
-        for (id, key) in (0..).map(KeyId).zip(keys) {
-            pool.slots.push(Slot {
-                key: key.clone(),
-                place: Place::Out(0),
-                unproven: false,
-                counts: Counts::default(),
-                last_used: None,
-            });
-            pool.line_up(id);
-        }
+        pool.merge(keys, cooldown);
         pool
+    }
+
+    /// Takes over a new list of keys; see the module's text.
+    pub fn merge(&mut self, keys: &[ApiKey], cooldown: Duration) -> Merged {
+        let mut merged = Merged::default();
+        let old = std::mem::take(&mut self.listed);
+        let mut known: HashMap<ApiKey, KeyId> = old
+            .iter()
+            .map(|id| (self.slots[id].key.clone(), *id))
+            .collect();
+        for (index, key) in keys.iter().enumerate() {
+            let id = match known.remove(key) {
+                Some(id) => id,
+                None => {
+                    merged.new += 1;
+                    self.add(key)
+                }
+            };
+            let slot = self.slot(id);
+            slot.index = index;
+            if matches!(slot.place, Place::Out(_)) {
+                merged.revived += 1;
+                slot.unproven = true;
+                self.line_up(id);
+            }
+            self.listed.push(id);
+        }
+        merged.removed = known.len();
+        for id in known.into_values() {
+            self.move_to(id, Place::Retired);
+            self.forget_if_idle(id);
+        }
+        self.cooldown = cooldown;
+        merged
     }
 
     /// Picks the next key, for the request that holds `ticket` or for one that just came. Never
@@ -204,7 +262,11 @@ impl Pool {
     /// Takes in what an attempt showed. Says whether the key's state changed by it.
     pub fn report(&mut self, id: KeyId, report: Report, now: Instant) -> bool {
         let rest = self.cooldown;
-        let slot = self.slot(id);
+        // A second key's answer may speak of a first one that a reload has taken away meanwhile.
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return false;
+        };
+        let retired = slot.place == Place::Retired;
         match report {
             Report::Accepted => {
                 let was_probing = matches!(slot.place, Place::Probing(_));
@@ -224,7 +286,7 @@ impl Pool {
                     .checked_add(stated.unwrap_or(rest))
                     .unwrap_or(now + crate::hints::MAX_REST);
                 match slot.place {
-                    Place::Out(_) => false,
+                    Place::Out(_) | Place::Retired => false,
                     // A later answer may extend a rest, never cut it short.
                     Place::Cooling(at) if at >= until => false,
                     place => {
@@ -235,6 +297,9 @@ impl Pool {
             }
             Report::Rejected(status) => {
                 slot.counts.rejected += 1;
+                if retired {
+                    return false;
+                }
                 let changed = !matches!(slot.place, Place::Out(_));
                 self.move_to(id, Place::Out(status));
                 changed
@@ -250,17 +315,14 @@ impl Pool {
     pub fn release(&mut self, id: KeyId) {
         let counts = &mut self.slot(id).counts;
         counts.in_flight = counts.in_flight.saturating_sub(1);
-    }
-
-    /// The last four characters of a key, for a log line.
-    pub fn label(&self, id: KeyId) -> String {
-        self.slots[id.0 as usize].key.label()
+        self.forget_if_idle(id);
     }
 
     /// All keys as they stand, in the order of the configuration.
     pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
-        self.slots
+        self.listed
             .iter()
+            .map(|id| &self.slots[id])
             .map(|slot| KeyView {
                 label: slot.key.label(),
                 state: match slot.place {
@@ -279,13 +341,17 @@ impl Pool {
         slot.counts.requests += 1;
         slot.counts.in_flight += 1;
         slot.last_used = Some(now);
-        let key = slot.key.clone();
+        let picked = Picked {
+            id,
+            index: slot.index,
+            key: slot.key.clone(),
+        };
         if slot.unproven {
             self.move_to(id, Place::Probing(now + PROBE_GAP));
         } else {
             self.line_up(id);
         }
-        Pick::Key(id, key)
+        Pick::Key(picked)
     }
 
     /// Returns to the line whoever has rested enough.
@@ -310,17 +376,43 @@ impl Pool {
         match std::mem::replace(&mut self.slot(id).place, place) {
             Place::InLine(turn) => self.line.remove(&(turn, id)),
             Place::Cooling(at) | Place::Probing(at) => self.resting.remove(&(at, id)),
-            Place::Out(_) => false,
+            Place::Out(_) | Place::Retired => false,
         };
         match place {
             Place::InLine(turn) => self.line.insert((turn, id)),
             Place::Cooling(at) | Place::Probing(at) => self.resting.insert((at, id)),
-            Place::Out(_) => false,
+            Place::Out(_) | Place::Retired => false,
         };
     }
 
+    fn add(&mut self, key: &ApiKey) -> KeyId {
+        let id = KeyId(self.next_id);
+        self.next_id += 1;
+        let slot = Slot {
+            key: key.clone(),
+            index: 0,
+            place: Place::Retired, // until it lines up
+            unproven: false,
+            counts: Counts::default(),
+            last_used: None,
+        };
+        self.slots.insert(id, slot);
+        self.line_up(id);
+        id
+    }
+
+    fn forget_if_idle(&mut self, id: KeyId) {
+        let slot = &self.slots[&id];
+        if slot.place == Place::Retired && slot.counts.in_flight == 0 {
+            self.slots.remove(&id);
+        }
+    }
+
+    /// The slot of a key that is listed, or has a request in flight.
     fn slot(&mut self, id: KeyId) -> &mut Slot {
-        &mut self.slots[id.0 as usize]
+        self.slots
+            .get_mut(&id)
+            .expect("a key in use is not forgotten")
     }
 }
 
@@ -341,9 +433,9 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    fn take(pool: &mut Pool, now: Instant) -> u32 {
+    fn take(pool: &mut Pool, now: Instant) -> u64 {
         match pool.pick(None, None, now) {
-            Pick::Key(id, _) => id.0,
+            Pick::Key(picked) => picked.index as u64,
             other => panic!("no key: {other:?}"),
         }
     }
@@ -351,7 +443,7 @@ mod tests {
     #[test]
     fn ready_keys_take_turns_evenly() {
         let (mut pool, t0) = (pool(3), Instant::now());
-        let turns: Vec<u32> = (0..7).map(|_| take(&mut pool, t0)).collect();
+        let turns: Vec<u64> = (0..7).map(|_| take(&mut pool, t0)).collect();
         assert_eq!(turns, [0, 1, 2, 0, 1, 2, 0]);
     }
 
@@ -441,7 +533,10 @@ mod tests {
     fn the_key_to_avoid_is_not_picked() {
         let (mut pool, t0) = (pool(2), Instant::now());
         let avoid = Some(KeyId(0));
-        assert!(matches!(pool.pick(None, avoid, t0), Pick::Key(KeyId(1), _)));
+        assert!(matches!(
+            pool.pick(None, avoid, t0),
+            Pick::Key(Picked { index: 1, .. })
+        ));
         pool.report(KeyId(1), Report::Limited(Some(secs(9))), t0);
         assert_eq!(pool.pick(None, avoid, t0), Pick::Wait(t0 + secs(9)));
         pool.report(KeyId(1), Report::Rejected(401), t0);
@@ -497,6 +592,73 @@ mod tests {
         assert_eq!(view.counts, expected);
         assert_eq!(view.last_used, Some(secs(3)));
         assert_eq!(view.label, "…0000");
+    }
+
+    fn key(name: &str) -> ApiKey {
+        ApiKey::new(format!("test-key-number-{name}"))
+    }
+
+    #[test]
+    fn a_reload_keeps_the_rest_and_the_counters_of_keys_that_stay() {
+        let t0 = Instant::now();
+        let mut pool = Pool::new(&[key("a"), key("b")], COOLDOWN);
+        take(&mut pool, t0);
+        pool.report(KeyId(0), Report::Limited(Some(secs(9))), t0);
+        let merged = pool.merge(&[key("c"), key("a")], COOLDOWN);
+        assert_eq!(
+            merged,
+            Merged {
+                new: 1,
+                removed: 1,
+                revived: 0
+            }
+        );
+        let views = pool.snapshot(t0);
+        assert_eq!(views[1].state, State::Cooling(secs(9)));
+        assert_eq!(views[1].counts.requests, 1);
+        assert_eq!(
+            [take(&mut pool, t0), take(&mut pool, t0)],
+            [0, 0],
+            "only c is ready"
+        );
+        assert_eq!(take(&mut pool, t0 + secs(9)), 0);
+        assert_eq!(take(&mut pool, t0 + secs(9)), 1, "a has its new index");
+    }
+
+    #[test]
+    fn a_removed_key_finishes_what_it_carries_and_is_forgotten() {
+        let t0 = Instant::now();
+        let mut pool = Pool::new(&[key("a"), key("b")], COOLDOWN);
+        assert_eq!(take(&mut pool, t0), 0);
+        pool.merge(&[key("b")], COOLDOWN);
+        assert!(!pool.report(KeyId(0), Report::Limited(None), t0));
+        assert!(!pool.report(KeyId(0), Report::Rejected(401), t0));
+        assert!(!pool.report(KeyId(0), Report::Accepted, t0));
+        assert_eq!(pool.slots.len(), 2);
+        pool.release(KeyId(0));
+        assert_eq!(pool.slots.len(), 1);
+        assert!(!pool.report(KeyId(0), Report::Rejected(403), t0), "forgotten");
+        assert_eq!([take(&mut pool, t0), take(&mut pool, t0)], [0, 0]);
+    }
+
+    #[test]
+    fn a_rejected_key_that_is_still_listed_is_tried_again_after_a_reload() {
+        let t0 = Instant::now();
+        let mut pool = Pool::new(&[key("a")], COOLDOWN);
+        pool.report(KeyId(0), Report::Rejected(401), t0);
+        assert_eq!(pool.merge(&[key("a")], COOLDOWN).revived, 1);
+        assert_eq!(take(&mut pool, t0), 0);
+    }
+
+    #[test]
+    fn a_key_that_comes_back_while_its_old_self_is_in_flight_starts_anew() {
+        let t0 = Instant::now();
+        let mut pool = Pool::new(&[key("a"), key("b")], COOLDOWN);
+        assert_eq!(take(&mut pool, t0), 0);
+        pool.merge(&[key("b")], COOLDOWN);
+        assert_eq!(pool.merge(&[key("a"), key("b")], COOLDOWN).new, 1);
+        pool.release(KeyId(0));
+        assert_eq!(pool.slots.len(), 2);
     }
 
     #[test]

@@ -10,17 +10,16 @@
 //! (other than on its own condition variable) or logged.
 
 use std::io::Write;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::hints::{self, Verdict};
 use crate::peer::Client;
-use crate::pool::{KeyId, KeyView, Pick, Pool, Report, State, Ticket};
+use crate::pool::{KeyView, Merged, Pick, Picked, Pool, Report, State, Ticket};
 use crate::reply::{self, Downstream, Framing, Reply, whole_seconds};
 use crate::retry::{Attempt, Journey, Limits, Step};
 use crate::route;
-use crate::secret::ApiKey;
 use crate::stream::{self, CopyEnd};
 use crate::upstream::{Answer, Failure, Kept, Prepared, Upstream};
 use crate::{debug, info, warn};
@@ -40,17 +39,31 @@ pub struct Relay {
     pool: Mutex<Pool>,
     /// Signalled when a waiting request may find a key.
     freed: Condvar,
+    /// Replaced as a whole by a reload; a request keeps the one it began with.
+    rules: Mutex<Arc<Rules>>,
+}
+
+/// Where requests go, and how far.
+#[derive(Debug)]
+struct Rules {
     upstream: Upstream,
     base_path: String,
     origin: String,
     limits: Limits,
 }
 
+/// A request mapped onto the provider.
+#[derive(Debug)]
+pub struct Mapped {
+    rules: Arc<Rules>,
+    request: Prepared,
+}
+
 /// One request as the relay sees it.
 #[derive(Debug)]
 pub struct Exchange<'a> {
     /// What goes up.
-    pub prepared: Prepared,
+    pub mapped: Mapped,
     /// The buffered body, if the request has one.
     pub body: Option<&'a [u8]>,
     /// Who asked.
@@ -75,8 +88,8 @@ pub enum End {
 pub struct Outcome {
     /// The status the client got; 0 if it left before there was one.
     pub status: u16,
-    /// The key that was used last.
-    pub key: Option<KeyId>,
+    /// The key that was used last, by its place in the configuration.
+    pub key: Option<usize>,
     /// Attempts made.
     pub attempts: u32,
     /// Time spent waiting for a key.
@@ -99,13 +112,12 @@ enum NoKey {
 /// A key in use; given back when dropped.
 struct Lease<'a> {
     relay: &'a Relay,
-    id: KeyId,
-    key: ApiKey,
+    picked: Picked,
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.relay.pool().release(self.id);
+        self.relay.pool().release(self.picked.id);
     }
 }
 
@@ -118,28 +130,41 @@ impl Relay {
         Ok(Relay {
             pool: Mutex::new(Pool::new(&config.api_keys, config.cooldown)),
             freed: Condvar::new(),
-            upstream: Upstream::new(config)?,
-            base_path: config.target.base_path.clone(),
-            origin: config.target.origin(),
-            limits: Limits {
-                max_retries: config.max_retries,
-                max_wait: config.max_wait,
-            },
+            rules: Mutex::new(Arc::new(Rules::new(config)?)),
         })
+    }
+
+    /// Takes over another configuration: keys are merged, everything else holds for requests that
+    /// come from now on. Nothing changes if it fails.
+    ///
+    /// # Errors
+    /// In the operator's words, when the upstream's settings cannot be used.
+    pub fn reload(&self, config: &Config) -> Result<Merged, String> {
+        let rules = Arc::new(Rules::new(config)?);
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+        let merged = self.pool().merge(&config.api_keys, config.cooldown);
+        self.freed.notify_all();
+        Ok(merged)
     }
 
     /// Maps a client's request onto the provider; see [`Upstream::prepare`].
     ///
     /// # Errors
     /// In words for the client, when it cannot be sent as it is.
-    pub fn prepare<'a>(
+    pub fn map<'a>(
         &self,
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Prepared, String> {
-        self.upstream
-            .prepare(method, &route::upward(&self.base_path, target), fields)
+    ) -> Result<Mapped, String> {
+        let rules = self
+            .rules
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let target = route::upward(&rules.base_path, target);
+        let request = rules.upstream.prepare(method, &target, fields)?;
+        Ok(Mapped { rules, request })
     }
 
     /// The keys as they stand.
@@ -154,7 +179,8 @@ impl Relay {
 
     /// Serves one request: the main loop of alvus.
     pub fn serve(&self, exchange: &Exchange<'_>, out: &mut impl Write) -> Outcome {
-        let mut journey = Journey::new(self.limits, Instant::now());
+        let Mapped { rules, request } = &exchange.mapped;
+        let mut journey = Journey::new(rules.limits, Instant::now());
         let mut outcome = Outcome {
             status: 0,
             key: None,
@@ -165,10 +191,15 @@ impl Relay {
         };
         // A 403: the key that got it, and its own words, kept while a second key is asked whose
         // fault it was.
-        let mut suspect: Option<KeyId> = None;
+        let mut suspect: Option<Picked> = None;
         let mut forbidden: Option<Kept> = None;
         loop {
-            let lease = match self.lease(&mut journey, suspect, &exchange.client, &mut outcome) {
+            let lease = match self.lease(
+                &mut journey,
+                suspect.as_ref(),
+                &exchange.client,
+                &mut outcome,
+            ) {
                 Ok(lease) => lease,
                 Err(NoKey::ClientLeft) => return outcome.left(),
                 Err(why) => {
@@ -179,37 +210,35 @@ impl Relay {
                 }
             };
             outcome.attempts += 1;
-            outcome.key = Some(lease.id);
-            let sent = self.upstream.send(
-                &exchange.prepared,
-                exchange.body,
-                &lease.key,
-                &exchange.client,
-            );
+            outcome.key = Some(lease.picked.index);
+            let key = &lease.picked.key;
+            let sent = rules
+                .upstream
+                .send(request, exchange.body, key, &exchange.client);
             match sent {
                 Ok(answer) => {
                     let verdict = hints::judge(answer.status, |name| answer.header(name));
                     self.take_in(&lease, verdict, answer.status);
                     match journey.attempted(Attempt::Answered(verdict), Instant::now()) {
                         Step::Pass => {
-                            if let Some(first) = suspect {
+                            if let Some(first) = &suspect {
                                 self.settle_forbidden(first, answer.status);
                             }
                             return answer.deliver(exchange, out, outcome);
                         }
                         _ if verdict == Verdict::Forbidden => {
-                            suspect = Some(lease.id);
+                            suspect = Some(lease.picked.clone());
                             forbidden = answer.keep();
                         }
                         _ => answer.discard(),
                     }
                 }
                 Err(failure) => {
-                    let Some((attempt, reply)) = self.failed(failure) else {
+                    let Some((attempt, reply)) = rules.failed(failure) else {
                         return outcome.left();
                     };
                     self.report(&lease, Report::NoAnswer);
-                    let key = lease.id.0;
+                    let key = lease.picked.index;
                     drop(lease); // a pause must not look like a request in flight
                     match journey.attempted(attempt, Instant::now()) {
                         Step::Again => debug!("key {key}: {attempt:?}, again at once"),
@@ -230,7 +259,7 @@ impl Relay {
     fn lease(
         &self,
         journey: &mut Journey,
-        avoid: Option<KeyId>,
+        avoid: Option<&Picked>,
         client: &Client,
         outcome: &mut Outcome,
     ) -> Result<Lease<'_>, NoKey> {
@@ -239,12 +268,11 @@ impl Relay {
         let mut pool = self.pool();
         let found = loop {
             let now = Instant::now();
-            let soonest = match pool.pick(ticket, avoid, now) {
-                Pick::Key(id, key) => {
+            let soonest = match pool.pick(ticket, avoid.map(|p| p.id), now) {
+                Pick::Key(picked) => {
                     break Ok(Lease {
                         relay: self,
-                        id,
-                        key,
+                        picked,
                     });
                 }
                 Pick::AllRejected => break Err(NoKey::AllRejected),
@@ -294,7 +322,7 @@ impl Relay {
             Verdict::Pass => drop(self.report(lease, Report::Accepted)),
             Verdict::Limited(stated) => {
                 if self.report(lease, Report::Limited(stated)) {
-                    let (index, label) = (lease.id.0, lease.key.label());
+                    let (index, label) = (lease.picked.index, lease.picked.key.label());
                     match stated {
                         Some(wait) => info!(
                             "key {index} {label}: limited (429), rests {} s as the upstream asks",
@@ -306,9 +334,9 @@ impl Relay {
             }
             Verdict::Rejected => {
                 if self.report(lease, Report::Rejected(status)) {
-                    let (index, label) = (lease.id.0, lease.key.label());
+                    let (index, label) = (lease.picked.index, lease.picked.key.label());
                     warn!(
-                        "key {index} {label}: rejected by the upstream ({status}), out of the pool until restart"
+                        "key {index} {label}: rejected by the upstream ({status}), out of the pool until a reload"
                     );
                 }
             }
@@ -317,26 +345,23 @@ impl Relay {
     }
 
     /// A second key has shown whose fault the first one's 403 was.
-    fn settle_forbidden(&self, first: KeyId, status: u16) {
-        if (200..300).contains(&status) {
-            let (changed, label) = {
-                let mut pool = self.pool();
-                (
-                    pool.report(first, Report::Rejected(403), Instant::now()),
-                    pool.label(first),
-                )
-            };
-            if changed {
-                warn!(
-                    "key {} {label}: rejected by the upstream (403), another key was not; out of the pool until restart",
-                    first.0
-                );
-            }
+    fn settle_forbidden(&self, first: &Picked, status: u16) {
+        if !(200..300).contains(&status) {
+            return;
+        }
+        if self
+            .pool()
+            .report(first.id, Report::Rejected(403), Instant::now())
+        {
+            let (index, label) = (first.index, first.key.label());
+            warn!(
+                "key {index} {label}: rejected by the upstream (403), another key was not; out of the pool until a reload"
+            );
         }
     }
 
     fn report(&self, lease: &Lease<'_>, report: Report) -> bool {
-        let changed = self.pool().report(lease.id, report, Instant::now());
+        let changed = self.pool().report(lease.picked.id, report, Instant::now());
         if changed {
             self.freed.notify_all();
         }
@@ -384,11 +409,30 @@ impl Relay {
             }
             NoKey::AllRejected | NoKey::ClientLeft => {
                 let text = format!(
-                    "all {of} keys were rejected by the upstream; correct API_KEYS and restart alvus"
+                    "all {of} keys were rejected by the upstream; correct API_KEYS and reload or restart alvus"
                 );
                 Reply::error(503, "keys_rejected", &text).retry_after(REJECTED_RETRY)
             }
         }
+    }
+
+    /// The pool. A panic while it was locked costs one request, not the proxy.
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rules {
+    fn new(config: &Config) -> Result<Rules, String> {
+        Ok(Rules {
+            upstream: Upstream::new(config)?,
+            base_path: config.target.base_path.clone(),
+            origin: config.target.origin(),
+            limits: Limits {
+                max_retries: config.max_retries,
+                max_wait: config.max_wait,
+            },
+        })
     }
 
     /// How far a failed attempt came, and the answer if it was the last one; `None` when there is
@@ -431,11 +475,6 @@ impl Relay {
             _ => (attempt, reply),
         })
     }
-
-    /// The pool. A panic while it was locked costs one request, not the proxy.
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Outcome {
@@ -446,7 +485,7 @@ impl Outcome {
 
     /// The fields that tell a curious client what alvus did.
     fn fields(&self, head: &mut Vec<u8>) {
-        if let Some(KeyId(index)) = self.key {
+        if let Some(index) = self.key {
             reply::field(head, "x-alvus-key", index.to_string().as_bytes());
         }
         reply::field(

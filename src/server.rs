@@ -106,6 +106,11 @@ impl Server {
         self.0.listener.local_addr()
     }
 
+    /// What serves the requests.
+    pub fn relay(&self) -> &Relay {
+        &self.0.relay
+    }
+
     /// Accepts no more connections, and answers requests on open ones with 503.
     pub fn close_door(&self) {
         self.0.desk().draining = true;
@@ -287,14 +292,14 @@ impl Inner {
         };
         let method = request.method().to_string();
         let fields: Vec<_> = request.raw_headers().collect();
-        let prepared = match self.relay.prepare(&method, &target, fields.into_iter()) {
-            Ok(prepared) => prepared,
+        let mapped = match self.relay.map(&method, &target, fields.into_iter()) {
+            Ok(mapped) => mapped,
             Err(text) => return self.refuse(request, &Reply::error(400, "bad_request", &text)),
         };
         let socket = request.client();
         let down = downstream(&request);
         let exchange = Exchange {
-            prepared,
+            mapped,
             body: body.as_ref().map(|b| b.bytes.as_slice()),
             client: Client::new(socket.clone()),
             down,
@@ -457,7 +462,7 @@ fn refusal(status: u16, reason: &str) -> (&'static str, String) {
 /// One line for one request: no query string, no header, no body.
 fn log_request(method: &str, target: &str, outcome: &Outcome, took: Duration) {
     let path = target.split('?').next().unwrap_or_default();
-    let key = outcome.key.map_or("-".into(), |k| k.0.to_string());
+    let key = outcome.key.map_or("-".into(), |index| index.to_string());
     let (attempts, bytes) = (outcome.attempts, outcome.bytes);
     let (waited, took) = (outcome.waited.as_millis(), took.as_millis());
     let end = match outcome.end {
