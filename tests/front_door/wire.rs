@@ -1,0 +1,119 @@
+//! A client that says exactly what it is told to.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use tiny_http::{Request, Response, Server};
+
+/// Long enough for the slowest machine; what takes longer hangs.
+pub const HANG: Duration = Duration::from_secs(10);
+
+pub const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+pub struct Client(pub TcpStream);
+
+impl Client {
+    pub fn new(server: &Server) -> Client {
+        Client::connect(address(server))
+    }
+
+    pub fn connect(address: SocketAddr) -> Client {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(HANG)).unwrap();
+        Client(socket)
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
+        self.0.write_all(bytes.as_ref()).unwrap();
+        self
+    }
+
+    /// Sends what the server may not care to read to its end.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
+        let _ = self.0.write_all(bytes.as_ref());
+        self
+    }
+
+    pub fn sends_no_more(&mut self) -> &mut Client {
+        self.0.shutdown(Shutdown::Write).unwrap();
+        self
+    }
+
+    /// One response: head and body as text.
+    pub fn response(&mut self) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(b"\r\n\r\n") {
+            text.push(self.byte(&text));
+        }
+        let head = String::from_utf8(text.clone()).unwrap();
+        let length = head
+            .lines()
+            .find_map(|l| l.strip_prefix("Content-Length: "));
+        for _ in 0..length.map_or(0, |l| l.parse().unwrap()) {
+            text.push(self.byte(&text));
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    pub fn status(&mut self) -> u16 {
+        self.response()[9..12].parse().unwrap()
+    }
+
+    fn byte(&mut self, before: &[u8]) -> u8 {
+        let mut byte = [0];
+        let read = self.0.read_exact(&mut byte);
+        read.unwrap_or_else(|e| panic!("{e} after {:?}", String::from_utf8_lossy(before)));
+        byte[0]
+    }
+
+    /// All until the server closes the connection.
+    pub fn to_the_end(&mut self) -> io::Result<String> {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// Whether the server has closed the connection, or does so without another word.
+    pub fn is_closed(&mut self) -> bool {
+        match self.0.read(&mut [0]) {
+            Ok(n) => n == 0,
+            Err(e) => e.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+pub fn address(server: &Server) -> SocketAddr {
+    server.server_addr().to_ip().unwrap()
+}
+
+pub fn server() -> Server {
+    Server::http("127.0.0.1:0").unwrap()
+}
+
+/// A server that answers "ok" to everything, for as long as the test process lives.
+pub fn answering() -> SocketAddr {
+    let server = server();
+    let address = address(&server);
+    thread::spawn(move || answer_all(&server));
+    address
+}
+
+pub fn answer_all(server: &Server) {
+    for request in server.incoming_requests() {
+        let _ = request.respond(Response::from_string("ok"));
+    }
+}
+
+pub fn next(server: &Server) -> Request {
+    let request = server.recv_timeout(HANG).unwrap();
+    request.expect("no request came through")
+}
+
+/// A whole response, written the way alvus does it.
+pub fn write_ok(request: Request) {
+    let mut writer = request.into_writer();
+    let _ = writer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let _ = writer.flush();
+}
