@@ -9,7 +9,7 @@ use crate::peer::Client;
 use crate::reply::whole_seconds;
 use crate::route;
 use crate::secret::ApiKey;
-use crate::upstream::{Failure, Upstream};
+use crate::upstream::{Failure, Reuse, Upstream};
 
 /// What a key is worth at this moment.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub fn run(
     let request = upstream.prepare("GET", &path, [].into_iter())?;
     let mut any = false;
     for (index, key) in config.api_keys.iter().enumerate() {
-        let finding = match upstream.send(&request, None, key, &Client::nobody()) {
+        let finding = match upstream.send(&request, None, key, &Client::nobody(), Reuse::Allowed) {
             Ok(answer) => {
                 let status = answer.status;
                 let verdict = hints::judge(status, |name| answer.header(name));

@@ -637,7 +637,10 @@ mod tests {
         assert_eq!(pool.slots.len(), 2);
         pool.release(KeyId(0));
         assert_eq!(pool.slots.len(), 1);
-        assert!(!pool.report(KeyId(0), Report::Rejected(403), t0), "forgotten");
+        assert!(
+            !pool.report(KeyId(0), Report::Rejected(403), t0),
+            "forgotten"
+        );
         assert_eq!([take(&mut pool, t0), take(&mut pool, t0)], [0, 0]);
     }
 

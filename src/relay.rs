@@ -21,7 +21,7 @@ use crate::reply::{self, Downstream, Framing, Reply, whole_seconds};
 use crate::retry::{Attempt, Journey, Limits, Step};
 use crate::route;
 use crate::stream::{self, CopyEnd};
-use crate::upstream::{Answer, Failure, Kept, Prepared, Upstream};
+use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse, Upstream};
 use crate::{debug, info, warn};
 
 /// How often a request that waits looks whether its client is still there.
@@ -193,6 +193,7 @@ impl Relay {
         // fault it was.
         let mut suspect: Option<Picked> = None;
         let mut forbidden: Option<Kept> = None;
+        let mut reuse = Reuse::Allowed;
         loop {
             let lease = match self.lease(
                 &mut journey,
@@ -214,7 +215,7 @@ impl Relay {
             let key = &lease.picked.key;
             let sent = rules
                 .upstream
-                .send(request, exchange.body, key, &exchange.client);
+                .send(request, exchange.body, key, &exchange.client, reuse);
             match sent {
                 Ok(answer) => {
                     let verdict = hints::judge(answer.status, |name| answer.header(name));
@@ -241,7 +242,10 @@ impl Relay {
                     let key = lease.picked.index;
                     drop(lease); // a pause must not look like a request in flight
                     match journey.attempted(attempt, Instant::now()) {
-                        Step::Again => debug!("key {key}: {attempt:?}, again at once"),
+                        Step::Afresh => {
+                            debug!("key {key}: a kept connection was dead, again on a new one");
+                            reuse = Reuse::Never;
+                        }
                         Step::Pause(pause) => {
                             debug!("key {key}: {attempt:?}, again in {pause:?}");
                             if !self.pause(pause, &exchange.client) {

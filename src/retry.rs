@@ -31,6 +31,8 @@ pub enum Attempt {
 pub enum Step {
     /// Pick a key and send, at once.
     Again,
+    /// The same on a new connection: where one pooled connection is dead, others may be.
+    Afresh,
     /// Wait for this long, then pick a key and send.
     Pause(Duration),
     /// Wait until then for a key, or until one is given back.
@@ -91,7 +93,7 @@ impl Journey {
             Attempt::Answered(_) => Step::Pass,
             Attempt::Stale if !self.stale_tried => {
                 self.stale_tried = true;
-                Step::Again
+                Step::Afresh
             }
             Attempt::NotSent => {
                 let pause = FIRST_PAUSE
@@ -158,7 +160,7 @@ mod tests {
             (Attempt::Answered(Verdict::Rejected), Step::Again),
             (Attempt::Answered(Verdict::Forbidden), Step::Again),
             (Attempt::NotSent, pause),
-            (Attempt::Stale, Step::Again),
+            (Attempt::Stale, Step::Afresh),
             (Attempt::MaybeSent, Step::GiveUp),
         ] {
             assert_eq!(
@@ -182,7 +184,7 @@ mod tests {
     fn a_dead_pooled_connection_is_tried_once_more_only() {
         let t0 = Instant::now();
         let mut j = journey(10, 300, t0);
-        assert_eq!(j.attempted(Attempt::Stale, t0), Step::Again);
+        assert_eq!(j.attempted(Attempt::Stale, t0), Step::Afresh);
         assert_eq!(j.attempted(Attempt::Stale, t0), Step::GiveUp);
     }
 

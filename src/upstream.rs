@@ -79,6 +79,15 @@ pub struct Prepared {
     headers: HeaderMap,
 }
 
+/// Whether an attempt may go out on a connection that an earlier one left open.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Reuse {
+    /// Yes, as usual.
+    Allowed,
+    /// No; all idle connections are closed, for one of them was just found dead.
+    Never,
+}
+
 /// The provider.
 #[derive(Debug)]
 pub struct Upstream {
@@ -172,6 +181,7 @@ impl Upstream {
         body: Option<&[u8]>,
         key: &ApiKey,
         client: &Client,
+        reuse: Reuse,
     ) -> Result<Answer, Failure> {
         let mut request = http::Request::new(());
         *request.method_mut() = prepared.method.clone();
@@ -186,6 +196,10 @@ impl Upstream {
         request
             .headers_mut()
             .insert(http::header::AUTHORIZATION, bearer);
+        if reuse == Reuse::Never {
+            let settings = self.agent.configure_request(request);
+            request = settings.max_idle_age(Duration::ZERO).build();
+        }
 
         let call = CurrentCall::begin(client, self.idle_timeout);
         let sent = match body {

@@ -20,8 +20,11 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Keys for tests. Each is long enough that its label hides it.
-pub const KEYS: [&str; 3] =
-    ["test-key-never-shown-aaaa1111", "test-key-never-shown-bbbb2222", "test-key-never-shown-cccc3333"];
+pub const KEYS: [&str; 3] = [
+    "test-key-never-shown-aaaa1111",
+    "test-key-never-shown-bbbb2222",
+    "test-key-never-shown-cccc3333",
+];
 
 /// Waits until `done` says so, or fails with `what`.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
@@ -34,7 +37,10 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 
 /// An address on which nobody listens: bound once, noted, closed.
 pub fn dead_addr() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// A directory of its own for one test, removed at the end.
@@ -82,14 +88,26 @@ pub fn alvus_command(dir: &TempDir) -> Command {
 }
 
 /// Runs alvus to its end: exit code, standard output, standard error.
-pub fn run_alvus(args: &[&str], env: &[(&str, &str)], env_file: Option<&str>) -> (i32, String, String) {
+pub fn run_alvus(
+    args: &[&str],
+    env: &[(&str, &str)],
+    env_file: Option<&str>,
+) -> (i32, String, String) {
     let dir = TempDir::new();
     if let Some(text) = env_file {
         dir.write(".env", text);
     }
-    let out = alvus_command(&dir).args(args).envs(env.iter().copied()).output().unwrap();
+    let out = alvus_command(&dir)
+        .args(args)
+        .envs(env.iter().copied())
+        .output()
+        .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8 output");
-    (out.status.code().unwrap_or(-1), text(out.stdout), text(out.stderr))
+    (
+        out.status.code().unwrap_or(-1),
+        text(out.stdout),
+        text(out.stderr),
+    )
 }
 
 /// A running alvus. Killed and waited for at the end; then its log is searched for key text.
@@ -116,7 +134,10 @@ impl Alvus {
     /// The usual, with more variables.
     pub fn before_with(upstream: &Upstream, more: &[(&str, &str)]) -> Alvus {
         let (url, keys) = (upstream.base_url(), KEYS.join(","));
-        let mut env = vec![("TARGET_BASE_URL", url.as_str()), ("API_KEYS", keys.as_str())];
+        let mut env = vec![
+            ("TARGET_BASE_URL", url.as_str()),
+            ("API_KEYS", keys.as_str()),
+        ];
         env.extend_from_slice(more);
         Alvus::start(&env)
     }
@@ -124,9 +145,15 @@ impl Alvus {
     pub fn launch(args: &[&str], env: &[(&str, &str)]) -> Alvus {
         let dir = TempDir::new();
         let mut command = alvus_command(&dir);
-        command.args(args).env("PORT", "0").envs(env.iter().copied());
-        let mut child =
-            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("alvus starts");
+        command
+            .args(args)
+            .env("PORT", "0")
+            .envs(env.iter().copied());
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("alvus starts");
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let (found, address) = channel();
@@ -146,9 +173,22 @@ impl Alvus {
             let _ = child.wait();
             panic!("alvus did not start:\n{}", log.lock().unwrap());
         };
-        let keys = env.iter().find(|(name, _)| *name == "API_KEYS").map_or("", |(_, keys)| *keys);
-        let secrets = keys.split(',').map(str::to_string).filter(|k| k.len() > 12).collect();
-        Alvus { child, addr, log, secrets, dir }
+        let keys = env
+            .iter()
+            .find(|(name, _)| *name == "API_KEYS")
+            .map_or("", |(_, keys)| *keys);
+        let secrets = keys
+            .split(',')
+            .map(str::to_string)
+            .filter(|k| k.len() > 12)
+            .collect();
+        Alvus {
+            child,
+            addr,
+            log,
+            secrets,
+            dir,
+        }
     }
 
     pub fn url(&self) -> String {
@@ -187,12 +227,20 @@ impl Alvus {
     pub fn states(&self) -> Vec<String> {
         let health = self.health();
         let keys = health["key_status"].as_array().expect("key_status").clone();
-        keys.iter().map(|k| k["state"].as_str().unwrap().to_string()).collect()
+        keys.iter()
+            .map(|k| k["state"].as_str().unwrap().to_string())
+            .collect()
     }
 
     pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// Waits for it to end by itself.
@@ -218,7 +266,10 @@ impl Drop for Alvus {
         for secret in &self.secrets {
             assert!(!log.contains(secret.as_str()), "a key stands in the log");
             let start = &secret[..secret.len() - 5];
-            assert!(!log.contains(start), "more than four characters of a key stand in the log");
+            assert!(
+                !log.contains(start),
+                "more than four characters of a key stand in the log"
+            );
         }
         assert!(!log.contains("panicked"), "alvus panicked:\n{log}");
     }
@@ -248,7 +299,11 @@ pub struct Response {
 
 impl Response {
     pub fn field(&self, name: &str) -> Option<&str> {
-        let value = self.fields.iter().find(|(n, _)| n == name).map(|(_, v)| v)?;
+        let value = self
+            .fields
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v)?;
         Some(std::str::from_utf8(value).expect("text"))
     }
 
@@ -278,8 +333,12 @@ impl Client {
     /// Reads one line, without its CR LF.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();
-        self.reader.read_until(b'\n', &mut line).expect("a line in time");
-        String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_string()
+        self.reader
+            .read_until(b'\n', &mut line)
+            .expect("a line in time");
+        String::from_utf8_lossy(&line)
+            .trim_end_matches(['\r', '\n'])
+            .to_string()
     }
 
     /// Reads status line and fields.
@@ -290,16 +349,25 @@ impl Client {
         let mut fields = Vec::new();
         loop {
             let mut line = Vec::new();
-            self.reader.read_until(b'\n', &mut line).expect("a head in time");
+            self.reader
+                .read_until(b'\n', &mut line)
+                .expect("a head in time");
             let line = line.strip_suffix(b"\r\n").expect("CR LF");
             if line.is_empty() {
                 break;
             }
             let colon = line.iter().position(|b| *b == b':').expect("a colon");
-            let name = String::from_utf8(line[..colon].to_vec()).unwrap().to_ascii_lowercase();
+            let name = String::from_utf8(line[..colon].to_vec())
+                .unwrap()
+                .to_ascii_lowercase();
             fields.push((name, line[colon + 1..].trim_ascii().to_vec()));
         }
-        Response { status, fields, body: Vec::new(), whole: true }
+        Response {
+            status,
+            fields,
+            body: Vec::new(),
+            whole: true,
+        }
     }
 
     /// Reads the next chunk of a chunked body; `None` after the last; an error when cut.
@@ -307,7 +375,9 @@ impl Client {
         let line = self.line();
         let n = usize::from_str_radix(&line, 16).map_err(|_| format!("no chunk: {line:?}"))?;
         let mut data = vec![0; n + 2];
-        self.reader.read_exact(&mut data).map_err(|e| e.to_string())?;
+        self.reader
+            .read_exact(&mut data)
+            .map_err(|e| e.to_string())?;
         assert!(data.ends_with(b"\r\n"));
         data.truncate(n);
         Ok((n > 0).then_some(data))
@@ -332,7 +402,11 @@ impl Client {
             }
         } else if let Some(length) = response.field("content-length") {
             let length: usize = length.parse().unwrap();
-            let read = self.reader.by_ref().take(length as u64).read_to_end(&mut response.body);
+            let read = self
+                .reader
+                .by_ref()
+                .take(length as u64)
+                .read_to_end(&mut response.body);
             response.whole = read.is_ok() && response.body.len() == length;
         } else if !matches!(response.status, 204 | 304) {
             response.whole = self.reader.read_to_end(&mut response.body).is_ok();
@@ -369,19 +443,27 @@ pub struct Seen {
 
 impl Seen {
     pub fn field(&self, name: &str) -> Option<&str> {
-        let found = self.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        let found = self
+            .fields
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map(|(_, v)| std::str::from_utf8(v).expect("text"))
     }
 
     pub fn all(&self, name: &str) -> Vec<&[u8]> {
-        let same = self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let same = self
+            .fields
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
         same.map(|(_, v)| v.as_slice()).collect()
     }
 
     /// Which of [`KEYS`] it carried.
     pub fn key_index(&self) -> usize {
         let key = self.key.as_deref();
-        KEYS.iter().position(|k| Some(*k) == key).unwrap_or_else(|| panic!("no such key: {key:?}"))
+        KEYS.iter()
+            .position(|k| Some(*k) == key)
+            .unwrap_or_else(|| panic!("no such key: {key:?}"))
     }
 }
 
@@ -432,7 +514,10 @@ impl Upstream {
     }
 
     /// Behaves by a rule, on this address.
-    pub fn at(addr: SocketAddr, behaviour: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Upstream {
+    pub fn at(
+        addr: SocketAddr,
+        behaviour: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+    ) -> Upstream {
         let listener = TcpListener::bind(addr).expect("the upstream's address is free");
         let addr = listener.local_addr().unwrap();
         let seen: Arc<(Mutex<Vec<Seen>>, Condvar)> = Arc::default();
@@ -443,7 +528,11 @@ impl Upstream {
                 thread::spawn(move || serve(stream, number, &noted, &behaviour));
             }
         });
-        Upstream { addr, seen, script: None }
+        Upstream {
+            addr,
+            seen,
+            script: None,
+        }
     }
 
     /// Answers with these, in this order; complains at the end if one was never asked for.
@@ -475,9 +564,14 @@ impl Upstream {
     pub fn wait_for(&self, n: usize) -> Vec<Seen> {
         let (seen, more) = &*self.seen;
         let guard = seen.lock().unwrap();
-        let (guard, timeout) =
-            more.wait_timeout_while(guard, PATIENCE, |seen| seen.len() < n).unwrap();
-        assert!(!timeout.timed_out(), "the upstream saw {} requests, not {n}", guard.len());
+        let (guard, timeout) = more
+            .wait_timeout_while(guard, PATIENCE, |seen| seen.len() < n)
+            .unwrap();
+        assert!(
+            !timeout.timed_out(),
+            "the upstream saw {} requests, not {n}",
+            guard.len()
+        );
         guard.clone()
     }
 }
@@ -528,7 +622,10 @@ fn read_request(reader: &mut BufReader<TcpStream>, connection: usize) -> Option<
     let mut fields = Vec::new();
     loop {
         let mut line = Vec::new();
-        reader.read_until(b'\n', &mut line).ok().filter(|n| *n > 0)?;
+        reader
+            .read_until(b'\n', &mut line)
+            .ok()
+            .filter(|n| *n > 0)?;
         let line = line.trim_ascii_end();
         if line.is_empty() {
             break;
@@ -537,10 +634,25 @@ fn read_request(reader: &mut BufReader<TcpStream>, connection: usize) -> Option<
         let name = String::from_utf8_lossy(&line[..colon]).into_owned();
         fields.push((name, line[colon + 1..].trim_ascii().to_vec()));
     }
-    let mut seen = Seen { method, target, fields, body: Vec::new(), key: None, connection };
-    seen.key = seen.field("authorization").and_then(|v| v.strip_prefix("Bearer ")).map(Into::into);
-    assert!(seen.field("transfer-encoding").is_none(), "bodies go up with a length");
-    let length = seen.field("content-length").map_or(0, |n| n.parse().unwrap());
+    let mut seen = Seen {
+        method,
+        target,
+        fields,
+        body: Vec::new(),
+        key: None,
+        connection,
+    };
+    seen.key = seen
+        .field("authorization")
+        .and_then(|v| v.strip_prefix("Bearer "))
+        .map(Into::into);
+    assert!(
+        seen.field("transfer-encoding").is_none(),
+        "bodies go up with a length"
+    );
+    let length = seen
+        .field("content-length")
+        .map_or(0, |n| n.parse().unwrap());
     seen.body = vec![0; length];
     reader.read_exact(&mut seen.body).ok()?;
     Some(seen)
