@@ -38,31 +38,33 @@ pub fn judge<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>) -> Verd
 /// does not say, or says nonsense.
 fn stated_wait<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Duration> {
     let text = |name: &str| std::str::from_utf8(header(name)?).ok().map(str::trim);
-    let millis = text("retry-after-ms").and_then(|v| seconds(v).map(|ms| ms / 1000.0));
+    let millis = text("retry-after-ms").and_then(decimal).map(|ms| ms / 1000);
     let stated = millis.or_else(|| {
         let value = text("retry-after")?;
-        seconds(value).or_else(|| until(value, text("date")?))
+        decimal(value).or_else(|| until(value, text("date")?))
     })?;
-    Some(clamped(stated))
+    Some(stated.clamp(MIN_REST, MAX_REST))
 }
 
-/// A non-negative, finite decimal number.
-fn seconds(text: &str) -> Option<f64> {
-    let n: f64 = text.parse().ok()?;
-    (n.is_finite() && n >= 0.0).then_some(n)
+/// A number of seconds: digits, and perhaps a fraction. What is too large to count is a very long
+/// time; anything else (signs, exponents, `NaN`) is no number here.
+fn decimal(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    // Nine digits are nanoseconds; finer ones do not matter.
+    let nanos = format!("{fraction:0<9.9}").parse().ok()?;
+    Some(Duration::new(whole.parse().unwrap_or(u64::MAX >> 1), nanos))
 }
 
-/// Seconds from the answer's own `Date` to an HTTP-date (RFC 9110 §10.2.3). Never from our clock:
-/// a board without a real-time clock believes it is 1970.
-fn until(value: &str, date: &str) -> Option<f64> {
+/// From the answer's own `Date` to an HTTP-date (RFC 9110 §10.2.3). Never from our clock: a board
+/// without a real-time clock believes it is 1970.
+fn until(value: &str, date: &str) -> Option<Duration> {
     let at: SystemTime = httpdate::parse_http_date(value).ok()?;
-    let sent = httpdate::parse_http_date(date).ok()?;
-    at.duration_since(sent).ok().map(|d| d.as_secs_f64())
-}
-
-fn clamped(seconds: f64) -> Duration {
-    // `min` before the conversion: from_secs_f64 panics on what does not fit.
-    Duration::from_secs_f64(seconds.min(MAX_REST.as_secs_f64())).clamp(MIN_REST, MAX_REST)
+    at.duration_since(httpdate::parse_http_date(date).ok()?)
+        .ok()
 }
 
 #[cfg(test)]
@@ -97,7 +99,10 @@ mod tests {
             (&[after("-3")], unsaid),
             (&[after("NaN")], unsaid),
             (&[after("inf")], unsaid),
-            (&[after("1e300")], secs(86_400)),
+            (&[after("1e300")], unsaid),
+            (&[after("1.")], unsaid),
+            (&[after(".5")], unsaid),
+            (&[after("2.0000000009")], secs(2)),
             (&[after("99999999999999999999")], secs(86_400)),
             (&[after("soon")], unsaid),
             (&[after("")], unsaid),

@@ -6,6 +6,7 @@
 pub mod peer;
 pub mod secret;
 // floor 1
+pub mod body;
 pub mod config;
 pub mod headers;
 pub mod hints;

@@ -12,7 +12,8 @@
 //!
 //! Requests that find no key wait in a queue of [`Ticket`]s, first come, first served.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::secret::ApiKey;
@@ -22,7 +23,7 @@ pub const PROBE_GAP: Duration = Duration::from_secs(1);
 
 /// A key of this pool, for as long as anything refers to it; never used again for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyId(u64);
+pub struct KeyId(usize);
 
 /// A key to send a request with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,15 +145,16 @@ struct Slot {
 /// The pool; see the module's text.
 #[derive(Debug)]
 pub struct Pool {
-    slots: BTreeMap<KeyId, Slot>,
+    /// By id; `None` once forgotten.
+    slots: Vec<Option<Slot>>,
     /// The keys in the order of the configuration.
     listed: Vec<KeyId>,
-    /// Ready keys by turn; the smallest turn is next.
-    line: BTreeSet<(u64, KeyId)>,
-    /// Keys that return to the line at an instant.
-    resting: BTreeSet<(Instant, KeyId)>,
+    /// Ready keys, the next one first. An entry counts only while its slot says the same place:
+    /// a key that moves leaves its old entry behind, to be dropped when it comes to the front.
+    line: VecDeque<(KeyId, Place)>,
+    /// Keys that return to the line at an instant, the soonest first; likewise.
+    resting: BinaryHeap<Reverse<(Instant, KeyId)>>,
     queue: VecDeque<Ticket>,
-    next_id: u64,
     next_turn: u64,
     next_ticket: u64,
     cooldown: Duration,
@@ -162,12 +164,11 @@ impl Pool {
     /// A pool in which every key is ready. `cooldown`: the rest after a 429 that names none.
     pub fn new(keys: &[ApiKey], cooldown: Duration) -> Pool {
         let mut pool = Pool {
-            slots: BTreeMap::new(),
+            slots: Vec::new(),
             listed: Vec::new(),
-            line: BTreeSet::new(),
-            resting: BTreeSet::new(),
+            line: VecDeque::new(),
+            resting: BinaryHeap::new(),
             queue: VecDeque::new(),
-            next_id: 0,
             next_turn: 0,
             next_ticket: 0,
             cooldown,
@@ -182,7 +183,7 @@ impl Pool {
         let old = std::mem::take(&mut self.listed);
         let mut known: HashMap<ApiKey, KeyId> = old
             .iter()
-            .map(|id| (self.slots[id].key.clone(), *id))
+            .map(|id| (self.slot(*id).key.clone(), *id))
             .collect();
         for (index, key) in keys.iter().enumerate() {
             let id = match known.remove(key) {
@@ -220,22 +221,18 @@ impl Pool {
                 .queue
                 .front()
                 .is_none_or(|front| Some(*front) == ticket);
-        let next = self
-            .line
-            .iter()
-            .map(|(_, id)| *id)
-            .find(|id| Some(*id) != avoid);
-        match next {
-            Some(id) if first => {
+        match self.next_in_line(avoid) {
+            Some((at, id)) if first => {
                 if let Some(ticket) = ticket {
                     self.leave(ticket);
                 }
+                self.line.remove(at);
                 self.hand_out(id, now)
             }
             Some(_) => Pick::Wait(now), // the front of the queue is about to take it
-            None => match self.resting.iter().find(|(_, id)| Some(*id) != avoid) {
-                Some((at, _)) => Pick::Wait(*at),
-                None if self.line.is_empty() && self.resting.is_empty() => Pick::AllRejected,
+            None => match self.soonest(avoid) {
+                Some(at) => Pick::Wait(at),
+                None if self.listed.iter().all(|id| self.is_out(*id)) => Pick::AllRejected,
                 None => Pick::NoOther,
             },
         }
@@ -263,7 +260,7 @@ impl Pool {
     pub fn report(&mut self, id: KeyId, report: Report, now: Instant) -> bool {
         let rest = self.cooldown;
         // A second key's answer may speak of a first one that a reload has taken away meanwhile.
-        let Some(slot) = self.slots.get_mut(&id) else {
+        let Some(slot) = self.slots[id.0].as_mut() else {
             return false;
         };
         let retired = slot.place == Place::Retired;
@@ -322,7 +319,7 @@ impl Pool {
     pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
         self.listed
             .iter()
-            .map(|id| &self.slots[id])
+            .filter_map(|id| self.slots[id.0].as_ref())
             .map(|slot| KeyView {
                 label: slot.key.label(),
                 state: match slot.place {
@@ -356,13 +353,62 @@ impl Pool {
 
     /// Returns to the line whoever has rested enough.
     fn wake(&mut self, now: Instant) {
-        while let Some((at, id)) = self.resting.first().copied() {
-            if at > now {
-                break;
-            }
+        while let Some(Reverse((at, id))) = self.first_rest().filter(|Reverse((at, _))| *at <= now)
+        {
+            self.resting.pop();
+            debug_assert!(self.rests_until(id, at));
             self.slot(id).unproven = true;
             self.line_up(id);
         }
+    }
+
+    /// Where in the line the next key stands that is not `avoid`.
+    fn next_in_line(&mut self, avoid: Option<KeyId>) -> Option<(usize, KeyId)> {
+        while let Some((id, place)) = self.line.front().copied() {
+            if self.place(id) == Some(place) {
+                break;
+            }
+            self.line.pop_front();
+        }
+        let counts = |(_, (id, place)): &(usize, &(KeyId, Place))| {
+            self.place(*id) == Some(*place) && Some(*id) != avoid
+        };
+        let (at, (id, _)) = self.line.iter().enumerate().find(counts)?;
+        Some((at, *id))
+    }
+
+    /// When the first key that is not `avoid` has rested.
+    fn soonest(&mut self, avoid: Option<KeyId>) -> Option<Instant> {
+        let Reverse((at, id)) = self.first_rest()?;
+        if Some(id) != avoid {
+            return Some(at);
+        }
+        let others = self.resting.iter().map(|Reverse(rest)| *rest);
+        let others = others.filter(|(at, id)| Some(*id) != avoid && self.rests_until(*id, *at));
+        others.map(|(at, _)| at).min()
+    }
+
+    /// The first rest that counts.
+    fn first_rest(&mut self) -> Option<Reverse<(Instant, KeyId)>> {
+        while let Some(Reverse((at, id))) = self.resting.peek().copied() {
+            if self.rests_until(id, at) {
+                return Some(Reverse((at, id)));
+            }
+            self.resting.pop();
+        }
+        None
+    }
+
+    fn rests_until(&self, id: KeyId, at: Instant) -> bool {
+        matches!(self.place(id), Some(Place::Cooling(a) | Place::Probing(a)) if a == at)
+    }
+
+    fn is_out(&self, id: KeyId) -> bool {
+        matches!(self.place(id), Some(Place::Out(_)))
+    }
+
+    fn place(&self, id: KeyId) -> Option<Place> {
+        self.slots[id.0].as_ref().map(|slot| slot.place)
     }
 
     /// To the end of the line.
@@ -371,23 +417,18 @@ impl Pool {
         self.move_to(id, Place::InLine(self.next_turn));
     }
 
-    /// The only place where a key changes its place, so that the sets and the slots agree.
+    /// The only way for a key to change its place; see [`Pool::line`] for the entry left behind.
     fn move_to(&mut self, id: KeyId, place: Place) {
-        match std::mem::replace(&mut self.slot(id).place, place) {
-            Place::InLine(turn) => self.line.remove(&(turn, id)),
-            Place::Cooling(at) | Place::Probing(at) => self.resting.remove(&(at, id)),
-            Place::Out(_) | Place::Retired => false,
-        };
+        self.slot(id).place = place;
         match place {
-            Place::InLine(turn) => self.line.insert((turn, id)),
-            Place::Cooling(at) | Place::Probing(at) => self.resting.insert((at, id)),
-            Place::Out(_) | Place::Retired => false,
-        };
+            Place::InLine(_) => self.line.push_back((id, place)),
+            Place::Cooling(at) | Place::Probing(at) => self.resting.push(Reverse((at, id))),
+            Place::Out(_) | Place::Retired => {}
+        }
     }
 
     fn add(&mut self, key: &ApiKey) -> KeyId {
-        let id = KeyId(self.next_id);
-        self.next_id += 1;
+        let id = KeyId(self.slots.len());
         let slot = Slot {
             key: key.clone(),
             index: 0,
@@ -396,22 +437,22 @@ impl Pool {
             counts: Counts::default(),
             last_used: None,
         };
-        self.slots.insert(id, slot);
+        self.slots.push(Some(slot));
         self.line_up(id);
         id
     }
 
     fn forget_if_idle(&mut self, id: KeyId) {
-        let slot = &self.slots[&id];
+        let slot = self.slot(id);
         if slot.place == Place::Retired && slot.counts.in_flight == 0 {
-            self.slots.remove(&id);
+            self.slots[id.0] = None;
         }
     }
 
     /// The slot of a key that is listed, or has a request in flight.
     fn slot(&mut self, id: KeyId) -> &mut Slot {
-        self.slots
-            .get_mut(&id)
+        self.slots[id.0]
+            .as_mut()
             .expect("a key in use is not forgotten")
     }
 }
@@ -433,9 +474,9 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    fn take(pool: &mut Pool, now: Instant) -> u64 {
+    fn take(pool: &mut Pool, now: Instant) -> usize {
         match pool.pick(None, None, now) {
-            Pick::Key(picked) => picked.index as u64,
+            Pick::Key(picked) => picked.index,
             other => panic!("no key: {other:?}"),
         }
     }
@@ -443,7 +484,7 @@ mod tests {
     #[test]
     fn ready_keys_take_turns_evenly() {
         let (mut pool, t0) = (pool(3), Instant::now());
-        let turns: Vec<u64> = (0..7).map(|_| take(&mut pool, t0)).collect();
+        let turns: Vec<usize> = (0..7).map(|_| take(&mut pool, t0)).collect();
         assert_eq!(turns, [0, 1, 2, 0, 1, 2, 0]);
     }
 
@@ -594,6 +635,10 @@ mod tests {
         assert_eq!(view.label, "…0000");
     }
 
+    fn remembered(pool: &Pool) -> usize {
+        pool.slots.iter().flatten().count()
+    }
+
     fn key(name: &str) -> ApiKey {
         ApiKey::new(format!("test-key-number-{name}"))
     }
@@ -634,9 +679,9 @@ mod tests {
         assert!(!pool.report(KeyId(0), Report::Limited(None), t0));
         assert!(!pool.report(KeyId(0), Report::Rejected(401), t0));
         assert!(!pool.report(KeyId(0), Report::Accepted, t0));
-        assert_eq!(pool.slots.len(), 2);
+        assert_eq!(remembered(&pool), 2);
         pool.release(KeyId(0));
-        assert_eq!(pool.slots.len(), 1);
+        assert_eq!(remembered(&pool), 1);
         assert!(
             !pool.report(KeyId(0), Report::Rejected(403), t0),
             "forgotten"
@@ -661,7 +706,25 @@ mod tests {
         pool.merge(&[key("b")], COOLDOWN);
         assert_eq!(pool.merge(&[key("a"), key("b")], COOLDOWN).new, 1);
         pool.release(KeyId(0));
-        assert_eq!(pool.slots.len(), 2);
+        assert_eq!(remembered(&pool), 2);
+    }
+
+    #[test]
+    fn a_long_day_leaves_no_old_entries_behind() {
+        let (mut pool, mut now) = (pool(5), Instant::now());
+        for n in 0..10_000_u64 {
+            now += Duration::from_millis(500);
+            if let Pick::Key(picked) = pool.pick(None, None, now) {
+                let report = match n % 3 {
+                    0 => Report::Limited(Some(secs(n % 7 + 1))),
+                    _ => Report::Accepted,
+                };
+                pool.report(picked.id, report, now);
+                pool.release(picked.id);
+            }
+        }
+        assert!(pool.line.len() <= 10, "{}", pool.line.len());
+        assert!(pool.resting.len() <= 15, "{}", pool.resting.len());
     }
 
     #[test]

@@ -10,9 +10,11 @@
 //! (other than on its own condition variable) or logged.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::body::Body;
 use crate::config::Config;
 use crate::hints::{self, Verdict};
 use crate::peer::Client;
@@ -39,6 +41,9 @@ pub struct Relay {
     pool: Mutex<Pool>,
     /// Signalled when a waiting request may find a key.
     freed: Condvar,
+    /// Whether the last attempt reached the upstream, so that its going and coming back are one
+    /// line each in the log.
+    reached: AtomicBool,
     /// Replaced as a whole by a reload; a request keeps the one it began with.
     rules: Mutex<Arc<Rules>>,
 }
@@ -61,11 +66,11 @@ pub struct Mapped {
 
 /// One request as the relay sees it.
 #[derive(Debug)]
-pub struct Exchange<'a> {
+pub struct Exchange {
     /// What goes up.
     pub mapped: Mapped,
     /// The buffered body, if the request has one.
-    pub body: Option<&'a [u8]>,
+    pub body: Option<Body>,
     /// Who asked.
     pub client: Client,
     /// What the client's connection allows.
@@ -98,6 +103,8 @@ pub struct Outcome {
     pub bytes: u64,
     /// How it ended.
     pub end: End,
+    /// The end of the connection is the end of the answer.
+    pub closes: bool,
 }
 
 /// Why there is no key.
@@ -130,6 +137,7 @@ impl Relay {
         Ok(Relay {
             pool: Mutex::new(Pool::new(&config.api_keys, config.cooldown)),
             freed: Condvar::new(),
+            reached: AtomicBool::new(true),
             rules: Mutex::new(Arc::new(Rules::new(config)?)),
         })
     }
@@ -178,8 +186,8 @@ impl Relay {
     }
 
     /// Serves one request: the main loop of alvus.
-    pub fn serve(&self, exchange: &Exchange<'_>, out: &mut impl Write) -> Outcome {
-        let Mapped { rules, request } = &exchange.mapped;
+    pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
+        let rules = exchange.mapped.rules.clone();
         let mut journey = Journey::new(rules.limits, Instant::now());
         let mut outcome = Outcome {
             status: 0,
@@ -188,6 +196,7 @@ impl Relay {
             waited: Duration::ZERO,
             bytes: 0,
             end: End::Complete,
+            closes: false,
         };
         // A 403: the key that got it, and its own words, kept while a second key is asked whose
         // fault it was.
@@ -205,19 +214,25 @@ impl Relay {
                 Err(NoKey::ClientLeft) => return outcome.left(),
                 Err(why) => {
                     return match forbidden {
-                        Some(kept) => kept.deliver(exchange, out, outcome),
-                        None => self.no_key(&why).deliver(exchange, out, outcome),
+                        Some(kept) => kept.deliver(&exchange, out, outcome),
+                        None => self.no_key(&why).deliver(&exchange, out, outcome),
                     };
                 }
             };
             outcome.attempts += 1;
             outcome.key = Some(lease.picked.index);
-            let key = &lease.picked.key;
-            let sent = rules
-                .upstream
-                .send(request, exchange.body, key, &exchange.client, reuse);
+            let sent = rules.upstream.send(
+                &exchange.mapped.request,
+                exchange.body.as_ref().map(|body| body.bytes.as_slice()),
+                &lease.picked.key,
+                &exchange.client,
+                reuse,
+            );
             match sent {
                 Ok(answer) => {
+                    if !self.reached.swap(true, Ordering::Relaxed) {
+                        info!("the upstream is back");
+                    }
                     let verdict = hints::judge(answer.status, |name| answer.header(name));
                     self.take_in(&lease, verdict, answer.status);
                     match journey.attempted(Attempt::Answered(verdict), Instant::now()) {
@@ -225,7 +240,8 @@ impl Relay {
                             if let Some(first) = &suspect {
                                 self.settle_forbidden(first, answer.status);
                             }
-                            return answer.deliver(exchange, out, outcome);
+                            exchange.body = None; // a stream may last; its question need not
+                            return answer.deliver(&exchange, out, outcome);
                         }
                         _ if verdict == Verdict::Forbidden => {
                             suspect = Some(lease.picked.clone());
@@ -235,6 +251,11 @@ impl Relay {
                     }
                 }
                 Err(failure) => {
+                    if let Failure::NotSent(why) = &failure
+                        && self.reached.swap(false, Ordering::Relaxed)
+                    {
+                        warn!("could not reach {}: {why}", rules.origin);
+                    }
                     let Some((attempt, reply)) = rules.failed(failure) else {
                         return outcome.left();
                     };
@@ -252,7 +273,7 @@ impl Relay {
                                 return outcome.left();
                             }
                         }
-                        _ => return reply.deliver(exchange, out, outcome),
+                        _ => return reply.deliver(&exchange, out, outcome),
                     }
                 }
             }
@@ -508,12 +529,7 @@ impl Outcome {
 // ---- what goes back to the client ---------------------------------------------------------------
 
 impl Reply {
-    fn deliver(
-        &self,
-        exchange: &Exchange<'_>,
-        out: &mut impl Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
+    fn deliver(&self, exchange: &Exchange, out: &mut impl Write, mut outcome: Outcome) -> Outcome {
         outcome.status = self.status;
         outcome.bytes = self.body.len() as u64;
         let sent = out
@@ -529,12 +545,7 @@ impl Reply {
 }
 
 impl Kept {
-    fn deliver(
-        &self,
-        exchange: &Exchange<'_>,
-        out: &mut impl Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
+    fn deliver(&self, exchange: &Exchange, out: &mut impl Write, mut outcome: Outcome) -> Outcome {
         outcome.status = self.status;
         let framing = Framing::Length(self.body.len() as u64);
         let fields = self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
@@ -558,7 +569,7 @@ impl Kept {
 impl Answer {
     fn deliver(
         mut self,
-        exchange: &Exchange<'_>,
+        exchange: &Exchange,
         out: &mut impl Write,
         mut outcome: Outcome,
     ) -> Outcome {
@@ -582,6 +593,7 @@ impl Answer {
         let head = head(self.status, stated, down, self.fields_back(), &outcome);
         let copied = stream::copy(&mut self, out, &head, framing);
         outcome.bytes = copied.bytes;
+        outcome.closes = framing == Framing::UntilClose;
         outcome.end = match copied.end {
             CopyEnd::Done => End::Complete,
             CopyEnd::ClientLeft => End::ClientLeft,
@@ -618,7 +630,7 @@ fn head<'a>(
 
 /// Tells the client that the answer is not whole: a stream of events gets an error event, anything
 /// else only a cut connection. There is never a terminating chunk.
-fn cut_short(exchange: &Exchange<'_>, out: &mut impl Write, framing: Framing, is_sse: bool) {
+fn cut_short(exchange: &Exchange, out: &mut impl Write, framing: Framing, is_sse: bool) {
     if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
         let text = "the upstream broke off the stream; what came so far is not the whole answer";
         let error = reply::error_json("server_error", "stream_truncated", text);

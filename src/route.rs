@@ -10,8 +10,13 @@ const CLIENT_BASE: &str = "/v1";
 /// The origin-form of a request target (RFC 9112 §3.2): an absolute-form one is reduced.
 ///
 /// # Errors
-/// For `*` and authority-form targets, which lead nowhere behind a reverse proxy.
+/// For fragments, `*` and authority-form targets, which lead nowhere behind a reverse proxy.
 pub fn origin_form(target: &str) -> Result<&str, BadTarget> {
+    if target.contains('#') {
+        return Err(BadTarget(
+            "a # in the request target must be percent-encoded",
+        ));
+    }
     if target.starts_with('/') {
         return Ok(target);
     }
@@ -101,7 +106,15 @@ mod tests {
         ] {
             assert_eq!(origin_form(target), expected, "{target}");
         }
-        for bad in ["*", "host:443", "", "ftp://x/y", "http://host?x", "é"] {
+        for bad in [
+            "/v1/models#part",
+            "*",
+            "host:443",
+            "",
+            "ftp://x/y",
+            "http://host?x",
+            "é",
+        ] {
             assert!(origin_form(bad).is_err(), "{bad}");
         }
     }

@@ -10,12 +10,12 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tiny_http::{Limits, Request};
 
+use crate::body::{Body, Budget};
 use crate::config::Config;
 use crate::peer::Client;
 use crate::relay::{End, Exchange, Outcome, Relay};
@@ -51,9 +51,8 @@ struct Inner {
     called: Condvar,
     workers: usize,
     worker_patience: Duration,
-    max_body: usize,
-    /// Bytes of request bodies in memory, all together at most `max_body`.
-    body_bytes: AtomicUsize,
+    /// For all request bodies together, and so for each.
+    bodies: Budget,
     started: Instant,
 }
 
@@ -90,8 +89,7 @@ impl Server {
             called: Condvar::new(),
             workers: config.workers,
             worker_patience: config.max_wait.min(WORKER_PATIENCE),
-            max_body: config.max_body,
-            body_bytes: AtomicUsize::new(0),
+            bodies: Budget::new(config.max_body),
             started: Instant::now(),
         }));
         server.0.add_thread(&mut server.0.desk())?;
@@ -212,7 +210,7 @@ impl Inner {
             }
             // An error is one connection that could not be accepted; the next may.
             let Ok(Some(request)) = came else { continue };
-            if route::origin_form(request.url()).is_ok_and(|t| route::is(t, "/health")) {
+            if is_health(&request) {
                 self.answer(request, &self.health());
                 continue;
             }
@@ -300,13 +298,13 @@ impl Inner {
         let down = downstream(&request);
         let exchange = Exchange {
             mapped,
-            body: body.as_ref().map(|b| b.bytes.as_slice()),
+            body,
             client: Client::new(socket.clone()),
             down,
         };
         let mut out = request.into_writer();
-        let outcome = self.relay.serve(&exchange, &mut out);
-        if outcome.end != End::Complete {
+        let outcome = self.relay.serve(exchange, &mut out);
+        if outcome.end != End::Complete || outcome.closes {
             socket.shutdown();
         }
         drop(out);
@@ -314,7 +312,7 @@ impl Inner {
     }
 
     /// Reads the whole body, within the limits. `Err(None)`: the client left while sending it.
-    fn read_body(&self, request: &mut Request) -> Result<Option<Body<'_>>, Option<Reply>> {
+    fn read_body(&self, request: &mut Request) -> Result<Option<Body>, Option<Reply>> {
         let declared = request.body_length();
         let chunked = request
             .raw_headers()
@@ -323,25 +321,23 @@ impl Inner {
             return Ok(None);
         }
         let too_large = || {
-            let mb = self.max_body / (1024 * 1024);
+            let mb = self.bodies.limit / (1024 * 1024);
             let text = format!("the request body is larger than {mb} MiB (MAX_BODY_MB)");
             Some(Reply::error(413, "body_too_large", &text))
         };
-        if declared.is_some_and(|n| n > self.max_body) {
+        if declared.is_some_and(|n| n > self.bodies.limit) {
             return Err(too_large());
         }
-        let mut body = Body {
-            bytes: Vec::new(),
-            counted: 0,
-            budget: &self.body_bytes,
-        };
+        let mut body = Body::new(&self.bodies);
         loop {
             let have = body.bytes.len();
-            let step = declared.map_or(BODY_STEP, |n| (n - have).min(BODY_STEP));
+            // One byte beyond the limit shows that an undeclared body is too large.
+            let room = declared.unwrap_or(self.bodies.limit + 1) - have;
+            let step = room.min(BODY_STEP);
             if step == 0 {
                 return Ok(Some(body));
             }
-            if !body.reserve(step, self.max_body) {
+            if !body.reserve(step) {
                 let text = "too many request bodies at once (MAX_BODY_MB bounds them all together)";
                 return Err(Some(
                     Reply::error(503, "body_budget", text).retry_after(BUSY_RETRY),
@@ -381,7 +377,7 @@ impl Inner {
                     Err(None)
                 };
             }
-            if body.bytes.len() > self.max_body {
+            if body.bytes.len() > self.bodies.limit {
                 return Err(too_large());
             }
         }
@@ -418,29 +414,12 @@ fn caught<T>(f: impl FnOnce() -> T) -> Option<T> {
     result.ok()
 }
 
-/// A request's body, counted in the budget of all bodies until it is dropped.
-struct Body<'a> {
-    bytes: Vec<u8>,
-    counted: usize,
-    budget: &'a AtomicUsize,
-}
-
-impl Body<'_> {
-    /// Makes room for `step` bytes more, if the budget and the machine allow it.
-    fn reserve(&mut self, step: usize, limit: usize) -> bool {
-        let more = (self.bytes.len() + step).saturating_sub(self.counted);
-        let before = self.budget.fetch_add(more, Ordering::Relaxed);
-        self.counted += more;
-        // One body of the largest size always fits, whatever its last step rounds up to.
-        before.saturating_add(more) <= limit.saturating_add(BODY_STEP)
-            && self.bytes.try_reserve(step).is_ok()
-    }
-}
-
-impl Drop for Body<'_> {
-    fn drop(&mut self) {
-        self.budget.fetch_sub(self.counted, Ordering::Relaxed);
-    }
+/// Whether a request is for alvus itself and not for the upstream.
+fn is_health(request: &Request) -> bool {
+    matches!(
+        *request.method(),
+        tiny_http::Method::Get | tiny_http::Method::Head
+    ) && route::origin_form(request.url()).is_ok_and(|target| route::is(target, "/health"))
 }
 
 fn downstream(request: &Request) -> Downstream {

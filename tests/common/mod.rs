@@ -370,6 +370,11 @@ impl Client {
         }
     }
 
+    /// Reads this many bytes of a body.
+    pub fn read_exact(&mut self, piece: &mut [u8]) {
+        self.reader.read_exact(piece).expect("a piece in time");
+    }
+
     /// Reads the next chunk of a chunked body; `None` after the last; an error when cut.
     pub fn chunk(&mut self) -> Result<Option<Vec<u8>>, String> {
         let line = self.line();

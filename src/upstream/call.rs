@@ -1,0 +1,117 @@
+//! The state of the call under way on this thread, and the one way to wait for its sockets.
+//!
+//! ureq hands no per-call state to a transport, and connections are pooled between calls; but a
+//! call and the reading of its body stay on one worker thread, so a thread-local holds it.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ureq::unversioned::transport::NextTimeout;
+
+use super::Failure;
+use crate::peer::{Client, Interest, Wake};
+
+/// A clock that shows less was never set (2024-01-01).
+const SANE_CLOCK: Duration = Duration::from_secs(1_704_067_200);
+
+/// How far the call on this thread came.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    pub(super) client: Client,
+    /// The longest gap between two pieces.
+    pub(super) idle: Duration,
+    /// The connection was made for this call, not taken from the pool.
+    pub(super) fresh: bool,
+    /// Bytes of the request went out.
+    pub(super) sent: bool,
+    /// Bytes of an answer came.
+    pub(super) received: bool,
+    /// The client left while we waited.
+    pub(super) client_left: bool,
+}
+
+thread_local! {
+    pub(super) static CALL: RefCell<Call> = RefCell::default();
+}
+
+/// While this lives, [`CALL`] belongs to one call. Not `Send`: the call stays on its thread.
+pub(super) struct CurrentCall(std::marker::PhantomData<*const ()>);
+
+impl CurrentCall {
+    pub(super) fn begin(client: &Client, idle: Duration) -> CurrentCall {
+        CALL.set(Call {
+            client: client.clone(),
+            idle,
+            ..Call::default()
+        });
+        CurrentCall(std::marker::PhantomData)
+    }
+}
+
+impl Drop for CurrentCall {
+    fn drop(&mut self) {
+        CALL.set(Call::default()); // lets go of the client's socket
+    }
+}
+
+impl Call {
+    pub(super) fn failure(&self, error: &ureq::Error) -> Failure {
+        let text = in_words(error);
+        match error {
+            _ if self.client_left => Failure::ClientLeft,
+            _ if !self.sent => Failure::NotSent(text),
+            _ if !self.fresh && !self.received && !matches!(error, ureq::Error::Timeout(_)) => {
+                Failure::Stale(text)
+            }
+            ureq::Error::Timeout(_) => Failure::TimedOut(text),
+            _ => Failure::MaybeSent(text),
+        }
+    }
+}
+
+/// Waits on an upstream socket, and on the client of the current call.
+pub(super) fn wait(
+    stream: &TcpStream,
+    interest: Interest,
+    timeout: NextTimeout,
+) -> Result<(), ureq::Error> {
+    CALL.with_borrow_mut(|call| {
+        // Where ureq sets no limit (request going up, body coming down), the idle gap is the limit.
+        let limit = timeout.not_zero().map_or(call.idle, |d| *d);
+        match call.client.wait(stream.as_fd(), interest, Some(limit))? {
+            Wake::Ready => Ok(()),
+            Wake::TimedOut => Err(ureq::Error::Timeout(timeout.reason)),
+            Wake::ClientLeft => {
+                call.client_left = true;
+                Err(client_left().into())
+            }
+        }
+    })
+}
+
+pub(super) fn client_left() -> io::Error {
+    io::Error::other("the client left")
+}
+
+/// An error in the operator's words.
+fn in_words(error: &ureq::Error) -> String {
+    let text = match error {
+        ureq::Error::Timeout(t) => format!("timed out ({t})"),
+        ureq::Error::HostNotFound => "the host name was not found".into(),
+        ureq::Error::Io(e) => e.to_string(),
+        other => other.to_string(),
+    };
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    if clock < SANE_CLOCK && text.contains("certificate") {
+        return format!(
+            "{text}; this machine's clock says {}, so no certificate can be valid: set the clock",
+            httpdate::fmt_http_date(UNIX_EPOCH + clock)
+        );
+    }
+    text
+}
