@@ -109,7 +109,8 @@ impl Server {
         &self.0.relay
     }
 
-    /// Accepts no more connections, and answers requests on open ones with 503.
+    /// Accepts no more connections. Idle ones are closed; a request that comes on one before that
+    /// is answered with 503.
     pub fn close_door(&self) {
         self.0.desk().draining = true;
         // Wakes the accept thread, and makes the kernel refuse whoever comes now.

@@ -3,9 +3,16 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use common::{Act, Alvus, CHAT, KEYS, Upstream, answer, dead_addr, eventually, gate, ok};
+use common::{
+    Act, Alvus, CHAT, Client, KEYS, PATIENCE, Response, Upstream, answer, dead_addr, eventually,
+    gate, ok,
+};
 
 #[test]
 fn keys_take_turns_evenly() {
@@ -193,18 +200,24 @@ fn waiting_requests_are_served_in_the_order_they_came() {
         _ => ok(),
     });
     let alvus = Alvus::before_with(&upstream, &[("API_KEYS", KEYS[0])]);
+    let targets = ["/v1/a", "/v1/b", "/v1/c", "/v1/d", "/v1/e"];
     let mut clients = Vec::new();
-    for (n, target) in ["/v1/a", "/v1/b", "/v1/c"].iter().enumerate() {
-        let mut client = alvus.connect();
-        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        eventually("it waits", || alvus.health()["waiting"] == n + 1);
-        clients.push(client);
+    for target in targets {
+        clients.push(begin(&alvus, target));
+        // On a machine so slow that the rest is over by now, there is nothing more to see.
+        eventually("it waits", || {
+            alvus.health()["waiting"] == clients.len() || upstream.seen().len() > 1
+        });
     }
     for mut client in clients {
         assert_eq!(client.response().status, 200);
     }
-    let order: Vec<String> = upstream.seen().into_iter().map(|s| s.target).collect();
-    assert_eq!(order, ["/v1/a", "/v1/a", "/v1/b", "/v1/c"]);
+    let seen: Vec<String> = upstream.seen().into_iter().map(|s| s.target).collect();
+    assert_eq!(seen[..2], ["/v1/a", "/v1/a"]);
+    // Behind the first one, which proved the key, they go up side by side.
+    let mut all = seen[1..].to_vec();
+    all.sort_unstable();
+    assert_eq!(all, targets);
 }
 
 #[test]
@@ -316,4 +329,339 @@ fn a_reload_brings_new_keys_in_and_rejected_ones_back() {
         alvus.log().contains("reload refused")
     });
     assert_eq!(alvus.states().len(), 3, "the running configuration stays");
+}
+
+/// A GET on a connection of its own, sent and not yet answered.
+fn begin(alvus: &Alvus, target: &str) -> Client {
+    let mut client = alvus.connect();
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client
+}
+
+/// The same on a connection that is used again, and its answer. By the time alvus reads the second
+/// request it has let go of all that the first one took.
+fn ask_again(client: &mut Client, target: &str) -> Response {
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client.response()
+}
+
+/// Which keys the upstream saw, in order.
+fn used(upstream: &Upstream) -> Vec<usize> {
+    upstream.seen().iter().map(|s| s.key_index()).collect()
+}
+
+#[test]
+fn keys_take_turns_evenly_under_parallel_requests() {
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before(&upstream);
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| assert_eq!(alvus.ask().status, 200));
+        }
+    });
+    let used = used(&upstream);
+    let mut times = [0, 1, 2].map(|key| used.iter().filter(|k| **k == key).count());
+    times.sort_unstable();
+    assert_eq!(times, [3, 3, 4]);
+}
+
+#[test]
+fn a_curious_client_learns_what_its_request_went_through() {
+    let upstream = Upstream::new(|seen| match seen.key_index() {
+        0 => answer(429, "Retry-After: 3600\r\n", "slow down"),
+        1 => answer(401, "", "who?"),
+        _ => ok(),
+    });
+    let alvus = Alvus::before(&upstream);
+    for (attempts, key) in [("3", "2"), ("1", "2")] {
+        let response = alvus.ask();
+        assert_eq!((response.status, response.text()), (200, "{\"ok\":true}"));
+        assert_eq!(response.field("x-alvus-key"), Some(key));
+        assert_eq!(response.field("x-alvus-attempts"), Some(attempts));
+        assert_eq!(response.field("x-alvus-waited-ms"), Some("0"));
+    }
+    let health = alvus.health();
+    let pool = health["pool"].as_str().unwrap();
+    assert!(
+        pool.starts_with("[0]:cooling(3") && pool.ends_with("s)  [1]:rejected(401)  [2]:ready"),
+        "{pool}"
+    );
+}
+
+#[test]
+fn the_answer_to_a_pool_at_rest_names_how_many_rest_and_until_when() {
+    let upstream = Upstream::new(|seen| match seen.key_index() {
+        0 => answer(401, "", "who?"),
+        1 => answer(429, "Retry-After: 7200\r\n", "slow down"),
+        _ => answer(429, "Retry-After: 3600\r\n", "slow down"),
+    });
+    let alvus = Alvus::before(&upstream);
+    let response = alvus.ask(); // at once: the rest is longer than this test may take
+    assert_eq!(response.status, 503, "never a 429 of our own");
+    let error = &response.json()["error"];
+    assert_eq!(
+        (&error["type"], &error["code"]),
+        (&"server_error".into(), &"keys_cooling".into())
+    );
+    let after = response.field("retry-after").unwrap();
+    assert!(
+        (3600 - PATIENCE.as_secs()..=3600).contains(&after.parse().unwrap()),
+        "{after}"
+    );
+    let message = error["message"].as_str().unwrap();
+    for part in [
+        "2 of 3 keys are cooling",
+        "1 were rejected",
+        &format!("in {after} s"),
+    ] {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn as_many_rounds_are_waited_as_max_retries_says() {
+    for rounds in [0, 1, 2] {
+        let upstream = Upstream::new(|_| answer(429, "Retry-After: 1\r\n", "slow down"));
+        let env = [("API_KEYS", KEYS[0]), ("MAX_RETRIES", &rounds.to_string())];
+        let response = Alvus::before_with(&upstream, &env).ask();
+        assert_eq!(response.status, 503);
+        assert!(response.field("retry-after").is_some());
+        assert_eq!(
+            upstream.seen().len(),
+            1 + rounds,
+            "the first try, and one after each round"
+        );
+    }
+}
+
+#[test]
+fn no_round_begins_that_would_end_after_max_wait() {
+    // The first rest is within MAX_WAIT_SEC, the second one is not, though each is for itself.
+    let upstream = Upstream::new(|_| answer(429, "Retry-After: 2\r\n", "slow down"));
+    let env = [("API_KEYS", KEYS[0]), ("MAX_WAIT_SEC", "3")];
+    let response = Alvus::before_with(&upstream, &env).ask();
+    assert_eq!((response.status, upstream.seen().len()), (503, 2));
+}
+
+#[test]
+fn health_says_down_when_all_keys_are_rejected_and_no_request_waits_for_them() {
+    let upstream = Upstream::new(|_| answer(401, "", "who?"));
+    let alvus = Alvus::before(&upstream);
+    for _ in 0..3 {
+        let response = alvus.ask();
+        let error = &response.json()["error"];
+        assert_eq!(
+            (response.status, &error["code"]),
+            (503, &"keys_rejected".into())
+        );
+        assert!(
+            error["message"].as_str().unwrap().contains("API_KEYS"),
+            "what to do"
+        );
+    }
+    assert_eq!(used(&upstream), [0, 1, 2]);
+    let mut client = begin(&alvus, "/health");
+    let health = client.response();
+    assert_eq!(
+        (health.status, &health.json()["status"]),
+        (503, &"down".into())
+    );
+    assert_eq!(alvus.states(), ["rejected", "rejected", "rejected"]);
+}
+
+#[test]
+fn of_two_403_the_second_one_passes_and_later_requests_use_both_keys() {
+    let upstream = Upstream::new(|seen| {
+        let index = seen.key_index();
+        answer(
+            403,
+            &format!("X-Key: {index}\r\n"),
+            &format!("no, said to {index}"),
+        )
+    });
+    let env = [("API_KEYS", KEYS[..2].join(","))];
+    let alvus = Alvus::before_with(&upstream, &env.each_ref().map(|(n, v)| (*n, v.as_str())));
+    let response = alvus.ask();
+    assert_eq!((response.status, response.text()), (403, "no, said to 1"));
+    assert_eq!(response.field("x-key"), Some("1"));
+    assert_eq!(response.field("x-alvus-attempts"), Some("2"));
+    assert_eq!(alvus.states(), ["ready", "ready"]);
+    assert_eq!(alvus.ask().status, 403);
+    assert_eq!(used(&upstream), [0, 1, 0, 1]);
+}
+
+#[test]
+fn a_403_is_judged_by_the_next_key_that_is_not_limited() {
+    let upstream = Upstream::new(|seen| match seen.key_index() {
+        0 => answer(403, "", "no"),
+        1 => answer(429, "Retry-After: 3600\r\n", "slow down"),
+        _ => ok(),
+    });
+    let alvus = Alvus::before(&upstream);
+    assert_eq!(alvus.ask().status, 200);
+    assert_eq!(alvus.states(), ["rejected", "cooling", "ready"]);
+}
+
+#[test]
+fn a_403_passes_when_the_other_key_rests_for_too_long() {
+    let upstream = Upstream::new(|seen| match seen.key_index() {
+        0 => answer(429, "Retry-After: 3600\r\n", "slow down"),
+        _ => answer(403, "X-Why: moderation\r\n", "flagged"),
+    });
+    let env = [("API_KEYS", KEYS[..2].join(","))];
+    let alvus = Alvus::before_with(&upstream, &env.each_ref().map(|(n, v)| (*n, v.as_str())));
+    let response = alvus.ask();
+    assert_eq!((response.status, response.text()), (403, "flagged"));
+    assert_eq!(response.field("x-why"), Some("moderation"));
+    assert_eq!(alvus.states(), ["cooling", "ready"]);
+}
+
+#[test]
+fn after_a_rest_one_request_goes_first_and_the_others_wait_for_its_answer() {
+    let rest = Duration::from_secs(1);
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let noted = times.clone();
+    let upstream = Upstream::new(move |_| {
+        let mut noted = noted.lock().unwrap();
+        noted.push(Instant::now());
+        let n = noted.len();
+        drop(noted);
+        if n > 3 {
+            return ok();
+        }
+        thread::sleep(rest / 4); // time for a herd to come, well within the wait for the answer
+        answer(429, "Retry-After: 1\r\n", "slow down")
+    });
+    let alvus = Alvus::before_with(&upstream, &[("API_KEYS", KEYS[0])]);
+    let mut clients = vec![begin(&alvus, "/v1/a")];
+    eventually("the key rests", || {
+        alvus.states() == ["cooling"] || upstream.seen().len() > 1
+    });
+    clients.extend(["/v1/b", "/v1/c", "/v1/d"].map(|target| begin(&alvus, target)));
+    for mut client in clients {
+        assert_eq!(client.response().status, 200);
+    }
+    let times = times.lock().unwrap();
+    assert_eq!(times.len(), 3 + 4);
+    for limited in 0..3 {
+        let gap = times[limited + 1].duration_since(times[limited]);
+        assert!(gap >= rest, "a herd ran into the limit: {gap:?}");
+    }
+}
+
+#[test]
+fn all_kept_connections_may_be_dead_and_the_request_is_answered_all_the_same() {
+    let (open, opened) = gate();
+    let opened = Mutex::new(opened);
+    // Two requests at once make two connections; both die when they are used again.
+    let upstream = Upstream::new(move |seen| match seen.target.as_str() {
+        "/v1/held" => {
+            opened.lock().unwrap().recv().unwrap();
+            ok()
+        }
+        "/v1/second" if seen.connection < 2 => Act::SayAndClose(Vec::new()),
+        _ => ok(),
+    });
+    let alvus = Alvus::before(&upstream);
+    let mut held = begin(&alvus, "/v1/held");
+    upstream.wait_for(1);
+    let mut client = alvus.connect();
+    assert_eq!(ask_again(&mut client, "/v1/first").status, 200);
+    open.send(()).unwrap();
+    assert_eq!(held.response().status, 200);
+    assert_eq!(ask_again(&mut held, "/health").status, 200);
+    let response = ask_again(&mut client, "/v1/second");
+    assert_eq!(
+        (response.status, response.field("x-alvus-attempts")),
+        (200, Some("2"))
+    );
+    let connections: Vec<usize> = upstream.seen().iter().map(|s| s.connection).collect();
+    assert_eq!((connections[1], connections[3]), (1, 2));
+}
+
+#[test]
+fn a_dead_kept_connection_is_tried_again_once_and_not_twice() {
+    let upstream = Upstream::new(|seen| match seen.target.as_str() {
+        "/v1/first" => ok(),
+        _ => Act::SayAndClose(Vec::new()),
+    });
+    let alvus = Alvus::before(&upstream);
+    let mut client = alvus.connect();
+    assert_eq!(ask_again(&mut client, "/v1/first").status, 200);
+    let response = ask_again(&mut client, "/v1/second");
+    assert_eq!(
+        (response.status, response.json()["error"]["code"].as_str()),
+        (502, Some("upstream_broke"))
+    );
+    let connections: Vec<usize> = upstream.seen().iter().map(|s| s.connection).collect();
+    assert_eq!(connections, [0, 0, 1]);
+    assert_eq!(alvus.states(), ["ready", "ready", "ready"]);
+}
+
+#[test]
+fn a_request_whose_answer_had_begun_is_not_sent_again() {
+    for beginning in [
+        "HTTP/1.1 20",
+        "HTTP/1.1 200 OK\r\nContent-Le",
+        "no HTTP at all\r\n\r\n",
+    ] {
+        let upstream = Upstream::new(move |seen| match seen.target.as_str() {
+            "/v1/first" => ok(),
+            _ => Act::SayAndClose(beginning.into()),
+        });
+        let alvus = Alvus::before(&upstream);
+        // On a new connection, and on one that is used again.
+        let mut client = alvus.connect();
+        for (target, status) in [("/v1/second", 502), ("/v1/first", 200), ("/v1/second", 502)] {
+            assert_eq!(
+                ask_again(&mut client, target).status,
+                status,
+                "{beginning:?}"
+            );
+        }
+        let connections: Vec<usize> = upstream.seen().iter().map(|s| s.connection).collect();
+        assert_eq!(connections, [0, 1, 1], "{beginning:?}");
+        assert_eq!(alvus.states(), ["ready", "ready", "ready"]);
+    }
+}
+
+#[test]
+fn a_silent_upstream_is_not_asked_again_not_even_on_a_kept_connection() {
+    let upstream = Upstream::new(|seen| match seen.target.as_str() {
+        "/v1/first" => ok(),
+        // Says nothing until alvus hangs up.
+        _ => Act::Do(Box::new(|stream| drop(stream.read(&mut [0])))),
+    });
+    let alvus = Alvus::before_with(&upstream, &[("FIRST_BYTE_TIMEOUT_SEC", "1")]);
+    let mut client = alvus.connect();
+    assert_eq!(ask_again(&mut client, "/v1/first").status, 200);
+    let response = ask_again(&mut client, "/v1/second");
+    let error = &response.json()["error"];
+    assert_eq!(
+        (response.status, &error["code"]),
+        (504, &"upstream_timeout".into())
+    );
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains(&upstream.addr().to_string()),
+        "{error}"
+    );
+    assert_eq!(upstream.seen().len(), 2);
+    assert_eq!(alvus.states(), ["ready", "ready", "ready"]);
+}
+
+#[test]
+fn a_limit_whose_words_never_end_does_not_hold_the_next_key_up() {
+    let upstream = Upstream::new(|seen| match seen.key_index() {
+        0 => Act::Do(Box::new(|stream| {
+            let _ = stream.write_all(b"HTTP/1.1 429 X\r\nContent-Length: 99999\r\n\r\nslow");
+            let _ = stream.read(&mut [0]); // until alvus hangs up
+        })),
+        _ => ok(),
+    });
+    let alvus = Alvus::before(&upstream);
+    assert_eq!(alvus.ask().status, 200);
+    assert_eq!(alvus.states(), ["cooling", "ready", "ready"]);
 }

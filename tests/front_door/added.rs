@@ -132,7 +132,7 @@ fn a_connection_is_closed_after_the_response_when_asked() {
         request.close_connection();
         assert!(!request.keeps_alive());
         write_ok(request);
-        let answer = client.to_the_end().unwrap();
+        let answer = client.until_the_end().unwrap();
         assert_eq!(answer.matches("HTTP/1.1 200").count(), 1);
     }
 }
@@ -150,7 +150,10 @@ fn a_client_that_still_sends_can_read_why_it_is_refused() {
             let _ = writer.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!");
         });
         client.try_send(vec![b'x'; 200_000]);
-        assert!(client.to_the_end().unwrap().ends_with("no!"), "{framing}");
+        assert!(
+            client.until_the_end().unwrap().ends_with("no!"),
+            "{framing}"
+        );
         refusal.join().unwrap();
     }
 }
@@ -163,7 +166,7 @@ fn a_client_that_waits_for_a_continue_in_vain_is_disconnected() {
     let request = next(&server);
     assert!(!request.keeps_alive());
     write_ok(request);
-    assert!(client.to_the_end().unwrap().starts_with("HTTP/1.1 200"));
+    assert!(client.until_the_end().unwrap().starts_with("HTTP/1.1 200"));
 }
 
 #[test]
@@ -173,7 +176,7 @@ fn refusals_speak_the_words_of_the_application() {
     });
     let answer = Client::new(&server)
         .send("nonsense\r\n\r\n")
-        .to_the_end()
+        .until_the_end()
         .unwrap();
     assert!(
         answer.contains("Content-Type: application/json\r\n"),

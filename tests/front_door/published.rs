@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 use std::{fs, thread};
 
-use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_timeout};
+use rustix::net::sockopt::set_socket_linger;
 use tiny_http::{Response, Server};
 
 use crate::wire::{Client, GET, address, answer_all, answering, next, server, write_ok};
@@ -218,7 +218,7 @@ fn an_upgraded_connection_carries_bytes_both_ways() {
         stream.flush().unwrap();
     });
     assert!(client.response().contains("Upgrade: echo"));
-    assert_eq!(client.to_the_end().unwrap(), "ping");
+    assert_eq!(client.until_the_end().unwrap(), "ping");
     echo.join().unwrap();
 }
 
@@ -227,7 +227,7 @@ fn another_version_of_http_is_refused_and_the_connection_closed() {
     let address = answering();
     for version in ["GET / HTTP/2.0\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let mut client = Client::connect(address);
-        let answer = client.send(version).to_the_end().unwrap();
+        let answer = client.send(version).until_the_end().unwrap();
         assert!(answer.starts_with("HTTP/1.1 505 "), "{answer}");
     }
 }
@@ -304,7 +304,7 @@ fn a_response_broken_off_by_a_panic_is_the_last_on_its_connection() {
         panic!("this is the test");
     });
     assert!(bug.join().is_err());
-    assert!(client.to_the_end().unwrap().ends_with("half"));
+    assert!(client.until_the_end().unwrap().ends_with("half"));
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn refused(status: u16, request: &[u8]) {
     client.try_send(request).try_send(GET);
     let said = String::from_utf8_lossy(&request[..request.len().min(80)]).into_owned();
     let answer = client
-        .to_the_end()
+        .until_the_end()
         .unwrap_or_else(|e| panic!("{e}: {said:?}"));
     assert!(
         answer.starts_with(&format!("HTTP/1.1 {status} ")),

@@ -69,7 +69,7 @@ impl Client {
     }
 
     /// All until the server closes the connection.
-    pub fn to_the_end(&mut self) -> io::Result<String> {
+    pub fn until_the_end(&mut self) -> io::Result<String> {
         let mut text = String::new();
         self.0.read_to_string(&mut text)?;
         Ok(text)
