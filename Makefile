@@ -32,7 +32,7 @@ clients: ## install the real clients and servers that `make test` uses (into tar
 lint: prepare ## rustfmt, clippy, docs, the floor rules, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	tests/floors
 	@command -v shellcheck >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -qq -y shellcheck >/dev/null; } || { echo "make lint: shellcheck is missing; run: apt-get install shellcheck" >&2; exit 1; }
 	git ls-files -co --exclude-standard -z | xargs -0 grep -lIE '^#!(/bin/sh|/usr/bin/env (ba)?sh|/bin/bash)' | xargs shellcheck

@@ -61,7 +61,7 @@ pub enum Pick {
     Wait(Instant),
     /// Every key was rejected by the upstream: waiting will not help.
     AllRejected,
-    /// There is no other key than the one to be avoided.
+    /// No other key than the one to be avoided is ready.
     NoOther,
 }
 
@@ -230,11 +230,12 @@ impl Pool {
                 self.hand_out(id, now)
             }
             Some(_) => Pick::Wait(now), // the front of the queue is about to take it
-            None => match self.soonest(avoid) {
-                Some(at) => Pick::Wait(at),
-                None if self.listed.iter().all(|id| self.is_out(*id)) => Pick::AllRejected,
-                None => Pick::NoOther,
-            },
+            None if self.listed.iter().all(|id| self.is_out(*id)) => Pick::AllRejected,
+            // A second opinion is not worth a wait: the client may be told a 403 all the same.
+            None if avoid.is_some() => Pick::NoOther,
+            None => self
+                .first_rest()
+                .map_or(Pick::AllRejected, |Reverse((at, _))| Pick::Wait(at)),
         }
     }
 
@@ -375,17 +376,6 @@ impl Pool {
         };
         let (at, (id, _)) = self.line.iter().enumerate().find(counts)?;
         Some((at, *id))
-    }
-
-    /// When the first key that is not `avoid` has rested.
-    fn soonest(&mut self, avoid: Option<KeyId>) -> Option<Instant> {
-        let Reverse((at, id)) = self.first_rest()?;
-        if Some(id) != avoid {
-            return Some(at);
-        }
-        let others = self.resting.iter().map(|Reverse(rest)| *rest);
-        let others = others.filter(|(at, id)| Some(*id) != avoid && self.rests_until(*id, *at));
-        others.map(|(at, _)| at).min()
     }
 
     /// The first rest that counts.
@@ -579,7 +569,11 @@ mod tests {
             Pick::Key(Picked { index: 1, .. })
         ));
         pool.report(KeyId(1), Report::Limited(Some(secs(9))), t0);
-        assert_eq!(pool.pick(None, avoid, t0), Pick::Wait(t0 + secs(9)));
+        assert_eq!(
+            pool.pick(None, avoid, t0),
+            Pick::NoOther,
+            "not worth a wait"
+        );
         pool.report(KeyId(1), Report::Rejected(401), t0);
         assert_eq!(pool.pick(None, avoid, t0), Pick::NoOther);
     }

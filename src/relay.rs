@@ -288,12 +288,13 @@ impl Relay {
         client: &Client,
         outcome: &mut Outcome,
     ) -> Result<Lease<'_>, NoKey> {
-        let mut ticket: Option<Ticket> = None;
-        let mut waiting_since = None;
+        // Our place in the queue, and since when, once there is anything to wait for.
+        let mut wait: Option<(Ticket, Instant)> = None;
         let mut pool = self.pool();
         let found = loop {
             let now = Instant::now();
-            let soonest = match pool.pick(ticket, avoid.map(|p| p.id), now) {
+            let soonest = match pool.pick(wait.map(|(ticket, _)| ticket), avoid.map(|p| p.id), now)
+            {
                 Pick::Key(picked) => {
                     break Ok(Lease {
                         relay: self,
@@ -307,11 +308,8 @@ impl Relay {
             if journey.no_key(soonest, now) == Step::GiveUp {
                 break Err(NoKey::TooLate(soonest));
             }
-            if waiting_since.is_none() {
-                waiting_since = Some(now);
-                if avoid.is_none() {
-                    ticket = Some(pool.queue_up());
-                }
+            if wait.is_none() {
+                wait = Some((pool.queue_up(), now));
             }
             // `soonest` is now when others are first: they will say when they are through.
             let nap = match soonest.saturating_duration_since(now) {
@@ -330,12 +328,9 @@ impl Relay {
                 break Err(NoKey::ClientLeft);
             }
         };
-        if let Some(ticket) = ticket {
+        if let Some((ticket, since)) = wait {
             pool.leave(ticket);
             self.freed.notify_all(); // the next in the queue is first now
-        }
-        drop(pool);
-        if let Some(since) = waiting_since {
             outcome.waited += since.elapsed();
         }
         found

@@ -35,9 +35,10 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// An address on which nobody listens: bound once, noted, closed.
+/// An address on which nobody listens: bound once, noted, closed. On a loopback address of its own,
+/// so that no other test is given the port meanwhile.
 pub fn dead_addr() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
+    TcpListener::bind("127.77.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap()
