@@ -1,6 +1,5 @@
 //! Names: looked up once, remembered, refreshed behind the requests' back.
 
-use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -24,14 +23,16 @@ const MAX_ADDRS: usize = 16;
 /// the background.
 #[derive(Debug, Default)]
 pub(super) struct CachingResolver {
-    known: Arc<Mutex<HashMap<String, Known>>>,
+    /// One entry in practice: there is one upstream.
+    known: Arc<Mutex<Vec<Known>>>,
 }
 
 #[derive(Debug)]
 struct Known {
+    name: String,
     addrs: Vec<SocketAddr>,
+    /// When it was last looked up, or began to be.
     at: Instant,
-    refreshing: bool,
 }
 
 impl Resolver for CachingResolver {
@@ -73,9 +74,10 @@ impl CachingResolver {
     fn look_up(&self, name: String, limit: Duration) -> Result<Vec<SocketAddr>, ureq::Error> {
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(entry) = known.get_mut(&name) {
-                if entry.at.elapsed() > DNS_FRESH && !entry.refreshing {
-                    entry.refreshing = true;
+            if let Some(entry) = known.iter_mut().find(|entry| entry.name == name) {
+                if entry.at.elapsed() > DNS_FRESH {
+                    // Whether or not it succeeds, the next look-up is that far away.
+                    entry.at = Instant::now();
                     self.ask(name.clone());
                 }
                 return Ok(entry.addrs.clone());
@@ -108,23 +110,14 @@ impl CachingResolver {
             .name("dns".into())
             .spawn(move || {
                 let found = name.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                match &found {
-                    Ok(addrs) if !addrs.is_empty() => {
-                        let fresh = Known {
-                            addrs: addrs.clone(),
-                            at: Instant::now(),
-                            refreshing: false,
-                        };
-                        known.insert(name, fresh);
-                    }
-                    _ => {
-                        if let Some(entry) = known.get_mut(&name) {
-                            // Keep the old address and try again after as long as a fresh one lives.
-                            entry.at = Instant::now();
-                            entry.refreshing = false;
-                        }
-                    }
+                if let Some(addrs) = found.as_ref().ok().filter(|addrs| !addrs.is_empty()) {
+                    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                    known.retain(|entry| entry.name != name);
+                    known.push(Known {
+                        name,
+                        addrs: addrs.clone(),
+                        at: Instant::now(),
+                    });
                 }
                 let _ = tell.send(found);
             });
