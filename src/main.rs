@@ -70,6 +70,13 @@ fn arguments() -> Result<(Command, Option<PathBuf>), Exit> {
             Long("env-file") => env_file = Some(PathBuf::from(parser.value().map_err(misused)?)),
             Value(word) if command.is_none() && word == "check" => command = Some(Command::Check),
             Value(word) if command.is_none() && word == "demo" => command = Some(Command::Demo),
+            // Someone may have pasted a key here, so only a short word is repeated.
+            Value(word) if word.len() > 12 => {
+                return Err((
+                    MISUSED,
+                    "alvus: unexpected argument (not shown here); try `alvus --help`".into(),
+                ));
+            }
             other => return Err(misused(other.unexpected())),
         }
     }

@@ -582,9 +582,13 @@ impl Answer {
             Some(n) if down.head_only => Framing::Length(n),
             _ => framing,
         };
+        // An encoded stream cannot be continued in plain text.
         let is_sse = self
-            .header("content-type")
-            .is_some_and(|v| v.to_ascii_lowercase().starts_with(b"text/event-stream"));
+            .header("content-encoding")
+            .is_none_or(|v| v == b"identity")
+            && self
+                .header("content-type")
+                .is_some_and(|v| v.to_ascii_lowercase().starts_with(b"text/event-stream"));
         let head = head(self.status, stated, down, self.fields_back(), &outcome);
         let copied = stream::copy(&mut self, out, &head, framing);
         outcome.bytes = copied.bytes;

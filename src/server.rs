@@ -160,10 +160,12 @@ impl Inner {
 
     /// The life of a thread: serve who waits, else listen if nobody does, else be idle.
     fn take_turns(self: &Arc<Self>) {
+        let mut desk = self.desk();
         loop {
-            let mut desk = self.desk();
             let request = loop {
-                if let Some((request, _)) = desk.parked.pop_front() {
+                if desk.serving < self.workers
+                    && let Some((request, _)) = desk.parked.pop_front()
+                {
                     desk.serving += 1;
                     break Some(request);
                 }
@@ -184,13 +186,14 @@ impl Inner {
                 None => match caught(|| self.listen()) {
                     Some(request) => request,
                     None => {
-                        self.desk().listening = false;
+                        desk = self.desk();
+                        desk.listening = false;
                         continue;
                     }
                 },
             };
             caught(|| self.serve(request));
-            let mut desk = self.desk();
+            desk = self.desk();
             desk.serving -= 1;
             if desk.draining {
                 self.called.notify_all();

@@ -4,10 +4,16 @@
 mod common;
 
 use std::io::Write;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
-use common::{Act, Alvus, CHAT, Client, PATIENCE, Upstream, eventually, gate, ok};
+use common::{
+    Act, Alvus, CHAT, Client, PATIENCE, Response, SSE_HEAD, Upstream, answer, chunk, eventually,
+    gate, ok,
+};
 
 /// An upstream whose first request is held until the gate opens; the others are answered.
 fn holds_the_first() -> (Upstream, Sender<()>) {
@@ -27,6 +33,20 @@ fn ask(alvus: &Alvus) -> Client {
     let mut client = alvus.connect();
     client.send(CHAT);
     client
+}
+
+/// The answer to whom no worker serves: in OpenAI's shape, with a time to come back.
+fn is_busy(refused: &Response) {
+    assert_eq!(refused.status, 503);
+    let after: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&after), "{after}");
+    let json = refused.json();
+    let error = json["error"].as_object().expect("an error object");
+    let names: Vec<&str> = error.keys().map(String::as_str).collect();
+    assert_eq!(names, ["code", "message", "param", "type"], "{json}");
+    assert_eq!(error["code"], "workers_busy");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("WORKERS"), "{message}");
 }
 
 #[test]
@@ -51,10 +71,8 @@ fn a_request_that_gets_no_worker_in_time_is_told_so() {
     let alvus = Alvus::before_with(&upstream, &[("WORKERS", "1"), ("MAX_WAIT_SEC", "1")]);
     let mut first = ask(&alvus);
     upstream.wait_for(1);
-    let refused = ask(&alvus).response();
-    assert_eq!(refused.status, 503);
-    assert!(refused.field("retry-after").is_some());
-    assert_eq!(refused.json()["error"]["code"], "workers_busy");
+    is_busy(&ask(&alvus).response());
+    assert_eq!(upstream.seen().len(), 1, "it did not go up");
     go.send(()).unwrap();
     assert_eq!(first.response().status, 200);
 }
@@ -81,4 +99,180 @@ fn a_slow_upload_holds_up_nobody_else() {
     assert_eq!(alvus.ask().status, 200);
     slow.send("lo");
     assert_eq!(slow.response().status, 200);
+}
+
+#[test]
+fn health_answers_while_every_worker_streams() {
+    let gates: Vec<_> = (0..2).map(|_| gate()).collect();
+    let (go, gone): (Vec<_>, Vec<_>) = gates.into_iter().unzip();
+    let gone = Mutex::new(gone);
+    let upstream = Upstream::new(move |_| {
+        let gone = gone.lock().unwrap().pop().expect("asked twice");
+        Act::Do(Box::new(move |stream| {
+            let begin = format!("{SSE_HEAD}{}", chunk("data: 1\n\n"));
+            stream.write_all(begin.as_bytes()).unwrap();
+            let _ = gone.recv_timeout(PATIENCE);
+            stream.write_all(b"0\r\n\r\n").unwrap();
+        }))
+    });
+    let alvus = Alvus::before_with(&upstream, &[("WORKERS", "2"), ("MAX_WAIT_SEC", "1")]);
+    let mut streams: Vec<Client> = (0..2).map(|_| ask(&alvus)).collect();
+    for stream in &mut streams {
+        stream.head();
+        assert!(stream.chunk().unwrap().is_some());
+    }
+    let mut queued = ask(&alvus);
+    let health = alvus.health();
+    assert_eq!(health["status"], "ok");
+    is_busy(&queued.response());
+    assert_eq!(alvus.health()["in_flight"], 2);
+    drop(go);
+    for stream in &mut streams {
+        assert_eq!(stream.chunk().unwrap(), None);
+    }
+}
+
+#[test]
+fn who_was_turned_away_can_ask_again_on_the_same_connection() {
+    let (upstream, go) = holds_the_first();
+    let alvus = Alvus::before_with(&upstream, &[("WORKERS", "1"), ("MAX_WAIT_SEC", "1")]);
+    let mut first = ask(&alvus);
+    upstream.wait_for(1);
+    let mut second = ask(&alvus);
+    is_busy(&second.response());
+    go.send(()).unwrap();
+    assert_eq!(first.response().status, 200);
+    second.send(CHAT);
+    assert_eq!(second.response().status, 200);
+}
+
+#[test]
+fn requests_are_served_in_the_order_in_which_they_queued() {
+    let (upstream, go) = holds_the_first();
+    let alvus = Alvus::before_with(&upstream, &[("WORKERS", "1")]);
+    let mut first = ask(&alvus);
+    upstream.wait_for(1);
+    let mut queued = Vec::new();
+    for n in 0..5 {
+        let mut client = alvus.connect();
+        client.send(format!("GET /v1/{n} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        queued.push(client);
+        eventually("it is queued", || alvus.health()["in_flight"] == n + 2);
+    }
+    go.send(()).unwrap();
+    assert_eq!(first.response().status, 200);
+    for client in &mut queued {
+        assert_eq!(client.response().status, 200);
+    }
+    let order: Vec<String> = upstream.seen()[1..]
+        .iter()
+        .map(|seen| seen.target.clone())
+        .collect();
+    assert_eq!(order, ["/v1/0", "/v1/1", "/v1/2", "/v1/3", "/v1/4"]);
+}
+
+#[test]
+fn a_queue_that_is_full_is_answered_at_once() {
+    let (upstream, go) = holds_the_first();
+    // With this patience nobody is turned away for having waited too long.
+    let alvus = Alvus::before_with(&upstream, &[("WORKERS", "1"), ("MAX_WAIT_SEC", "300")]);
+    let mut first = ask(&alvus);
+    upstream.wait_for(1);
+    let mut queued: Vec<Client> = (0..128).map(|_| ask(&alvus)).collect();
+    // Well within the 30 s after which the others would be told so too.
+    eventually("the queue is full", || alvus.health()["in_flight"] == 129);
+    is_busy(&ask(&alvus).response());
+    assert_eq!(alvus.health()["in_flight"], 129);
+    go.send(()).unwrap();
+    assert_eq!(first.response().status, 200);
+    for client in &mut queued {
+        assert_eq!(client.response().status, 200);
+    }
+}
+
+#[test]
+fn never_more_requests_go_up_at_a_time_than_there_are_workers() {
+    const WORKERS: usize = 2;
+    let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let seen = most.clone();
+    let upstream = Upstream::new(move |_| {
+        seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        thread::sleep(Duration::from_micros(200)); // so that they can meet
+        now.fetch_sub(1, Ordering::SeqCst);
+        ok()
+    });
+    let alvus = Alvus::before_with(&upstream, &[("WORKERS", &WORKERS.to_string())]);
+    thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                let mut client = alvus.connect();
+                for _ in 0..100 {
+                    client.send(CHAT);
+                    assert_eq!(client.response().status, 200);
+                }
+            });
+        }
+    });
+    assert_eq!(most.load(Ordering::SeqCst), WORKERS);
+    eventually("all workers are free", || alvus.health()["in_flight"] == 0);
+}
+
+#[test]
+fn six_and_twenty_parallel_connections_are_all_served_at_the_same_time() {
+    for count in [6, 20] {
+        let all = Arc::new((Mutex::new(0), std::sync::Condvar::new()));
+        let upstream = Upstream::new(move |_| {
+            // Nobody is answered before everybody has asked.
+            let (asked, more) = &*all;
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            more.notify_all();
+            let waited = more.wait_timeout_while(asked, PATIENCE, |n| *n < count);
+            match waited.unwrap().1.timed_out() {
+                true => answer(599, "", "not all of them came"),
+                false => ok(),
+            }
+        });
+        let alvus = Alvus::before(&upstream);
+        let mut clients: Vec<Client> = (0..count).map(|_| ask(&alvus)).collect();
+        for client in &mut clients {
+            assert_eq!(client.response().status, 200, "{count}");
+        }
+    }
+}
+
+#[test]
+fn health_answers_while_every_worker_waits_for_an_upload() {
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before_with(&upstream, &[("WORKERS", "2")]);
+    let mut slow: Vec<Client> = (0..2).map(|_| alvus.connect()).collect();
+    for client in &mut slow {
+        client.send("POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
+    }
+    eventually("both are in", || alvus.health()["in_flight"] == 2);
+    let mut third = ask(&alvus);
+    eventually("the third waits", || alvus.health()["in_flight"] == 3);
+    for client in &mut slow {
+        client.send("lo");
+        assert_eq!(client.response().status, 200);
+    }
+    assert_eq!(third.response().status, 200);
+}
+
+#[test]
+fn a_body_that_nobody_reads_and_that_never_comes_holds_nobody_up() {
+    let (upstream, go) = holds_the_first();
+    let alvus = Alvus::before_with(&upstream, &[("WORKERS", "1"), ("MAX_WAIT_SEC", "1")]);
+    let mut health = alvus.connect();
+    health.send("GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    assert_eq!(health.response().status, 200);
+    let mut first = ask(&alvus);
+    upstream.wait_for(1);
+    let mut turned_away = alvus.connect();
+    turned_away.send("POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nx");
+    is_busy(&turned_away.response());
+    assert_eq!(alvus.health()["in_flight"], 1);
+    go.send(()).unwrap();
+    assert_eq!(first.response().status, 200);
+    assert_eq!(alvus.ask().status, 200);
 }

@@ -11,9 +11,17 @@ use std::sync::Mutex;
 use std::sync::mpsc::Sender;
 
 use common::{
-    Act, Alvus, CHAT, KEYS, PATIENCE, TempDir, Upstream, alvus_command, answer, dead_addr,
-    eventually, gate, ok, run_alvus,
+    Act, Alvus, CHAT, KEYS, PATIENCE, SSE_HEAD, TempDir, Upstream, alvus_command, answer, chunk,
+    dead_addr, eventually, gate, ok, run_alvus,
 };
+
+/// Nothing that alvus prints may hold more of a key than its last four characters.
+fn holds_no_key(out: &str) {
+    for key in KEYS {
+        assert!(!out.contains(&key[..key.len() - 5]), "{out}");
+        assert!(!out.contains(&key[key.len() - 5..]), "{out}");
+    }
+}
 
 #[test]
 fn version_and_help_go_to_standard_output() {
@@ -84,6 +92,108 @@ fn every_fault_of_the_configuration_is_reported_at_once() {
 }
 
 #[test]
+fn a_bad_value_is_one_line_with_its_name_what_was_found_and_what_is_expected() {
+    let keys = KEYS.join(",");
+    for (name, value) in [
+        ("PORT", "abc"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("HOST", "not an address"),
+        ("TARGET_BASE_URL", "integrate.api.nvidia.com"),
+        ("COOLDOWN_SEC", "0"),
+        ("COOLDOWN_SEC", "1.5"),
+        ("MAX_RETRIES", "many"),
+        ("MAX_WAIT_SEC", "5m"),
+        ("MAX_BODY_MB", "0"),
+        ("WORKERS", "0"),
+        ("WORKERS", "99999999999999999999"),
+        ("CONNECT_TIMEOUT_SEC", "x"),
+        ("FIRST_BYTE_TIMEOUT_SEC", "0"),
+        ("IDLE_TIMEOUT_SEC", "+3"),
+        ("LOG", "loud"),
+    ] {
+        let (code, out, err) = run_alvus(&[], &[("API_KEYS", &keys), (name, value)], None);
+        assert_eq!(
+            (code, out.as_str(), err.lines().count()),
+            (2, "", 1),
+            "{name}={value}: {err}"
+        );
+        assert!(
+            err.starts_with(name) && err.contains(value) && err.contains("expected"),
+            "{name}={value}: {err}"
+        );
+        holds_no_key(&err);
+    }
+}
+
+#[test]
+fn without_keys_alvus_says_how_to_give_it_some() {
+    for env in [&[][..], &[("API_KEYS", "")], &[("API_KEYS", " , ,")]] {
+        for args in [&[][..], &["check"]] {
+            let (code, out, err) = run_alvus(args, env, None);
+            assert_eq!(
+                (code, out.as_str(), err.lines().count()),
+                (2, "", 1),
+                "{err}"
+            );
+            assert!(err.contains("API_KEYS=key1,key2"), "{err}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_nearly_ours_is_reported_with_the_right_one() {
+    let (code, _, err) = run_alvus(&[], &[("API_KEY", KEYS[0])], None);
+    assert_eq!((code, err.lines().count()), (2, 1), "{err}");
+    assert!(
+        err.contains("API_KEY is (environment): rename it to API_KEYS"),
+        "{err}"
+    );
+    holds_no_key(&err);
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before_with(&upstream, &[("COOLDOWN", "5")]);
+    let line = "warn: COOLDOWN (environment) is not a setting of alvus; did you mean COOLDOWN_SEC?";
+    assert!(alvus.log().lines().any(|l| l == line), "{}", alvus.log());
+}
+
+#[test]
+fn no_message_holds_a_key_wherever_it_was_put() {
+    let spaced = KEYS.join(" ");
+    let lines = KEYS.join("\n");
+    let file = format!("API_KEYS={}\nPORT={}\n{}\n", KEYS[0], KEYS[1], KEYS[2]);
+    for (env, file) in [
+        (vec![("API_KEYS", spaced.as_str())], None),
+        (vec![("API_KEYS", lines.as_str())], None),
+        (
+            vec![("API_KEYS", KEYS[0]), ("SSL_CERT_FILE", "/no/such")],
+            None,
+        ),
+        (vec![], Some(file.as_str())),
+    ] {
+        for args in [&[][..], &["check"]] {
+            let (code, out, err) = run_alvus(args, &env, file);
+            assert_eq!(code, 2, "{err}");
+            holds_no_key(&out);
+            holds_no_key(&err);
+        }
+    }
+}
+
+#[test]
+fn a_key_that_was_typed_as_an_argument_is_not_repeated() {
+    for args in [&[KEYS[0]][..], &["check", KEYS[0]]] {
+        let (code, out, err) = run_alvus(args, &[], None);
+        assert_eq!(
+            (code, out.as_str(), err.lines().count()),
+            (2, "", 1),
+            "{err}"
+        );
+        assert!(err.contains("alvus --help"), "{err}");
+        holds_no_key(&err);
+    }
+}
+
+#[test]
 fn the_environment_wins_over_the_file() {
     let (code, _, err) = run_alvus(
         &[],
@@ -115,6 +225,42 @@ fn a_file_that_is_named_must_be_there() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_a_fault_in_one_line() {
+    let dir = TempDir::new();
+    let folder = dir.0.display().to_string();
+    let binary = dir.0.join("binary");
+    std::fs::write(&binary, b"API_KEYS=\xff\xfe\n").unwrap();
+    for path in [&folder, &binary.display().to_string()] {
+        let (code, _, err) = run_alvus(&["--env-file", path], &[], None);
+        assert_eq!(
+            (code, err.lines().filter(|l| !l.contains("chmod")).count()),
+            (2, 1),
+            "{err}"
+        );
+        assert!(err.contains(path), "{err}");
+    }
+}
+
+#[test]
+fn the_file_can_be_named_before_or_after_the_word_and_is_read_instead_of_dot_env() {
+    let dir = TempDir::new();
+    let path = dir.write("conf", "API_KEYS=x\nPORT=from-conf\n");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let path = path.display().to_string();
+    let joined = format!("--env-file={path}");
+    for args in [
+        &["--env-file", &path][..],
+        &[&joined],
+        &["check", "--env-file", &path],
+        &["--env-file", &path, "check"],
+    ] {
+        let (code, _, err) = run_alvus(args, &[], Some("PORT=from-dot-env\n"));
+        assert_eq!((code, err.lines().count()), (2, 1), "{err}");
+        assert!(err.contains("from-conf") && err.contains("line 2"), "{err}");
+    }
+}
+
+#[test]
 fn certificates_that_cannot_be_used_are_a_fault_of_the_configuration() {
     let dir = TempDir::new();
     let junk = dir
@@ -125,6 +271,14 @@ fn certificates_that_cannot_be_used_are_a_fault_of_the_configuration() {
         let (code, _, err) =
             run_alvus(&[], &[("API_KEYS", KEYS[0]), ("SSL_CERT_FILE", path)], None);
         assert_eq!((code, err.lines().count()), (2, 1), "{err}");
+        assert!(err.contains("SSL_CERT_FILE") && err.contains(path), "{err}");
+        let env = [("API_KEYS", KEYS[0]), ("SSL_CERT_FILE", path)];
+        let (code, out, err) = run_alvus(&["check"], &env, None);
+        assert_eq!(
+            (code, out.as_str(), err.lines().count()),
+            (2, "", 1),
+            "{err}"
+        );
         assert!(err.contains("SSL_CERT_FILE") && err.contains(path), "{err}");
     }
 }
@@ -209,6 +363,73 @@ fn check_fails_when_no_key_works() {
 }
 
 #[test]
+fn check_counts_a_key_that_rests_as_one_that_works() {
+    let upstream = Upstream::new(|_| answer(429, "", ""));
+    let env = [
+        ("API_KEYS", KEYS[0]),
+        ("TARGET_BASE_URL", &upstream.base_url()),
+    ];
+    let (code, out, _) = run_alvus(&["check"], &env, None);
+    assert_eq!((code, out.as_str()), (0, "key 0 …1111: rate-limited\n"));
+}
+
+#[test]
+fn check_does_not_call_a_key_good_that_it_could_not_try() {
+    let upstream = Upstream::new(|seen| match seen.key_index() {
+        0 => answer(403, "", ""),
+        1 => answer(404, "", ""),
+        _ => answer(500, "", ""),
+    });
+    let (keys, url) = (KEYS.join(","), upstream.base_url());
+    let env = [("API_KEYS", keys.as_str()), ("TARGET_BASE_URL", &url)];
+    let (code, out, err) = run_alvus(&["check"], &env, None);
+    let verdicts: Vec<&str> = out
+        .lines()
+        .filter_map(|l| l.split_once(": "))
+        .map(|l| l.1)
+        .collect();
+    assert_eq!(
+        (code, verdicts.len(), verdicts[0], verdicts[2]),
+        (1, 3, "rejected (403)", "unclear (500)")
+    );
+    assert!(verdicts[1].contains("TARGET_BASE_URL"), "{out}");
+    holds_no_key(&out);
+    holds_no_key(&err);
+}
+
+#[test]
+fn the_demos_seventh_request_waits_and_its_client_sees_no_429() {
+    let alvus = Alvus::launch(&["demo"], &[]);
+    for _ in 0..6 {
+        assert_eq!(alvus.ask().status, 200);
+    }
+    let mut seventh = alvus.connect();
+    seventh.send(CHAT);
+    eventually("it waits for a key", || alvus.health()["waiting"] == 1);
+    assert_eq!(alvus.states(), ["cooling", "cooling", "cooling"]);
+    seventh.leave(); // the window is 15 s
+}
+
+#[test]
+fn the_curl_line_of_the_demo_is_a_request_that_any_client_can_make() {
+    let alvus = Alvus::launch(&["demo"], &[]);
+    eventually("it says what to try", || alvus.log().contains("/health\n"));
+    let log = alvus.log();
+    let line = log.lines().find(|l| l.contains("curl -N")).unwrap();
+    let (_, rest) = line.split_once(&alvus.url()).expect("its own address");
+    let (path, data) = rest.split_once(" -d '").expect("a body");
+    let data = data.strip_suffix('\'').expect("a closing quote");
+    let mut client = alvus.connect();
+    client.send(format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{data}",
+        data.len()
+    ));
+    let response = client.response();
+    assert_eq!(response.field("content-type"), Some("text/event-stream"));
+    assert!(response.whole && response.text().ends_with("data: [DONE]\n\n"));
+}
+
+#[test]
 fn the_demo_rotates_its_keys_and_its_own_curl_line_works() {
     let alvus = Alvus::launch(&["demo"], &[]);
     eventually("it says what to try", || alvus.log().contains("/health\n"));
@@ -273,6 +494,73 @@ fn health_has_the_fields_that_are_documented() {
 }
 
 #[test]
+fn health_of_a_fresh_alvus_is_ok_and_lists_everything_about_each_key() {
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before(&upstream);
+    let mut client = alvus.connect();
+    client.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = client.response();
+    let known = r#"{"status":"ok","keys":3,"pool":"[0]:ready  [1]:ready  [2]:ready","#;
+    assert!(response.text().starts_with(known), "{}", response.text());
+    assert_eq!(response.field("content-type"), Some("application/json"));
+    alvus.ask();
+    eventually("the key is given back", || alvus.health()["in_flight"] == 0);
+    let health = alvus.health();
+    for (index, label) in ["…1111", "…2222", "…3333"].iter().enumerate() {
+        let mut key = health["key_status"][index].clone();
+        let last_used = key["last_used_sec_ago"].take();
+        assert_eq!(last_used.is_u64(), index == 0, "{last_used}");
+        assert_eq!(
+            key,
+            serde_json::json!({
+                "index": index, "label": label, "state": "ready", "seconds_left": 0,
+                "requests": u8::from(index == 0), "in_flight": 0, "last_used_sec_ago": null,
+                "failures": {"limited": 0, "rejected": 0, "no_answer": 0},
+            })
+        );
+    }
+    holds_no_key(&health.to_string());
+}
+
+#[test]
+fn health_counts_what_is_in_flight_on_each_key() {
+    let (upstream, go) = holds();
+    let alvus = Alvus::before(&upstream);
+    let mut client = alvus.connect();
+    client.send(CHAT);
+    upstream.wait_for(1);
+    let health = alvus.health();
+    assert_eq!(
+        (&health["in_flight"], &health["waiting"]),
+        (&1.into(), &0.into())
+    );
+    assert_eq!(health["key_status"][0]["in_flight"], 1);
+    assert_eq!(health["key_status"][1]["in_flight"], 0);
+    go.send(()).unwrap();
+    assert_eq!(client.response().status, 200);
+    eventually("it is counted off", || alvus.health()["in_flight"] == 0);
+    assert_eq!(alvus.health()["key_status"][0]["in_flight"], 0);
+}
+
+#[test]
+fn health_is_down_with_503_while_all_keys_cool_and_says_for_how_long() {
+    let upstream = Upstream::new(|_| answer(429, "Retry-After: 3000\r\n", ""));
+    let alvus = Alvus::before_with(&upstream, &[("API_KEYS", KEYS[0])]);
+    assert_eq!(alvus.ask().status, 503);
+    let mut client = alvus.connect();
+    client.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = client.response();
+    assert_eq!(
+        (response.status, &response.json()["status"]),
+        (503, &"down".into())
+    );
+    let left = response.json()["key_status"][0]["seconds_left"]
+        .as_u64()
+        .unwrap();
+    assert!((2900..=3000).contains(&left), "{left}");
+}
+
+#[test]
 fn health_is_down_with_503_when_no_key_can_serve() {
     let upstream = Upstream::new(|_| answer(401, "", ""));
     let alvus = Alvus::before(&upstream);
@@ -323,17 +611,155 @@ fn a_signal_lets_running_requests_finish_and_ends_with_0() {
 }
 
 #[test]
+fn a_signal_ends_an_alvus_that_has_nothing_to_do_at_once() {
+    let upstream = Upstream::new(|_| ok());
+    for signal in ["TERM", "INT"] {
+        let mut alvus = Alvus::before(&upstream);
+        assert_eq!(alvus.ask().status, 200);
+        let _idle = alvus.connect();
+        alvus.signal(signal);
+        assert_eq!(alvus.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_signal_lets_a_stream_go_on_to_its_end() {
+    let (go, gone) = gate();
+    let gone = Mutex::new(Some(gone));
+    let upstream = Upstream::new(move |_| {
+        let gone = gone.lock().unwrap().take().expect("asked twice");
+        Act::Do(Box::new(move |stream| {
+            let begin = format!("{SSE_HEAD}{}", chunk("data: 1\n\n"));
+            stream.write_all(begin.as_bytes()).unwrap();
+            for n in 2..4 {
+                let _ = gone.recv_timeout(PATIENCE);
+                let event = chunk(&format!("data: {n}\n\n"));
+                stream.write_all(event.as_bytes()).unwrap();
+            }
+            let _ = gone.recv_timeout(PATIENCE);
+            stream.write_all(b"0\r\n\r\n").unwrap();
+        }))
+    });
+    let mut alvus = Alvus::before(&upstream);
+    let mut client = alvus.connect();
+    client.send(CHAT);
+    client.head();
+    assert_eq!(client.chunk().unwrap().unwrap(), b"data: 1\n\n");
+    alvus.signal("TERM");
+    eventually("it is stopping", || alvus.log().contains("stopping"));
+    for event in ["data: 2\n\n", "data: 3\n\n"] {
+        go.send(()).unwrap();
+        assert_eq!(client.chunk().unwrap().unwrap(), event.as_bytes());
+    }
+    go.send(()).unwrap();
+    assert_eq!(client.chunk().unwrap(), None);
+    assert_eq!(alvus.wait().code(), Some(0));
+}
+
+#[test]
+fn a_signal_lets_requests_that_wait_for_a_worker_or_a_key_finish() {
+    let (upstream, go) = holds();
+    let mut alvus = Alvus::before_with(&upstream, &[("WORKERS", "1")]);
+    let mut running = alvus.connect();
+    running.send(CHAT);
+    upstream.wait_for(1);
+    let mut queued = alvus.connect();
+    queued.send(CHAT);
+    eventually("it is queued", || alvus.health()["in_flight"] == 2);
+    alvus.signal("TERM");
+    eventually("it is stopping", || alvus.log().contains("stopping"));
+    go.send(()).unwrap();
+    assert_eq!(running.response().text(), "done");
+    assert_eq!(queued.response().status, 200);
+    assert_eq!(alvus.wait().code(), Some(0));
+
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let limited =
+        Upstream::new(
+            move |_| match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                true => answer(429, "Retry-After: 1\r\n", ""),
+                false => ok(),
+            },
+        );
+    let mut alvus = Alvus::before_with(&limited, &[("API_KEYS", KEYS[0])]);
+    let mut waiting = alvus.connect();
+    waiting.send(CHAT);
+    limited.wait_for(1);
+    alvus.signal("TERM");
+    assert_eq!(waiting.response().status, 200);
+    assert_eq!(alvus.wait().code(), Some(0));
+}
+
+#[test]
+fn a_request_that_comes_after_the_signal_is_told_that_alvus_stops() {
+    let gates: Vec<_> = (0..2).map(|_| gate()).collect();
+    let (go, gone): (Vec<_>, Vec<_>) = gates.into_iter().unzip();
+    let gone = Mutex::new(gone);
+    let upstream = Upstream::new(move |_| {
+        let gone = gone.lock().unwrap().remove(0);
+        Act::Do(Box::new(move |stream| {
+            let _ = gone.recv_timeout(PATIENCE);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone");
+        }))
+    });
+    let mut alvus = Alvus::before(&upstream);
+    let mut running = alvus.connect(); // keeps alvus from ending
+    running.send(CHAT);
+    upstream.wait_for(1);
+    let mut client = alvus.connect();
+    client.send(CHAT);
+    client.send(CHAT);
+    upstream.wait_for(2);
+    alvus.signal("TERM");
+    eventually("it is stopping", || alvus.log().contains("stopping"));
+    go[1].send(()).unwrap();
+    assert_eq!(client.response().text(), "done");
+    let refused = client.response();
+    assert_eq!(refused.status, 503);
+    assert!(refused.field("retry-after").is_some());
+    assert_eq!(refused.json()["error"]["code"], "shutting_down");
+    assert!(client.ended());
+    assert_eq!(upstream.seen().len(), 2);
+    go[0].send(()).unwrap();
+    assert_eq!(running.response().text(), "done");
+    assert_eq!(alvus.wait().code(), Some(0));
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
+    for (signal, again) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
+        let (upstream, go) = holds();
+        let mut alvus = Alvus::before(&upstream);
+        let mut running = alvus.connect();
+        running.send(CHAT);
+        upstream.wait_for(1);
+        alvus.signal(signal);
+        eventually("it is stopping", || alvus.log().contains("stopping"));
+        let told = std::time::Instant::now();
+        alvus.signal(again);
+        assert_eq!(alvus.wait().code(), Some(0));
+        // Far from the 30 s for which it would wait for the request.
+        assert!(told.elapsed() < PATIENCE / 3, "{:?}", told.elapsed());
+        drop(go);
+    }
+}
+
+#[test]
+fn a_hangup_ends_nothing_not_even_while_alvus_stops() {
     let (upstream, go) = holds();
     let mut alvus = Alvus::before(&upstream);
     let mut running = alvus.connect();
     running.send(CHAT);
     upstream.wait_for(1);
+    alvus.signal("HUP");
+    eventually("it reloads", || alvus.log().contains("reloaded:"));
+    assert_eq!(alvus.ask().status, 200);
     alvus.signal("TERM");
     eventually("it is stopping", || alvus.log().contains("stopping"));
-    alvus.signal("TERM");
+    alvus.signal("HUP");
+    go.send(()).unwrap();
+    assert_eq!(running.response().text(), "done");
     assert_eq!(alvus.wait().code(), Some(0));
-    drop(go);
 }
 
 #[test]

@@ -113,6 +113,21 @@ fn a_stream_has_no_total_time_limit() {
     drop(go);
 }
 
+/// OpenAI's shape, with our code.
+fn is_the_error_event(event: &serde_json::Value) {
+    let error = event["error"].as_object().expect("an error object");
+    let names: Vec<&str> = error.keys().map(String::as_str).collect();
+    assert_eq!(names, ["code", "message", "param", "type"], "{event}");
+    assert_eq!(error["code"], "stream_truncated");
+    assert_eq!(error["type"], "server_error");
+    assert!(error["param"].is_null() && error["message"].is_string());
+}
+
+/// Ends the connection with a reset when it is closed.
+fn reset_at_end(stream: &TcpStream) {
+    rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO)).unwrap();
+}
+
 /// Runs a broken stream to its end and checks what a client must see of it.
 fn breaks_off(upstream: &Upstream, more: &[(&str, &str)]) {
     let alvus = Alvus::before_with(upstream, more);
@@ -124,8 +139,9 @@ fn breaks_off(upstream: &Upstream, more: &[(&str, &str)]) {
     let last = text.trim_end().lines().last().unwrap();
     let event: serde_json::Value =
         serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();
-    assert_eq!(event["error"]["code"], "stream_truncated");
+    is_the_error_event(&event);
     assert!(!text.contains("[DONE]"));
+    assert!(client.ended(), "the connection ends with the stream");
     assert_eq!(
         alvus.states(),
         ["ready", "ready", "ready"],
@@ -176,7 +192,7 @@ fn a_stream_that_falls_silent_gets_an_error_event_after_the_idle_timeout() {
         wait(&gone);
     });
     breaks_off(&upstream, &[("IDLE_TIMEOUT_SEC", "1")]);
-    drop(go);
+    go.send(()).expect("the upstream is still silent");
 }
 
 #[test]
@@ -209,31 +225,162 @@ fn a_truncated_answer_of_unknown_length_is_no_clean_end_for_http_1_0() {
 }
 
 #[test]
-fn large_bodies_pass_byte_for_byte_in_both_framings() {
-    let text: String = (0..600_000).map(|n| format!("line {n}\n")).collect();
-    let whole = text.clone();
-    let upstream = Upstream::new(move |seen| {
-        if seen.target.ends_with("known") {
-            return answer(200, "", &whole);
-        }
-        let whole = whole.clone();
-        Act::Do(Box::new(move |stream| {
-            say(
-                stream,
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            );
-            for piece in whole.as_bytes().chunks(50_021) {
-                say(stream, &chunk(std::str::from_utf8(piece).unwrap()));
-            }
-            say(stream, "0\r\n\r\n");
-        }))
+fn a_stream_that_is_reset_gets_an_error_event() {
+    let (go, gone) = gate();
+    let upstream = once(move |stream| {
+        say(stream, &format!("{SSE_HEAD}{}", chunk("data: 1\n\n")));
+        wait(&gone); // a reset can overtake what was written
+        reset_at_end(stream);
     });
     let alvus = Alvus::before(&upstream);
-    for target in ["known", "unknown"] {
+    let mut client = ask(&alvus);
+    client.head();
+    assert_eq!(client.chunk().unwrap().unwrap(), b"data: 1\n\n");
+    go.send(()).unwrap();
+    let (whole, text) = all_chunks(&mut client);
+    assert!(!whole && text.contains("stream_truncated"), "{text}");
+    assert!(client.ended());
+}
+
+#[test]
+fn a_stream_that_ends_before_its_first_event_is_an_error_event() {
+    let upstream = once(|stream| say(stream, SSE_HEAD));
+    let alvus = Alvus::before(&upstream);
+    let mut client = ask(&alvus);
+    client.head();
+    let (whole, text) = all_chunks(&mut client);
+    assert!(!whole);
+    let data = text.trim().strip_prefix("data: ").expect("one event");
+    is_the_error_event(&serde_json::from_str(data).unwrap());
+}
+
+#[test]
+fn an_http_1_0_client_gets_each_event_at_once_and_the_error_event_too() {
+    let (go, gone) = gate();
+    let upstream = once(move |stream| {
+        say(stream, &format!("{SSE_HEAD}{}", chunk("data: 1\n\n")));
+        wait(&gone);
+    });
+    let alvus = Alvus::before(&upstream);
+    let mut client = alvus.connect();
+    client.send("GET /v1/x HTTP/1.0\r\n\r\n");
+    assert_eq!(client.head().field("transfer-encoding"), None);
+    assert_eq!(
+        (client.line(), client.line()),
+        ("data: 1".into(), "".into())
+    );
+    go.send(()).unwrap();
+    let event = loop {
+        match client.line() {
+            line if line.is_empty() => {}
+            line => break line,
+        }
+    };
+    is_the_error_event(&serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap());
+    assert_eq!(client.line(), "");
+    assert!(client.ended());
+}
+
+#[test]
+fn a_stream_of_events_of_stated_length_is_only_cut() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 100\r\n\r\n";
+    let upstream = once(move |stream| say(stream, &format!("{head}data: 1\n\n")));
+    let response = Alvus::before(&upstream).ask();
+    assert_eq!(
+        (response.whole, response.text()),
+        (false, "data: 1\n\n"),
+        "an event could pass for the rest of the body"
+    );
+}
+
+#[test]
+fn a_body_that_falls_silent_is_cut_after_the_idle_timeout() {
+    let (go, gone) = gate();
+    let upstream = once(move |stream| {
+        say(stream, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+        wait(&gone);
+    });
+    let response = Alvus::before_with(&upstream, &[("IDLE_TIMEOUT_SEC", "1")]).ask();
+    assert_eq!((response.whole, response.text()), (false, "half"));
+    go.send(()).expect("the upstream is still silent");
+}
+
+#[test]
+fn a_body_that_ends_with_the_upstreams_connection_passes_whole() {
+    let events: String = (0..20_000).map(|n| format!("data: {n}\n\n")).collect();
+    let sent = events.clone();
+    let upstream = once(move |stream| {
+        say(
+            stream,
+            "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n",
+        );
+        say(stream, &sent);
+    });
+    let response = Alvus::before(&upstream).ask();
+    assert!(response.whole && response.text() == events);
+}
+
+#[test]
+fn a_reset_is_not_taken_for_the_end_that_delimits_a_body() {
+    let (go, gone) = gate();
+    let upstream = once(move |stream| {
+        say(
+            stream,
+            "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nhalf",
+        );
+        wait(&gone);
+        reset_at_end(stream);
+    });
+    let alvus = Alvus::before(&upstream);
+    let mut client = ask(&alvus);
+    client.head();
+    assert_eq!(client.chunk().unwrap().unwrap(), b"half");
+    go.send(()).unwrap();
+    assert_eq!(all_chunks(&mut client), (false, String::new()));
+}
+
+/// More than 8 MiB in which every byte value occurs and no two places look alike.
+fn large() -> Vec<u8> {
+    let mut state = 1_u32;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    })
+    .take(8 * 1024 * 1024 + 21)
+    .collect()
+}
+
+#[test]
+fn large_bodies_pass_byte_for_byte_in_both_framings() {
+    let (body, whole) = (large(), large());
+    let upstream = Upstream::new(move |seen| {
+        let mut bytes = Vec::new();
+        if seen.target.ends_with("known") {
+            let length = whole.len();
+            bytes.extend(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").bytes());
+            bytes.extend(&whole);
+        } else {
+            bytes.extend(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            for piece in whole.chunks(50_021) {
+                bytes.extend(format!("{:x}\r\n", piece.len()).bytes());
+                bytes.extend(piece);
+                bytes.extend(b"\r\n");
+            }
+            bytes.extend(b"0\r\n\r\n");
+        }
+        Act::Say(bytes)
+    });
+    let alvus = Alvus::before(&upstream);
+    for target in ["known", "chunked"] {
         let mut client = alvus.connect();
         client.send(format!("GET /v1/{target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let response = client.response();
-        assert!(response.whole && response.text() == text, "{target}");
+        assert_eq!(
+            (response.whole, response.body.len()),
+            (true, body.len()),
+            "{target}"
+        );
+        assert!(response.body == body, "{target}");
     }
 }
 

@@ -275,11 +275,15 @@ fn one_handshake(
     (c.handshake_kind().unwrap(), spent.into_inner().unwrap())
 }
 
-/// As alvus has it: P-256 is its one key exchange (src/upstream/tls.rs).
+/// With the key exchanges of alvus (src/upstream/tls.rs).
 fn install_ring() {
     use rustls::crypto::ring::{default_provider, kx_group};
     let mut provider = default_provider();
-    provider.kx_groups = vec![kx_group::SECP256R1];
+    provider.kx_groups = vec![
+        #[cfg(not(target_arch = "x86"))]
+        kx_group::X25519,
+        kx_group::SECP256R1,
+    ];
     let _ = provider.install_default();
 }
 
