@@ -11,7 +11,7 @@ mod dotenv;
 mod lookalike;
 mod target;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -217,10 +217,31 @@ fn parse_host(text: &str) -> Option<IpAddr> {
 struct Values<'a> {
     env_file: Option<&'a str>,
     env_file_name: &'a str,
-    set: BTreeMap<&'static str, Setting>,
+    set: Settings,
     strangers: Vec<Stranger>,
     faults: Vec<String>,
     warnings: Vec<String>,
+}
+
+/// Settings by name. A dozen of them need no map, and a map's code is 5 kB of the binary.
+#[derive(Default)]
+struct Settings(Vec<(&'static str, Setting)>);
+
+impl Settings {
+    fn get(&self, name: &str) -> Option<&Setting> {
+        self.0
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, setting)| setting)
+    }
+
+    /// Replaces an earlier one and returns it.
+    fn insert(&mut self, name: &'static str, setting: Setting) -> Option<Setting> {
+        let at = self.0.iter().position(|(n, _)| *n == name);
+        let earlier = at.map(|at| self.0.swap_remove(at).1);
+        self.0.push((name, setting));
+        earlier
+    }
 }
 
 struct Setting {
@@ -292,7 +313,7 @@ impl<'a> Values<'a> {
                 });
             }
         }
-        self.set.retain(|_, setting| !is_blank(&setting.value));
+        self.set.0.retain(|(_, setting)| !is_blank(&setting.value));
     }
 
     fn take_environment(&mut self, name: String, value: OsString) {
@@ -442,7 +463,7 @@ impl<'a> Values<'a> {
     /// A foreign name in the environment is worth a line only while ours is not set: it may well be another program's.
     fn report_strangers(&mut self) {
         for stranger in &self.strangers {
-            if stranger.line.is_some() || !self.set.contains_key(stranger.ours) {
+            if stranger.line.is_some() || self.set.get(stranger.ours).is_none() {
                 let (found, origin, ours) =
                     (shown(&stranger.name), stranger.origin(), stranger.ours);
                 self.warnings.push(format!(
