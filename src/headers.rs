@@ -17,7 +17,7 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// Fields of a request that stay on the client's side.
-const STAYS_DOWN: [&str; 9] = [
+const STAYS_DOWN: [&str; 8] = [
     "authorization", // the client's own, often a placeholder; the pool's key goes up instead
     "x-api-key",
     "api-key",        // Azure's name for the same
@@ -26,7 +26,6 @@ const STAYS_DOWN: [&str; 9] = [
     "forwarded",      // the provider need not learn about the local network
     "host",           // set anew
     "content-length", // set anew
-    "content-md5",    // a connection-era checksum, obsolete since RFC 7231 appendix B
 ];
 
 /// Prefix of the unofficial forerunners of `Forwarded`.
