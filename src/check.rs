@@ -60,19 +60,25 @@ pub fn run(
 ) -> Result<bool, String> {
     let upstream = Upstream::new(config)?;
     let path = route::upward(&config.target.base_path, "/v1/models");
-    let request = upstream.prepare("GET", &path, [].into_iter())?;
+    let url = config.target.origin() + &path;
+    let request = upstream.prepare("GET", &url, [].into_iter())?;
     let mut any = false;
     for (index, key) in config.api_keys.iter().enumerate() {
         let finding = match upstream.send(&request, None, key, &Client::nobody(), Reuse::Allowed) {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 let status = answer.status;
-                let verdict = hints::judge(status, |name| answer.header(name));
+                if status >= 400 {
+                    answer.look_at_all();
+                }
+                let verdict = hints::judge(status, |name| answer.header(name), answer.start());
                 answer.discard();
                 match verdict {
-                    Verdict::Limited(wait) => Finding::Limited(wait),
+                    Verdict::Limited(wait) | Verdict::Quota(wait) => Finding::Limited(wait),
                     Verdict::Rejected | Verdict::Forbidden => Finding::Rejected(status),
                     Verdict::Pass if (200..300).contains(&status) => Finding::Ok,
-                    Verdict::Pass => Finding::Unclear(status),
+                    Verdict::Pass | Verdict::Crowded(_) | Verdict::Trouble(_) => {
+                        Finding::Unclear(status)
+                    }
                 }
             }
             Err(

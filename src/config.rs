@@ -53,6 +53,8 @@ pub enum Form {
         /// What is counted, in the plural, or nothing.
         unit: &'static str,
     },
+    /// Requests a minute from 0 to [`MAX_RATE`], or `auto`.
+    Rate,
     /// One of a few words, in upper or lower case.
     Word(&'static [&'static str]),
     /// The path of a file, taken as it is.
@@ -61,6 +63,59 @@ pub enum Form {
 
 /// The longest sensible wait, in seconds: a day.
 const DAY: u64 = 24 * 60 * 60;
+
+/// The highest `RPM_LIMIT`: above this, a limit is none that a small box has to pace itself for.
+pub const MAX_RATE: u64 = 1000;
+
+/// Requests a minute that alvus itself allows a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pace {
+    /// As many as come.
+    #[default]
+    Off,
+    /// So many with each key, all models together.
+    Fixed(u32),
+    /// As many with each key and model as were accepted in the minute before its last 429.
+    Auto,
+}
+
+impl Pace {
+    fn parse(text: &str) -> Option<Pace> {
+        if text.eq_ignore_ascii_case("auto") {
+            return Some(Pace::Auto);
+        }
+        let rate = target::whole_number(text).filter(|rate| *rate <= MAX_RATE)?;
+        Some(match u32::try_from(rate).ok()? {
+            0 => Pace::Off,
+            rate => Pace::Fixed(rate),
+        })
+    }
+}
+
+/// Which of the ready keys is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rotation {
+    /// The one whose last turn is the longest ago.
+    #[default]
+    RoundRobin,
+    /// The one that this conversation had before, while it is ready.
+    Sticky,
+}
+
+impl Rotation {
+    /// As they are written.
+    pub const WORDS: &[&str] = &["round-robin", "sticky"];
+
+    fn parse(word: &str) -> Option<Rotation> {
+        match Rotation::WORDS
+            .iter()
+            .position(|w| w.eq_ignore_ascii_case(word))?
+        {
+            0 => Some(Rotation::RoundRobin),
+            _ => Some(Rotation::Sticky),
+        }
+    }
+}
 
 /// Every setting, in the order of the tables.
 #[rustfmt::skip]
@@ -73,12 +128,20 @@ pub const VARIABLES: &[Variable] = &[
         help: "Address to listen on. 0.0.0.0 lets the whole network use your keys." },
     Variable { name: "TARGET_BASE_URL", default: "https://integrate.api.nvidia.com/v1", form: Form::Url,
         help: "The provider. Its path replaces a leading /v1 of the client's path." },
+    Variable { name: "GENAI_BASE_URL", default: "https://ai.api.nvidia.com", form: Form::Url,
+        help: "Where paths with /genai/ go, whole: NVIDIA's visual models." },
     Variable { name: "COOLDOWN_SEC", default: "60", form: Form::Number { min: 1, max: DAY, unit: "seconds" },
-        help: "How long a key rests after a 429 that does not say how long." },
+        help: "How long a key rests after a 429 that does not say how long; twice as long each time that is repeated, up to 15 minutes." },
+    Variable { name: "RPM_LIMIT", default: "0", form: Form::Rate,
+        help: "Requests a minute that alvus allows each key, so that it is never refused. auto learns what each key and model takes." },
+    Variable { name: "ROTATION", default: "round-robin", form: Form::Word(Rotation::WORDS),
+        help: "sticky keeps a conversation on one key while that is ready, for the provider's prompt cache." },
     Variable { name: "MAX_RETRIES", default: "10", form: Form::Number { min: 0, max: 1000, unit: "" },
-        help: "How many times a request waits for a key while all of them cool." },
+        help: "How many times a request waits for a key or for a provider in trouble." },
     Variable { name: "MAX_WAIT_SEC", default: "300", form: Form::Number { min: 0, max: DAY, unit: "seconds" },
-        help: "How long a request waits for a key, all rounds together." },
+        help: "How long a request waits, all rounds together." },
+    Variable { name: "HEARTBEAT_SEC", default: "15", form: Form::Number { min: 0, max: DAY, unit: "seconds" },
+        help: "While a stream's client waits, it gets a comment this often; 0: never." },
     Variable { name: "MAX_BODY_MB", default: "32", form: Form::Number { min: 1, max: 1024, unit: "MiB" },
         help: "Largest request body, in MiB; a larger one is answered with 413." },
     Variable { name: "WORKERS", default: "32", form: Form::Number { min: 1, max: 256, unit: "" },
@@ -106,12 +169,20 @@ pub struct Config {
     pub port: u16,
     /// Where requests go.
     pub target: Target,
-    /// How long a key rests after a 429 without a hint.
+    /// Where paths with `/genai/` go.
+    pub genai: Target,
+    /// How long a key rests after the first 429 without a hint.
     pub cooldown: Duration,
+    /// Our own limit for each key.
+    pub pace: Pace,
+    /// The order of the keys.
+    pub rotation: Rotation,
     /// How many rounds of waiting a request may take while all keys cool.
     pub max_retries: u32,
-    /// How long a request may wait for keys in total.
+    /// How long a request may wait in total.
     pub max_wait: Duration,
+    /// How often a stream's client gets a comment while it waits; zero: never.
+    pub heartbeat: Duration,
     /// Largest request body, in bytes; at most 1 GiB, so it fits 32 bits.
     pub max_body: usize,
     /// Threads that serve requests.
@@ -166,9 +237,13 @@ impl Config {
             host: values.checked("HOST", |text| parse_host(text).ok_or("")),
             port: values.number("PORT"),
             target: values.checked("TARGET_BASE_URL", Target::parse),
+            genai: values.checked("GENAI_BASE_URL", Target::parse),
             cooldown: values.seconds("COOLDOWN_SEC"),
+            pace: values.checked("RPM_LIMIT", |text| Pace::parse(text).ok_or("")),
+            rotation: values.checked("ROTATION", |text| Rotation::parse(text).ok_or("")),
             max_retries: values.number("MAX_RETRIES"),
             max_wait: values.seconds("MAX_WAIT_SEC"),
+            heartbeat: values.seconds("HEARTBEAT_SEC"),
             max_body: values.number::<usize>("MAX_BODY_MB") * MIB,
             workers: values.number("WORKERS"),
             connect_timeout: values.seconds("CONNECT_TIMEOUT_SEC"),
@@ -536,6 +611,7 @@ impl Form {
             Form::Number { min, max, unit } => {
                 format!("a whole number of {unit} from {min} to {max}")
             }
+            Form::Rate => format!("a whole number of requests from 0 to {MAX_RATE}, or auto"),
             Form::Word(words) => or(words),
             Form::File => "the path of a file".to_owned(),
         }
@@ -547,6 +623,7 @@ impl Form {
             Form::Keys | Form::Url | Form::File => String::new(),
             Form::Host => " An IP address or localhost.".to_owned(),
             Form::Number { min, max, .. } => format!(" {min} to {max}."),
+            Form::Rate => format!(" 0 (no limit) to {MAX_RATE}, or auto."),
             Form::Word(words) => format!(" One of {}.", or(words)),
         }
     }

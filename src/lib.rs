@@ -10,8 +10,10 @@ pub mod body;
 pub mod config;
 pub mod headers;
 pub mod hints;
+pub mod question;
 pub mod reply;
 pub mod route;
+pub mod sse;
 // floor 1, with a side effect each
 pub mod logging;
 pub mod signals;

@@ -1,17 +1,22 @@
-//! The client's socket as seen from the other side: is it still there?
+//! The client's socket as seen from the other side: is it still there, and is it patient?
 //!
 //! A worker waits for three things: a key, the first byte, the next piece. In all of them the
 //! client may leave, and then nothing more may be spent on it. [`Client::wait`] therefore watches
 //! the upstream socket *and* the client's in one `poll(2)`, so that no watcher thread and no
-//! tick is needed. This room reads and writes nothing.
+//! tick is needed.
+//!
+//! A client that asked for a stream can be kept patient meanwhile: it gets a comment now and then
+//! (a *heartbeat*), which every reader of server-sent events skips. Nothing else is written here.
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendFlags, send};
 
 /// What says that the client closed its end. A half-closed client counts as gone, as in nginx.
 const LEFT: PollFlags = PollFlags::RDHUP
@@ -21,7 +26,23 @@ const LEFT: PollFlags = PollFlags::RDHUP
 
 /// The client of one request; cheap to clone.
 #[derive(Clone, Default)]
-pub struct Client(Option<Arc<dyn AsFd + Send + Sync>>);
+pub struct Client {
+    socket: Option<Arc<dyn AsFd + Send + Sync>>,
+    heart: Option<Arc<Heart>>,
+}
+
+/// What keeps a client patient while there is nothing to tell it.
+struct Heart {
+    every: Duration,
+    /// The head of the answer, which the first beat needs in front.
+    head: Vec<u8>,
+    beat: Vec<u8>,
+    /// When the next beat is due; `None`: no more.
+    next: Mutex<Option<Instant>>,
+    begun: AtomicBool,
+    /// A beat went out in part: the stream cannot go on.
+    lost: AtomicBool,
+}
 
 /// Why [`Client::wait`] came back.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -46,23 +67,92 @@ pub enum Interest {
 impl Client {
     /// The client behind this socket.
     pub fn new(socket: impl AsFd + Send + Sync + 'static) -> Client {
-        Client(Some(Arc::new(socket)))
+        Client {
+            socket: Some(Arc::new(socket)),
+            heart: None,
+        }
     }
 
     /// Nobody: for requests that alvus makes of its own accord, such as `alvus check`.
     pub fn nobody() -> Client {
-        Client(None)
+        Client::default()
+    }
+
+    /// The same client, which from now on gets `beat` whenever it has waited for `every`, and
+    /// before the first of them `head`.
+    pub fn kept_patient(&self, every: Duration, head: Vec<u8>, beat: Vec<u8>) -> Client {
+        let heart = Heart {
+            every,
+            head,
+            beat,
+            next: Mutex::new(Instant::now().checked_add(every)),
+            begun: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+        };
+        Client {
+            socket: self.socket.clone(),
+            heart: Some(Arc::new(heart)),
+        }
+    }
+
+    /// The answer comes: no more beats. Says whether there was one, and so a head.
+    pub fn stop_beats(&self) -> bool {
+        let Some(heart) = &self.heart else {
+            return false;
+        };
+        *heart.next.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        heart.begun.load(Ordering::Relaxed)
+    }
+
+    /// Sends a beat if one is due. Says when the next one is.
+    pub fn beat(&self) -> Option<Instant> {
+        let (Some(heart), Some(socket)) = (&self.heart, &self.socket) else {
+            return None;
+        };
+        let mut next = heart.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if (*next)? > now {
+            return *next;
+        }
+        *next = now.checked_add(heart.every);
+        let mut bytes = Vec::new();
+        if !heart.begun.swap(true, Ordering::Relaxed) {
+            bytes.extend_from_slice(&heart.head);
+        }
+        bytes.extend_from_slice(&heart.beat);
+        match send(
+            socket.as_fd(),
+            &bytes,
+            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        ) {
+            Ok(n) if n == bytes.len() => {}
+            // A client that reads nothing has its buffer full of beats already.
+            Err(rustix::io::Errno::AGAIN) if bytes.len() == heart.beat.len() => {}
+            _ => heart.lost.store(true, Ordering::Relaxed),
+        }
+        *next
     }
 
     /// Whether the client closed its connection.
     pub fn has_left(&self) -> bool {
-        let Some(socket) = &self.0 else { return false };
+        let Some(socket) = &self.socket else {
+            return false;
+        };
+        if self.is_lost() {
+            return true;
+        }
         let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP)];
         let now = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
         poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(LEFT)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.heart
+            .as_ref()
+            .is_some_and(|heart| heart.lost.load(Ordering::Relaxed))
     }
 
     /// Waits until `upstream` is ready, this client leaves, or `timeout` has passed (`None`: for ever).
@@ -81,9 +171,15 @@ impl Client {
         };
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         loop {
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let beat = self.beat();
+            if self.is_lost() {
+                return Ok(Wake::ClientLeft);
+            }
+            let now = Instant::now();
+            let until = deadline.into_iter().chain(beat).min();
+            let left = until.map(|at| at.saturating_duration_since(now));
             let mut up = PollFd::from_borrowed_fd(upstream, events);
-            let woken = match &self.0 {
+            let woken = match &self.socket {
                 None => wait_one(std::slice::from_mut(&mut up), left)?,
                 Some(socket) => {
                     let down = PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP);
@@ -96,8 +192,10 @@ impl Client {
                 }
             };
             match woken {
-                Some(0) if left.is_some() => return Ok(Wake::TimedOut),
-                Some(0) | None => {} // interrupted by a signal: look at the clock and wait on
+                Some(0) if deadline.is_some_and(|at| Instant::now() >= at) => {
+                    return Ok(Wake::TimedOut);
+                }
+                Some(0) | None => {} // a beat is due, or a signal came: wait on
                 Some(_) => return Ok(Wake::Ready),
             }
         }
@@ -106,7 +204,7 @@ impl Client {
     /// Ends the connection with a reset, so that what was sent so far cannot pass for a whole answer.
     /// Needed only where nothing else tells the client: an answer whose end is the connection's end.
     pub fn reset(&self) {
-        if let Some(socket) = &self.0 {
+        if let Some(socket) = &self.socket {
             // Linux dissolves a connection when it is connected to AF_UNSPEC, and sends RST.
             let _ = rustix::net::connect_unspec(socket.as_fd());
         }
@@ -128,7 +226,7 @@ fn wait_one(fds: &mut [PollFd<'_>], left: Option<Duration>) -> io::Result<Option
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
+        f.write_str(if self.socket.is_some() {
             "Client"
         } else {
             "Client(nobody)"
@@ -139,7 +237,7 @@ impl fmt::Debug for Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     fn pair() -> (TcpStream, TcpStream) {
@@ -181,6 +279,35 @@ mod tests {
         let short = Some(Duration::from_millis(1));
         let woken = watched.wait(upstream.as_fd(), Interest::Read, short);
         assert_eq!(woken.expect("poll"), Wake::TimedOut);
+    }
+
+    #[test]
+    fn a_patient_client_gets_a_head_once_and_then_beats_until_the_answer_comes() {
+        let (mut client, ours) = pair();
+        let (upstream, _kept) = pair();
+        client.set_nonblocking(true).expect("non-blocking");
+        let soon = Duration::from_millis(1);
+        let watched = Client::new(ours).kept_patient(soon, b"HEAD ".to_vec(), b":\n\n".to_vec());
+        let mut heard = String::new();
+        while heard.len() < 11 {
+            let woken = watched.wait(upstream.as_fd(), Interest::Read, Some(soon));
+            assert_eq!(woken.expect("poll"), Wake::TimedOut, "a beat is no answer");
+            let mut piece = [0; 64];
+            let n = client.read(&mut piece).unwrap_or(0);
+            heard += std::str::from_utf8(&piece[..n]).expect("text");
+        }
+        assert!(heard.starts_with("HEAD :\n\n:\n\n"), "{heard:?}");
+        assert!(watched.stop_beats(), "it has a head");
+        assert_eq!(watched.beat(), None);
+    }
+
+    #[test]
+    fn a_client_that_need_not_wait_gets_no_beat() {
+        let (_client, ours) = pair();
+        let long = Duration::from_secs(3600);
+        let watched = Client::new(ours).kept_patient(long, b"HEAD".to_vec(), b":".to_vec());
+        assert!(watched.beat().is_some_and(|at| at > Instant::now()));
+        assert!(!watched.stop_beats());
     }
 
     #[test]

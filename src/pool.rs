@@ -2,34 +2,78 @@
 //! takes `now`; there is no lock, no clock and no I/O in here (the one lock is in
 //! [`crate::relay`]).
 //!
-//! Ready keys stand in a line: the first is picked and goes to the end, which is round-robin.
-//! A resting key leaves the line and returns to its end when its time has come. The first request
-//! after a rest is a *probe*: until its answer is there, the key gives out at most one request a
-//! [`PROBE_GAP`], so that waiters do not run into a limit as a herd.
+//! Limits of a minute are each key's own *per model*, so each model has a lane: its turns through
+//! the keys, its rests, its queue (`lane.rs`). What holds for a key as a whole is kept here: a
+//! spent quota parks it, a rejection takes it out, and a pace (`RPM_LIMIT`) spreads its requests.
 //!
-//! A reload merges: keys that stay keep their place and counters, removed ones finish what they
+//! After a rest the first request is a *probe*: until it is answered the key gives out at most one
+//! request a [`PROBE_GAP`], so that waiters do not run into a limit as a herd.
+//!
+//! A reload merges: keys that stay keep their rests and counters, removed ones finish what they
 //! carry, rejected ones that are still listed get another chance.
-//!
-//! Requests that find no key wait in a queue of [`Ticket`]s, first come, first served.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+mod lane;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use self::lane::{Fitness, Lane, Place, Turn};
+use self::window::Window;
+use crate::config::{Pace, Rotation};
 use crate::secret::ApiKey;
 
-/// How long a key that has just rested is held back after each request, until one is answered.
+pub use self::lane::Ticket;
+
+/// How long a key whose limit is near is held back after each request, until one is answered.
 pub const PROBE_GAP: Duration = Duration::from_secs(1);
+
+/// How many models can have a lane of their own at a time; the one that was not asked for the
+/// longest makes room.
+pub const MAX_LANES: usize = 16;
+
+/// The longest name of a model that is kept, in bytes.
+const MAX_MODEL_NAME: usize = 128;
+
+/// How long a spent quota parks a key when the upstream does not say: the first, the second and
+/// every further time in a row.
+const QUOTA_RESTS: [Duration; 3] = [
+    Duration::from_secs(60 * 60),
+    Duration::from_secs(6 * 60 * 60),
+    Duration::from_secs(24 * 60 * 60),
+];
+
+/// For so long after its last request a lane counts for [`KeyView::serves`].
+const RECENT: Duration = Duration::from_secs(10 * 60);
 
 /// A key of this pool, for as long as anything refers to it; never used again for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(usize);
 
+/// A model's lane, for as long as a request is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneId(usize);
+
+/// How the pool is to behave; all of it can change in a reload.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// The first rest after a 429 that names none.
+    pub cooldown: Duration,
+    /// Our own limit.
+    pub pace: Pace,
+    /// The order of the keys.
+    pub rotation: Rotation,
+}
+
 /// A key to send a request with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picked {
-    /// For [`Pool::report`] and [`Pool::release`].
-    pub id: KeyId,
+    id: KeyId,
+    lane: LaneId,
+    at: Instant,
     /// Its place in the configuration, counted from 0, as people know it.
     pub index: usize,
     /// The key itself.
@@ -47,9 +91,16 @@ pub struct Merged {
     pub revived: usize,
 }
 
-/// A place in the queue of waiting requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket(u64);
+/// Who asks for a key.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Asker<'a> {
+    /// Its place in the queue, if it waits.
+    pub ticket: Option<Ticket>,
+    /// Not this one.
+    pub avoid: Option<&'a Picked>,
+    /// For [`Rotation::Sticky`]: the same number, the same key.
+    pub conversation: Option<u64>,
+}
 
 /// What [`Pool::pick`] found.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,17 +116,40 @@ pub enum Pick {
     NoOther,
 }
 
-/// What an attempt showed about its key.
+/// What an attempt showed.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Report {
     /// The upstream accepted the key.
     Accepted,
-    /// 429: rest for that long, or for the configured cooldown.
+    /// The key's limit for this model: rest for that long, or for the cooldown and longer.
     Limited(Option<Duration>),
+    /// The key's quota is spent: park it for that long, or for hours.
+    Quota(Option<Duration>),
     /// 401, or a 403 that another key did not get: out of the pool.
     Rejected(u16),
+    /// The model has no capacity. No key is to blame.
+    Crowded(Option<Duration>),
+    /// An answer that says nothing about the key: a 403 to be judged, a provider in trouble.
+    Unclear,
     /// No answer came: network or provider. The key is not to blame.
     NoAnswer,
+    /// Not one byte was sent; likewise, and it counts towards no limit.
+    NotSent,
+}
+
+/// What a report changed, where that is news.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Change {
+    /// The key rests for this model.
+    Rests(Duration),
+    /// The key rests for all models.
+    Parked(Duration),
+    /// The key is out of the pool.
+    Out,
+    /// So many requests at a time for this model.
+    Capacity(u32),
+    /// The key is well again after a rest.
+    Recovered,
 }
 
 /// A key's state at one instant.
@@ -83,8 +157,12 @@ pub enum Report {
 pub enum State {
     /// Can be picked.
     Ready,
+    /// Held back by `RPM_LIMIT`, for that much longer.
+    Throttled(Duration),
     /// Limited by the upstream, for that much longer.
     Cooling(Duration),
+    /// Its quota is spent, for that much longer.
+    Parked(Duration),
     /// Rejected by the upstream with this status.
     Rejected(u16),
 }
@@ -94,8 +172,10 @@ pub enum State {
 pub struct Counts {
     /// Attempts made with it.
     pub requests: u64,
-    /// Attempts answered with 429.
+    /// Attempts answered with a limit.
     pub limited: u64,
+    /// Attempts answered with a spent quota.
+    pub quota: u64,
     /// Attempts answered with 401 (or a 403 that was its fault).
     pub rejected: u64,
     /// Attempts without an answer.
@@ -109,25 +189,39 @@ pub struct Counts {
 pub struct KeyView {
     /// The key's last four characters.
     pub label: String,
-    /// Its state.
+    /// Its state; of several models' the one that lasts longest.
     pub state: State,
+    /// The models it is not ready for, though the key as a whole is well.
+    pub models: Vec<(String, State)>,
+    /// Whether a model that was asked for lately can have it.
+    pub serves: bool,
     /// Its counters.
     pub counts: Counts,
     /// How long ago it was last picked.
     pub last_used: Option<Duration>,
 }
 
+/// One model as `/health` shows it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ModelView {
+    /// Its name; empty for requests that name none.
+    pub model: String,
+    /// Attempts under way.
+    pub in_flight: u32,
+    /// Requests waiting for a key.
+    pub waiting: usize,
+    /// How many may be under way, while the upstream is short of capacity.
+    pub capacity: Option<u32>,
+}
+
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Place {
-    /// In `line`, with this turn.
-    InLine(u64),
-    /// In `resting` until this instant: limited by the upstream.
-    Cooling(Instant),
-    /// In `resting` until this instant: a probe was sent and is not answered yet.
-    Probing(Instant),
-    /// Nowhere: rejected with this status.
+enum Standing {
+    Good,
+    /// Out until this instant: its quota is spent.
+    Parked(Instant),
+    /// Out: rejected with this status.
     Out(u16),
-    /// Nowhere: no longer in the configuration; forgotten when its last request ends.
+    /// No longer in the configuration; forgotten when its last request ends.
     Retired,
 }
 
@@ -135,9 +229,13 @@ enum Place {
 struct Slot {
     key: ApiKey,
     index: usize,
-    place: Place,
-    /// Has rested, and no request was accepted since.
-    unproven: bool,
+    standing: Standing,
+    /// Spent quotas in a row that the upstream did not name the length of.
+    quota_level: usize,
+    /// When it was parked last.
+    parked: Option<Instant>,
+    /// For [`Pace::Fixed`].
+    window: Window,
     counts: Counts,
     last_used: Option<Instant>,
 }
@@ -149,36 +247,29 @@ pub struct Pool {
     slots: Vec<Option<Slot>>,
     /// The keys in the order of the configuration.
     listed: Vec<KeyId>,
-    /// Ready keys, the next one first. An entry counts only while its slot says the same place:
-    /// a key that moves leaves its old entry behind, to be dropped when it comes to the front.
-    line: VecDeque<(KeyId, Place)>,
-    /// Keys that return to the line at an instant, the soonest first; likewise.
-    resting: BinaryHeap<Reverse<(Instant, KeyId)>>,
-    queue: VecDeque<Ticket>,
-    next_turn: u64,
-    next_ticket: u64,
-    cooldown: Duration,
+    /// The first one is for requests that name no model, and for those that find no room.
+    lanes: Vec<Lane>,
+    /// Where in `listed` a new lane's first turn is: behind the last key that was picked.
+    next: usize,
+    settings: Settings,
 }
 
 impl Pool {
-    /// A pool in which every key is ready. `cooldown`: the rest after a 429 that names none.
-    pub fn new(keys: &[ApiKey], cooldown: Duration) -> Pool {
+    /// A pool in which every key is ready.
+    pub fn new(keys: &[ApiKey], settings: Settings, now: Instant) -> Pool {
         let mut pool = Pool {
             slots: Vec::new(),
             listed: Vec::new(),
-            line: VecDeque::new(),
-            resting: BinaryHeap::new(),
-            queue: VecDeque::new(),
-            next_turn: 0,
-            next_ticket: 0,
-            cooldown,
+            lanes: vec![Lane::new("", now)],
+            next: 0,
+            settings,
         };
-        pool.merge(keys, cooldown);
+        pool.merge(keys, settings, now);
         pool
     }
 
     /// Takes over a new list of keys; see the module's text.
-    pub fn merge(&mut self, keys: &[ApiKey], cooldown: Duration) -> Merged {
+    pub fn merge(&mut self, keys: &[ApiKey], settings: Settings, now: Instant) -> Merged {
         let mut merged = Merged::default();
         let old = std::mem::take(&mut self.listed);
         let mut known: HashMap<ApiKey, KeyId> = old
@@ -186,255 +277,297 @@ impl Pool {
             .map(|id| (self.slot(*id).key.clone(), *id))
             .collect();
         for (index, key) in keys.iter().enumerate() {
-            let id = match known.remove(key) {
-                Some(id) => id,
-                None => {
-                    merged.new += 1;
-                    self.add(key)
-                }
+            let (id, is_new) = match known.remove(key) {
+                Some(id) => (id, false),
+                None => (self.add(key), true),
             };
             let slot = self.slot(id);
             slot.index = index;
-            if matches!(slot.place, Place::Out(_)) {
-                merged.revived += 1;
-                slot.unproven = true;
-                self.line_up(id);
+            let revived = matches!(slot.standing, Standing::Out(_));
+            if is_new || revived {
+                slot.standing = Standing::Good;
+                self.lanes.iter_mut().for_each(|lane| lane.admit(id.0, now));
             }
+            merged.new += usize::from(is_new);
+            merged.revived += usize::from(revived);
             self.listed.push(id);
         }
         merged.removed = known.len();
         for id in known.into_values() {
-            self.move_to(id, Place::Retired);
+            self.slot(id).standing = Standing::Retired;
             self.forget_if_idle(id);
         }
-        self.cooldown = cooldown;
+        self.settings = settings;
         merged
     }
 
-    /// Picks the next key, for the request that holds `ticket` or for one that just came. Never
-    /// `avoid`. A request with a ticket that gets a key leaves the queue with it.
-    pub fn pick(&mut self, ticket: Option<Ticket>, avoid: Option<KeyId>, now: Instant) -> Pick {
-        self.wake(now);
-        // Whoever avoids a key has had its turn already and goes on; it never blocks the queue.
-        let first = avoid.is_some()
-            || self
-                .queue
-                .front()
-                .is_none_or(|front| Some(*front) == ticket);
-        match self.next_in_line(avoid) {
-            Some((at, id)) if first => {
+    /// A request for this model comes; it must [`Pool::exit`] the lane it is given.
+    pub fn enter(&mut self, model: &str, now: Instant) -> LaneId {
+        let id = self.lane_for(model, now);
+        let lane = &mut self.lanes[id.0];
+        lane.visitors += 1;
+        lane.last_used = now;
+        id
+    }
+
+    /// The request is over.
+    pub fn exit(&mut self, lane: LaneId) {
+        self.lanes[lane.0].visitors -= 1;
+    }
+
+    /// Picks the next key. A request with a ticket that gets a key leaves the queue with it.
+    pub fn pick(&mut self, lane: LaneId, asker: Asker<'_>, now: Instant) -> Pick {
+        let Asker {
+            ticket,
+            avoid,
+            conversation,
+        } = asker;
+        let (slots, settings) = (&self.slots, self.settings);
+        let score = conversation
+            .filter(|_| settings.rotation == Rotation::Sticky)
+            .map(|conversation| move |key: usize| affinity(conversation, slots[key].as_ref()));
+        let turn = self.lanes[lane.0].next(
+            ticket,
+            avoid.map(|picked| picked.id.0),
+            score.as_ref().map(|score| score as &dyn Fn(usize) -> u64),
+            settings.pace,
+            now,
+            |key| fitness(slots[key].as_ref(), settings.pace, now),
+        );
+        match turn {
+            Turn::Key(key) => {
                 if let Some(ticket) = ticket {
-                    self.leave(ticket);
+                    self.leave(lane, ticket);
                 }
-                self.line.remove(at);
-                self.hand_out(id, now)
+                self.hand_out(KeyId(key), lane, now)
             }
-            Some(_) => Pick::Wait(now), // the front of the queue is about to take it
-            None if self.listed.iter().all(|id| self.is_out(*id)) => Pick::AllRejected,
+            Turn::AfterOthers => Pick::Wait(now),
             // A second opinion is not worth a wait: the client may be told a 403 all the same.
-            None if avoid.is_some() => Pick::NoOther,
-            None => self
-                .first_rest()
-                .map_or(Pick::AllRejected, |Reverse((at, _))| Pick::Wait(at)),
+            _ if avoid.is_some() => Pick::NoOther,
+            Turn::NotBefore(at) => Pick::Wait(at),
+            Turn::Nobody => Pick::AllRejected,
         }
     }
 
-    /// Joins the queue of waiting requests.
-    pub fn queue_up(&mut self) -> Ticket {
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        self.queue.push_back(ticket);
-        ticket
+    /// Joins the queue of requests that wait in this lane.
+    pub fn queue_up(&mut self, lane: LaneId) -> Ticket {
+        self.lanes[lane.0].queue_up()
     }
 
     /// Leaves the queue; a ticket that has left already is no matter.
-    pub fn leave(&mut self, ticket: Ticket) {
-        self.queue.retain(|t| *t != ticket);
+    pub fn leave(&mut self, lane: LaneId, ticket: Ticket) {
+        self.lanes[lane.0].leave(ticket);
     }
 
     /// How many requests wait for a key.
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.lanes.iter().map(Lane::waiting).sum()
     }
 
-    /// Takes in what an attempt showed. Says whether the key's state changed by it.
-    pub fn report(&mut self, id: KeyId, report: Report, now: Instant) -> bool {
-        let rest = self.cooldown;
-        // A second key's answer may speak of a first one that a reload has taken away meanwhile.
-        let Some(slot) = self.slots[id.0].as_mut() else {
-            return false;
-        };
-        let retired = slot.place == Place::Retired;
+    /// Takes in what an attempt showed; once for each, before its [`Pool::release`].
+    pub fn report(&mut self, picked: &Picked, report: Report, now: Instant) -> Option<Change> {
+        let Settings { cooldown, pace, .. } = self.settings;
+        let (key, lane) = (picked.id.0, &mut self.lanes[picked.lane.0]);
+        let slot = self.slots[key].as_mut()?;
+        lane.answered(key);
         match report {
             Report::Accepted => {
-                let was_probing = matches!(slot.place, Place::Probing(_));
-                // An answer to a request sent before a 429 proves nothing about the time after it.
-                if !matches!(slot.place, Place::Cooling(_)) {
-                    slot.unproven = false;
+                let well = lane.accepted(key, pace, picked.at, now);
+                // As with rests: only what was sent since proves anything.
+                let parked = slot.parked.take_if(|parked| *parked < picked.at);
+                if parked.is_some() {
+                    slot.quota_level = 0;
                 }
-                if was_probing {
-                    self.line_up(id);
-                }
-                was_probing
+                (well || parked.is_some()).then_some(Change::Recovered)
             }
             Report::Limited(stated) => {
                 slot.counts.limited += 1;
-                // An absurd COOLDOWN_SEC cannot overflow: without a sum, the key rests a day.
-                let until = now
-                    .checked_add(stated.unwrap_or(rest))
-                    .unwrap_or(now + crate::hints::MAX_REST);
-                match slot.place {
-                    Place::Out(_) | Place::Retired => false,
-                    // A later answer may extend a rest, never cut it short.
-                    Place::Cooling(at) if at >= until => false,
-                    place => {
-                        self.move_to(id, Place::Cooling(until));
-                        !matches!(place, Place::Cooling(_))
-                    }
-                }
+                let news = lane.limited(key, stated, cooldown, pace, picked.at, now)?;
+                let gone = matches!(slot.standing, Standing::Out(_) | Standing::Retired);
+                (!gone).then_some(Change::Rests(news))
+            }
+            Report::Quota(stated) => {
+                slot.counts.quota += 1;
+                slot.park(stated, picked.at, now)
             }
             Report::Rejected(status) => {
                 slot.counts.rejected += 1;
-                if retired {
-                    return false;
+                match slot.standing {
+                    Standing::Out(_) | Standing::Retired => None,
+                    Standing::Good | Standing::Parked(_) => {
+                        slot.standing = Standing::Out(status);
+                        Some(Change::Out)
+                    }
                 }
-                let changed = !matches!(slot.place, Place::Out(_));
-                self.move_to(id, Place::Out(status));
-                changed
             }
+            Report::Crowded(stated) => lane.crowded(stated, now).map(Change::Capacity),
+            Report::Unclear => None,
             Report::NoAnswer => {
                 slot.counts.no_answer += 1;
-                false
+                None
+            }
+            Report::NotSent => {
+                slot.counts.no_answer += 1;
+                slot.window.take_back(picked.at);
+                lane.take_back(key, picked.at);
+                None
             }
         }
     }
 
+    /// A second key has shown that the first one's 403 was the first one's fault.
+    pub fn condemn(&mut self, first: &Picked) -> Option<Change> {
+        // A reload may have taken it away meanwhile.
+        let slot = self.slots[first.id.0].as_mut()?;
+        if !matches!(slot.standing, Standing::Good | Standing::Parked(_)) {
+            return None;
+        }
+        slot.counts.rejected += 1;
+        slot.standing = Standing::Out(403);
+        Some(Change::Out)
+    }
+
     /// The attempt, stream and all, is over.
-    pub fn release(&mut self, id: KeyId) {
-        let counts = &mut self.slot(id).counts;
+    pub fn release(&mut self, picked: &Picked) {
+        let counts = &mut self.slot(picked.id).counts;
         counts.in_flight = counts.in_flight.saturating_sub(1);
-        self.forget_if_idle(id);
+        let lane = &mut self.lanes[picked.lane.0];
+        lane.in_flight = lane.in_flight.saturating_sub(1);
+        self.forget_if_idle(picked.id);
     }
 
     /// All keys as they stand, in the order of the configuration.
     pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
-        self.listed
+        let slots = self
+            .listed
             .iter()
-            .filter_map(|id| self.slots[id.0].as_ref())
-            .map(|slot| KeyView {
-                label: slot.key.label(),
-                state: match slot.place {
-                    Place::Cooling(at) if at > now => State::Cooling(at - now),
-                    Place::Out(status) => State::Rejected(status),
-                    _ => State::Ready,
-                },
-                counts: slot.counts,
-                last_used: slot.last_used.map(|at| now.saturating_duration_since(at)),
-            })
-            .collect()
+            .filter_map(|id| Some((id.0, self.slots[id.0].as_ref()?)));
+        slots.map(|(key, slot)| self.view(key, slot, now)).collect()
     }
 
-    fn hand_out(&mut self, id: KeyId, now: Instant) -> Pick {
+    /// The models that were asked for, the one without a name included.
+    pub fn models(&self) -> Vec<ModelView> {
+        let views = self.lanes.iter().map(|lane| ModelView {
+            model: lane.model.clone(),
+            in_flight: lane.in_flight,
+            waiting: lane.waiting(),
+            capacity: lane.capacity(),
+        });
+        views.collect()
+    }
+
+    fn view(&self, key: usize, slot: &Slot, now: Instant) -> KeyView {
+        let left = |at: Instant| at.saturating_duration_since(now);
+        let in_lane = |lane: &Lane| match lane.seats[key].place {
+            Place::Cooling(at) if at > now => State::Cooling(left(at)),
+            Place::Paced(at) if at > now => State::Throttled(left(at)),
+            _ => State::Ready,
+        };
+        let whole = match slot.standing {
+            Standing::Out(status) => Some(State::Rejected(status)),
+            Standing::Parked(at) if at > now => Some(State::Parked(left(at))),
+            _ => None,
+        };
+        let models: Vec<(String, State)> = self
+            .lanes
+            .iter()
+            .map(|lane| (lane.model.clone(), in_lane(lane)))
+            .filter(|(_, state)| *state != State::Ready)
+            .collect();
+        let longest = models
+            .iter()
+            .map(|(_, state)| *state)
+            .max_by_key(State::weight);
+        // Requests without a model are rare (GET /v1/models) and no measure for the others.
+        let named = self.lanes.iter().any(|lane| !lane.model.is_empty());
+        let serves = |lane: &Lane| !matches!(in_lane(lane), State::Cooling(_));
+        KeyView {
+            label: slot.key.label(),
+            state: whole.or(longest).unwrap_or(State::Ready),
+            serves: whole.is_none()
+                && self
+                    .recent_lanes(now)
+                    .filter(|lane| !(named && lane.model.is_empty()))
+                    .map(serves)
+                    .reduce(|a, b| a || b)
+                    .unwrap_or(true),
+            models,
+            counts: slot.counts,
+            last_used: slot.last_used.map(|at| now.saturating_duration_since(at)),
+        }
+    }
+
+    fn recent_lanes(&self, now: Instant) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().filter(move |lane| {
+            lane.visitors > 0 || now.saturating_duration_since(lane.last_used) < RECENT
+        })
+    }
+
+    fn lane_for(&mut self, model: &str, now: Instant) -> LaneId {
+        if let Some(at) = self.lanes.iter().position(|lane| lane.model == model) {
+            return LaneId(at);
+        }
+        if model.len() > MAX_MODEL_NAME {
+            return LaneId(0);
+        }
+        let mut lane = Lane::new(model, now);
+        let (before, after) = self.listed.split_at(self.next.min(self.listed.len()));
+        for id in after.iter().chain(before) {
+            lane.admit(id.0, now);
+        }
+        if self.lanes.len() < MAX_LANES {
+            self.lanes.push(lane);
+            return LaneId(self.lanes.len() - 1);
+        }
+        let unvisited = (1..MAX_LANES).filter(|at| self.lanes[*at].visitors == 0);
+        match unvisited.min_by_key(|at| self.lanes[*at].last_used) {
+            Some(at) => {
+                self.lanes[at] = lane;
+                LaneId(at)
+            }
+            None => LaneId(0),
+        }
+    }
+
+    fn hand_out(&mut self, id: KeyId, lane: LaneId, now: Instant) -> Pick {
+        self.lanes[lane.0].hand_out(id.0, now);
+        let pace = self.settings.pace;
         let slot = self.slot(id);
+        if matches!(pace, Pace::Fixed(_)) {
+            slot.window.add(now);
+        }
         slot.counts.requests += 1;
         slot.counts.in_flight += 1;
         slot.last_used = Some(now);
         let picked = Picked {
             id,
+            lane,
+            at: now,
             index: slot.index,
             key: slot.key.clone(),
         };
-        if slot.unproven {
-            self.move_to(id, Place::Probing(now + PROBE_GAP));
-        } else {
-            self.line_up(id);
-        }
+        self.next = picked.index + 1;
         Pick::Key(picked)
-    }
-
-    /// Returns to the line whoever has rested enough.
-    fn wake(&mut self, now: Instant) {
-        while let Some(Reverse((at, id))) = self.first_rest().filter(|Reverse((at, _))| *at <= now)
-        {
-            self.resting.pop();
-            debug_assert!(self.rests_until(id, at));
-            self.slot(id).unproven = true;
-            self.line_up(id);
-        }
-    }
-
-    /// Where in the line the next key stands that is not `avoid`.
-    fn next_in_line(&mut self, avoid: Option<KeyId>) -> Option<(usize, KeyId)> {
-        while let Some((id, place)) = self.line.front().copied() {
-            if self.place(id) == Some(place) {
-                break;
-            }
-            self.line.pop_front();
-        }
-        let counts = |(_, (id, place)): &(usize, &(KeyId, Place))| {
-            self.place(*id) == Some(*place) && Some(*id) != avoid
-        };
-        let (at, (id, _)) = self.line.iter().enumerate().find(counts)?;
-        Some((at, *id))
-    }
-
-    /// The first rest that counts.
-    fn first_rest(&mut self) -> Option<Reverse<(Instant, KeyId)>> {
-        while let Some(Reverse((at, id))) = self.resting.peek().copied() {
-            if self.rests_until(id, at) {
-                return Some(Reverse((at, id)));
-            }
-            self.resting.pop();
-        }
-        None
-    }
-
-    fn rests_until(&self, id: KeyId, at: Instant) -> bool {
-        matches!(self.place(id), Some(Place::Cooling(a) | Place::Probing(a)) if a == at)
-    }
-
-    fn is_out(&self, id: KeyId) -> bool {
-        matches!(self.place(id), Some(Place::Out(_)))
-    }
-
-    fn place(&self, id: KeyId) -> Option<Place> {
-        self.slots[id.0].as_ref().map(|slot| slot.place)
-    }
-
-    /// To the end of the line.
-    fn line_up(&mut self, id: KeyId) {
-        self.next_turn += 1;
-        self.move_to(id, Place::InLine(self.next_turn));
-    }
-
-    /// The only way for a key to change its place; see [`Pool::line`] for the entry left behind.
-    fn move_to(&mut self, id: KeyId, place: Place) {
-        self.slot(id).place = place;
-        match place {
-            Place::InLine(_) => self.line.push_back((id, place)),
-            Place::Cooling(at) | Place::Probing(at) => self.resting.push(Reverse((at, id))),
-            Place::Out(_) | Place::Retired => {}
-        }
     }
 
     fn add(&mut self, key: &ApiKey) -> KeyId {
         let id = KeyId(self.slots.len());
-        let slot = Slot {
+        self.slots.push(Some(Slot {
             key: key.clone(),
             index: 0,
-            place: Place::Retired, // until it lines up
-            unproven: false,
+            standing: Standing::Good,
+            quota_level: 0,
+            parked: None,
+            window: Window::default(),
             counts: Counts::default(),
             last_used: None,
-        };
-        self.slots.push(Some(slot));
-        self.line_up(id);
+        }));
         id
     }
 
     fn forget_if_idle(&mut self, id: KeyId) {
         let slot = self.slot(id);
-        if slot.place == Place::Retired && slot.counts.in_flight == 0 {
+        if slot.standing == Standing::Retired && slot.counts.in_flight == 0 {
             self.slots[id.0] = None;
         }
     }
@@ -447,285 +580,64 @@ impl Pool {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const COOLDOWN: Duration = Duration::from_secs(60);
-
-    fn pool(n: usize) -> Pool {
-        let keys: Vec<ApiKey> = (0..n)
-            .map(|i| ApiKey::new(format!("test-key-number-{i:04}")))
-            .collect();
-        Pool::new(&keys, COOLDOWN)
+impl Slot {
+    /// Its quota is spent. Says for how long it is parked, if that is news.
+    fn park(&mut self, stated: Option<Duration>, sent: Instant, now: Instant) -> Option<Change> {
+        // Of the requests under way when the quota ran out each is refused; one is news.
+        let known = self.parked.is_some_and(|parked| sent <= parked);
+        let rest = stated.unwrap_or_else(|| {
+            let level = self.quota_level - usize::from(known && self.quota_level > 0);
+            QUOTA_RESTS[level.min(QUOTA_RESTS.len() - 1)]
+        });
+        let until = now + rest;
+        match self.standing {
+            Standing::Out(_) | Standing::Retired => return None,
+            // A later answer may extend it, never cut it short.
+            Standing::Parked(at) if at >= until => return None,
+            Standing::Parked(_) | Standing::Good => self.standing = Standing::Parked(until),
+        }
+        if known {
+            return None;
+        }
+        self.parked = Some(now);
+        self.quota_level += usize::from(stated.is_none());
+        Some(Change::Parked(rest))
     }
+}
 
-    fn secs(n: u64) -> Duration {
-        Duration::from_secs(n)
-    }
-
-    fn take(pool: &mut Pool, now: Instant) -> usize {
-        match pool.pick(None, None, now) {
-            Pick::Key(picked) => picked.index,
-            other => panic!("no key: {other:?}"),
+impl State {
+    /// The heavier one is shown for a key that has several.
+    fn weight(&self) -> (u8, Duration) {
+        match self {
+            State::Ready => (0, Duration::ZERO),
+            State::Throttled(left) => (1, *left),
+            State::Cooling(left) => (2, *left),
+            State::Parked(left) => (3, *left),
+            State::Rejected(_) => (4, Duration::ZERO),
         }
     }
+}
 
-    #[test]
-    fn ready_keys_take_turns_evenly() {
-        let (mut pool, t0) = (pool(3), Instant::now());
-        let turns: Vec<usize> = (0..7).map(|_| take(&mut pool, t0)).collect();
-        assert_eq!(turns, [0, 1, 2, 0, 1, 2, 0]);
+fn fitness(slot: Option<&Slot>, pace: Pace, now: Instant) -> Fitness {
+    let Some(slot) = slot else {
+        return Fitness::Gone;
+    };
+    match (slot.standing, pace) {
+        (Standing::Out(_) | Standing::Retired, _) => Fitness::Gone,
+        (Standing::Parked(at), _) if at > now => Fitness::Parked(at),
+        (_, Pace::Fixed(limit)) => match slot.window.free_at(limit, now) {
+            Some(at) => Fitness::Paced(at),
+            None => Fitness::Fit,
+        },
+        _ => Fitness::Fit,
     }
+}
 
-    #[test]
-    fn a_limited_key_rests_for_the_cooldown_and_comes_back() {
-        let (mut pool, t0) = (pool(2), Instant::now());
-        let first = KeyId(take(&mut pool, t0));
-        assert!(pool.report(first, Report::Limited(None), t0));
-        assert_eq!([take(&mut pool, t0), take(&mut pool, t0)], [1, 1]);
-        assert_eq!(
-            pool.snapshot(t0 + secs(18))[0].state,
-            State::Cooling(secs(42))
-        );
-        assert_eq!(take(&mut pool, t0 + secs(60)), 1);
-        assert_eq!(take(&mut pool, t0 + secs(60)), 0);
-    }
-
-    #[test]
-    fn a_stated_rest_wins_over_the_cooldown() {
-        let (mut pool, t0) = (pool(1), Instant::now());
-        take(&mut pool, t0);
-        pool.report(KeyId(0), Report::Limited(Some(secs(5))), t0);
-        assert_eq!(pool.pick(None, None, t0), Pick::Wait(t0 + secs(5)));
-    }
-
-    #[test]
-    fn a_rest_is_extended_but_never_cut_short() {
-        let (mut pool, t0) = (pool(1), Instant::now());
-        pool.report(KeyId(0), Report::Limited(Some(secs(100))), t0);
-        pool.report(KeyId(0), Report::Limited(Some(secs(5))), t0);
-        assert_eq!(pool.pick(None, None, t0), Pick::Wait(t0 + secs(100)));
-        pool.report(KeyId(0), Report::Accepted, t0); // an older request's answer
-        assert_eq!(pool.pick(None, None, t0), Pick::Wait(t0 + secs(100)));
-        pool.report(KeyId(0), Report::Limited(Some(secs(200))), t0);
-        assert_eq!(pool.pick(None, None, t0), Pick::Wait(t0 + secs(200)));
-    }
-
-    #[test]
-    fn after_a_rest_one_request_probes_before_the_others_follow() {
-        let (mut pool, t0) = (pool(1), Instant::now());
-        pool.report(KeyId(0), Report::Limited(None), t0);
-        let t1 = t0 + COOLDOWN;
-        assert_eq!(take(&mut pool, t1), 0);
-        assert_eq!(pool.pick(None, None, t1), Pick::Wait(t1 + PROBE_GAP));
-        assert_eq!(
-            pool.snapshot(t1)[0].state,
-            State::Ready,
-            "a probe is not a fault"
-        );
-        assert!(
-            pool.report(KeyId(0), Report::Accepted, t1),
-            "waiters must be told"
-        );
-        assert_eq!([take(&mut pool, t1), take(&mut pool, t1)], [0, 0]);
-    }
-
-    #[test]
-    fn a_slow_probe_holds_the_others_back_for_a_gap_only() {
-        let (mut pool, t0) = (pool(1), Instant::now());
-        pool.report(KeyId(0), Report::Limited(None), t0);
-        let t1 = t0 + COOLDOWN;
-        take(&mut pool, t1);
-        let t2 = t1 + PROBE_GAP;
-        take(&mut pool, t2);
-        assert_eq!(pool.pick(None, None, t2), Pick::Wait(t2 + PROBE_GAP));
-    }
-
-    #[test]
-    fn a_rejected_key_is_out_and_when_all_are_the_pool_says_so() {
-        let (mut pool, t0) = (pool(2), Instant::now());
-        assert!(pool.report(KeyId(0), Report::Rejected(401), t0));
-        assert!(
-            !pool.report(KeyId(0), Report::Rejected(401), t0),
-            "one log line, not two"
-        );
-        assert!(
-            !pool.report(KeyId(0), Report::Limited(None), t0),
-            "a limit does not bring it back"
-        );
-        assert_eq!([take(&mut pool, t0), take(&mut pool, t0)], [1, 1]);
-        pool.report(KeyId(1), Report::Rejected(403), t0);
-        assert_eq!(pool.pick(None, None, t0 + secs(999)), Pick::AllRejected);
-        assert_eq!(pool.snapshot(t0)[1].state, State::Rejected(403));
-    }
-
-    #[test]
-    fn the_key_to_avoid_is_not_picked() {
-        let (mut pool, t0) = (pool(2), Instant::now());
-        let avoid = Some(KeyId(0));
-        assert!(matches!(
-            pool.pick(None, avoid, t0),
-            Pick::Key(Picked { index: 1, .. })
-        ));
-        pool.report(KeyId(1), Report::Limited(Some(secs(9))), t0);
-        assert_eq!(
-            pool.pick(None, avoid, t0),
-            Pick::NoOther,
-            "not worth a wait"
-        );
-        pool.report(KeyId(1), Report::Rejected(401), t0);
-        assert_eq!(pool.pick(None, avoid, t0), Pick::NoOther);
-    }
-
-    #[test]
-    fn waiters_are_served_in_the_order_they_came() {
-        let (mut pool, t0) = (pool(1), Instant::now());
-        pool.report(KeyId(0), Report::Limited(Some(secs(5))), t0);
-        let (a, b) = (pool.queue_up(), pool.queue_up());
-        let t1 = t0 + secs(5);
-        assert_eq!(
-            pool.pick(Some(b), None, t1),
-            Pick::Wait(t1),
-            "b came second"
-        );
-        assert_eq!(
-            pool.pick(None, None, t1),
-            Pick::Wait(t1),
-            "a newcomer comes last"
-        );
-        assert!(matches!(pool.pick(Some(a), None, t1), Pick::Key(..)));
-        pool.report(KeyId(0), Report::Accepted, t1);
-        assert!(matches!(pool.pick(Some(b), None, t1), Pick::Key(..)));
-        assert_eq!(pool.waiting(), 0);
-    }
-
-    #[test]
-    fn a_waiter_that_leaves_lets_the_next_one_pass() {
-        let (mut pool, t0) = (pool(1), Instant::now());
-        let (a, b) = (pool.queue_up(), pool.queue_up());
-        pool.leave(a);
-        assert!(matches!(pool.pick(Some(b), None, t0), Pick::Key(..)));
-    }
-
-    #[test]
-    fn attempts_are_counted_by_what_became_of_them() {
-        let (mut pool, t0) = (pool(1), Instant::now());
-        take(&mut pool, t0);
-        take(&mut pool, t0);
-        pool.report(KeyId(0), Report::NoAnswer, t0);
-        pool.report(KeyId(0), Report::Limited(None), t0);
-        pool.release(KeyId(0));
-        let view = &pool.snapshot(t0 + secs(3))[0];
-        let expected = Counts {
-            requests: 2,
-            limited: 1,
-            rejected: 0,
-            no_answer: 1,
-            in_flight: 1,
-        };
-        assert_eq!(view.counts, expected);
-        assert_eq!(view.last_used, Some(secs(3)));
-        assert_eq!(view.label, "…0000");
-    }
-
-    fn remembered(pool: &Pool) -> usize {
-        pool.slots.iter().flatten().count()
-    }
-
-    fn key(name: &str) -> ApiKey {
-        ApiKey::new(format!("test-key-number-{name}"))
-    }
-
-    #[test]
-    fn a_reload_keeps_the_rest_and_the_counters_of_keys_that_stay() {
-        let t0 = Instant::now();
-        let mut pool = Pool::new(&[key("a"), key("b")], COOLDOWN);
-        take(&mut pool, t0);
-        pool.report(KeyId(0), Report::Limited(Some(secs(9))), t0);
-        let merged = pool.merge(&[key("c"), key("a")], COOLDOWN);
-        assert_eq!(
-            merged,
-            Merged {
-                new: 1,
-                removed: 1,
-                revived: 0
-            }
-        );
-        let views = pool.snapshot(t0);
-        assert_eq!(views[1].state, State::Cooling(secs(9)));
-        assert_eq!(views[1].counts.requests, 1);
-        assert_eq!(
-            [take(&mut pool, t0), take(&mut pool, t0)],
-            [0, 0],
-            "only c is ready"
-        );
-        assert_eq!(take(&mut pool, t0 + secs(9)), 0);
-        assert_eq!(take(&mut pool, t0 + secs(9)), 1, "a has its new index");
-    }
-
-    #[test]
-    fn a_removed_key_finishes_what_it_carries_and_is_forgotten() {
-        let t0 = Instant::now();
-        let mut pool = Pool::new(&[key("a"), key("b")], COOLDOWN);
-        assert_eq!(take(&mut pool, t0), 0);
-        pool.merge(&[key("b")], COOLDOWN);
-        assert!(!pool.report(KeyId(0), Report::Limited(None), t0));
-        assert!(!pool.report(KeyId(0), Report::Rejected(401), t0));
-        assert!(!pool.report(KeyId(0), Report::Accepted, t0));
-        assert_eq!(remembered(&pool), 2);
-        pool.release(KeyId(0));
-        assert_eq!(remembered(&pool), 1);
-        assert!(
-            !pool.report(KeyId(0), Report::Rejected(403), t0),
-            "forgotten"
-        );
-        assert_eq!([take(&mut pool, t0), take(&mut pool, t0)], [0, 0]);
-    }
-
-    #[test]
-    fn a_rejected_key_that_is_still_listed_is_tried_again_after_a_reload() {
-        let t0 = Instant::now();
-        let mut pool = Pool::new(&[key("a")], COOLDOWN);
-        pool.report(KeyId(0), Report::Rejected(401), t0);
-        assert_eq!(pool.merge(&[key("a")], COOLDOWN).revived, 1);
-        assert_eq!(take(&mut pool, t0), 0);
-    }
-
-    #[test]
-    fn a_key_that_comes_back_while_its_old_self_is_in_flight_starts_anew() {
-        let t0 = Instant::now();
-        let mut pool = Pool::new(&[key("a"), key("b")], COOLDOWN);
-        assert_eq!(take(&mut pool, t0), 0);
-        pool.merge(&[key("b")], COOLDOWN);
-        assert_eq!(pool.merge(&[key("a"), key("b")], COOLDOWN).new, 1);
-        pool.release(KeyId(0));
-        assert_eq!(remembered(&pool), 2);
-    }
-
-    #[test]
-    fn a_long_day_leaves_no_old_entries_behind() {
-        let (mut pool, mut now) = (pool(5), Instant::now());
-        for n in 0..10_000_u64 {
-            now += Duration::from_millis(500);
-            if let Pick::Key(picked) = pool.pick(None, None, now) {
-                let report = match n % 3 {
-                    0 => Report::Limited(Some(secs(n % 7 + 1))),
-                    _ => Report::Accepted,
-                };
-                pool.report(picked.id, report, now);
-                pool.release(picked.id);
-            }
-        }
-        assert!(pool.line.len() <= 10, "{}", pool.line.len());
-        assert!(pool.resting.len() <= 15, "{}", pool.resting.len());
-    }
-
-    #[test]
-    fn an_absurd_cooldown_does_not_overflow() {
-        let t0 = Instant::now();
-        let mut pool = Pool::new(&[ApiKey::new("test-key-number-1")], Duration::MAX);
-        pool.report(KeyId(0), Report::Limited(None), t0);
-        assert!(matches!(pool.pick(None, None, t0), Pick::Wait(_)));
-    }
+/// Rendezvous hashing (Thaler and Ravishankar, 1998): each conversation has its own order of
+/// preference among the keys, and a key that comes or goes moves only its own conversations.
+fn affinity(conversation: u64, slot: Option<&Slot>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    conversation.hash(&mut hasher);
+    slot.map(|slot| &slot.key).hash(&mut hasher);
+    hasher.finish()
 }

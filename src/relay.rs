@@ -4,11 +4,15 @@
 //! > stream the answer back
 //!
 //! [`Relay::serve`] is that loop. What the steps mean is decided elsewhere and without I/O: which
-//! key in [`crate::pool`], whose fault in [`crate::hints`], what next in [`crate::retry`].
+//! key in [`crate::pool`], whose fault in [`crate::hints`], what next in [`crate::retry`]. How an
+//! answer is told to the client is in `deliver.rs`.
 //!
 //! The one lock around the pool lives here. It is never held while something is sent, waited for
 //! (other than on its own condition variable) or logged.
 
+mod deliver;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,13 +22,15 @@ use crate::body::Body;
 use crate::config::Config;
 use crate::hints::{self, Verdict};
 use crate::peer::Client;
-use crate::pool::{KeyView, Merged, Pick, Picked, Pool, Report, State, Ticket};
-use crate::reply::{self, Downstream, Framing, Reply, whole_seconds};
+use crate::pool::{
+    Asker, Change, KeyView, LaneId, Merged, ModelView, Pick, Picked, Pool, Report, Settings, State,
+    Ticket,
+};
+use crate::question::Question;
+use crate::reply::{self, Downstream, Reply, whole_seconds};
 use crate::retry::{Attempt, Journey, Limits, Step};
-use crate::route;
-use crate::stream::{self, CopyEnd};
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse, Upstream};
-use crate::{debug, info, warn};
+use crate::{debug, info, route, sse, warn};
 
 /// How often a request that waits looks whether its client is still there.
 const TICK: Duration = Duration::from_secs(1);
@@ -41,9 +47,9 @@ pub struct Relay {
     pool: Mutex<Pool>,
     /// Signalled when a waiting request may find a key.
     freed: Condvar,
-    /// Whether the last attempt reached the upstream, so that its going and coming back are one
-    /// line each in the log.
-    reached: AtomicBool,
+    /// Whether the upstream was well at the last attempt, so that its going and coming back are
+    /// one line each in the log.
+    well: AtomicBool,
     /// Replaced as a whole by a reload; a request keeps the one it began with.
     rules: Mutex<Arc<Rules>>,
 }
@@ -54,7 +60,12 @@ struct Rules {
     upstream: Upstream,
     base_path: String,
     origin: String,
+    genai: String,
     limits: Limits,
+    first_byte: Duration,
+    heartbeat: Duration,
+    /// Streams of completions were seen to say when they are over.
+    ends_are_marked: AtomicBool,
 }
 
 /// A request mapped onto the provider.
@@ -62,6 +73,8 @@ struct Rules {
 pub struct Mapped {
     rules: Arc<Rules>,
     request: Prepared,
+    /// Its streams end with a sign in OpenAI's API.
+    is_completion: bool,
 }
 
 /// One request as the relay sees it.
@@ -91,14 +104,18 @@ pub enum End {
 /// What became of an exchange, for the log and for the client's connection.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The status the client got; 0 if it left before there was one.
+    /// The status of the answer; 0 if the client left before there was one.
     pub status: u16,
+    /// The model that was asked for; empty if none.
+    pub model: String,
     /// The key that was used last, by its place in the configuration.
     pub key: Option<usize>,
     /// Attempts made.
     pub attempts: u32,
     /// Time spent waiting for a key.
     pub waited: Duration,
+    /// From the request's arrival to the answer's first words; `None` if there was none.
+    pub first_byte: Option<Duration>,
     /// Body bytes sent to the client.
     pub bytes: u64,
     /// How it ended.
@@ -116,15 +133,58 @@ enum NoKey {
     TooLate(Instant),
 }
 
+/// What an attempt brought.
+enum Came {
+    /// An answer, and what it says.
+    Answer(Box<Answer>, Verdict),
+    /// None, or none that says anything; what to tell the client if that was the last attempt.
+    Nothing(Attempt, Reply),
+    ClientLeft,
+}
+
+/// One request at the pool, in its model's lane; leaves when dropped.
+struct Visit<'a> {
+    relay: &'a Relay,
+    lane: LaneId,
+    conversation: Option<u64>,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.relay.pool().exit(self.lane);
+    }
+}
+
 /// A key in use; given back when dropped.
 struct Lease<'a> {
     relay: &'a Relay,
     picked: Picked,
+    reported: bool,
+}
+
+impl Lease<'_> {
+    /// Tells the pool what the attempt showed.
+    fn report(&mut self, report: Report) -> Option<Change> {
+        self.reported = true;
+        let change = self
+            .relay
+            .pool()
+            .report(&self.picked, report, Instant::now());
+        self.relay.freed.notify_all();
+        change
+    }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.relay.pool().release(self.picked.id);
+        if !self.reported {
+            self.report(Report::Unclear); // the client left before there was an answer
+        }
+        let mut pool = self.relay.pool();
+        pool.release(&self.picked);
+        if pool.waiting() > 0 {
+            self.relay.freed.notify_all();
+        }
     }
 }
 
@@ -134,10 +194,11 @@ impl Relay {
     /// # Errors
     /// In the operator's words, when the upstream's settings cannot be used.
     pub fn new(config: &Config) -> Result<Relay, String> {
+        let pool = Pool::new(&config.api_keys, settings(config), Instant::now());
         Ok(Relay {
-            pool: Mutex::new(Pool::new(&config.api_keys, config.cooldown)),
+            pool: Mutex::new(pool),
             freed: Condvar::new(),
-            reached: AtomicBool::new(true),
+            well: AtomicBool::new(true),
             rules: Mutex::new(Arc::new(Rules::new(config)?)),
         })
     }
@@ -150,7 +211,9 @@ impl Relay {
     pub fn reload(&self, config: &Config) -> Result<Merged, String> {
         let rules = Arc::new(Rules::new(config)?);
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
-        let merged = self.pool().merge(&config.api_keys, config.cooldown);
+        let merged = self
+            .pool()
+            .merge(&config.api_keys, settings(config), Instant::now());
         self.freed.notify_all();
         Ok(merged)
     }
@@ -170,14 +233,26 @@ impl Relay {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let target = route::upward(&rules.base_path, target);
-        let request = rules.upstream.prepare(method, &target, fields)?;
-        Ok(Mapped { rules, request })
+        let url = match route::is_genai(target) {
+            true => format!("{}{target}", rules.genai),
+            false => rules.origin.clone() + &route::upward(&rules.base_path, target),
+        };
+        let request = rules.upstream.prepare(method, &url, fields)?;
+        Ok(Mapped {
+            is_completion: route::is_completion(target),
+            rules,
+            request,
+        })
     }
 
     /// The keys as they stand.
     pub fn keys(&self) -> Vec<KeyView> {
         self.pool().snapshot(Instant::now())
+    }
+
+    /// The models that were asked for lately.
+    pub fn models(&self) -> Vec<ModelView> {
+        self.pool().models()
     }
 
     /// Requests waiting for a key.
@@ -187,33 +262,48 @@ impl Relay {
 
     /// Serves one request: the main loop of alvus.
     pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
+        let arrived = Instant::now();
         let rules = exchange.mapped.rules.clone();
-        let mut journey = Journey::new(rules.limits, Instant::now());
+        let body = exchange.body.as_ref();
+        let question = body.map_or_else(Question::default, |body| Question::read(&body.bytes));
+        if question.streams {
+            exchange.mapped.request.ask_for_plain_text();
+            if !rules.heartbeat.is_zero() {
+                exchange.client = exchange.patient_client(rules.heartbeat);
+            }
+        }
+        let mut visit = Visit {
+            relay: self,
+            lane: self.pool().enter(&question.model, arrived),
+            conversation: question.conversation,
+        };
+        let repeatable = exchange.mapped.request.is_repeatable();
+        let seed = RandomState::new().build_hasher().finish();
+        let mut journey = Journey::new(rules.limits, repeatable, seed, arrived);
         let mut outcome = Outcome {
             status: 0,
+            model: question.model,
             key: None,
             attempts: 0,
             waited: Duration::ZERO,
+            first_byte: None,
             bytes: 0,
             end: End::Complete,
             closes: false,
         };
-        // A 403: the key that got it, and its own words, kept while a second key is asked whose
-        // fault it was.
+        // A 403: the key that got it, while a second key is asked whose fault it was.
         let mut suspect: Option<Picked> = None;
-        let mut forbidden: Option<Kept> = None;
+        // The upstream's own words, for when no attempt will bring better ones.
+        let mut last: Option<Kept> = None;
         let mut reuse = Reuse::Allowed;
         loop {
-            let lease = match self.lease(
-                &mut journey,
-                suspect.as_ref(),
-                &exchange.client,
-                &mut outcome,
-            ) {
+            let client = &exchange.client;
+            let found = self.lease(&visit, &mut journey, suspect.as_ref(), client, &mut outcome);
+            let mut lease = match found {
                 Ok(lease) => lease,
                 Err(NoKey::ClientLeft) => return outcome.left(),
                 Err(why) => {
-                    return match forbidden {
+                    return match last {
                         Some(kept) => kept.deliver(&exchange, out, outcome),
                         None => self.no_key(&why).deliver(&exchange, out, outcome),
                     };
@@ -221,68 +311,115 @@ impl Relay {
             };
             outcome.attempts += 1;
             outcome.key = Some(lease.picked.index);
-            let sent = rules.upstream.send(
-                &exchange.mapped.request,
-                exchange.body.as_ref().map(|body| body.bytes.as_slice()),
-                &lease.picked.key,
-                &exchange.client,
-                reuse,
-            );
-            match sent {
-                Ok(answer) => {
-                    if !self.reached.swap(true, Ordering::Relaxed) {
-                        info!("the upstream is back");
+            let step = match self.attempt(&rules, &exchange, &mut lease, reuse) {
+                Came::ClientLeft => return outcome.left(),
+                Came::Answer(answer, verdict) => {
+                    outcome.first_byte = Some(arrived.elapsed());
+                    self.take_in(&mut lease, verdict, answer.status, &outcome.model);
+                    let step = journey.attempted(Attempt::Answered(verdict), Instant::now());
+                    if step == Step::Pass {
+                        if let Some(first) = &suspect {
+                            self.settle_forbidden(first, answer.status);
+                        }
+                        exchange.body = None; // a stream may last; its question need not
+                        return answer.deliver(&exchange, out, outcome);
                     }
-                    let verdict = hints::judge(answer.status, |name| answer.header(name));
-                    self.take_in(&lease, verdict, answer.status);
-                    match journey.attempted(Attempt::Answered(verdict), Instant::now()) {
-                        Step::Pass => {
-                            if let Some(first) = &suspect {
-                                self.settle_forbidden(first, answer.status);
-                            }
-                            exchange.body = None; // a stream may last; its question need not
-                            return answer.deliver(&exchange, out, outcome);
-                        }
-                        _ if verdict == Verdict::Forbidden => {
+                    match verdict {
+                        Verdict::Forbidden => {
                             suspect = Some(lease.picked.clone());
-                            forbidden = answer.keep();
+                            last = answer.keep();
                         }
+                        Verdict::Trouble(_) | Verdict::Crowded(_) => last = answer.keep(),
                         _ => answer.discard(),
                     }
+                    step
                 }
-                Err(failure) => {
-                    if let Failure::NotSent(why) = &failure
-                        && self.reached.swap(false, Ordering::Relaxed)
-                    {
-                        warn!("could not reach {}: {why}", rules.origin);
+                Came::Nothing(attempt, reply) => {
+                    let step = journey.attempted(attempt, Instant::now());
+                    if step == Step::GiveUp {
+                        return reply.deliver(&exchange, out, outcome);
                     }
-                    let Some((attempt, reply)) = rules.failed(failure) else {
+                    debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
+                    step
+                }
+            };
+            drop(lease); // a pause must not look like a request in flight
+            match step {
+                Step::Afresh => reuse = Reuse::Never,
+                Step::Pause(pause) => {
+                    visit.conversation = None; // another key, if there is one
+                    if !self.pause(pause, &exchange.client) {
                         return outcome.left();
-                    };
-                    self.report(&lease, Report::NoAnswer);
-                    let key = lease.picked.index;
-                    drop(lease); // a pause must not look like a request in flight
-                    match journey.attempted(attempt, Instant::now()) {
-                        Step::Afresh => {
-                            debug!("key {key}: a kept connection was dead, again on a new one");
-                            reuse = Reuse::Never;
-                        }
-                        Step::Pause(pause) => {
-                            debug!("key {key}: {attempt:?}, again in {pause:?}");
-                            if !self.pause(pause, &exchange.client) {
-                                return outcome.left();
-                            }
-                        }
-                        _ => return reply.deliver(&exchange, out, outcome),
                     }
                 }
+                _ => {}
             }
+        }
+    }
+
+    /// Sends once, and reads as much of the answer as it takes to judge it.
+    fn attempt(
+        &self,
+        rules: &Rules,
+        exchange: &Exchange,
+        lease: &mut Lease<'_>,
+        reuse: Reuse,
+    ) -> Came {
+        let sent_at = Instant::now();
+        let sent = rules.upstream.send(
+            &exchange.mapped.request,
+            exchange.body.as_ref().map(|body| body.bytes.as_slice()),
+            &lease.picked.key,
+            &exchange.client,
+            reuse,
+        );
+        let judged = sent.and_then(|mut answer| {
+            let first_word_by = sent_at.checked_add(rules.first_byte);
+            let verdict = examine(&mut answer, exchange.down, first_word_by)?;
+            Ok((answer, verdict))
+        });
+        match judged {
+            Ok((answer, Some(verdict))) => {
+                if let Verdict::Trouble(_) = verdict {
+                    self.upstream_fails(&format!("{} answers {}", rules.origin, answer.status));
+                } else if !self.well.swap(true, Ordering::Relaxed) {
+                    info!("the upstream is back");
+                }
+                Came::Answer(Box::new(answer), verdict)
+            }
+            Ok((_, None)) => {
+                lease.report(Report::Unclear);
+                let text = format!("{} ended its answer before the first word", rules.origin);
+                let reply = Reply::error(502, "upstream_empty", &text);
+                Came::Nothing(Attempt::Empty, reply)
+            }
+            Err(failure) => {
+                if let Failure::NotSent(why) = &failure {
+                    self.upstream_fails(&format!("could not reach {}: {why}", rules.origin));
+                }
+                let report = match &failure {
+                    Failure::ClientLeft => return Came::ClientLeft,
+                    Failure::NotSent(_) | Failure::Stale(_) => Report::NotSent,
+                    Failure::MaybeSent(_) | Failure::TimedOut(_) => Report::NoAnswer,
+                };
+                lease.report(report);
+                let (attempt, reply) = rules.failed(failure);
+                Came::Nothing(attempt, reply)
+            }
+        }
+    }
+
+    /// One line in the log when the upstream goes, however many requests find it gone.
+    fn upstream_fails(&self, how: &str) {
+        if self.well.swap(false, Ordering::Relaxed) {
+            warn!("{how}");
         }
     }
 
     /// Gets a key, waiting for one in the queue if that is what it takes.
     fn lease(
         &self,
+        visit: &Visit<'_>,
         journey: &mut Journey,
         avoid: Option<&Picked>,
         client: &Client,
@@ -293,12 +430,17 @@ impl Relay {
         let mut pool = self.pool();
         let found = loop {
             let now = Instant::now();
-            let soonest = match pool.pick(wait.map(|(ticket, _)| ticket), avoid.map(|p| p.id), now)
-            {
+            let asker = Asker {
+                ticket: wait.map(|(ticket, _)| ticket),
+                avoid,
+                conversation: visit.conversation,
+            };
+            let soonest = match pool.pick(visit.lane, asker, now) {
                 Pick::Key(picked) => {
                     break Ok(Lease {
                         relay: self,
                         picked,
+                        reported: false,
                     });
                 }
                 Pick::AllRejected => break Err(NoKey::AllRejected),
@@ -309,7 +451,7 @@ impl Relay {
                 break Err(NoKey::TooLate(soonest));
             }
             if wait.is_none() {
-                wait = Some((pool.queue_up(), now));
+                wait = Some((pool.queue_up(visit.lane), now));
             }
             // `soonest` is now when others are first: they will say when they are through.
             let nap = match soonest.saturating_duration_since(now) {
@@ -322,6 +464,7 @@ impl Relay {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
             drop(pool);
+            client.beat();
             let left = client.has_left();
             pool = self.pool();
             if left {
@@ -329,7 +472,7 @@ impl Relay {
             }
         };
         if let Some((ticket, since)) = wait {
-            pool.leave(ticket);
+            pool.leave(visit.lane, ticket);
             self.freed.notify_all(); // the next in the queue is first now
             outcome.waited += since.elapsed();
         }
@@ -337,30 +480,44 @@ impl Relay {
     }
 
     /// Lets the pool know what an answer says about its key, and the log if that changed anything.
-    fn take_in(&self, lease: &Lease<'_>, verdict: Verdict, status: u16) {
-        match verdict {
-            Verdict::Pass => drop(self.report(lease, Report::Accepted)),
-            Verdict::Limited(stated) => {
-                if self.report(lease, Report::Limited(stated)) {
-                    let (index, label) = (lease.picked.index, lease.picked.key.label());
-                    match stated {
-                        Some(wait) => info!(
-                            "key {index} {label}: limited (429), rests {} s as the upstream asks",
-                            whole_seconds(wait)
-                        ),
-                        None => info!("key {index} {label}: limited (429), rests for COOLDOWN_SEC"),
-                    }
-                }
-            }
-            Verdict::Rejected => {
-                if self.report(lease, Report::Rejected(status)) {
-                    let (index, label) = (lease.picked.index, lease.picked.key.label());
-                    warn!(
-                        "key {index} {label}: rejected by the upstream ({status}), out of the pool until a reload"
-                    );
-                }
-            }
-            Verdict::Forbidden => {} // judged when a second key was tried
+    fn take_in(&self, lease: &mut Lease<'_>, verdict: Verdict, status: u16, model: &str) {
+        let (report, stated) = match verdict {
+            Verdict::Pass => (Report::Accepted, None),
+            Verdict::Limited(stated) => (Report::Limited(stated), stated),
+            Verdict::Quota(stated) => (Report::Quota(stated), stated),
+            Verdict::Crowded(stated) => (Report::Crowded(stated), stated),
+            Verdict::Rejected => (Report::Rejected(status), None),
+            // A 403 is judged when a second key was tried.
+            Verdict::Forbidden | Verdict::Trouble(_) => (Report::Unclear, None),
+        };
+        let Some(change) = lease.report(report) else {
+            return;
+        };
+        let (index, label) = (lease.picked.index, lease.picked.key.label());
+        let said = match stated {
+            Some(_) => "as the upstream asks",
+            None => "which did not say how long",
+        };
+        let of = match model {
+            "" => String::new(),
+            model => format!(" for {model:?}"),
+        };
+        match change {
+            Change::Rests(rest) => info!(
+                "key {index} {label}: limited ({status}){of}, rests {} s, {said}",
+                whole_seconds(rest)
+            ),
+            Change::Parked(rest) => warn!(
+                "key {index} {label}: its quota is spent ({status}), parked for {} s, {said}",
+                whole_seconds(rest)
+            ),
+            Change::Out => warn!(
+                "key {index} {label}: rejected by the upstream ({status}), out of the pool until a reload"
+            ),
+            Change::Capacity(limit) => info!(
+                "the upstream has no capacity{of} ({status}): {limit} requests at a time for now"
+            ),
+            Change::Recovered => debug!("key {index} {label}: well again{of}"),
         }
     }
 
@@ -369,10 +526,8 @@ impl Relay {
         if !(200..300).contains(&status) {
             return;
         }
-        if self
-            .pool()
-            .report(first.id, Report::Rejected(403), Instant::now())
-        {
+        let change = self.pool().condemn(first);
+        if change.is_some() {
             let (index, label) = (first.index, first.key.label());
             warn!(
                 "key {index} {label}: rejected by the upstream (403), another key was not; out of the pool until a reload"
@@ -380,19 +535,12 @@ impl Relay {
         }
     }
 
-    fn report(&self, lease: &Lease<'_>, report: Report) -> bool {
-        let changed = self.pool().report(lease.picked.id, report, Instant::now());
-        if changed {
-            self.freed.notify_all();
-        }
-        changed
-    }
-
     /// Waits, unless the client leaves meanwhile.
     fn pause(&self, pause: Duration, client: &Client) -> bool {
         let until = Instant::now() + pause;
         loop {
             let left = until.saturating_duration_since(Instant::now());
+            client.beat();
             if client.has_left() {
                 return false;
             }
@@ -407,14 +555,15 @@ impl Relay {
     fn no_key(&self, why: &NoKey) -> Reply {
         let keys = self.keys();
         let count = |state: fn(&State) -> bool| keys.iter().filter(|k| state(&k.state)).count();
-        let cooling = count(|s| matches!(s, State::Cooling(_)));
+        let ready = count(|s| matches!(s, State::Ready));
         let rejected = count(|s| matches!(s, State::Rejected(_)));
         let of = keys.len();
         match why {
             NoKey::TooLate(soonest) => {
                 let wait = soonest.saturating_duration_since(Instant::now());
                 let mut text = format!(
-                    "{cooling} of {of} keys are cooling down; the next one is ready in {} s",
+                    "{} of {of} keys are cooling down; the next one is ready in {} s",
+                    of - ready - rejected,
                     whole_seconds(wait)
                 );
                 if rejected > 0 {
@@ -442,24 +591,89 @@ impl Relay {
     }
 }
 
+/// Reads as much of an answer as it takes to judge it: the words of an error, the first event of
+/// a stream, a short document. `None`: it ended before its first word.
+///
+/// # Errors
+/// When it cannot be read so far, or its first event did not come in time.
+fn examine(
+    answer: &mut Answer,
+    down: Downstream,
+    first_word_by: Option<Instant>,
+) -> Result<Option<Verdict>, Failure> {
+    let judged = |answer: &Answer| {
+        let header = |name: &str| answer.header(name);
+        hints::judge(answer.status, header, answer.start())
+    };
+    if answer.status >= 400 {
+        if !down.head_only {
+            answer.look_at_all();
+        }
+        return Ok(Some(judged(answer)));
+    }
+    if answer.status != 200 || down.head_only {
+        return Ok(Some(judged(answer)));
+    }
+    if answer.is_stream() {
+        while answer.start().len() < hints::BODY_LIMIT {
+            if let Some(data) = sse::first_data(answer.start()) {
+                return Ok(Some(hints::judge_inside(&data)));
+            }
+            let patience = match first_word_by {
+                Some(at) => at.saturating_duration_since(Instant::now()),
+                None => Duration::MAX,
+            };
+            match answer.look_further(patience) {
+                Ok(true) => {}
+                Ok(false) if sse::is_silent(answer.start()) => return Ok(None),
+                Ok(false) => return Ok(Some(Verdict::Pass)), // no stream of events, whatever it says
+                // It broke before it said anything: as good as none.
+                Err(Failure::MaybeSent(_)) => return Ok(None),
+                Err(failure) => return Err(failure),
+            }
+        }
+        return Ok(Some(Verdict::Pass));
+    }
+    // An error that calls itself a success is short, and its length is known; a long answer need
+    // not wait for its end.
+    let short = answer
+        .length()
+        .is_some_and(|n| n <= hints::BODY_LIMIT as u64);
+    if short && answer.is_json() {
+        answer.look_at_all();
+        return Ok(Some(hints::judge_inside(answer.start())));
+    }
+    Ok(Some(Verdict::Pass))
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        cooldown: config.cooldown,
+        pace: config.pace,
+        rotation: config.rotation,
+    }
+}
+
 impl Rules {
     fn new(config: &Config) -> Result<Rules, String> {
         Ok(Rules {
             upstream: Upstream::new(config)?,
             base_path: config.target.base_path.clone(),
             origin: config.target.origin(),
+            genai: config.genai.to_string(),
             limits: Limits {
                 max_retries: config.max_retries,
                 max_wait: config.max_wait,
             },
+            first_byte: config.first_byte_timeout,
+            heartbeat: config.heartbeat,
+            ends_are_marked: AtomicBool::new(false),
         })
     }
 
-    /// How far a failed attempt came, and the answer if it was the last one; `None` when there is
-    /// nobody left to answer.
-    fn failed(&self, failure: Failure) -> Option<(Attempt, Reply)> {
+    /// How far a failed attempt came, and what to tell the client if it was the last one.
+    fn failed(&self, failure: Failure) -> (Attempt, Reply) {
         let (attempt, status, code, what, why) = match failure {
-            Failure::ClientLeft => return None,
             Failure::NotSent(why) => (
                 Attempt::NotSent,
                 503,
@@ -474,13 +688,6 @@ impl Rules {
                 "got no answer from",
                 why,
             ),
-            Failure::MaybeSent(why) => (
-                Attempt::MaybeSent,
-                502,
-                "upstream_broke",
-                "got no answer from",
-                why,
-            ),
             Failure::TimedOut(why) => (
                 Attempt::MaybeSent,
                 504,
@@ -488,12 +695,26 @@ impl Rules {
                 "got no answer in time from",
                 why,
             ),
+            Failure::MaybeSent(why) => (
+                Attempt::MaybeSent,
+                502,
+                "upstream_broke",
+                "got no answer from",
+                why,
+            ),
+            Failure::ClientLeft => (
+                Attempt::MaybeSent,
+                502,
+                "client_left",
+                "stopped waiting for",
+                String::new(),
+            ),
         };
         let reply = Reply::error(status, code, &format!("{what} {}: {why}", self.origin));
-        Some(match attempt {
+        match attempt {
             Attempt::NotSent => (attempt, reply.retry_after(UNREACHABLE_RETRY)),
             _ => (attempt, reply),
-        })
+        }
     }
 }
 
@@ -518,129 +739,5 @@ impl Outcome {
             "x-alvus-waited-ms",
             self.waited.as_millis().to_string().as_bytes(),
         );
-    }
-}
-
-// ---- what goes back to the client ---------------------------------------------------------------
-
-impl Reply {
-    fn deliver(&self, exchange: &Exchange, out: &mut impl Write, mut outcome: Outcome) -> Outcome {
-        outcome.status = self.status;
-        outcome.bytes = self.body.len() as u64;
-        let sent = out
-            .write_all(&self.to_bytes(exchange.down))
-            .and_then(|()| out.flush());
-        outcome.end = if sent.is_ok() {
-            End::Complete
-        } else {
-            End::ClientLeft
-        };
-        outcome
-    }
-}
-
-impl Kept {
-    fn deliver(&self, exchange: &Exchange, out: &mut impl Write, mut outcome: Outcome) -> Outcome {
-        outcome.status = self.status;
-        let framing = Framing::Length(self.body.len() as u64);
-        let fields = self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
-        let head = head(self.status, framing, exchange.down, fields, &outcome);
-        let framing = if exchange.down.head_only {
-            Framing::None
-        } else {
-            framing
-        };
-        let copied = stream::copy(&mut self.body.as_slice(), out, &head, framing);
-        outcome.bytes = copied.bytes;
-        outcome.end = if matches!(copied.end, CopyEnd::Done) {
-            End::Complete
-        } else {
-            End::ClientLeft
-        };
-        outcome
-    }
-}
-
-impl Answer {
-    fn deliver(
-        mut self,
-        exchange: &Exchange,
-        out: &mut impl Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
-        outcome.status = self.status;
-        let down = exchange.down;
-        // What the head says and what follows differ for HEAD, and for statuses without a body
-        // (RFC 9110 §6.4.1).
-        let bodyless = down.head_only || matches!(self.status, 204 | 304);
-        let framing = if bodyless {
-            Framing::None
-        } else {
-            down.framing(self.length())
-        };
-        let stated = match self.stated_length() {
-            Some(n) if down.head_only => Framing::Length(n),
-            _ => framing,
-        };
-        // An encoded stream cannot be continued in plain text.
-        let is_sse = self
-            .header("content-encoding")
-            .is_none_or(|v| v == b"identity")
-            && self
-                .header("content-type")
-                .is_some_and(|v| v.to_ascii_lowercase().starts_with(b"text/event-stream"));
-        let head = head(self.status, stated, down, self.fields_back(), &outcome);
-        let copied = stream::copy(&mut self, out, &head, framing);
-        outcome.bytes = copied.bytes;
-        outcome.closes = framing == Framing::UntilClose;
-        outcome.end = match copied.end {
-            CopyEnd::Done => End::Complete,
-            CopyEnd::ClientLeft => End::ClientLeft,
-            CopyEnd::UpstreamBroke(_) if exchange.client.has_left() => End::ClientLeft,
-            CopyEnd::UpstreamBroke(error) => {
-                warn!(
-                    "the upstream broke off an answer after {} bytes: {error}",
-                    copied.bytes
-                );
-                cut_short(exchange, out, framing, is_sse);
-                End::Cut
-            }
-        };
-        outcome
-    }
-}
-
-fn head<'a>(
-    status: u16,
-    framing: Framing,
-    down: Downstream,
-    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-    outcome: &Outcome,
-) -> Vec<u8> {
-    let mut head = Vec::with_capacity(1024);
-    reply::begin_head(&mut head, status, framing, down);
-    for (name, value) in fields {
-        reply::field(&mut head, name, value);
-    }
-    outcome.fields(&mut head);
-    reply::end_head(&mut head);
-    head
-}
-
-/// Tells the client that the answer is not whole: a stream of events gets an error event, anything
-/// else only a cut connection. There is never a terminating chunk.
-fn cut_short(exchange: &Exchange, out: &mut impl Write, framing: Framing, is_sse: bool) {
-    if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
-        let text = "the upstream broke off the stream; what came so far is not the whole answer";
-        let error = reply::error_json("server_error", "stream_truncated", text);
-        // The blank line ends whatever event was under way; between events it means nothing.
-        let event = format!("\n\ndata: {error}\n\n");
-        let bytes = match framing {
-            Framing::Chunked => stream::chunk(event.as_bytes()),
-            _ => event.into_bytes(),
-        };
-        let _ = out.write_all(&bytes).and_then(|()| out.flush());
-    } else if framing == Framing::UntilClose {
-        exchange.client.reset();
     }
 }

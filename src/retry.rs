@@ -1,16 +1,17 @@
 //! What to do next with one request: pure deciding, never sleeping ([`crate::relay`] acts).
 //!
 //! The rule behind all of it: a chat request costs money. It is sent again when nothing reached
-//! the upstream, or when the upstream refused it; never when it may be at work on it already.
+//! the upstream, or when the upstream refused it or failed before its first word; never when it
+//! may be at work on it already, unless the client allowed that.
 
 use std::time::{Duration, Instant};
 
 use crate::hints::Verdict;
 
-/// First pause after a network failure; doubles up to [`MAX_PAUSE`].
+/// First pause after trouble with the upstream or on the way to it; doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Longest pause between two tries of an unreachable upstream.
+/// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
 
 /// How an attempt ended.
@@ -18,6 +19,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(4);
 pub enum Attempt {
     /// The upstream answered, and this is what the answer says.
     Answered(Verdict),
+    /// It began an answer and ended it before its first word: no event, no body.
+    Empty,
     /// Nothing was sent: DNS, connect, TLS.
     NotSent,
     /// A pooled connection turned out to be dead: not one byte of an answer came.
@@ -46,7 +49,7 @@ pub enum Step {
 /// How far one request may go.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Rounds of waiting (for a key, or after a network failure) at most.
+    /// Rounds of waiting (for a key, or after trouble) at most.
     pub max_retries: u32,
     /// Time from the request's arrival after which no further round begins.
     pub max_wait: Duration,
@@ -58,6 +61,10 @@ pub struct Journey {
     limits: Limits,
     /// When no further round may begin.
     deadline: Option<Instant>,
+    /// The client allows the same request twice: its method is idempotent, or it said so.
+    repeatable: bool,
+    /// For the jitter.
+    random: u64,
     rounds: u32,
     pauses: u32,
     stale_tried: bool,
@@ -68,11 +75,14 @@ pub struct Journey {
 }
 
 impl Journey {
-    /// A request that arrived `now`.
-    pub fn new(limits: Limits, now: Instant) -> Journey {
+    /// A request that arrived `now`. `seed`: any number, different for each request, so that those
+    /// which fail together do not come back together.
+    pub fn new(limits: Limits, repeatable: bool, seed: u64, now: Instant) -> Journey {
         Journey {
             limits,
             deadline: now.checked_add(limits.max_wait),
+            repeatable,
+            random: seed | 1,
             rounds: 0,
             pauses: 0,
             stale_tried: false,
@@ -85,26 +95,25 @@ impl Journey {
     pub fn attempted(&mut self, attempt: Attempt, now: Instant) -> Step {
         self.waiting = false;
         match attempt {
-            Attempt::Answered(Verdict::Limited(_) | Verdict::Rejected) => Step::Again,
+            // The pool knows now who must rest; picking the next key may mean waiting for it.
+            Attempt::Answered(
+                Verdict::Limited(_) | Verdict::Quota(_) | Verdict::Rejected | Verdict::Crowded(_),
+            ) => Step::Again,
             Attempt::Answered(Verdict::Forbidden) if !self.forbidden => {
                 self.forbidden = true;
                 Step::Again
             }
-            Attempt::Answered(_) => Step::Pass,
+            Attempt::Answered(Verdict::Trouble(stated)) => {
+                self.pause(stated.unwrap_or_default(), now, Step::Pass)
+            }
+            Attempt::Answered(Verdict::Pass | Verdict::Forbidden) => Step::Pass,
             Attempt::Stale if !self.stale_tried => {
                 self.stale_tried = true;
                 Step::Afresh
             }
-            Attempt::NotSent => {
-                let pause = FIRST_PAUSE
-                    .saturating_mul(1 << self.pauses.min(8))
-                    .min(MAX_PAUSE);
-                self.pauses += 1;
-                if self.in_time(pause, now) && self.begin_round() {
-                    Step::Pause(pause)
-                } else {
-                    Step::GiveUp
-                }
+            Attempt::NotSent | Attempt::Empty => self.pause(Duration::ZERO, now, Step::GiveUp),
+            Attempt::Stale | Attempt::MaybeSent if self.repeatable => {
+                self.pause(Duration::ZERO, now, Step::GiveUp)
             }
             Attempt::Stale | Attempt::MaybeSent => Step::GiveUp,
         }
@@ -119,6 +128,29 @@ impl Journey {
         } else {
             Step::GiveUp
         }
+    }
+
+    /// A pause of at least `least`, if time and rounds allow one more; else `or`.
+    fn pause(&mut self, least: Duration, now: Instant, or: Step) -> Step {
+        let full = FIRST_PAUSE
+            .saturating_mul(1 << self.pauses.min(8))
+            .min(MAX_PAUSE);
+        self.pauses += 1;
+        let pause = self.jittered(full).max(least);
+        match self.in_time(pause, now) && self.begin_round() {
+            true => Step::Pause(pause),
+            false => or,
+        }
+    }
+
+    /// Between half of it and all of it.
+    fn jittered(&mut self, full: Duration) -> Duration {
+        // Marsaglia's xorshift64; spread is all that is asked of it.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let half = full / 2;
+        half + half * (self.random >> 40) as u32 / (1 << 24)
     }
 
     fn in_time(&self, wait: Duration, now: Instant) -> bool {
@@ -141,34 +173,71 @@ mod tests {
     use super::*;
 
     fn journey(max_retries: u32, max_wait: u64, t0: Instant) -> Journey {
-        Journey::new(
-            Limits {
-                max_retries,
-                max_wait: Duration::from_secs(max_wait),
-            },
-            t0,
-        )
+        let limits = Limits {
+            max_retries,
+            max_wait: Duration::from_secs(max_wait),
+        };
+        Journey::new(limits, false, 42, t0)
     }
 
     #[test]
     fn an_attempt_leads_to_the_step_in_the_table() {
         let t0 = Instant::now();
-        let pause = Step::Pause(FIRST_PAUSE);
+        let mut pauses = 0;
         for (attempt, step) in [
-            (Attempt::Answered(Verdict::Pass), Step::Pass),
-            (Attempt::Answered(Verdict::Limited(None)), Step::Again),
-            (Attempt::Answered(Verdict::Rejected), Step::Again),
-            (Attempt::Answered(Verdict::Forbidden), Step::Again),
-            (Attempt::NotSent, pause),
-            (Attempt::Stale, Step::Afresh),
-            (Attempt::MaybeSent, Step::GiveUp),
+            (Attempt::Answered(Verdict::Pass), Some(Step::Pass)),
+            (Attempt::Answered(Verdict::Limited(None)), Some(Step::Again)),
+            (Attempt::Answered(Verdict::Quota(None)), Some(Step::Again)),
+            (Attempt::Answered(Verdict::Rejected), Some(Step::Again)),
+            (Attempt::Answered(Verdict::Forbidden), Some(Step::Again)),
+            (Attempt::Answered(Verdict::Crowded(None)), Some(Step::Again)),
+            (Attempt::Answered(Verdict::Trouble(None)), None),
+            (Attempt::Empty, None),
+            (Attempt::NotSent, None),
+            (Attempt::Stale, Some(Step::Afresh)),
+            (Attempt::MaybeSent, Some(Step::GiveUp)),
         ] {
-            assert_eq!(
-                journey(10, 300, t0).attempted(attempt, t0),
-                step,
-                "{attempt:?}"
-            );
+            let found = journey(10, 300, t0).attempted(attempt, t0);
+            match step {
+                Some(step) => assert_eq!(found, step, "{attempt:?}"),
+                None => {
+                    assert!(matches!(found, Step::Pause(_)), "{attempt:?}: {found:?}");
+                    pauses += 1;
+                }
+            }
         }
+        assert_eq!(pauses, 3);
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_is_asked_for_again_only_where_the_client_allows_it() {
+        let t0 = Instant::now();
+        let limits = journey(10, 300, t0).limits;
+        let mut allowed = Journey::new(limits, true, 42, t0);
+        assert!(matches!(
+            allowed.attempted(Attempt::MaybeSent, t0),
+            Step::Pause(_)
+        ));
+        assert_eq!(
+            journey(10, 300, t0).attempted(Attempt::MaybeSent, t0),
+            Step::GiveUp
+        );
+    }
+
+    #[test]
+    fn a_provider_in_trouble_has_the_last_word_when_the_rounds_are_over() {
+        let t0 = Instant::now();
+        let trouble = |stated| Attempt::Answered(Verdict::Trouble(stated));
+        let mut j = journey(1, 300, t0);
+        assert!(matches!(j.attempted(trouble(None), t0), Step::Pause(_)));
+        assert_eq!(j.attempted(trouble(None), t0), Step::Pass);
+        let long = Some(Duration::from_secs(30));
+        assert_eq!(
+            journey(10, 300, t0).attempted(trouble(long), t0),
+            Step::Pause(Duration::from_secs(30)),
+            "as the upstream asks"
+        );
+        assert_eq!(journey(10, 29, t0).attempted(trouble(long), t0), Step::Pass);
     }
 
     #[test]
@@ -189,22 +258,27 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_four_seconds_and_end_with_the_rounds() {
+    fn pauses_double_up_to_four_seconds_with_jitter_and_end_with_the_rounds() {
         let t0 = Instant::now();
         let mut j = journey(7, 300, t0);
-        let pauses: Vec<Step> = (0..8).map(|_| j.attempted(Attempt::NotSent, t0)).collect();
-        let ms = |n| Step::Pause(Duration::from_millis(n));
-        let expected = [
-            ms(250),
-            ms(500),
-            ms(1000),
-            ms(2000),
-            ms(4000),
-            ms(4000),
-            ms(4000),
-            Step::GiveUp,
-        ];
-        assert_eq!(pauses, expected);
+        for full in [250, 500, 1000, 2000, 4000, 4000, 4000] {
+            let Step::Pause(pause) = j.attempted(Attempt::NotSent, t0) else {
+                panic!("no pause of {full} ms")
+            };
+            let full = Duration::from_millis(full);
+            assert!((full / 2..=full).contains(&pause), "{pause:?} of {full:?}");
+        }
+        assert_eq!(j.attempted(Attempt::NotSent, t0), Step::GiveUp);
+    }
+
+    #[test]
+    fn those_who_fail_together_do_not_come_back_together() {
+        let t0 = Instant::now();
+        let limits = journey(10, 300, t0).limits;
+        let pause = |seed| Journey::new(limits, false, seed, t0).attempted(Attempt::NotSent, t0);
+        let mut pauses: Vec<String> = (0..16).map(|n| format!("{:?}", pause(n * 7919))).collect();
+        pauses.dedup();
+        assert!(pauses.len() > 12, "{pauses:?}");
     }
 
     #[test]

@@ -43,6 +43,24 @@ pub fn is(target: &str, path: &str) -> bool {
     target.split('?').next() == Some(path)
 }
 
+/// Whether an origin-form target is one of NVIDIA's visual models, which have a host of their own
+/// (`GENAI_BASE_URL`) and whose path stays as it is.
+pub fn is_genai(target: &str) -> bool {
+    target
+        .split('?')
+        .next()
+        .is_some_and(|path| path.contains("/genai/"))
+}
+
+/// Whether an origin-form target is one of the two whose streams end with `data: [DONE]` in
+/// OpenAI's API: completions and chat completions.
+pub fn is_completion(target: &str) -> bool {
+    target
+        .split('?')
+        .next()
+        .is_some_and(|path| path.ends_with("/completions"))
+}
+
 /// The target upstream: a leading `/v1` of the client's path is replaced by `base_path` (which has
 /// no trailing slash). Everything else, query and percent-encoding included, stays byte for byte.
 pub fn upward(base_path: &str, target: &str) -> String {
@@ -117,6 +135,13 @@ mod tests {
         ] {
             assert!(origin_form(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn visual_models_are_known_by_their_path() {
+        assert!(is_genai("/v1/genai/stabilityai/sdxl"));
+        assert!(!is_genai("/v1/chat/completions?x=/genai/"));
+        assert!(!is_genai("/v1/genai"));
     }
 
     #[test]

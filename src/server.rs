@@ -274,6 +274,7 @@ impl Inner {
         };
         health::page(
             &self.relay.keys(),
+            &self.relay.models(),
             self.started.elapsed(),
             in_flight,
             self.relay.waiting(),
@@ -454,7 +455,16 @@ fn log_request(method: &str, target: &str, outcome: &Outcome, took: Duration) {
         End::Cut => " (cut short)",
     };
     let status = outcome.status;
+    // Quoted and escaped: the client chose it.
+    let model = match outcome.model.as_str() {
+        "" => String::new(),
+        model => format!(" model={model:.100?}"),
+    };
+    let first = match outcome.first_byte {
+        Some(after) => format!(" first={}ms", after.as_millis()),
+        None => String::new(),
+    };
     info!(
-        "{method} {path} -> {status}{end} key={key} attempts={attempts} waited={waited}ms total={took}ms bytes={bytes}"
+        "{method} {path} -> {status}{end} key={key} attempts={attempts} waited={waited}ms{first} total={took}ms bytes={bytes}{model}"
     );
 }

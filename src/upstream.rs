@@ -41,6 +41,8 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
 const DRAIN_LIMIT: usize = 16 * 1024;
 /// How long that may take between two pieces.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How much of a body is looked at in one go before it is read; a first event is some hundred bytes.
+const LOOK: usize = 2 * 1024;
 
 /// How an attempt failed. The texts are for logs and error messages; they hold no key.
 #[derive(Debug)]
@@ -65,6 +67,20 @@ pub struct Prepared {
     headers: HeaderMap,
 }
 
+impl Prepared {
+    /// Whether the client allows it to be sent twice: by an idempotent method (RFC 9110 §9.2.2) or
+    /// by an `Idempotency-Key`, with which the upstream sorts out repetitions.
+    pub fn is_repeatable(&self) -> bool {
+        self.method.is_idempotent() || self.headers.contains_key("idempotency-key")
+    }
+
+    /// Asks for an answer that can be read on the way, as a stream of events has to be.
+    pub fn ask_for_plain_text(&mut self) {
+        let identity = HeaderValue::from_static("identity");
+        self.headers.insert(http::header::ACCEPT_ENCODING, identity);
+    }
+}
+
 /// Whether an attempt may go out on a connection that an earlier one left open.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Reuse {
@@ -78,7 +94,6 @@ pub enum Reuse {
 #[derive(Debug)]
 pub struct Upstream {
     agent: ureq::Agent,
-    origin: String,
     idle_timeout: Duration,
 }
 
@@ -112,25 +127,24 @@ impl Upstream {
             .build();
         Ok(Upstream {
             agent: ureq::Agent::with_parts(settings, Dialler { tls }, CachingResolver::default()),
-            origin: config.target.origin(),
             idle_timeout: config.idle_timeout,
         })
     }
 
-    /// Turns a client's request into what goes up: `target` is the path upstream, `fields` are the
-    /// client's own (the ones that stay down are left out here).
+    /// Turns a client's request into what goes up: `url` is where, `fields` are the client's own
+    /// (the ones that stay down are left out here).
     ///
     /// # Errors
     /// When method, target or a field cannot be sent; the text is for the client.
     pub fn prepare<'a>(
         &self,
         method: &str,
-        target: &str,
+        url: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
     ) -> Result<Prepared, String> {
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| "the request method is not valid".to_string())?;
-        let uri = Uri::try_from(format!("{}{target}", self.origin)).map_err(|_| {
+        let uri = Uri::try_from(url).map_err(|_| {
             "the request target holds characters that must be percent-encoded".to_string()
         })?;
         let connection = fields
@@ -203,6 +217,8 @@ impl Upstream {
                     status: parts.status.as_u16(),
                     headers: parts.headers,
                     length,
+                    start: Vec::new(),
+                    given: 0,
                     body: body.into_reader(),
                     broken: None,
                     _call: call,
@@ -220,6 +236,10 @@ pub struct Answer {
     pub status: u16,
     headers: HeaderMap,
     length: Option<u64>,
+    /// The start of the body, when it was looked at before the whole is read.
+    start: Vec<u8>,
+    /// How much of `start` was read since.
+    given: usize,
     body: ureq::BodyReader<'static>,
     /// The error that ended the body: ureq reports it once and a clean end afterwards.
     broken: Option<ErrorKind>,
@@ -230,6 +250,12 @@ impl Answer {
     /// The first field of this (lower-case) name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
+    /// Whether the body says that it is JSON, in no encoding.
+    pub fn is_json(&self) -> bool {
+        let json = |v: &[u8]| v.starts_with(b"application/json");
+        self.header("content-type").is_some_and(json) && self.header("content-encoding").is_none()
     }
 
     /// The fields that go back to the client.
@@ -259,9 +285,53 @@ impl Answer {
             .ok()
     }
 
+    /// What was looked at so far of the body; reading it begins there all the same.
+    pub fn start(&self) -> &[u8] {
+        &self.start
+    }
+
+    /// Looks at one more piece of the body, waiting for it no longer than `patience`. `false`: the
+    /// body is at its end.
+    ///
+    /// # Errors
+    /// When it cannot be read on.
+    pub fn look_further(&mut self, patience: Duration) -> Result<bool, Failure> {
+        let idle = CALL.with_borrow_mut(|call| std::mem::replace(&mut call.idle, patience));
+        let have = self.start.len();
+        self.start.resize(have + LOOK, 0);
+        let read = loop {
+            match self.body.read(&mut self.start[have..]) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.start
+            .truncate(have + read.as_ref().copied().unwrap_or(0));
+        CALL.with_borrow_mut(|call| call.idle = idle);
+        match read {
+            Ok(n) => Ok(n > 0),
+            Err(e) => {
+                self.broken = Some(e.kind());
+                Err(CALL.with_borrow(|call| call.broke(&e)))
+            }
+        }
+    }
+
+    /// Looks at the whole body, or as much of it as comes without a pause and is worth it: for
+    /// answers that must be judged by their words.
+    pub fn look_at_all(&mut self) {
+        while self.start.len() < DRAIN_LIMIT {
+            match self.look_further(DRAIN_PATIENCE) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return,
+            }
+        }
+    }
+
     /// Reads the start of a body nobody wants and lets go: a connection whose answer was read to
     /// its end can be used again, and a TLS handshake costs a Pi Zero a tenth of a second.
     pub fn discard(mut self) {
+        self.given = self.start.len();
         CALL.with_borrow_mut(|call| call.idle = DRAIN_PATIENCE);
         let mut buffer = [0; 1024];
         let mut left = DRAIN_LIMIT;
@@ -275,7 +345,7 @@ impl Answer {
 }
 
 /// A small answer taken off its connection, to be delivered later or not at all.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Kept {
     /// The status code.
     pub status: u16,
@@ -310,6 +380,13 @@ impl Answer {
 
 impl Read for Answer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let ahead = &self.start[self.given..];
+        if !ahead.is_empty() {
+            let n = ahead.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&ahead[..n]);
+            self.given += n;
+            return Ok(n);
+        }
         if let Some(kind) = self.broken {
             return Err(kind.into());
         }

@@ -54,9 +54,13 @@ fn dump(config: &Config) -> Vec<String> {
         config.target.origin(),
         config.target.base_path
     ));
+    lines.push(format!("genai {}", config.genai));
     lines.push(format!("cooldown {:?}", config.cooldown));
+    lines.push(format!("pace {:?}", config.pace));
+    lines.push(format!("rotation {:?}", config.rotation));
     lines.push(format!("max_retries {}", config.max_retries));
     lines.push(format!("max_wait {:?}", config.max_wait));
+    lines.push(format!("heartbeat {:?}", config.heartbeat));
     lines.push(format!("max_body {}", config.max_body));
     lines.push(format!("workers {}", config.workers));
     lines.push(format!("connect_timeout {:?}", config.connect_timeout));

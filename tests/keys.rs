@@ -329,6 +329,14 @@ fn ask_again(client: &mut Client, target: &str) -> Response {
     client.response()
 }
 
+/// The same with a method that must not be repeated.
+fn post_again(client: &mut Client, target: &str) -> Response {
+    client.send(format!(
+        "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    ));
+    client.response()
+}
+
 /// Which keys the upstream saw, in order.
 fn used(upstream: &Upstream) -> Vec<usize> {
     upstream.seen().iter().map(|s| s.key_index()).collect()
@@ -571,8 +579,8 @@ fn a_dead_kept_connection_is_tried_again_once_and_not_twice() {
     });
     let alvus = Alvus::before(&upstream);
     let mut client = alvus.connect();
-    assert_eq!(ask_again(&mut client, "/v1/first").status, 200);
-    let response = ask_again(&mut client, "/v1/second");
+    assert_eq!(post_again(&mut client, "/v1/first").status, 200);
+    let response = post_again(&mut client, "/v1/second");
     assert_eq!(
         (response.status, response.json()["error"]["code"].as_str()),
         (502, Some("upstream_broke"))
@@ -598,7 +606,7 @@ fn a_request_whose_answer_had_begun_is_not_sent_again() {
         let mut client = alvus.connect();
         for (target, status) in [("/v1/second", 502), ("/v1/first", 200), ("/v1/second", 502)] {
             assert_eq!(
-                ask_again(&mut client, target).status,
+                post_again(&mut client, target).status,
                 status,
                 "{beginning:?}"
             );
@@ -618,8 +626,8 @@ fn a_silent_upstream_is_not_asked_again_not_even_on_a_kept_connection() {
     });
     let alvus = Alvus::before_with(&upstream, &[("FIRST_BYTE_TIMEOUT_SEC", "1")]);
     let mut client = alvus.connect();
-    assert_eq!(ask_again(&mut client, "/v1/first").status, 200);
-    let response = ask_again(&mut client, "/v1/second");
+    assert_eq!(post_again(&mut client, "/v1/first").status, 200);
+    let response = post_again(&mut client, "/v1/second");
     let error = &response.json()["error"];
     assert_eq!(
         (response.status, &error["code"]),

@@ -60,10 +60,12 @@ fn each_event_arrives_before_the_next_one_is_written() {
     });
     let alvus = Alvus::before(&upstream);
     let mut client = ask(&alvus);
-    let head = client.head(); // before the first event is written
-    assert_eq!(head.field("content-type"), Some("text/event-stream"));
     for n in 0..3 {
         go.send(()).unwrap();
+        if n == 0 {
+            let head = client.head(); // before the second event is written
+            assert_eq!(head.field("content-type"), Some("text/event-stream"));
+        }
         assert_eq!(
             client.chunk().unwrap().unwrap(),
             format!("data: {n}\n\n").into_bytes()
@@ -240,18 +242,6 @@ fn a_stream_that_is_reset_gets_an_error_event() {
     let (whole, text) = all_chunks(&mut client);
     assert!(!whole && text.contains("stream_truncated"), "{text}");
     assert!(client.ended());
-}
-
-#[test]
-fn a_stream_that_ends_before_its_first_event_is_an_error_event() {
-    let upstream = once(|stream| say(stream, SSE_HEAD));
-    let alvus = Alvus::before(&upstream);
-    let mut client = ask(&alvus);
-    client.head();
-    let (whole, text) = all_chunks(&mut client);
-    assert!(!whole);
-    let data = text.trim().strip_prefix("data: ").expect("one event");
-    is_the_error_event(&serde_json::from_str(data).unwrap());
 }
 
 #[test]

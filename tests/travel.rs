@@ -436,7 +436,7 @@ fn redirects_are_passed_on_and_not_followed() {
 #[test]
 fn errors_that_are_not_about_a_key_pass_as_they_are() {
     for status in [
-        400, 402, 404, 408, 409, 413, 418, 422, 451, 500, 501, 502, 503, 504, 529,
+        400, 404, 408, 409, 413, 418, 422, 451, 500, 501, 502, 503, 504, 529,
     ] {
         let body = format!("{{\"error\":{{\"code\":{status}}}}}");
         let fields = "Content-Type: application/problem+json\r\nRetry-After: 3600\r\n";

@@ -3,16 +3,22 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::pool::{KeyView, State};
+use crate::pool::{KeyView, ModelView, State};
 use crate::reply::{Reply, whole_seconds};
 
 /// The page. 503 when no key can serve, so that a load balancer sends its requests elsewhere.
-pub fn page(keys: &[KeyView], uptime: Duration, in_flight: usize, waiting: usize) -> Reply {
-    let ready = keys.iter().filter(|k| k.state == State::Ready).count();
-    let (status, word) = match ready {
-        0 => (503, "down"),
-        n if n == keys.len() => (200, "ok"),
-        _ => (200, "degraded"),
+pub fn page(
+    keys: &[KeyView],
+    models: &[ModelView],
+    uptime: Duration,
+    in_flight: usize,
+    waiting: usize,
+) -> Reply {
+    let well = |k: &KeyView| matches!(k.state, State::Ready | State::Throttled(_));
+    let (status, word) = match keys.iter().any(|k| k.serves) {
+        false => (503, "down"),
+        true if keys.iter().all(well) => (200, "ok"),
+        true => (200, "degraded"),
     };
     let pool: Vec<String> = keys
         .iter()
@@ -30,35 +36,74 @@ pub fn page(keys: &[KeyView], uptime: Duration, in_flight: usize, waiting: usize
         uptime.as_secs(),
     );
     for (i, key) in keys.iter().enumerate() {
-        let (state, left) = match key.state {
-            State::Ready => ("ready", 0),
-            State::Cooling(left) => ("cooling", whole_seconds(left)),
-            State::Rejected(_) => ("rejected", 0),
-        };
+        let (state, reason, left) = in_words(key.state);
         let c = key.counts;
         let _ = write!(
             out,
-            "{}{{\"index\":{i},\"label\":{},\"state\":\"{state}\",\"seconds_left\":{left},\"requests\":{},\"failures\":{{\"limited\":{},\"rejected\":{},\"no_answer\":{}}},\"in_flight\":{},\"last_used_sec_ago\":{}}}",
-            if i > 0 { "," } else { "" },
-            serde_json::Value::from(key.label.as_str()),
+            "{}{{\"index\":{i},\"label\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left},\"requests\":{},\"failures\":{{\"limited\":{},\"quota\":{},\"rejected\":{},\"no_answer\":{}}},\"in_flight\":{},\"last_used_sec_ago\":{},\"models\":[",
+            comma(i),
+            json(&key.label),
             c.requests,
             c.limited,
+            c.quota,
             c.rejected,
             c.no_answer,
             c.in_flight,
             key.last_used
                 .map_or("null".into(), |age| age.as_secs().to_string()),
         );
+        for (n, (model, state)) in key.models.iter().enumerate() {
+            let (state, reason, left) = in_words(*state);
+            let _ = write!(
+                out,
+                "{}{{\"model\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left}}}",
+                comma(n),
+                json(model),
+            );
+        }
+        out.push_str("]}");
+    }
+    out.push_str("],\"models\":[");
+    for (i, view) in models.iter().enumerate() {
+        let _ = write!(
+            out,
+            "{}{{\"model\":{},\"in_flight\":{},\"waiting\":{},\"capacity\":{}}}",
+            comma(i),
+            json(&view.model),
+            view.in_flight,
+            view.waiting,
+            view.capacity.map_or("null".into(), |n| n.to_string()),
+        );
     }
     out.push_str("]}");
     Reply::json(status, out)
 }
 
-fn in_short(state: State) -> String {
+fn comma(at: usize) -> &'static str {
+    if at > 0 { "," } else { "" }
+}
+
+fn json(text: &str) -> serde_json::Value {
+    text.into()
+}
+
+/// State, reason, and seconds left.
+fn in_words(state: State) -> (&'static str, &'static str, u64) {
     match state {
-        State::Ready => "ready".into(),
-        State::Cooling(left) => format!("cooling({}s)", whole_seconds(left)),
-        State::Rejected(status) => format!("rejected({status})"),
+        State::Ready => ("ready", "", 0),
+        State::Throttled(left) => ("throttled", "RPM_LIMIT", whole_seconds(left)),
+        State::Cooling(left) => ("cooling", "limited by the upstream", whole_seconds(left)),
+        State::Parked(left) => ("parked", "its quota is spent", whole_seconds(left)),
+        State::Rejected(403) => ("rejected", "the upstream forbids it (403)", 0),
+        State::Rejected(_) => ("rejected", "the upstream does not know it (401)", 0),
+    }
+}
+
+fn in_short(state: State) -> String {
+    match (state, in_words(state)) {
+        (State::Rejected(status), _) => format!("rejected({status})"),
+        (State::Ready, (word, ..)) => word.into(),
+        (_, (word, _, left)) => format!("{word}({left}s)"),
     }
 }
 
@@ -77,13 +122,15 @@ mod tests {
         KeyView {
             label: "…f9a1".into(),
             state,
+            models: Vec::new(),
+            serves: matches!(state, State::Ready | State::Throttled(_)),
             counts,
             last_used: Some(Duration::from_secs(3)),
         }
     }
 
     fn shown(keys: &[KeyView]) -> (u16, serde_json::Value) {
-        let reply = page(keys, Duration::from_secs(90), 4, 2);
+        let reply = page(keys, &[], Duration::from_secs(90), 4, 2);
         (
             reply.status,
             serde_json::from_str(&reply.body).expect("JSON"),
@@ -94,7 +141,7 @@ mod tests {
     fn the_three_known_fields_come_first_and_as_known() {
         let cooling = State::Cooling(Duration::from_millis(41_200));
         let keys = [key(State::Ready), key(cooling), key(State::Ready)];
-        let body = page(&keys, Duration::ZERO, 0, 0).body;
+        let body = page(&keys, &[], Duration::ZERO, 0, 0).body;
         let known =
             r#"{"status":"degraded","keys":3,"pool":"[0]:ready  [1]:cooling(42s)  [2]:ready","#;
         assert!(body.starts_with(known), "{body}");
@@ -108,6 +155,8 @@ mod tests {
             (vec![State::Ready, cooling], 200, "degraded"),
             (vec![State::Ready, State::Rejected(401)], 200, "degraded"),
             (vec![cooling, State::Rejected(401)], 503, "down"),
+            (vec![State::Parked(Duration::from_secs(1))], 503, "down"),
+            (vec![State::Throttled(Duration::from_secs(1))], 200, "ok"),
         ] {
             let keys: Vec<_> = states.into_iter().map(key).collect();
             let (code, page) = shown(&keys);
@@ -131,5 +180,27 @@ mod tests {
             (&page["in_flight"], &page["waiting"]),
             (&4.into(), &2.into())
         );
+    }
+
+    #[test]
+    fn models_are_shown_with_who_rests_for_them_and_who_waits() {
+        let mut one = key(State::Ready);
+        one.models = vec![("a\"b".into(), State::Cooling(Duration::from_secs(5)))];
+        let models = [ModelView {
+            model: "a\"b".into(),
+            in_flight: 1,
+            waiting: 2,
+            capacity: Some(3),
+        }];
+        let reply = page(&[one], &models, Duration::ZERO, 0, 0);
+        let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
+        let rest = &page["key_status"][0]["models"][0];
+        assert_eq!(
+            (&rest["model"], &rest["seconds_left"]),
+            (&"a\"b".into(), &5.into())
+        );
+        let expected =
+            serde_json::json!({"model": "a\"b", "in_flight": 1, "waiting": 2, "capacity": 3});
+        assert_eq!(page["models"][0], expected);
     }
 }

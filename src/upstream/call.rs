@@ -31,6 +31,8 @@ pub(super) struct Call {
     pub(super) received: bool,
     /// The client left while we waited.
     pub(super) client_left: bool,
+    /// A wait was too long.
+    pub(super) timed_out: bool,
 }
 
 thread_local! {
@@ -58,6 +60,15 @@ impl Drop for CurrentCall {
 }
 
 impl Call {
+    /// Why the body of an answer could not be read on.
+    pub(super) fn broke(&self, error: &io::Error) -> Failure {
+        match error {
+            _ if self.client_left => Failure::ClientLeft,
+            _ if self.timed_out => Failure::TimedOut("its answer did not go on".into()),
+            error => Failure::MaybeSent(error.to_string()),
+        }
+    }
+
     pub(super) fn failure(&self, error: &ureq::Error) -> Failure {
         let text = in_words(error);
         match error {
@@ -83,7 +94,10 @@ pub(super) fn wait(
         let limit = timeout.not_zero().map_or(call.idle, |d| *d);
         match call.client.wait(stream.as_fd(), interest, Some(limit))? {
             Wake::Ready => Ok(()),
-            Wake::TimedOut => Err(ureq::Error::Timeout(timeout.reason)),
+            Wake::TimedOut => {
+                call.timed_out = true;
+                Err(ureq::Error::Timeout(timeout.reason))
+            }
             Wake::ClientLeft => {
                 call.client_left = true;
                 Err(client_left().into())

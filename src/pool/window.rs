@@ -1,0 +1,114 @@
+//! What was sent in the last minute, to the instant: an exact rolling window.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Providers count requests a minute.
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+
+/// More than this many a minute are not remembered: a limit above it is none that a small box
+/// has to pace itself for, and the memory of a window stays below 16 KiB.
+const MOST: usize = 1000;
+
+/// The instants of the last minute's requests, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Window(VecDeque<Instant>);
+
+impl Window {
+    /// A request goes out.
+    pub(super) fn add(&mut self, now: Instant) {
+        self.forget(now);
+        if self.0.len() == MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back(now);
+    }
+
+    /// The request that was added at this instant was never sent.
+    pub(super) fn take_back(&mut self, at: Instant) {
+        if let Some(i) = self.0.iter().rposition(|t| *t == at) {
+            self.0.remove(i);
+        }
+    }
+
+    /// How many requests of the last minute came after `since`.
+    pub(super) fn count(&self, since: Option<Instant>, now: Instant) -> u32 {
+        let from = self.0.partition_point(|at| {
+            now.saturating_duration_since(*at) >= MINUTE || since.is_some_and(|since| *at < since)
+        });
+        // At most MOST.
+        (self.0.len() - from) as u32
+    }
+
+    /// When another request fits under `limit`: `None` if now.
+    pub(super) fn free_at(&self, limit: u32, now: Instant) -> Option<Instant> {
+        let newest_that_must_go = self.0.len().checked_sub(limit.max(1) as usize)?;
+        let at = *self.0.get(newest_that_must_go)? + MINUTE;
+        (at > now).then_some(at)
+    }
+
+    /// The last request.
+    pub(super) fn newest(&self) -> Option<Instant> {
+        self.0.back().copied()
+    }
+
+    /// Whether there were more requests than it can remember.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() == MOST
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while self
+            .0
+            .front()
+            .is_some_and(|at| now.saturating_duration_since(*at) >= MINUTE)
+        {
+            self.0.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_leaves_the_window_after_exactly_a_minute() {
+        let t0 = Instant::now();
+        let at = |ms| t0 + Duration::from_millis(ms);
+        let mut window = Window::default();
+        for ms in [0, 100, 40_000] {
+            window.add(at(ms));
+        }
+        assert_eq!(window.count(None, at(59_999)), 3);
+        assert_eq!(window.count(None, at(60_000)), 2);
+        assert_eq!(window.count(Some(at(40_000)), at(40_000)), 1);
+        assert_eq!(window.free_at(4, at(41_000)), None);
+        assert_eq!(window.free_at(3, at(41_000)), Some(at(60_000)));
+        assert_eq!(window.free_at(2, at(41_000)), Some(at(60_100)));
+        assert_eq!(window.free_at(1, at(41_000)), Some(at(100_000)));
+        assert_eq!(window.free_at(3, at(60_000)), None);
+    }
+
+    #[test]
+    fn a_request_that_was_not_sent_is_taken_back() {
+        let t0 = Instant::now();
+        let mut window = Window::default();
+        window.add(t0);
+        window.add(t0 + MINUTE / 2);
+        window.take_back(t0);
+        window.take_back(t0);
+        assert_eq!(window.count(None, t0 + MINUTE / 2), 1);
+    }
+
+    #[test]
+    fn the_window_is_bounded() {
+        let t0 = Instant::now();
+        let mut window = Window::default();
+        for _ in 0..10 * MOST {
+            window.add(t0);
+        }
+        assert!(window.is_full());
+        assert_eq!(window.count(None, t0), MOST as u32);
+    }
+}

@@ -1,0 +1,171 @@
+//! What alvus reads of a request's body: which model, whether a stream is wanted, and which
+//! conversation it belongs to. Pure, and in one pass: a body of many megabytes costs no second
+//! copy, as nothing of it is kept but these three.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+/// See the module's text. A body that is no JSON object is the default.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// The `model`; empty if there is none.
+    pub model: String,
+    /// The `stream` flag.
+    pub streams: bool,
+    /// A number for the conversation: the same for the same model, instructions and first
+    /// message of the user, however long the conversation has become.
+    pub conversation: Option<u64>,
+}
+
+impl Question {
+    /// Reads a request's body.
+    pub fn read(body: &[u8]) -> Question {
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Question::default();
+        }
+        let mut json = serde_json::Deserializer::from_slice(body);
+        json.deserialize_map(Body).unwrap_or_default()
+    }
+}
+
+/// Reads the top level.
+struct Body;
+
+impl<'de> Visitor<'de> for Body {
+    type Value = Question;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Question, A::Error> {
+        let mut question = Question::default();
+        let mut hasher = DefaultHasher::new();
+        let mut begun = false;
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            match &*name {
+                "model" => {
+                    if let Value::String(model) = map.next_value()? {
+                        question.model = model;
+                    }
+                }
+                "stream" => question.streams = map.next_value::<Value>()? == Value::Bool(true),
+                // Anthropic's and the Responses API's names for the same
+                "system" | "instructions" => map.next_value::<Value>()?.hash(&mut hasher),
+                "messages" => {
+                    let messages: Beginning = map.next_value()?;
+                    messages.0.hash(&mut hasher);
+                    begun = !messages.0.is_empty();
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        question.model.hash(&mut hasher);
+        question.conversation = begun.then(|| hasher.finish());
+        Ok(question)
+    }
+}
+
+/// The messages up to the user's first one.
+struct Beginning(Vec<Value>);
+
+impl<'de> serde::Deserialize<'de> for Beginning {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Beginning, D::Error> {
+        deserializer.deserialize_seq(Messages)
+    }
+}
+
+struct Messages;
+
+impl<'de> Visitor<'de> for Messages {
+    type Value = Beginning;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of messages")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Beginning, A::Error> {
+        let mut beginning = Vec::new();
+        while let Some(message) = seq.next_element::<Value>()? {
+            let is_users = message["role"] == "user";
+            beginning.push(message);
+            if is_users {
+                break;
+            }
+        }
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Beginning(beginning))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Question {
+        Question::read(body.as_bytes())
+    }
+
+    #[test]
+    fn model_and_stream_are_read_wherever_they_stand() {
+        for (body, model, streams) in [
+            (
+                r#"{"model":"a/b","stream":true,"messages":[]}"#,
+                "a/b",
+                true,
+            ),
+            (
+                r#" {"messages":[{"x":{"model":"no"}}],"model":"m"}"#,
+                "m",
+                false,
+            ),
+            (r#"{"model":"caf\u00e9","stream":false}"#, "café", false),
+            (r#"{"model":7,"stream":"true"}"#, "", false),
+            (r#"{"stream":true}"#, "", true),
+            (r#"{"model":"m","stream":true"#, "", false), // cut short: the upstream will say so
+            ("[1]", "", false),
+            ("", "", false),
+            ("\u{0}\u{1}", "", false),
+            ("model=m&stream=true", "", false),
+        ] {
+            let found = read(body);
+            assert_eq!((&*found.model, found.streams), (model, streams), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_conversation_is_known_by_its_beginning() {
+        let turn = |more: &str| {
+            let body = format!(
+                r#"{{"model":"m","messages":[{{"role":"system","content":"s"}},{{"role":"user","content":"hi"}}{more}]}}"#
+            );
+            read(&body).conversation.expect("a conversation")
+        };
+        let first = turn("");
+        let later = r#",{"role":"assistant","content":"yes"},{"role":"user","content":"and?"}"#;
+        assert_eq!(turn(later), first);
+        for other in [
+            r#"{"model":"n","messages":[{"role":"system","content":"s"},{"role":"user","content":"hi"}]}"#,
+            r#"{"model":"m","messages":[{"role":"system","content":"t"},{"role":"user","content":"hi"}]}"#,
+            r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"ho"}]}"#,
+            r#"{"model":"m","system":"z","messages":[{"role":"system","content":"s"},{"role":"user","content":"hi"}]}"#,
+        ] {
+            assert_ne!(read(other).conversation, Some(first), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_conversation_has_no_number() {
+        for body in [
+            r#"{"model":"m"}"#,
+            r#"{"model":"m","messages":[]}"#,
+            r#"{"messages":{}}"#,
+        ] {
+            assert_eq!(read(body).conversation, None, "{body}");
+        }
+    }
+}
