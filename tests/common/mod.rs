@@ -456,6 +456,10 @@ impl Seen {
         found.map(|(_, v)| std::str::from_utf8(v).expect("text"))
     }
 
+    pub fn body_text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
     pub fn all(&self, name: &str) -> Vec<&[u8]> {
         let same = self
             .fields
