@@ -489,7 +489,11 @@ impl Rules {
                 why,
             ),
         };
-        let reply = Reply::error(status, code, &format!("{what} {}: {why}", self.origin));
+        let text = format!("{what} {}: {why}", self.origin);
+        if attempt == Attempt::MaybeSent {
+            warn!("{text}");
+        }
+        let reply = Reply::error(status, code, &text);
         Some(match attempt {
             Attempt::NotSent => (attempt, reply.retry_after(UNREACHABLE_RETRY)),
             _ => (attempt, reply),
