@@ -710,7 +710,11 @@ impl Rules {
                 String::new(),
             ),
         };
-        let reply = Reply::error(status, code, &format!("{what} {}: {why}", self.origin));
+        let text = format!("{what} {}: {why}", self.origin);
+        if attempt == Attempt::MaybeSent {
+            warn!("{text}");
+        }
+        let reply = Reply::error(status, code, &text);
         match attempt {
             Attempt::NotSent => (attempt, reply.retry_after(UNREACHABLE_RETRY)),
             _ => (attempt, reply),

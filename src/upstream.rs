@@ -18,7 +18,8 @@ mod wire;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
@@ -41,6 +42,8 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
 const DRAIN_LIMIT: usize = 16 * 1024;
 /// How long that may take between two pieces.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long that may take in all: a body that drips must not hold the next key up.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// How much of a body is looked at in one go before it is read; a first event is some hundred bytes.
 const LOOK: usize = 2 * 1024;
 
@@ -95,6 +98,8 @@ pub enum Reuse {
 pub struct Upstream {
     agent: ureq::Agent,
     idle_timeout: Duration,
+    /// The last answer was a web page.
+    web_page: AtomicBool,
 }
 
 impl Upstream {
@@ -128,6 +133,7 @@ impl Upstream {
         Ok(Upstream {
             agent: ureq::Agent::with_parts(settings, Dialler { tls }, CachingResolver::default()),
             idle_timeout: config.idle_timeout,
+            web_page: AtomicBool::new(false),
         })
     }
 
@@ -212,6 +218,7 @@ impl Upstream {
         match sent {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
+                self.notice_web_page(&prepared.uri, parts.status, &parts.headers);
                 let length = body.content_length();
                 Ok(Answer {
                     status: parts.status.as_u16(),
@@ -226,6 +233,27 @@ impl Upstream {
             }
             Err(error) => Err(CALL.with_borrow(|call| call.failure(&error))),
         }
+    }
+
+    /// A web page where an API was asked is somebody else's answer. It passes, since it may be what
+    /// was wanted, but the log says so, once until another kind of answer comes.
+    fn notice_web_page(&self, asked: &Uri, status: http::StatusCode, headers: &HeaderMap) {
+        let html = headers.get(http::header::CONTENT_TYPE).is_some_and(|v| {
+            v.to_str()
+                .unwrap_or_default()
+                .to_ascii_lowercase()
+                .starts_with("text/html")
+        });
+        // Errors as a page are common: a CDN's 502, say.
+        let page = html && status.as_u16() < 400;
+        if page && !self.web_page.load(Ordering::Relaxed) {
+            crate::warn!(
+                "{} answered {} with a web page: a captive portal, or a wrong TARGET_BASE_URL?",
+                asked.host().unwrap_or_default(),
+                status.as_u16()
+            );
+        }
+        self.web_page.store(page, Ordering::Relaxed);
     }
 }
 
@@ -320,7 +348,8 @@ impl Answer {
     /// Looks at the whole body, or as much of it as comes without a pause and is worth it: for
     /// answers that must be judged by their words.
     pub fn look_at_all(&mut self) {
-        while self.start.len() < DRAIN_LIMIT {
+        let until = Instant::now() + DRAIN_TIME;
+        while self.start.len() < DRAIN_LIMIT && Instant::now() < until {
             match self.look_further(DRAIN_PATIENCE) {
                 Ok(true) => {}
                 Ok(false) | Err(_) => return,
@@ -332,15 +361,27 @@ impl Answer {
     /// its end can be used again, and a TLS handshake costs a Pi Zero a tenth of a second.
     pub fn discard(mut self) {
         self.given = self.start.len();
+        self.drain(|_| ());
+    }
+
+    /// Reads a body, if it is no larger than [`DRAIN_LIMIT`] and comes without a pause; whether
+    /// `piece` has seen all of it.
+    fn drain(&mut self, mut piece: impl FnMut(&[u8])) -> bool {
         CALL.with_borrow_mut(|call| call.idle = DRAIN_PATIENCE);
+        let until = Instant::now() + DRAIN_TIME;
         let mut buffer = [0; 1024];
         let mut left = DRAIN_LIMIT;
-        while left > 0 {
+        while Instant::now() < until {
             match self.read(&mut buffer) {
-                Ok(0) | Err(_) => return,
-                Ok(n) => left = left.saturating_sub(n),
+                Ok(0) => return true,
+                Ok(n) if n <= left => {
+                    piece(&buffer[..n]);
+                    left -= n;
+                }
+                Ok(_) | Err(_) => break,
             }
         }
+        false
     }
 }
 
@@ -356,14 +397,10 @@ pub struct Kept {
 }
 
 impl Answer {
-    /// Reads the whole body, if it is no larger than [`DRAIN_LIMIT`] and comes without a pause.
+    /// Reads the whole body, if it is small and comes without a pause.
     pub fn keep(mut self) -> Option<Kept> {
-        CALL.with_borrow_mut(|call| call.idle = DRAIN_PATIENCE);
         let mut body = Vec::new();
-        let read = (&mut self)
-            .take(DRAIN_LIMIT as u64 + 1)
-            .read_to_end(&mut body);
-        if read.is_err() || body.len() > DRAIN_LIMIT {
+        if !self.drain(|piece| body.extend_from_slice(piece)) {
             return None;
         }
         let fields = self

@@ -4,7 +4,7 @@
 //! call and the reading of its body stay on one worker thread, so a thread-local holds it.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -115,6 +115,9 @@ fn in_words(error: &ureq::Error) -> String {
     let text = match error {
         ureq::Error::Timeout(t) => format!("timed out ({t})"),
         ureq::Error::HostNotFound => "the host name was not found".into(),
+        ureq::Error::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
+            "it closed the connection".into()
+        }
         ureq::Error::Io(e) => e.to_string(),
         other => other.to_string(),
     };
@@ -126,6 +129,22 @@ fn in_words(error: &ureq::Error) -> String {
             "{text}; this machine's clock says {}, so no certificate can be valid: set the clock",
             httpdate::fmt_http_date(UNIX_EPOCH + clock)
         );
+    }
+    // rustls names what it met; the operator wants to know what that may mean.
+    for (sign, meaning) in [
+        (
+            "UnknownIssuer",
+            "a CA of its own (SSL_CERT_FILE), or a captive portal in its place?",
+        ),
+        (
+            "not valid for name",
+            "another host, or a captive portal in its place?",
+        ),
+        ("InvalidContentType", "no TLS is spoken there; is it http?"),
+    ] {
+        if text.contains(sign) {
+            return format!("{text}: {meaning}");
+        }
     }
     text
 }

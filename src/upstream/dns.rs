@@ -1,8 +1,9 @@
 //! Names: looked up once, remembered, refreshed behind the requests' back.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ureq::http::Uri;
@@ -20,19 +21,43 @@ const MAX_ADDRS: usize = 16;
 
 /// Remembers addresses: ureq asks for every request, and a look-up may take seconds. A remembered
 /// address is served even when it is old or its look-up fails; old ones are looked up again in
-/// the background.
-#[derive(Debug, Default)]
-pub(super) struct CachingResolver {
-    /// One entry in practice: there is one upstream.
-    known: Arc<Mutex<Vec<Known>>>,
+/// the background. However many requests wait for a name, it is looked up once at a time.
+pub(super) struct CachingResolver(Arc<Names>);
+
+struct Names {
+    /// One entry in practice: there is one upstream. None is ever removed.
+    known: Mutex<Vec<Known>>,
+    /// Signalled when a look-up has ended.
+    answered: Condvar,
+    /// The system's resolver: `host:port` to addresses.
+    system: Box<System>,
 }
 
-#[derive(Debug)]
+type System = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
 struct Known {
     name: String,
+    /// What the last look-up that succeeded has found.
     addrs: Vec<SocketAddr>,
-    /// When it was last looked up, or began to be.
-    at: Instant,
+    /// When the last look-up began.
+    asked: Instant,
+    /// It has not ended yet.
+    asking: bool,
+    /// How many have ended, and why the last one failed.
+    rounds: u32,
+    failed: String,
+}
+
+impl Default for CachingResolver {
+    fn default() -> CachingResolver {
+        CachingResolver::asking(|name| name.to_socket_addrs().map(Iterator::collect))
+    }
+}
+
+impl fmt::Debug for CachingResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CachingResolver")
+    }
 }
 
 impl Resolver for CachingResolver {
@@ -71,59 +96,208 @@ impl Resolver for CachingResolver {
 }
 
 impl CachingResolver {
+    fn asking(
+        system: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> CachingResolver {
+        CachingResolver(Arc::new(Names {
+            known: Mutex::default(),
+            answered: Condvar::new(),
+            system: Box::new(system),
+        }))
+    }
+
     fn look_up(&self, name: String, limit: Duration) -> Result<Vec<SocketAddr>, ureq::Error> {
-        {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(entry) = known.iter_mut().find(|entry| entry.name == name) {
-                if entry.at.elapsed() > DNS_FRESH {
-                    // Whether or not it succeeds, the next look-up is that far away.
-                    entry.at = Instant::now();
-                    self.ask(name.clone());
-                }
+        let started = Instant::now();
+        let mut known = self.0.lock();
+        let at = known.iter().position(|k| k.name == name);
+        let at = at.unwrap_or_else(|| {
+            known.push(Known {
+                name,
+                addrs: Vec::new(),
+                asked: started,
+                asking: false,
+                rounds: 0,
+                failed: String::new(),
+            });
+            known.len() - 1
+        });
+        let entry = &mut known[at];
+        let round = entry.rounds;
+        if !entry.asking && (entry.addrs.is_empty() || entry.asked.elapsed() > DNS_FRESH) {
+            // Whether or not it succeeds, the next look-up of a known name is that far away.
+            entry.asked = started;
+            entry.asking = self.ask(at, entry.name.clone());
+        }
+        loop {
+            let entry = &known[at];
+            if !entry.addrs.is_empty() {
                 return Ok(entry.addrs.clone());
             }
-        }
-        let answer = self.ask(name);
-        let started = Instant::now();
-        loop {
-            match answer.recv_timeout(DNS_TICK) {
-                Ok(found) => return Ok(found?),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(ureq::Error::HostNotFound),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            if entry.rounds != round {
+                return Err(io::Error::other(entry.failed.clone()).into());
+            }
+            if !entry.asking {
+                return Err(io::Error::other("no thread for a DNS look-up").into());
             }
             if CALL.with_borrow(|call| call.client.has_left()) {
                 CALL.with_borrow_mut(|call| call.client_left = true);
                 return Err(client_left().into());
             }
-            if started.elapsed() > limit {
+            let left = limit.saturating_sub(started.elapsed());
+            if left.is_zero() {
                 let text = "the name server did not answer in time";
                 return Err(io::Error::new(ErrorKind::TimedOut, text).into());
             }
+            known = self
+                .0
+                .answered
+                .wait_timeout(known, left.min(DNS_TICK))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
-    /// Asks the system, which can neither be hurried nor cancelled, on a thread of its own.
-    fn ask(&self, name: String) -> mpsc::Receiver<io::Result<Vec<SocketAddr>>> {
-        let (tell, answer) = mpsc::channel();
-        let known = self.known.clone();
-        let asked = std::thread::Builder::new()
-            .name("dns".into())
-            .spawn(move || {
-                let found = name.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-                if let Some(addrs) = found.as_ref().ok().filter(|addrs| !addrs.is_empty()) {
-                    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                    known.retain(|entry| entry.name != name);
-                    known.push(Known {
-                        name,
-                        addrs: addrs.clone(),
-                        at: Instant::now(),
-                    });
-                }
-                let _ = tell.send(found);
-            });
-        if asked.is_err() {
-            crate::warn!("no thread for a DNS look-up");
+    /// Asks the system, which can neither be hurried nor cancelled, on a thread of its own; whether
+    /// there is one.
+    fn ask(&self, at: usize, name: String) -> bool {
+        let names = self.0.clone();
+        let thread = std::thread::Builder::new().name("dns".into());
+        let asked = thread.spawn(move || {
+            let found = (names.system)(&name);
+            let mut known = names.lock();
+            let entry = &mut known[at];
+            match found {
+                Ok(addrs) if !addrs.is_empty() => entry.addrs = addrs,
+                Ok(_) => entry.failed = "the host name has no address".into(),
+                Err(e) => entry.failed = e.to_string(),
+            }
+            entry.asking = false;
+            entry.rounds = entry.rounds.wrapping_add(1);
+            names.answered.notify_all();
+        });
+        asked.is_ok()
+    }
+}
+
+impl Names {
+    fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn name() -> String {
+        "provider.test:443".into()
+    }
+
+    fn addrs(last: u8) -> Vec<SocketAddr> {
+        vec![SocketAddr::from(([192, 0, 2, last], 443))]
+    }
+
+    /// A name server that answers each look-up with what the test sends it, in order.
+    fn scripted() -> (
+        CachingResolver,
+        mpsc::Sender<io::Result<Vec<SocketAddr>>>,
+        Arc<AtomicUsize>,
+    ) {
+        let (say, said) = mpsc::channel();
+        let (said, asked) = (Mutex::new(said), Arc::new(AtomicUsize::new(0)));
+        let count = asked.clone();
+        let resolver = CachingResolver::asking(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            said.lock().unwrap().recv_timeout(LONG).unwrap()
+        });
+        (resolver, say, asked)
+    }
+
+    /// Makes what is known look as old as it takes to be looked up again.
+    fn age(resolver: &CachingResolver) {
+        resolver.0.lock()[0].asked -= DNS_FRESH + Duration::from_secs(1);
+    }
+
+    /// Waits until no look-up is under way.
+    fn settle(resolver: &CachingResolver) {
+        let known = resolver.0.lock();
+        let waited = resolver
+            .0
+            .answered
+            .wait_timeout_while(known, LONG, |k| k[0].asking);
+        assert!(!waited.unwrap().1.timed_out());
+    }
+
+    fn failed() -> io::Result<Vec<SocketAddr>> {
+        Err(io::Error::other("the name server is away"))
+    }
+
+    #[test]
+    fn a_name_is_looked_up_once_for_all_who_wait_for_it_and_then_remembered() {
+        let (resolver, say, asked) = scripted();
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| resolver.look_up(name(), LONG).unwrap()))
+                .collect();
+            say.send(Ok(addrs(1))).unwrap();
+            for one in waiting {
+                assert_eq!(one.join().unwrap(), addrs(1));
+            }
+        });
+        assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(1));
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn an_old_address_is_served_while_it_is_looked_up_again_and_when_that_fails() {
+        let (resolver, say, asked) = scripted();
+        say.send(Ok(addrs(1))).unwrap();
+        resolver.look_up(name(), LONG).unwrap();
+        age(&resolver);
+        for _ in 0..3 {
+            // The name server says nothing meanwhile.
+            assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(1));
         }
-        answer
+        say.send(failed()).unwrap();
+        settle(&resolver);
+        assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(1));
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        age(&resolver);
+        say.send(Ok(addrs(2))).unwrap();
+        resolver.look_up(name(), LONG).unwrap();
+        settle(&resolver);
+        assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(2));
+    }
+
+    #[test]
+    fn a_look_up_that_failed_is_said_in_words_and_made_again_for_the_next_request() {
+        let (resolver, say, _) = scripted();
+        say.send(failed()).unwrap();
+        say.send(Ok(Vec::new())).unwrap();
+        say.send(Ok(addrs(1))).unwrap();
+        for words in ["the name server is away", "the host name has no address"] {
+            let error = resolver.look_up(name(), LONG).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(1));
+    }
+
+    #[test]
+    fn a_slow_name_server_costs_one_look_up_and_its_late_answer_is_used() {
+        let (resolver, say, asked) = scripted();
+        for _ in 0..3 {
+            let error = resolver.look_up(name(), Duration::from_millis(1));
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("did not answer in time"), "{error}");
+        }
+        say.send(Ok(addrs(1))).unwrap();
+        assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(1));
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
     }
 }

@@ -147,7 +147,13 @@ impl Transport for Wire {
         match progress {
             // ureq takes a reset, or TLS without close_notify, for the end of a body that only the
             // connection's end delimits. Under another kind it stays the failure it is.
-            Err(ureq::Error::Io(e)) => Err(io::Error::other(e.to_string()).into()),
+            Err(ureq::Error::Io(e)) => Err(io::Error::other(match e.kind() {
+                ErrorKind::UnexpectedEof => {
+                    "it ended the connection without a TLS close_notify".into()
+                }
+                _ => e.to_string(),
+            })
+            .into()),
             Ok(true) => {
                 CALL.with_borrow_mut(|call| call.received = true);
                 Ok(true)
