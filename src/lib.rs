@@ -16,6 +16,7 @@ pub mod route;
 pub mod logging;
 pub mod signals;
 // floor 2
+pub mod access;
 pub mod pool;
 pub mod retry;
 pub mod stream;
