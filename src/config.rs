@@ -4,10 +4,11 @@
 //! help; `--help`, the README's table, the error texts and the defaults used here all come from it. A new variable is
 //! a row there, a field of [`Config`] and its line in [`Config::parse`].
 //!
-//! Faults and warnings are lines for the operator. Nothing of an `API_KEYS` value gets into them beyond a label, and
+//! Faults and warnings are lines for the operator. Nothing of an `API_KEYS` or `CLIENT_KEYS` value gets into them beyond a label, and
 //! of other values at most [`ECHOED`] characters, and none that look like a key in the wrong place.
 
 mod dotenv;
+mod guests;
 mod lookalike;
 mod target;
 
@@ -18,8 +19,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::logging::LogLevel;
+use crate::logging::{LogFormat, LogLevel};
 use crate::secret::ApiKey;
+pub use guests::{ClientKey, Host};
 pub use target::{Scheme, Target};
 
 /// One setting: a row of [`VARIABLES`].
@@ -40,6 +42,12 @@ pub struct Variable {
 pub enum Form {
     /// API keys separated by commas. Never echoed.
     Keys,
+    /// Names and keys of clients, separated by commas. Never echoed.
+    ClientKeys,
+    /// Names and addresses of hosts, separated by commas.
+    Hosts,
+    /// Web origins, separated by commas.
+    Origins,
     /// An IP address, or `localhost` for 127.0.0.1.
     Host,
     /// What [`Target::parse`] takes.
@@ -116,6 +124,8 @@ impl Rotation {
         }
     }
 }
+/// What a switch takes.
+const YES_NO: &[&str] = &["no", "yes"];
 
 /// Every setting, in the order of the tables.
 #[rustfmt::skip]
@@ -125,7 +135,15 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "PORT", default: "3000", form: Form::Number { min: 0, max: 65535, unit: "" },
         help: "Port to listen on; 0 takes any free one." },
     Variable { name: "HOST", default: "127.0.0.1", form: Form::Host,
-        help: "Address to listen on. 0.0.0.0 lets the whole network use your keys." },
+        help: "Address to listen on. Another than loopback, such as 0.0.0.0, takes CLIENT_KEYS." },
+    Variable { name: "CLIENT_KEYS", default: "", form: Form::ClientKeys,
+        help: "Who may ask: name:key,name:key. Clients send the key as their API key. Not set: whoever can connect." },
+    Variable { name: "OPEN_LAN", default: "no", form: Form::Word(YES_NO),
+        help: "Listen on the network without CLIENT_KEYS: everyone on it can use your keys." },
+    Variable { name: "ALLOWED_HOSTS", default: "", form: Form::Hosts,
+        help: "More names under which alvus is reached, separated by commas: pi.local,alvus.lan." },
+    Variable { name: "ALLOWED_ORIGINS", default: "", form: Form::Origins,
+        help: "Web pages that may ask, separated by commas: http://localhost:5173,https://chat.example.com." },
     Variable { name: "TARGET_BASE_URL", default: "https://integrate.api.nvidia.com/v1", form: Form::Url,
         help: "The provider. Its path replaces a leading /v1 of the client's path." },
     Variable { name: "GENAI_BASE_URL", default: "https://ai.api.nvidia.com", form: Form::Url,
@@ -156,6 +174,8 @@ pub const VARIABLES: &[Variable] = &[
         help: "PEM file of extra CA certificates, trusted besides the built-in ones." },
     Variable { name: "LOG", default: "info", form: Form::Word(LogLevel::WORDS),
         help: "How much is logged." },
+    Variable { name: "LOG_FORMAT", default: "text", form: Form::Word(LogFormat::WORDS),
+        help: "How a line of the log is written." },
 ];
 
 /// Everything alvus can be told, checked.
@@ -167,6 +187,12 @@ pub struct Config {
     pub host: IpAddr,
     /// Port to listen on; 0: any free one.
     pub port: u16,
+    /// Who may ask; empty: whoever can connect.
+    pub client_keys: Vec<ClientKey>,
+    /// Other names of ours.
+    pub allowed_hosts: Vec<Host>,
+    /// Web origins whose pages may ask, in lower case.
+    pub allowed_origins: Vec<String>,
     /// Where requests go.
     pub target: Target,
     /// Where paths with `/genai/` go.
@@ -197,6 +223,8 @@ pub struct Config {
     pub ssl_cert_file: Option<PathBuf>,
     /// How much to log.
     pub log: LogLevel,
+    /// How it is written.
+    pub log_format: LogFormat,
 }
 
 /// A [`Config`] and what the operator should be told about it.
@@ -232,10 +260,14 @@ impl Config {
         environment: impl IntoIterator<Item = (N, V)>,
     ) -> Result<Loaded, Faults> {
         let mut values = Values::collect(env_file, env_file_name, environment);
+        let api_keys = values.required_keys("API_KEYS");
         let config = Config {
-            api_keys: values.required_keys("API_KEYS"),
+            client_keys: values.client_keys("CLIENT_KEYS", &api_keys),
+            api_keys,
             host: values.checked("HOST", |text| parse_host(text).ok_or("")),
             port: values.number("PORT"),
+            allowed_hosts: values.checked("ALLOWED_HOSTS", guests::hosts),
+            allowed_origins: values.checked("ALLOWED_ORIGINS", guests::origins),
             target: values.checked("TARGET_BASE_URL", Target::parse),
             genai: values.checked("GENAI_BASE_URL", Target::parse),
             cooldown: values.seconds("COOLDOWN_SEC"),
@@ -251,7 +283,10 @@ impl Config {
             idle_timeout: values.seconds("IDLE_TIMEOUT_SEC"),
             ssl_cert_file: values.file("SSL_CERT_FILE"),
             log: values.checked("LOG", |text| LogLevel::parse(text).ok_or("")),
+            log_format: values.checked("LOG_FORMAT", |text| LogFormat::parse(text).ok_or("")),
         };
+        let open_lan = values.checked("OPEN_LAN", yes_or_no);
+        values.guard_the_door(&config, open_lan);
         if let Some(base) = config.target.base_path.strip_suffix("/chat/completions") {
             values.warnings.push(format!(
                 "TARGET_BASE_URL ends in /chat/completions, which clients append themselves; did you mean {}{base}?",
@@ -272,6 +307,14 @@ impl Config {
     /// Address and port to listen on.
     pub fn listen(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
+    }
+}
+
+fn yes_or_no(text: &str) -> Result<bool, &'static str> {
+    match text {
+        _ if text.eq_ignore_ascii_case("yes") => Ok(true),
+        _ if text.eq_ignore_ascii_case("no") => Ok(false),
+        _ => Err(""),
     }
 }
 
@@ -433,7 +476,7 @@ impl<'a> Values<'a> {
                         format!(" ({why})")
                     };
                     let expected = variable.form.expected();
-                    let example = variable.default;
+                    let example = variable.form.example().unwrap_or(variable.default);
                     self.faults.push(format!(
                         "{name} ({origin}): found {found}{why}, expected {expected}, for example {name}={example}"
                     ));
@@ -500,6 +543,42 @@ impl<'a> Values<'a> {
             ));
         }
         keys
+    }
+
+    /// The clients and their keys. A fault gives the place in the list.
+    fn client_keys(&mut self, name: &'static str, api_keys: &[ApiKey]) -> Vec<ClientKey> {
+        let Some(Setting { value, origin }) = self.set.get(name) else {
+            return Vec::new();
+        };
+        let (clients, faults) = guests::client_keys(&value.to_string_lossy(), api_keys);
+        let faults = faults.iter().map(|why| format!("{name} ({origin}): {why}"));
+        self.faults.extend(faults);
+        self.warnings.extend(guests::short_keys(&clients));
+        clients
+    }
+
+    /// Nobody opens the keys to a whole network without saying so.
+    fn guard_the_door(&mut self, config: &Config, open_lan: bool) {
+        let blamed =
+            |fault: &String| fault.starts_with("CLIENT_KEYS") || fault.starts_with("OPEN_LAN");
+        if config.host.to_canonical().is_loopback()
+            || !config.client_keys.is_empty()
+            || self.faults.iter().any(blamed)
+        {
+            return;
+        }
+        let host = config.host;
+        if open_lan {
+            self.warnings.push(format!(
+                "OPEN_LAN: whoever can reach {host} can use your keys; CLIENT_KEYS=name:key would ask for one first"
+            ));
+        } else {
+            let origin = self.set.get("HOST").map_or("", |setting| &setting.origin);
+            self.faults.push(format!(
+                "HOST ({origin}): {host} would let everyone on the network use your keys: set CLIENT_KEYS=name:key \
+                 (clients send that key as their API key), or OPEN_LAN=yes if that is what you want"
+            ));
+        }
     }
 
     fn required_keys(&mut self, name: &'static str) -> Vec<ApiKey> {
@@ -582,7 +661,7 @@ fn echo(form: &Form, value: &str) -> String {
             && run.bytes().any(|b| b.is_ascii_alphabetic())
     });
     match form {
-        Form::Keys => "something not shown here".to_owned(),
+        Form::Keys | Form::ClientKeys => "something not shown here".to_owned(),
         _ if like_a_key => "something that looks like a key".to_owned(),
         // Passwords stand before an @, keys in a query.
         Form::Url if value.contains(['@', '?', '#']) => "a URL not shown here".to_owned(),
@@ -602,6 +681,9 @@ impl Form {
     fn expected(&self) -> String {
         match self {
             Form::Keys => "keys separated by commas".to_owned(),
+            Form::ClientKeys => "name:key pairs separated by commas".to_owned(),
+            Form::Hosts => "names or addresses separated by commas".to_owned(),
+            Form::Origins => "origins separated by commas".to_owned(),
             Form::Host => "an IP address or localhost".to_owned(),
             Form::Url => {
                 "an http:// or https:// URL with a host and no user name, query or fragment"
@@ -617,10 +699,24 @@ impl Form {
         }
     }
 
-    /// The same for the tables, as a sentence; nothing where the help says it all.
+    /// A value for the messages, where the default is none.
+    fn example(&self) -> Option<&'static str> {
+        match self {
+            Form::Hosts => Some("pi.local,alvus.lan"),
+            Form::Origins => Some("http://localhost:5173,https://chat.example.com"),
+            _ => None,
+        }
+    }
+
+    /// What [`Form::expected`] says, for the tables, as a sentence; nothing where the help says it all.
     fn limits(&self) -> String {
         match self {
-            Form::Keys | Form::Url | Form::File => String::new(),
+            Form::Keys
+            | Form::ClientKeys
+            | Form::Hosts
+            | Form::Origins
+            | Form::Url
+            | Form::File => String::new(),
             Form::Host => " An IP address or localhost.".to_owned(),
             Form::Number { min, max, .. } => format!(" {min} to {max}."),
             Form::Rate => format!(" 0 (no limit) to {MAX_RATE}, or auto."),

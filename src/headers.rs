@@ -64,18 +64,30 @@ fn is_one_of(name: &str, list: &[&str]) -> bool {
     list.iter().any(|n| n.eq_ignore_ascii_case(name))
 }
 
-/// Whether a request's field goes up to the provider.
-pub fn goes_up(name: &str, options: &ConnectionOptions) -> bool {
-    let forwarded = name
-        .get(..FORWARDED_PREFIX.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(FORWARDED_PREFIX));
-    !(forwarded || is_one_of(name, &STAYS_DOWN) || options.is_hop_by_hop(name))
+fn starts_with(name: &str, prefix: &str) -> bool {
+    let start = name.get(..prefix.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
+/// Whether a request's field goes up to the provider.
+pub fn goes_up(name: &str, options: &ConnectionOptions) -> bool {
+    !(starts_with(name, FORWARDED_PREFIX)
+        || starts_with(name, CORS_PREFIX)
+        || name.eq_ignore_ascii_case("origin")
+        || is_one_of(name, &STAYS_DOWN)
+        || options.is_hop_by_hop(name))
+}
+
+/// Prefix of what tells a browser who may read an answer.
+const CORS_PREFIX: &str = "access-control-";
+
 /// Whether an answer's field comes back to the client. `Content-Length` does not: the framing
-/// says it where it is known.
+/// says it where it is known. Which web pages may read an answer is for alvus to say
+/// (`ALLOWED_ORIGINS`), not for a provider that never saw the page.
 pub fn comes_back(name: &str, options: &ConnectionOptions) -> bool {
-    !(name.eq_ignore_ascii_case("content-length") || options.is_hop_by_hop(name))
+    !(starts_with(name, CORS_PREFIX)
+        || name.eq_ignore_ascii_case("content-length")
+        || options.is_hop_by_hop(name))
 }
 
 #[cfg(test)]
@@ -111,6 +123,8 @@ mod tests {
             ("x-forwarded-proto", false, true),
             ("X-Forwarde", true, true),
             ("Content-Length", false, false),
+            ("Access-Control-Allow-Origin", false, false),
+            ("Origin", false, true),
         ] {
             assert_eq!(goes_up(name, &named), up, "{name} up");
             assert_eq!(comes_back(name, &named), back, "{name} back");

@@ -18,6 +18,7 @@ pub mod sse;
 pub mod logging;
 pub mod signals;
 // floor 2
+pub mod access;
 pub mod pool;
 pub mod retry;
 pub mod stream;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use alvus::config::{self, Config, Loaded};
-use alvus::logging::{self, say};
+use alvus::logging::{self, LogLevel, say};
 use alvus::relay::Relay;
 use alvus::server::Server;
 use alvus::signals::{Order, Orders};
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, text)) => {
             if !text.is_empty() {
-                say(&text);
+                logging::say_as(LogLevel::Error, &text);
             }
             ExitCode::from(code)
         }
@@ -117,9 +117,10 @@ fn load(env_file: Option<PathBuf>) -> Result<Config, Exit> {
         Err(e) => return Err((MISUSED, format!("error: cannot read {shown}: {e}"))),
     };
     if text.is_some() && fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o077 != 0) {
-        say(&format!(
-            "warn: {shown} can be read by others on this machine; run: chmod 600 {shown}"
-        ));
+        logging::say_as(
+            LogLevel::Warn,
+            &format!("warn: {shown} can be read by others on this machine; run: chmod 600 {shown}"),
+        );
     }
     parse(text.as_deref(), &shown, &[])
 }
@@ -130,7 +131,7 @@ fn parse(text: Option<&str>, shown: &str, overrides: &[(&str, &str)]) -> Result<
     let Loaded { config, warnings } =
         Config::parse(text, shown, std::env::vars_os().chain(overrides))
             .map_err(|faults| (MISUSED, faults.to_string()))?;
-    logging::set_level(config.log);
+    logging::set(config.log, config.log_format);
     for warning in warnings {
         warn!("{warning}");
     }
@@ -164,7 +165,7 @@ fn serve(
     }
     while orders.next() == Some(Order::Reload) {
         match reload() {
-            Ok(new) => take_over(config, &new, server.relay()),
+            Ok(new) => take_over(config, &new, &server),
             Err((_, text)) => error!("reload refused, the running configuration stays: {text}"),
         }
     }
@@ -189,7 +190,7 @@ fn serve(
 }
 
 /// Puts a reloaded configuration to work and says in one line what changed.
-fn take_over(started_with: &Config, new: &Config, relay: &Relay) {
+fn take_over(started_with: &Config, new: &Config, server: &Server) {
     let fixed = [
         ("HOST", started_with.host != new.host),
         ("PORT", started_with.port != new.port),
@@ -199,7 +200,14 @@ fn take_over(started_with: &Config, new: &Config, relay: &Relay) {
     for (name, _) in fixed.iter().filter(|(_, changed)| *changed) {
         warn!("{name} changed; that takes a restart");
     }
-    match relay.reload(new) {
+    let merged = server.relay().reload(new);
+    let admitted = |merged| {
+        server
+            .admit(new)
+            .map(|()| merged)
+            .map_err(|e| e.to_string())
+    };
+    match merged.and_then(admitted) {
         Ok(merged) => info!(
             "reloaded: {} keys ({} new, {} removed, {} tried again), target {}",
             new.api_keys.len(),

@@ -79,7 +79,7 @@ pub struct Mapped {
 
 /// One request as the relay sees it.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct Exchange<'a> {
     /// What goes up.
     pub mapped: Mapped,
     /// The buffered body, if the request has one.
@@ -87,7 +87,7 @@ pub struct Exchange {
     /// Who asked.
     pub client: Client,
     /// What the client's connection allows.
-    pub down: Downstream,
+    pub down: Downstream<'a>,
 }
 
 /// How an exchange ended.

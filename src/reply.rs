@@ -20,16 +20,18 @@ pub enum Framing {
 
 /// What the client's side of an exchange allows.
 #[derive(Debug, Clone, Copy)]
-pub struct Downstream {
+pub struct Downstream<'a> {
     /// The client speaks HTTP/1.1.
     pub http_1_1: bool,
     /// The connection stays open after this answer.
     pub keep_alive: bool,
     /// The request was a HEAD: no body follows, whatever the head says.
     pub head_only: bool,
+    /// The web origin that may read the answer, when a browser asked for one that is allowed.
+    pub origin: Option<&'a str>,
 }
 
-impl Downstream {
+impl Downstream<'_> {
     /// The framing for a body of this length, if it is known.
     pub fn framing(self, length: Option<u64>) -> Framing {
         match length {
@@ -54,6 +56,14 @@ pub fn begin_head(out: &mut Vec<u8>, status: u16, framing: Framing, down: Downst
         (false, _) => text.push_str("connection: close\r\n"),
         (true, false) => text.push_str("connection: keep-alive\r\n"),
         (true, true) => {}
+    }
+    if let Some(origin) = down.origin {
+        // `*` names every field, since no cookie goes with such a request (Fetch, CORS protocol).
+        text.push_str(
+            "vary: origin\r\naccess-control-expose-headers: *\r\naccess-control-allow-origin: ",
+        );
+        text.push_str(origin);
+        text.push_str("\r\n");
     }
     out.extend_from_slice(text.as_bytes());
 }
@@ -80,6 +90,8 @@ pub struct Reply {
     pub retry_after: Option<Duration>,
     /// The `Content-Type`.
     pub content_type: &'static str,
+    /// Other fields of the head; values without line breaks.
+    pub fields: Vec<(&'static str, String)>,
     /// The body.
     pub body: String,
 }
@@ -91,6 +103,7 @@ impl Reply {
             status,
             retry_after: None,
             content_type: "application/json",
+            fields: Vec::new(),
             body,
         }
     }
@@ -103,6 +116,12 @@ impl Reply {
     /// The same with `Retry-After`.
     pub fn retry_after(mut self, wait: Duration) -> Reply {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// The same with another field.
+    pub fn with(mut self, name: &'static str, value: String) -> Reply {
+        self.fields.push((name, value));
         self
     }
 
@@ -123,6 +142,9 @@ impl Reply {
                 "retry-after",
                 whole_seconds(wait).to_string().as_bytes(),
             );
+        }
+        for (name, value) in &self.fields {
+            field(&mut out, name, value.as_bytes());
         }
         end_head(&mut out);
         if !down.head_only {
@@ -178,6 +200,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        421 => "Misdirected Request",
         422 => "Unprocessable Content",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
@@ -199,6 +222,7 @@ mod tests {
         http_1_1: true,
         keep_alive: true,
         head_only: false,
+        origin: None,
     };
 
     fn text(bytes: &[u8]) -> &str {
@@ -259,6 +283,17 @@ mod tests {
         });
         assert!(text(&bytes).contains("content-length: 2\r\n"));
         assert!(text(&bytes).ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_web_page_that_may_ask_can_read_the_answer() {
+        let origin = Some("http://localhost:5173");
+        let bytes = Reply::error(401, "x", "y").to_bytes(Downstream { origin, ..KEPT });
+        let expected = "\r\naccess-control-allow-origin: http://localhost:5173\r\n";
+        assert!(text(&bytes).contains(expected), "{}", text(&bytes));
+        assert!(text(&bytes).contains("\r\nvary: origin\r\n"));
+        let bytes = Reply::error(401, "x", "y").to_bytes(KEPT);
+        assert!(!text(&bytes).contains("access-control"));
     }
 
     #[test]

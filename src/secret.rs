@@ -4,6 +4,7 @@
 //! every place where a key leaves this type.
 
 use std::fmt;
+use std::hint::black_box;
 
 /// How many characters of a key may be seen in logs and pages.
 const SHOWN: usize = 4;
@@ -34,6 +35,11 @@ impl ApiKey {
         }
     }
 
+    /// How long it is.
+    pub fn characters(&self) -> usize {
+        self.0.chars().count()
+    }
+
     /// What people may see: "…" and the last 4 characters, or "…" alone for a key of fewer than 12 characters.
     pub fn label(&self) -> String {
         let length = self.0.chars().count();
@@ -47,10 +53,26 @@ impl ApiKey {
             .collect()
     }
 
+    /// Whether `given` is this key; see [`same`] for how long that takes.
+    pub fn is(&self, given: &[u8]) -> bool {
+        same(self.0.as_bytes(), given)
+    }
+
     /// The key itself, for the header that carries it upstream and for nothing else.
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether two secrets are equal. How long it takes depends on the length of what was `given` and on
+/// nothing else, so that no one can find a secret out letter by letter.
+pub fn same(secret: &[u8], given: &[u8]) -> bool {
+    let mut differs = secret.len() ^ given.len();
+    for (at, byte) in given.iter().enumerate() {
+        let ours = secret.get(at % secret.len().max(1)).unwrap_or(&0);
+        differs |= usize::from(byte ^ ours);
+    }
+    black_box(differs) == 0 // or the compiler might leave the loop early
 }
 
 impl fmt::Display for ApiKey {
@@ -94,6 +116,23 @@ mod tests {
     #[test]
     fn expose_gives_the_text_unchanged() {
         assert_eq!(ApiKey::new("nvapi-0123").expose(), "nvapi-0123");
+    }
+
+    #[test]
+    fn only_the_same_text_is_the_same_key() {
+        let key = ApiKey::new("abcabc");
+        for (given, same) in [
+            ("abcabc", true),
+            ("abcab", false),
+            ("abc", false),
+            ("abcabcabc", false),
+            ("abcabd", false),
+            ("Abcabc", false),
+            ("", false),
+        ] {
+            assert_eq!(key.is(given.as_bytes()), same, "{given}");
+        }
+        assert!(same(b"", b"") && !same(b"", b"a"));
     }
 
     #[test]

@@ -15,13 +15,15 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Limits, Request};
 
+use crate::access::{Access, Visit};
 use crate::body::{Body, Budget};
 use crate::config::Config;
+use crate::logging::{Line, LogLevel};
 use crate::peer::Client;
 use crate::relay::{End, Exchange, Outcome, Relay};
 use crate::reply::{self, Downstream, Reply};
 use crate::status::health;
-use crate::{error, info, route};
+use crate::{error, info, route, upstream};
 
 /// How long a request may wait for a worker. Agents give up after minutes, not seconds.
 const WORKER_PATIENCE: Duration = Duration::from_secs(30);
@@ -34,6 +36,8 @@ const BUSY_RETRY: Duration = Duration::from_secs(5);
 /// Stack of a worker. A TLS handshake in a debug build is the deepest call; only pages that are
 /// touched cost memory.
 const WORKER_STACK: usize = 256 * 1024;
+/// How much of a model's name stands in the log, in bytes.
+const MODEL_SHOWN: usize = 100;
 /// Request bodies are read in steps of this size.
 const BODY_STEP: usize = 64 * 1024;
 
@@ -53,6 +57,8 @@ struct Inner {
     worker_patience: Duration,
     /// For all request bodies together, and so for each.
     bodies: Budget,
+    /// Replaced as a whole by a reload.
+    access: Mutex<Arc<Access>>,
     started: Instant,
 }
 
@@ -81,7 +87,9 @@ impl Server {
         };
         let http = tiny_http::Server::from_listener_with(listener.try_clone()?, limits)
             .map_err(|e| io::Error::other(e.to_string()))?;
+        let access = Access::new(config, listener.local_addr()?, random()?, None);
         let server = Server(Arc::new(Inner {
+            access: Mutex::new(Arc::new(access)),
             http,
             listener,
             relay,
@@ -107,6 +115,17 @@ impl Server {
     /// What serves the requests.
     pub fn relay(&self) -> &Relay {
         &self.0.relay
+    }
+
+    /// From now on, lets in whom `config` lets in. Counts go on.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give; nothing changes then.
+    pub fn admit(&self, config: &Config) -> io::Result<()> {
+        let (bound, random) = (self.addr()?, random()?);
+        let mut access = self.0.access.lock().unwrap_or_else(PoisonError::into_inner);
+        *access = Arc::new(Access::new(config, bound, random, Some(&access)));
+        Ok(())
     }
 
     /// Accepts no more connections. Idle ones are closed; a request that comes on one before that
@@ -214,10 +233,9 @@ impl Inner {
             }
             // An error is one connection that could not be accepted; the next may.
             let Ok(Some(request)) = came else { continue };
-            if is_health(&request) {
-                self.answer(request, &self.health());
+            let Some(request) = self.receive(request) else {
                 continue;
-            }
+            };
             let mut desk = self.desk();
             if desk.draining {
                 drop(desk);
@@ -245,6 +263,41 @@ impl Inner {
                 self.answer(request, &self.busy());
             }
         }
+    }
+
+    /// Answers what needs no worker: pages of our own, and who may not ask.
+    fn receive(&self, request: Request) -> Option<Request> {
+        let access = self.access();
+        let visit = visit(&request);
+        let refusal = match access.door(&visit) {
+            Err(refusal) => Some(refusal),
+            Ok(_) => {
+                let page = if is_health(&request) {
+                    Some(access.health(&visit, self.health()))
+                } else {
+                    access.preflight(&visit)
+                };
+                if let Some(page) = page {
+                    self.answer(request, &page);
+                    return None;
+                }
+                access.client(&visit).err()
+            }
+        };
+        match refusal {
+            Some(refusal) => {
+                self.refuse(request, &refusal);
+                None
+            }
+            None => Some(request),
+        }
+    }
+
+    fn access(&self) -> Arc<Access> {
+        self.access
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Answers those who waited too long for a worker, and forgets those who left.
@@ -275,6 +328,7 @@ impl Inner {
         health::page(
             &self.relay.keys(),
             &self.relay.models(),
+            &self.access().clients(),
             self.started.elapsed(),
             in_flight,
             self.relay.waiting(),
@@ -299,8 +353,14 @@ impl Inner {
             Ok(mapped) => mapped,
             Err(text) => return self.refuse(request, &Reply::error(400, "bad_request", &text)),
         };
+        let access = self.access();
+        let (origin, client) = {
+            let visit = visit(&request);
+            let client = access.client(&visit).ok().flatten();
+            (origin(&access, &visit), client.map(|at| access.counted(at)))
+        };
         let socket = request.client();
-        let down = downstream(&request);
+        let down = downstream(&request, origin.as_deref());
         let exchange = Exchange {
             mapped,
             body,
@@ -313,7 +373,7 @@ impl Inner {
             socket.shutdown();
         }
         drop(out);
-        log_request(&method, &target, &outcome, began.elapsed());
+        log_request(&method, &target, client, &outcome, began.elapsed());
     }
 
     /// Reads the whole body, within the limits. `Err(None)`: the client left while sending it.
@@ -390,7 +450,8 @@ impl Inner {
 
     /// Answers with a reply of our own and keeps the connection.
     fn answer(&self, request: Request, reply: &Reply) {
-        let down = downstream(&request);
+        let origin = origin(&self.access(), &visit(&request));
+        let down = downstream(&request, origin.as_deref());
         let mut out = request.into_writer();
         let _ = out
             .write_all(&reply.to_bytes(down))
@@ -427,8 +488,28 @@ fn is_health(request: &Request) -> bool {
     ) && route::origin_form(request.url()).is_ok_and(|target| route::is(target, "/health"))
 }
 
-fn downstream(request: &Request) -> Downstream {
+/// What decides whether a request may be served.
+fn visit(request: &Request) -> Visit<'_> {
+    Visit::new(
+        request.remote_addr().map(SocketAddr::ip),
+        request.method().as_str(),
+        request.url(),
+        request.raw_headers(),
+    )
+}
+
+/// The web origin that may read the answer.
+fn origin(access: &Access, visit: &Visit<'_>) -> Option<String> {
+    access.door(visit).ok().flatten().map(str::to_owned)
+}
+
+fn random() -> io::Result<[u8; 16]> {
+    upstream::random().ok_or_else(|| io::Error::other("the system has no randomness to give"))
+}
+
+fn downstream<'a>(request: &Request, origin: Option<&'a str>) -> Downstream<'a> {
     Downstream {
+        origin,
         http_1_1: *request.http_version() >= (1, 1),
         keep_alive: request.keeps_alive(),
         head_only: *request.method() == tiny_http::Method::Head,
@@ -444,27 +525,43 @@ fn refusal(status: u16, reason: &str) -> (&'static str, String) {
 }
 
 /// One line for one request: no query string, no header, no body.
-fn log_request(method: &str, target: &str, outcome: &Outcome, took: Duration) {
-    let path = target.split('?').next().unwrap_or_default();
-    let key = outcome.key.map_or("-".into(), |index| index.to_string());
-    let (attempts, bytes) = (outcome.attempts, outcome.bytes);
-    let (waited, took) = (outcome.waited.as_millis(), took.as_millis());
+fn log_request(
+    method: &str,
+    target: &str,
+    client: Option<&str>,
+    outcome: &Outcome,
+    took: Duration,
+) {
     let end = match outcome.end {
         End::Complete => "",
-        End::ClientLeft => " (the client left)",
-        End::Cut => " (cut short)",
+        End::ClientLeft => "the client left",
+        End::Cut => "cut short",
     };
-    let status = outcome.status;
-    // Quoted and escaped: the client chose it.
-    let model = match outcome.model.as_str() {
-        "" => String::new(),
-        model => format!(" model={model:.100?}"),
+    let mut line = Line::new(LogLevel::Info, "request");
+    line.bare("").word("method", method);
+    line.bare(" ")
+        .word("path", target.split('?').next().unwrap_or_default());
+    line.bare(" -> ").number("status", outcome.status.into());
+    if !end.is_empty() {
+        line.note("end", end);
+    }
+    if let Some(client) = client {
+        line.word("client", client);
+    }
+    match outcome.key {
+        Some(index) => line.number("key", index as u64),
+        None => line.word("key", "-"),
     };
-    let first = match outcome.first_byte {
-        Some(after) => format!(" first={}ms", after.as_millis()),
-        None => String::new(),
-    };
-    info!(
-        "{method} {path} -> {status}{end} key={key} attempts={attempts} waited={waited}ms{first} total={took}ms bytes={bytes}{model}"
-    );
+    line.number("attempts", outcome.attempts.into());
+    line.time("waited", outcome.waited);
+    if let Some(after) = outcome.first_byte {
+        line.time("first", after);
+    }
+    line.time("total", took);
+    line.number("bytes", outcome.bytes);
+    if !outcome.model.is_empty() {
+        let end = outcome.model.floor_char_boundary(MODEL_SHOWN);
+        line.word("model", &outcome.model[..end]);
+    }
+    line.write();
 }

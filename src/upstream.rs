@@ -26,6 +26,7 @@ use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use self::call::{CALL, CurrentCall};
 use self::dns::CachingResolver;
 use self::tls::TlsSetup;
+pub use self::tls::random;
 use self::wire::Dialler;
 use crate::config::Config;
 use crate::headers::{self, ConnectionOptions};

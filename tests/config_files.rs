@@ -49,6 +49,10 @@ fn dump(config: &Config) -> Vec<String> {
         .map(|key| format!("key {}", key.expose()))
         .collect();
     lines.push(format!("listen {}", config.listen()));
+    let clients = config.client_keys.iter();
+    lines.extend(clients.map(|c| format!("client {} {}", c.name, c.key.expose())));
+    lines.push(format!("allowed_hosts {:?}", config.allowed_hosts));
+    lines.push(format!("allowed_origins {:?}", config.allowed_origins));
     lines.push(format!(
         "target {} + {:?}",
         config.target.origin(),
@@ -71,6 +75,7 @@ fn dump(config: &Config) -> Vec<String> {
     lines.push(format!("idle_timeout {:?}", config.idle_timeout));
     lines.push(format!("ssl_cert_file {:?}", config.ssl_cert_file));
     lines.push(format!("log {:?}", config.log));
+    lines.push(format!("log_format {:?}", config.log_format));
     lines
 }
 

@@ -136,7 +136,9 @@ fn host_is_an_address_or_localhost() {
         ("[::]", "::"),
     ] {
         assert_eq!(
-            config(with(&[("HOST", text)])).host.to_string(),
+            config(with(&[("HOST", text), ("OPEN_LAN", "yes")]))
+                .host
+                .to_string(),
             host,
             "{text}"
         );

@@ -15,7 +15,7 @@ use crate::stream::{self, CopyEnd};
 use crate::upstream::{Answer, Kept};
 use crate::warn;
 
-impl Exchange {
+impl Exchange<'_> {
     /// The client of a stream, kept patient from now on.
     pub(super) fn patient_client(&self, every: Duration) -> Client {
         let framing = self.down.framing(None);
@@ -198,7 +198,7 @@ impl Answer {
 struct Watched<'a> {
     answer: Answer,
     tail: Tail,
-    exchange: &'a Exchange,
+    exchange: &'a Exchange<'a>,
     watch: bool,
 }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 use crate::pool::{KeyView, ModelView, State};
 use crate::reply::{Reply, whole_seconds};
 
-/// The page. 503 when no key can serve, so that a load balancer sends its requests elsewhere.
+/// The page. `clients`: each by name, with its requests. 503 when no key can serve, so that a load
+/// balancer sends its requests elsewhere.
 pub fn page(
     keys: &[KeyView],
     models: &[ModelView],
+    clients: &[(&str, usize)],
     uptime: Duration,
     in_flight: usize,
     waiting: usize,
@@ -29,12 +31,24 @@ pub fn page(
     let mut out = String::with_capacity(256 + 256 * keys.len());
     let _ = write!(
         out,
-        "{{\"status\":\"{word}\",\"keys\":{},\"pool\":\"{}\",\"version\":\"{}\",\"uptime_sec\":{},\"in_flight\":{in_flight},\"waiting\":{waiting},\"key_status\":[",
+        "{{\"status\":\"{word}\",\"keys\":{},\"pool\":\"{}\",\"version\":\"{}\",\"uptime_sec\":{},\"in_flight\":{in_flight},\"waiting\":{waiting},",
         keys.len(),
         pool.join("  "),
         env!("CARGO_PKG_VERSION"),
         uptime.as_secs(),
     );
+    for (i, (name, requests)) in clients.iter().enumerate() {
+        let start = if i > 0 { "," } else { "\"clients\":[" };
+        // A name needs no escapes, see CLIENT_KEYS.
+        let _ = write!(
+            out,
+            "{start}{{\"name\":\"{name}\",\"requests\":{requests}}}"
+        );
+    }
+    if !clients.is_empty() {
+        out.push_str("],");
+    }
+    out.push_str("\"key_status\":[");
     for (i, key) in keys.iter().enumerate() {
         let (state, reason, left) = in_words(key.state);
         let c = key.counts;
@@ -130,7 +144,7 @@ mod tests {
     }
 
     fn shown(keys: &[KeyView]) -> (u16, serde_json::Value) {
-        let reply = page(keys, &[], Duration::from_secs(90), 4, 2);
+        let reply = page(keys, &[], &[], Duration::from_secs(90), 4, 2);
         (
             reply.status,
             serde_json::from_str(&reply.body).expect("JSON"),
@@ -141,10 +155,22 @@ mod tests {
     fn the_three_known_fields_come_first_and_as_known() {
         let cooling = State::Cooling(Duration::from_millis(41_200));
         let keys = [key(State::Ready), key(cooling), key(State::Ready)];
-        let body = page(&keys, &[], Duration::ZERO, 0, 0).body;
+        let body = page(&keys, &[], &[], Duration::ZERO, 0, 0).body;
         let known =
             r#"{"status":"degraded","keys":3,"pool":"[0]:ready  [1]:cooling(42s)  [2]:ready","#;
         assert!(body.starts_with(known), "{body}");
+    }
+
+    #[test]
+    fn clients_are_shown_with_what_they_asked() {
+        let clients = [("phone", 3), ("lap-top", 0)];
+        let reply = page(&[key(State::Ready)], &[], &clients, Duration::ZERO, 0, 0);
+        let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
+        let expected = serde_json::json!([
+            {"name": "phone", "requests": 3}, {"name": "lap-top", "requests": 0}
+        ]);
+        assert_eq!(page["clients"], expected);
+        assert_eq!(page["key_status"][0]["state"], "ready");
     }
 
     #[test]
@@ -192,7 +218,7 @@ mod tests {
             waiting: 2,
             capacity: Some(3),
         }];
-        let reply = page(&[one], &models, Duration::ZERO, 0, 0);
+        let reply = page(&[one], &models, &[], Duration::ZERO, 0, 0);
         let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
         let rest = &page["key_status"][0]["models"][0];
         assert_eq!(

@@ -119,6 +119,13 @@ impl rustls::crypto::SecureRandom for NoCertificate {
     }
 }
 
+/// Bytes that no one can guess; `None` when the system has none to give.
+pub fn random() -> Option<[u8; 16]> {
+    use rustls::crypto::SecureRandom;
+    let mut bytes = [0; 16];
+    NoCertificate.fill(&mut bytes).ok().map(|()| bytes)
+}
+
 impl rustls::crypto::KeyProvider for NoCertificate {
     fn load_private_key(
         &self,

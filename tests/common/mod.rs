@@ -149,6 +149,7 @@ impl Alvus {
         command
             .args(args)
             .env("PORT", "0")
+            .env("ALLOWED_HOSTS", "a,alvus,provider,x") // what the tests call it
             .envs(env.iter().copied());
         let mut child = command
             .stdout(Stdio::null())

@@ -1,0 +1,520 @@
+//! Who may ask, under which name of ours, and from which web page. Pure; the socket's side of it is
+//! in [`crate::server`].
+//!
+//! Three questions, in this order:
+//! 1. [`Access::door`]: is it us whom the request names (DNS rebinding: a web page whose name was
+//!    made to point at us), and does it come from a web page that may ask?
+//! 2. [`Access::client`]: does a request for the provider show a key of `CLIENT_KEYS`?
+//! 3. [`Access::page`]: may the pages about alvus itself be seen? On this machine, yes; from others,
+//!    with a client key, or with the cookie that a browser got for it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::config::{ClientKey, Config, Host};
+use crate::reply::Reply;
+use crate::secret::same;
+
+/// The realm of the challenges (RFC 9110 §11.5).
+const BEARER: &str = "Bearer realm=\"alvus\"";
+/// For the pages, so that a browser asks for the key in its own dialogue.
+const BASIC: &str = "Basic realm=\"alvus\", charset=\"UTF-8\"";
+
+/// How long a browser may remember a preflight, in seconds.
+const PREFLIGHT_AGE: &str = "600";
+
+/// A wrong name is repeated up to this length.
+const ECHOED: usize = 64;
+
+/// The rules, and how often each client asked.
+#[derive(Debug)]
+pub struct Access {
+    clients: Vec<ClientKey>,
+    requests: Vec<AtomicUsize>,
+    bound: SocketAddr,
+    hosts: Vec<Host>,
+    origins: Vec<String>,
+    /// Worth nothing but a look at the pages, and that until the clients change or alvus ends.
+    cookie: String,
+}
+
+/// What of a request decides.
+#[derive(Debug)]
+pub struct Visit<'a> {
+    /// The other end is a process of this machine, and speaks for no one else.
+    local: bool,
+    target: &'a str,
+    host: Option<&'a [u8]>,
+    origin: Option<&'a [u8]>,
+    authorization: Option<&'a [u8]>,
+    api_key: Option<&'a [u8]>,
+    cookie: Option<&'a [u8]>,
+    /// It may be a CORS preflight, and asks for these fields.
+    preflight: bool,
+    preflight_fields: Option<&'a [u8]>,
+}
+
+impl<'a> Visit<'a> {
+    /// Reads the fields of a head. `target` is the request target as it came.
+    pub fn new(
+        peer: Option<IpAddr>,
+        method: &str,
+        target: &'a str,
+        fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Visit<'a> {
+        let mut visit = Visit {
+            local: peer.is_some_and(|ip| ip.to_canonical().is_loopback()),
+            target,
+            host: None,
+            origin: None,
+            authorization: None,
+            api_key: None,
+            cookie: None,
+            preflight: false,
+            preflight_fields: None,
+        };
+        for (name, value) in fields {
+            let is = |ours: &str| name.eq_ignore_ascii_case(ours);
+            if is("host") {
+                visit.host = Some(value);
+            } else if is("origin") {
+                visit.origin = Some(value);
+            } else if is("authorization") {
+                visit.authorization = Some(value);
+            } else if is("x-api-key") || is("api-key") {
+                visit.api_key = Some(value);
+            } else if is("cookie") {
+                visit.cookie = Some(value);
+            } else if is("forwarded") || is("x-forwarded-for") {
+                visit.local = false; // a proxy on this machine speaks for someone elsewhere
+            } else if is("access-control-request-method") {
+                visit.preflight = method == "OPTIONS";
+            } else if is("access-control-request-headers") {
+                visit.preflight_fields = Some(value);
+            }
+        }
+        visit
+    }
+
+    /// The key it shows, wherever clients put it. The last field of a name counts.
+    fn keys(&self) -> [Option<&'a [u8]>; 2] {
+        let bearer = self.authorization.and_then(|v| credentials(v, "bearer"));
+        [bearer, self.api_key]
+    }
+}
+
+/// What follows a scheme in `Authorization` (RFC 9110 §11.4); the scheme's case does not matter.
+fn credentials<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
+    let (start, rest) = value.split_at_checked(scheme.len())?;
+    let fits = start.eq_ignore_ascii_case(scheme.as_bytes()) && rest.first() == Some(&b' ');
+    fits.then(|| rest.trim_ascii())
+}
+
+/// The password of `Authorization: Basic` (RFC 7617); the user name is any.
+fn password(value: &[u8]) -> Option<Vec<u8>> {
+    let pair = base64(credentials(value, "basic")?)?;
+    let colon = pair.iter().position(|b| *b == b':')?;
+    Some(pair[colon + 1..].to_vec())
+}
+
+/// Decodes base64 (RFC 4648 §4), with or without padding.
+fn base64(text: &[u8]) -> Option<Vec<u8>> {
+    let (mut out, mut bits, mut held) = (Vec::new(), 0_u32, 0);
+    for byte in text.iter().take_while(|b| **b != b'=') {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push((bits >> held) as u8);
+            bits &= (1 << held) - 1;
+        }
+    }
+    Some(out)
+}
+
+impl Access {
+    /// The rules of `config` for a server that listens on `bound`. `random` must not be guessable;
+    /// `earlier` are the rules that these replace.
+    pub fn new(
+        config: &Config,
+        bound: SocketAddr,
+        random: [u8; 16],
+        earlier: Option<&Access>,
+    ) -> Access {
+        let clients = config.client_keys.clone();
+        let so_far = |client: &ClientKey| earlier.map_or(0, |e| e.count(&client.name));
+        let requests = clients.iter().map(|c| so_far(c).into()).collect();
+        let same_clients = earlier.filter(|e| e.clients == clients);
+        let cookie = match same_clients {
+            Some(earlier) => earlier.cookie.clone(),
+            // Cookies are shared by all ports of a host, so the name tells two of us apart.
+            None => format!(
+                "alvus-{}={:032x}",
+                bound.port(),
+                u128::from_ne_bytes(random)
+            ),
+        };
+        Access {
+            clients,
+            requests,
+            bound,
+            hosts: config.allowed_hosts.clone(),
+            origins: config.allowed_origins.clone(),
+            cookie,
+        }
+    }
+
+    fn count(&self, name: &str) -> usize {
+        let at = self.clients.iter().position(|c| c.name == name);
+        at.map_or(0, |at| self.requests[at].load(Ordering::Relaxed))
+    }
+
+    /// The clients by name, and how many requests each made.
+    pub fn clients(&self) -> Vec<(&str, usize)> {
+        let names = self.clients.iter().map(|c| c.name.as_str());
+        let counts = self.requests.iter().map(|n| n.load(Ordering::Relaxed));
+        names.zip(counts).collect()
+    }
+
+    /// Whether the request names us and comes from no web page that may not ask. `Ok`: the origin of
+    /// the page, if it comes from one that may, which [`crate::reply::Downstream`] passes on.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn door<'a>(&self, visit: &Visit<'a>) -> Result<Option<&'a str>, Reply> {
+        // A target in absolute form names a host too, and counts more (RFC 9112 §3.2.2).
+        let named = visit.target.split_once("://").map(|(_, rest)| {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            &rest.as_bytes()[..end]
+        });
+        // HTTP/1.0 asks for no Host; a browser, whom a web page could misuse, always sends one.
+        for host in named
+            .into_iter()
+            .filter(|_| !visit.target.starts_with('/'))
+            .chain(visit.host)
+        {
+            if !self.is_us(host) {
+                let shown = shown(host);
+                let text = format!(
+                    "alvus is not known as {shown} here; if that is one of its names, add it to ALLOWED_HOSTS"
+                );
+                return Err(Reply::error(421, "unknown_host", &text));
+            }
+        }
+        let Some(origin) = visit.origin else {
+            return Ok(None);
+        };
+        let allowed = |text: &&str| {
+            let own = text.strip_prefix("http://");
+            own.is_some_and(|own| Some(own.as_bytes()) == visit.host)
+                || self.origins.iter().any(|o| o.eq_ignore_ascii_case(text))
+        };
+        let Some(origin) = std::str::from_utf8(origin).ok().filter(allowed) else {
+            let shown = shown(origin);
+            let text = format!(
+                "web pages of {shown} may not ask; if they should, add that to ALLOWED_ORIGINS"
+            );
+            return Err(Reply::error(403, "origin_not_allowed", &text));
+        };
+        Ok(Some(origin))
+    }
+
+    /// The answer to a CORS preflight (Fetch standard, "CORS-preflight request"), which carries no
+    /// credentials. Only for a visit that [`Access::door`] let in.
+    pub fn preflight(&self, visit: &Visit<'_>) -> Option<Reply> {
+        if !visit.preflight || visit.origin.is_none() {
+            return None;
+        }
+        let fields = String::from_utf8_lossy(visit.preflight_fields.unwrap_or_default());
+        let methods = "GET, HEAD, POST, PUT, PATCH, DELETE";
+        let reply = Reply::json(200, String::new())
+            .with("access-control-allow-methods", methods.into())
+            .with("access-control-allow-headers", fields.into_owned())
+            .with("access-control-max-age", PREFLIGHT_AGE.into());
+        Some(reply)
+    }
+
+    fn is_us(&self, host: &[u8]) -> bool {
+        let Some(host) = std::str::from_utf8(host).ok().and_then(Host::parse) else {
+            return false;
+        };
+        let known = match &host {
+            // Rebinding takes a name: whoever sends an address was connected to it.
+            Host::Address(ip) => {
+                let bound = self.bound.ip().to_canonical();
+                ip.is_loopback() || bound.is_unspecified() || bound == *ip
+            }
+            // RFC 6761 §6.3: names under localhost lead to loopback.
+            Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+        };
+        known || self.hosts.contains(&host)
+    }
+
+    /// Who asks for something of the provider's, by place in `CLIENT_KEYS`; `None` when there are no
+    /// client keys and everyone may.
+    ///
+    /// # Errors
+    /// The refusal: 401, as OpenAI words it.
+    pub fn client(&self, visit: &Visit<'_>) -> Result<Option<usize>, Reply> {
+        if self.clients.is_empty() {
+            return Ok(None);
+        }
+        let shown = visit.keys();
+        match shown.iter().flatten().find_map(|key| self.known(key)) {
+            Some(at) => Ok(Some(at)),
+            None => Err(stranger(shown.iter().any(Option::is_some))),
+        }
+    }
+
+    /// Counts a request of this client and gives its name.
+    pub fn counted(&self, client: usize) -> &str {
+        self.requests[client].fetch_add(1, Ordering::Relaxed);
+        &self.clients[client].name
+    }
+
+    /// The client with this key. Looks at all of them, whichever it is.
+    fn known(&self, key: &[u8]) -> Option<usize> {
+        let mut found = None;
+        for (at, client) in self.clients.iter().enumerate() {
+            if client.key.is(key) {
+                found = Some(at);
+            }
+        }
+        found
+    }
+
+    /// Whether the visitor may see what concerns the operator only; `Some` with the value of a
+    /// `Set-Cookie` if a browser should be given one.
+    fn trusts(&self, visit: &Visit<'_>) -> Result<Option<String>, ()> {
+        let cookies = visit.cookie.unwrap_or_default().split(|b| *b == b';');
+        let mut known = visit.local;
+        for cookie in cookies {
+            known |= same(self.cookie.as_bytes(), cookie.trim_ascii());
+        }
+        if self.clients.is_empty() {
+            // Without clients there is nobody to give a cookie to.
+            return if visit.local { Ok(None) } else { Err(()) };
+        }
+        known |= visit
+            .keys()
+            .iter()
+            .flatten()
+            .any(|k| self.known(k).is_some());
+        if known {
+            return Ok(None);
+        }
+        let password = visit.authorization.and_then(password).ok_or(())?;
+        self.known(&password).ok_or(())?;
+        Ok(Some(format!(
+            "{}; Path=/; HttpOnly; SameSite=Strict",
+            self.cookie
+        )))
+    }
+
+    /// `/health` as the visitor may see it: `whole`, or its first field only.
+    pub fn health(&self, visit: &Visit<'_>, whole: Reply) -> Reply {
+        if self.trusts(visit).is_ok() {
+            return whole;
+        }
+        let status = whole.body.split(',').next().unwrap_or_default();
+        Reply::json(whole.status, format!("{status}}}"))
+    }
+
+    /// A page about alvus itself, which `show` makes, for those who may see it: processes of this
+    /// machine, and elsewhere whoever shows a client key, as a client does or as the password in a
+    /// browser's dialogue, which gets a cookie for it. Others get a refusal.
+    pub fn page(&self, visit: &Visit<'_>, show: impl FnOnce() -> Reply) -> Reply {
+        match self.trusts(visit) {
+            Ok(None) => show(),
+            Ok(Some(cookie)) => show().with("set-cookie", cookie),
+            Err(()) if self.clients.is_empty() => {
+                let text =
+                    "this page is for other machines only with a client key; set CLIENT_KEYS";
+                Reply::error(403, "no_client_keys", text)
+            }
+            Err(()) => {
+                let shown = visit.authorization.is_some() || visit.api_key.is_some();
+                stranger(shown).with("www-authenticate", BASIC.into())
+            }
+        }
+    }
+}
+
+fn stranger(showed_a_key: bool) -> Reply {
+    let (code, text) = match showed_a_key {
+        true => (
+            "invalid_api_key",
+            "Incorrect API key provided: it is not one of CLIENT_KEYS of this alvus.",
+        ),
+        false => (
+            "missing_api_key",
+            "You didn't provide an API key: send one of CLIENT_KEYS of this alvus as Authorization: Bearer KEY.",
+        ),
+    };
+    Reply::error(401, code, text).with("www-authenticate", BEARER.into())
+}
+
+/// What a message may repeat of a name that someone sent.
+fn shown(text: &[u8]) -> String {
+    let plain = |b: &u8| {
+        if b.is_ascii_graphic() {
+            *b as char
+        } else {
+            '?'
+        }
+    };
+    text.iter().take(ECHOED).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::Reply;
+
+    const KEY: &str = "client-key-0123456789";
+    /// `me:client-key-0123456789`
+    const DIALOGUE: &str = "Basic bWU6Y2xpZW50LWtleS0wMTIzNDU2Nzg5";
+
+    fn access(clients: &str, earlier: Option<&Access>) -> Access {
+        let environment = [("API_KEYS", "k"), ("CLIENT_KEYS", clients)];
+        let loaded = Config::parse(None, ".env", environment).expect("a good configuration");
+        let bound = "127.0.0.1:3000".parse().expect("an address");
+        let random = [7 + u8::from(earlier.is_some()); 16];
+        Access::new(&loaded.config, bound, random, earlier)
+    }
+
+    fn visit<'a>(peer: &str, fields: &[(&'a str, &'a str)]) -> Visit<'a> {
+        let fields = fields.iter().map(|(n, v)| (*n, v.as_bytes()));
+        Visit::new(peer.parse().ok(), "GET", "/dashboard", fields)
+    }
+
+    fn page(access: &Access, visit: &Visit<'_>) -> Reply {
+        access.page(visit, || Reply::json(200, "{}".into()))
+    }
+
+    fn cookie(reply: &Reply) -> Option<String> {
+        let found = reply.fields.iter().find(|(name, _)| *name == "set-cookie");
+        found.map(|(_, value)| value.clone())
+    }
+
+    #[test]
+    fn base64_is_read_to_its_end() {
+        for (text, expected) in [
+            ("", Some(&b""[..])),
+            ("Zg==", Some(b"f")),
+            ("Zm8", Some(b"fo")),
+            ("Zm9v", Some(b"foo")),
+            ("Zm9vYmFy", Some(b"foobar")),
+            ("//79", Some(b"\xff\xfe\xfd")),
+            ("Zm9v YmFy", None),
+            ("Zm-v", None),
+        ] {
+            assert_eq!(base64(text.as_bytes()).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_pages_are_open_on_this_machine_and_with_a_key_elsewhere() {
+        let access = access(&format!("phone:{KEY}"), None);
+        let bearer = format!("Bearer {KEY}");
+        for (peer, fields, status) in [
+            ("127.0.0.1", &[][..], 200),
+            ("127.3.2.1", &[], 200),
+            ("::1", &[], 200),
+            ("::ffff:127.0.0.1", &[], 200),
+            ("192.168.1.7", &[], 401),
+            ("::ffff:192.168.1.7", &[], 401),
+            ("", &[], 401),
+            ("127.0.0.1", &[("X-Forwarded-For", "192.168.1.7")], 401),
+            ("192.168.1.7", &[("Authorization", &*bearer)], 200),
+            ("192.168.1.7", &[("x-api-key", KEY)], 200),
+            ("192.168.1.7", &[("authorization", DIALOGUE)], 200),
+            (
+                "192.168.1.7",
+                &[("authorization", "Basic bWU6bm90aGluZw==")],
+                401,
+            ),
+            ("192.168.1.7", &[("authorization", "Basic !")], 401),
+            ("192.168.1.7", &[("authorization", "Basic")], 401),
+            (
+                "192.168.1.7",
+                &[("cookie", "alvus-3000=07070707070707070707070707070707")],
+                200,
+            ),
+            (
+                "192.168.1.7",
+                &[(
+                    "cookie",
+                    "a=b; alvus-3000=07070707070707070707070707070707 ;c",
+                )],
+                200,
+            ),
+            (
+                "192.168.1.7",
+                &[("cookie", "alvus-3000=07070707070707070707070707070708")],
+                401,
+            ),
+            ("192.168.1.7", &[("cookie", "")], 401),
+        ] {
+            let reply = page(&access, &visit(peer, fields));
+            assert_eq!(reply.status, status, "{peer} {fields:?}");
+            assert!(!reply.body.contains("client-key"), "{}", reply.body);
+        }
+    }
+
+    #[test]
+    fn a_browser_is_asked_for_the_key_once_and_then_has_a_cookie_that_is_not_the_key() {
+        let access = access(&format!("phone:{KEY}"), None);
+        let refused = page(&access, &visit("192.168.1.7", &[]));
+        let challenges: Vec<&str> = refused.fields.iter().map(|(_, v)| v.as_str()).collect();
+        assert_eq!(challenges, [BEARER, BASIC]);
+        let shown = page(
+            &access,
+            &visit("192.168.1.7", &[("authorization", DIALOGUE)]),
+        );
+        let given = cookie(&shown).expect("a cookie");
+        let (value, rest) = given.split_once(';').expect("attributes");
+        assert_eq!(rest, " Path=/; HttpOnly; SameSite=Strict");
+        assert!(!value.contains("client-key"));
+        let again = page(&access, &visit("192.168.1.7", &[("cookie", value)]));
+        assert_eq!((again.status, cookie(&again)), (200, None));
+        let asked = access.client(&visit("192.168.1.7", &[("cookie", value)]));
+        assert_eq!(
+            asked.map_err(|reply| reply.status),
+            Err(401),
+            "it opens pages only"
+        );
+    }
+
+    #[test]
+    fn a_cookie_lasts_until_the_clients_change() {
+        let clients = format!("phone:{KEY}");
+        let first = access(&clients, None);
+        let same = access(&clients, Some(&first));
+        let other = access(&format!("{clients},b:{KEY}2"), Some(&same));
+        let visit = visit("192.168.1.7", &[("cookie", &first.cookie)]);
+        let statuses = [&first, &same, &other].map(|a| page(a, &visit).status);
+        assert_eq!(statuses, [200, 200, 401]);
+    }
+
+    #[test]
+    fn without_client_keys_the_pages_are_for_this_machine_only() {
+        let access = access("", None);
+        assert_eq!(page(&access, &visit("127.0.0.1", &[])).status, 200);
+        let refused = page(
+            &access,
+            &visit("192.168.1.7", &[("cookie", &access.cookie)]),
+        );
+        assert_eq!(refused.status, 403);
+        assert!(refused.body.contains("CLIENT_KEYS"), "{}", refused.body);
+        assert_eq!(access.client(&visit("192.168.1.7", &[])), Ok(None));
+    }
+}
