@@ -275,6 +275,33 @@ impl Config {
     }
 }
 
+/// The names of the settings, keys aside, in which two configurations differ: those that take a
+/// `restart`, or those that a reload brings to work.
+#[rustfmt::skip]
+pub fn differences(old: &Config, new: &Config, restart: bool) -> Vec<&'static str> {
+    let all = [
+        ("PORT", true, old.port != new.port),
+        ("HOST", true, old.host != new.host),
+        ("TARGET_BASE_URL", false, old.target != new.target),
+        ("GENAI_BASE_URL", false, old.genai != new.genai),
+        ("COOLDOWN_SEC", false, old.cooldown != new.cooldown),
+        ("RPM_LIMIT", false, old.pace != new.pace),
+        ("ROTATION", false, old.rotation != new.rotation),
+        ("MAX_RETRIES", false, old.max_retries != new.max_retries),
+        ("MAX_WAIT_SEC", false, old.max_wait != new.max_wait),
+        ("HEARTBEAT_SEC", false, old.heartbeat != new.heartbeat),
+        ("MAX_BODY_MB", true, old.max_body != new.max_body),
+        ("WORKERS", true, old.workers != new.workers),
+        ("CONNECT_TIMEOUT_SEC", false, old.connect_timeout != new.connect_timeout),
+        ("FIRST_BYTE_TIMEOUT_SEC", false, old.first_byte_timeout != new.first_byte_timeout),
+        ("IDLE_TIMEOUT_SEC", false, old.idle_timeout != new.idle_timeout),
+        ("SSL_CERT_FILE", false, old.ssl_cert_file != new.ssl_cert_file),
+        ("LOG", false, old.log != new.log),
+    ];
+    let found = all.into_iter().filter(|(_, r, differs)| *differs && *r == restart);
+    found.map(|(name, ..)| name).collect()
+}
+
 /// Bytes in what `MAX_BODY_MB` counts.
 const MIB: usize = 1024 * 1024;
 

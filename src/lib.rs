@@ -17,6 +17,7 @@ pub mod sse;
 // floor 1, with a side effect each
 pub mod logging;
 pub mod signals;
+pub mod watch;
 // floor 2
 pub mod pool;
 pub mod retry;

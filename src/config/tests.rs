@@ -423,3 +423,21 @@ fn both_tables_name_every_variable_with_its_default() {
         );
     }
 }
+
+#[test]
+fn a_reload_can_name_every_setting_that_differs() {
+    let file = include_str!("../../tests/data/env/valid/everything.env");
+    let environment = std::iter::empty::<(String, String)>();
+    let (old, new) = (
+        config(with(&[])),
+        config(Config::parse(Some(file), ".env", environment)),
+    );
+    let live = differences(&old, &new, false);
+    let restart = differences(&old, &new, true);
+    for v in VARIABLES.iter().filter(|v| v.name != "API_KEYS") {
+        let named = [&live, &restart].map(|list| list.contains(&v.name));
+        assert!(named[0] != named[1], "{}: {named:?}", v.name);
+    }
+    assert!(differences(&old, &old, false).is_empty());
+    assert!(differences(&old, &old, true).is_empty());
+}
