@@ -154,6 +154,8 @@ pub const VARIABLES: &[Variable] = &[
         help: "How long an answer may pause between two pieces." },
     Variable { name: "SSL_CERT_FILE", default: "", form: Form::File,
         help: "PEM file of extra CA certificates, trusted besides the built-in ones." },
+    Variable { name: "DASHBOARD", default: "0", form: Form::Word(&["0", "1"]),
+        help: "1: GET /dashboard shows what alvus is doing." },
     Variable { name: "LOG", default: "info", form: Form::Word(LogLevel::WORDS),
         help: "How much is logged." },
 ];
@@ -195,6 +197,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// PEM file of CAs to trust besides the built-in ones; not opened yet.
     pub ssl_cert_file: Option<PathBuf>,
+    /// Show the dashboard; always false where it was left out of the build.
+    pub dashboard: bool,
     /// How much to log.
     pub log: LogLevel,
 }
@@ -250,6 +254,12 @@ impl Config {
             first_byte_timeout: values.seconds("FIRST_BYTE_TIMEOUT_SEC"),
             idle_timeout: values.seconds("IDLE_TIMEOUT_SEC"),
             ssl_cert_file: values.file("SSL_CERT_FILE"),
+            dashboard: values.checked("DASHBOARD", |text| match text {
+                "0" => Ok(false),
+                "1" if cfg!(feature = "dashboard") => Ok(true),
+                "1" => Err("this alvus was built without it"),
+                _ => Err(""),
+            }),
             log: values.checked("LOG", |text| LogLevel::parse(text).ok_or("")),
         };
         if let Some(base) = config.target.base_path.strip_suffix("/chat/completions") {
@@ -296,6 +306,7 @@ pub fn differences(old: &Config, new: &Config, restart: bool) -> Vec<&'static st
         ("FIRST_BYTE_TIMEOUT_SEC", false, old.first_byte_timeout != new.first_byte_timeout),
         ("IDLE_TIMEOUT_SEC", false, old.idle_timeout != new.idle_timeout),
         ("SSL_CERT_FILE", false, old.ssl_cert_file != new.ssl_cert_file),
+        ("DASHBOARD", true, old.dashboard != new.dashboard),
         ("LOG", false, old.log != new.log),
     ];
     let found = all.into_iter().filter(|(_, r, differs)| *differs && *r == restart);

@@ -19,6 +19,7 @@ pub mod logging;
 pub mod signals;
 pub mod watch;
 // floor 2
+pub mod metrics;
 pub mod pool;
 pub mod retry;
 pub mod stream;

@@ -80,6 +80,8 @@ pub struct Reply {
     pub retry_after: Option<Duration>,
     /// The `Content-Type`.
     pub content_type: &'static str,
+    /// More fields: names and values.
+    pub fields: &'static [(&'static str, &'static str)],
     /// The body.
     pub body: String,
 }
@@ -91,6 +93,7 @@ impl Reply {
             status,
             retry_after: None,
             content_type: "application/json",
+            fields: &[],
             body,
         }
     }
@@ -117,6 +120,9 @@ impl Reply {
         );
         field(&mut out, "content-type", self.content_type.as_bytes());
         field(&mut out, "cache-control", b"no-store");
+        for (name, value) in self.fields {
+            field(&mut out, name, value.as_bytes());
+        }
         if let Some(wait) = self.retry_after {
             field(
                 &mut out,

@@ -17,10 +17,13 @@ use tiny_http::{Limits, Request};
 
 use crate::body::{Body, Budget};
 use crate::config::Config;
+use crate::metrics::Answered;
 use crate::peer::Client;
 use crate::relay::{End, Exchange, Outcome, Relay};
 use crate::reply::{self, Downstream, Reply};
-use crate::status::health;
+#[cfg(feature = "dashboard")]
+use crate::status::dashboard;
+use crate::status::{Load, health, prometheus};
 use crate::{error, info, route};
 
 /// How long a request may wait for a worker. Agents give up after minutes, not seconds.
@@ -54,6 +57,9 @@ struct Inner {
     /// For all request bodies together, and so for each.
     bodies: Budget,
     started: Instant,
+    /// `GET /dashboard` is answered with the page.
+    #[cfg(feature = "dashboard")]
+    dashboard: bool,
 }
 
 /// Who does what.
@@ -91,6 +97,8 @@ impl Server {
             worker_patience: config.max_wait.min(WORKER_PATIENCE),
             bodies: Budget::new(config.max_body),
             started: Instant::now(),
+            #[cfg(feature = "dashboard")]
+            dashboard: config.dashboard,
         }));
         server.0.add_thread(&mut server.0.desk())?;
         Ok(server)
@@ -214,8 +222,8 @@ impl Inner {
             }
             // An error is one connection that could not be accepted; the next may.
             let Ok(Some(request)) = came else { continue };
-            if is_health(&request) {
-                self.answer(request, &self.health());
+            if let Some(page) = self.page(&request) {
+                self.answer(request, &page);
                 continue;
             }
             let mut desk = self.desk();
@@ -242,7 +250,7 @@ impl Inner {
                 desk.parked.push_back((request, Instant::now()));
             } else {
                 drop(desk);
-                self.answer(request, &self.busy());
+                self.turn_away(request, &self.busy());
             }
         }
     }
@@ -258,7 +266,7 @@ impl Inner {
         desk.parked = stay;
         drop(desk);
         for (request, _) in gone {
-            self.answer(request, &self.busy());
+            self.turn_away(request, &self.busy());
         }
     }
 
@@ -267,18 +275,57 @@ impl Inner {
         Reply::error(503, "workers_busy", &text).retry_after(BUSY_RETRY)
     }
 
-    fn health(&self) -> Reply {
-        let in_flight = {
+    /// The page that a request asks of alvus itself; `None`: it is for the upstream. Who may see
+    /// which page is decided here, before any is made.
+    fn page(&self, request: &Request) -> Option<Reply> {
+        if !matches!(
+            *request.method(),
+            tiny_http::Method::Get | tiny_http::Method::Head
+        ) {
+            return None;
+        }
+        let target = route::origin_form(request.url()).ok()?;
+        match route::path(target) {
+            "/health" => Some(health::page(
+                &self.relay.keys(),
+                &self.relay.models(),
+                &self.load(),
+            )),
+            "/metrics" => Some(prometheus::page(
+                &self.relay.metrics().snapshot(),
+                &self.relay.keys(),
+                &self.load(),
+            )),
+            #[cfg(feature = "dashboard")]
+            dashboard::PATH | dashboard::DATA if !self.dashboard => Some(dashboard::off()),
+            #[cfg(feature = "dashboard")]
+            dashboard::PATH => Some(dashboard::page()),
+            #[cfg(feature = "dashboard")]
+            dashboard::DATA => Some(dashboard::data(
+                &self.relay.keys(),
+                &self.relay.models(),
+                &self.load(),
+                &self.relay.origin(),
+                &self.relay.metrics().recent(),
+                Instant::now(),
+            )),
+            _ => None,
+        }
+    }
+
+    fn load(&self) -> Load {
+        let (serving, parked) = {
             let desk = self.desk();
-            desk.serving + desk.parked.len()
+            (desk.serving, desk.parked.len())
         };
-        health::page(
-            &self.relay.keys(),
-            &self.relay.models(),
-            self.started.elapsed(),
-            in_flight,
-            self.relay.waiting(),
-        )
+        Load {
+            uptime: self.started.elapsed(),
+            in_flight: serving + parked,
+            parked,
+            waiting: self.relay.waiting(),
+            workers: self.workers,
+            upstream_well: self.relay.is_well(),
+        }
     }
 
     /// Serves one request on this thread.
@@ -307,8 +354,17 @@ impl Inner {
             client: Client::new(socket.clone()),
             down,
         };
+        let bytes_in = exchange.body.as_ref().map_or(0, |body| body.bytes.len()) as u64;
         let mut out = request.into_writer();
         let outcome = self.relay.serve(exchange, &mut out);
+        let answered = Answered {
+            status: outcome.status,
+            first_byte: outcome.first_byte,
+            bytes_in,
+            bytes_out: outcome.bytes,
+            cut: outcome.end == End::Cut,
+        };
+        self.relay.metrics().answered(answered, Instant::now());
         if outcome.end != End::Complete || outcome.closes {
             socket.shutdown();
         }
@@ -406,6 +462,19 @@ impl Inner {
             reply.status,
             reply.body
         );
+        self.turn_away(request, reply);
+    }
+
+    /// Answers a request that goes no further, and counts it.
+    fn turn_away(&self, request: Request, reply: &Reply) {
+        let answered = Answered {
+            status: reply.status,
+            first_byte: None,
+            bytes_in: 0,
+            bytes_out: reply.body.len() as u64,
+            cut: false,
+        };
+        self.relay.metrics().answered(answered, Instant::now());
         self.answer(request, reply);
     }
 }
@@ -417,14 +486,6 @@ fn caught<T>(f: impl FnOnce() -> T) -> Option<T> {
         error!("a request failed inside alvus; please report the message above");
     }
     result.ok()
-}
-
-/// Whether a request is for alvus itself and not for the upstream.
-fn is_health(request: &Request) -> bool {
-    matches!(
-        *request.method(),
-        tiny_http::Method::Get | tiny_http::Method::Head
-    ) && route::origin_form(request.url()).is_ok_and(|target| route::is(target, "/health"))
 }
 
 fn downstream(request: &Request) -> Downstream {
@@ -445,7 +506,7 @@ fn refusal(status: u16, reason: &str) -> (&'static str, String) {
 
 /// One line for one request: no query string, no header, no body.
 fn log_request(method: &str, target: &str, outcome: &Outcome, took: Duration) {
-    let path = target.split('?').next().unwrap_or_default();
+    let path = route::path(target);
     let key = outcome.key.map_or("-".into(), |index| index.to_string());
     let (attempts, bytes) = (outcome.attempts, outcome.bytes);
     let (waited, took) = (outcome.waited.as_millis(), took.as_millis());

@@ -220,8 +220,9 @@ fn watching_wakes_at_most_once_a_second_and_without_a_file_never() {
     let without = Alvus::before(&upstream);
     let (began, before) = (Instant::now(), (naps(&watching), naps(&without)));
     eventually("it looks", || naps(&watching) >= before.0 + 3);
-    assert_eq!(naps(&without), before.1);
-    // One more for each nap that had begun before, and for a page that was not there.
+    // It may have been about to go to sleep when it was first asked.
+    assert!(naps(&without) <= before.1 + 1);
+    // One more for the nap that had begun before, and for a page that was not there.
     assert!(naps(&watching) - before.0 <= began.elapsed().as_secs() + 2);
 }
 

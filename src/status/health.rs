@@ -1,19 +1,13 @@
 //! `GET /health`: the three fields the first Alvus had, then what an operator wants to know.
 
 use std::fmt::Write;
-use std::time::Duration;
 
+use super::Load;
 use crate::pool::{KeyView, ModelView, State};
 use crate::reply::{Reply, whole_seconds};
 
 /// The page. 503 when no key can serve, so that a load balancer sends its requests elsewhere.
-pub fn page(
-    keys: &[KeyView],
-    models: &[ModelView],
-    uptime: Duration,
-    in_flight: usize,
-    waiting: usize,
-) -> Reply {
+pub fn page(keys: &[KeyView], models: &[ModelView], load: &Load) -> Reply {
     let well = |k: &KeyView| matches!(k.state, State::Ready | State::Throttled(_));
     let (status, word) = match keys.iter().any(|k| k.serves) {
         false => (503, "down"),
@@ -29,11 +23,13 @@ pub fn page(
     let mut out = String::with_capacity(256 + 256 * keys.len());
     let _ = write!(
         out,
-        "{{\"status\":\"{word}\",\"keys\":{},\"pool\":\"{}\",\"version\":\"{}\",\"uptime_sec\":{},\"in_flight\":{in_flight},\"waiting\":{waiting},\"key_status\":[",
+        "{{\"status\":\"{word}\",\"keys\":{},\"pool\":\"{}\",\"version\":\"{}\",\"uptime_sec\":{},\"in_flight\":{},\"waiting\":{},\"key_status\":[",
         keys.len(),
         pool.join("  "),
         env!("CARGO_PKG_VERSION"),
-        uptime.as_secs(),
+        load.uptime.as_secs(),
+        load.in_flight,
+        load.waiting,
     );
     for (i, key) in keys.iter().enumerate() {
         let (state, reason, left) = in_words(key.state);
@@ -109,6 +105,8 @@ fn in_short(state: State) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::pool::Counts;
 
@@ -130,7 +128,13 @@ mod tests {
     }
 
     fn shown(keys: &[KeyView]) -> (u16, serde_json::Value) {
-        let reply = page(keys, &[], Duration::from_secs(90), 4, 2);
+        let load = Load {
+            uptime: Duration::from_secs(90),
+            in_flight: 4,
+            waiting: 2,
+            ..Load::default()
+        };
+        let reply = page(keys, &[], &load);
         (
             reply.status,
             serde_json::from_str(&reply.body).expect("JSON"),
@@ -141,7 +145,7 @@ mod tests {
     fn the_three_known_fields_come_first_and_as_known() {
         let cooling = State::Cooling(Duration::from_millis(41_200));
         let keys = [key(State::Ready), key(cooling), key(State::Ready)];
-        let body = page(&keys, &[], Duration::ZERO, 0, 0).body;
+        let body = page(&keys, &[], &Load::default()).body;
         let known =
             r#"{"status":"degraded","keys":3,"pool":"[0]:ready  [1]:cooling(42s)  [2]:ready","#;
         assert!(body.starts_with(known), "{body}");
@@ -192,7 +196,7 @@ mod tests {
             waiting: 2,
             capacity: Some(3),
         }];
-        let reply = page(&[one], &models, Duration::ZERO, 0, 0);
+        let reply = page(&[one], &models, &Load::default());
         let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
         let rest = &page["key_status"][0]["models"][0];
         assert_eq!(
