@@ -22,6 +22,7 @@ pub mod watch;
 pub mod metrics;
 pub mod pool;
 pub mod retry;
+pub mod state;
 pub mod stream;
 // floor 3
 pub mod upstream;
