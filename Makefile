@@ -24,7 +24,7 @@ test: prepare clients ## all tests: unit tables, sockets, real clients and serve
 	$(CARGO) test --locked
 
 unit: prepare ## the tests that need nothing but Rust
-	$(CARGO) test --locked --lib --test keys --test limits --test travel --test bodies --test streams --test leaving --test busy --test lan --test faults --test cli --test config_files --test front_door
+	$(CARGO) test --locked --lib --test keys --test limits --test travel --test bodies --test streams --test leaving --test busy --test lan --test faults --test cli --test config_files --test front_door --test watch --test status
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)
@@ -32,6 +32,7 @@ clients: ## install the real clients and servers that `make test` uses (into tar
 lint: prepare ## rustfmt, clippy, docs, the floor rules, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	tests/floors
 	@command -v shellcheck >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -qq -y shellcheck >/dev/null; } || { echo "make lint: shellcheck is missing; run: apt-get install shellcheck" >&2; exit 1; }

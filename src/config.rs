@@ -172,6 +172,8 @@ pub const VARIABLES: &[Variable] = &[
         help: "How long an answer may pause between two pieces." },
     Variable { name: "SSL_CERT_FILE", default: "", form: Form::File,
         help: "PEM file of extra CA certificates, trusted besides the built-in ones." },
+    Variable { name: "DASHBOARD", default: "0", form: Form::Word(&["0", "1"]),
+        help: "1: GET /dashboard shows what alvus is doing." },
     Variable { name: "LOG", default: "info", form: Form::Word(LogLevel::WORDS),
         help: "How much is logged." },
     Variable { name: "LOG_FORMAT", default: "text", form: Form::Word(LogFormat::WORDS),
@@ -221,6 +223,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// PEM file of CAs to trust besides the built-in ones; not opened yet.
     pub ssl_cert_file: Option<PathBuf>,
+    /// Show the dashboard; always false where it was left out of the build.
+    pub dashboard: bool,
     /// How much to log.
     pub log: LogLevel,
     /// How it is written.
@@ -282,6 +286,12 @@ impl Config {
             first_byte_timeout: values.seconds("FIRST_BYTE_TIMEOUT_SEC"),
             idle_timeout: values.seconds("IDLE_TIMEOUT_SEC"),
             ssl_cert_file: values.file("SSL_CERT_FILE"),
+            dashboard: values.checked("DASHBOARD", |text| match text {
+                "0" => Ok(false),
+                "1" if cfg!(feature = "dashboard") => Ok(true),
+                "1" => Err("this alvus was built without it"),
+                _ => Err(""),
+            }),
             log: values.checked("LOG", |text| LogLevel::parse(text).ok_or("")),
             log_format: values.checked("LOG_FORMAT", |text| LogFormat::parse(text).ok_or("")),
         };
@@ -316,6 +326,38 @@ fn yes_or_no(text: &str) -> Result<bool, &'static str> {
         _ if text.eq_ignore_ascii_case("no") => Ok(false),
         _ => Err(""),
     }
+}
+
+/// The names of the settings, keys aside, in which two configurations differ: those that take a
+/// `restart`, or those that a reload brings to work.
+#[rustfmt::skip]
+pub fn differences(old: &Config, new: &Config, restart: bool) -> Vec<&'static str> {
+    let all = [
+        ("PORT", true, old.port != new.port),
+        ("HOST", true, old.host != new.host),
+        ("CLIENT_KEYS", false, old.client_keys != new.client_keys),
+        ("ALLOWED_HOSTS", false, old.allowed_hosts != new.allowed_hosts),
+        ("ALLOWED_ORIGINS", false, old.allowed_origins != new.allowed_origins),
+        ("TARGET_BASE_URL", false, old.target != new.target),
+        ("GENAI_BASE_URL", false, old.genai != new.genai),
+        ("COOLDOWN_SEC", false, old.cooldown != new.cooldown),
+        ("RPM_LIMIT", false, old.pace != new.pace),
+        ("ROTATION", false, old.rotation != new.rotation),
+        ("MAX_RETRIES", false, old.max_retries != new.max_retries),
+        ("MAX_WAIT_SEC", false, old.max_wait != new.max_wait),
+        ("HEARTBEAT_SEC", false, old.heartbeat != new.heartbeat),
+        ("MAX_BODY_MB", true, old.max_body != new.max_body),
+        ("WORKERS", true, old.workers != new.workers),
+        ("CONNECT_TIMEOUT_SEC", false, old.connect_timeout != new.connect_timeout),
+        ("FIRST_BYTE_TIMEOUT_SEC", false, old.first_byte_timeout != new.first_byte_timeout),
+        ("IDLE_TIMEOUT_SEC", false, old.idle_timeout != new.idle_timeout),
+        ("SSL_CERT_FILE", false, old.ssl_cert_file != new.ssl_cert_file),
+        ("DASHBOARD", true, old.dashboard != new.dashboard),
+        ("LOG", false, old.log != new.log),
+        ("LOG_FORMAT", false, old.log_format != new.log_format),
+    ];
+    let found = all.into_iter().filter(|(_, r, differs)| *differs && *r == restart);
+    found.map(|(name, ..)| name).collect()
 }
 
 /// Bytes in what `MAX_BODY_MB` counts.

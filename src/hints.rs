@@ -1,100 +1,311 @@
-//! What an upstream's answer means: whose limit, and for how long. Pure: no clock, no I/O.
+//! What an upstream's answer means: whose limit or fault it is, and for how long. Pure: no clock,
+//! no I/O. `time.rs` reads the many ways to write a time.
 //!
 //! The facts behind the rules are vendors' documentation; the table in the tests names them.
 //! Nothing is decided here about the request: that is [`crate::retry`].
 
-use std::time::{Duration, SystemTime};
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use self::time::{Date, any_form, decimal, spelled};
 
 /// What one answer says: whose limit or fault it is.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Verdict {
-    /// The answer is for the client.
+    /// The answer is for the client, whatever its status: the key did its work, or the request is
+    /// to blame.
     Pass,
-    /// The key's limit for this model.
+    /// The key's limit for this model: it rests for as long as the upstream said, if it said.
     Limited(Option<Duration>),
-    /// The key's quota.
+    /// The key's quota, spent for hours: parked until the stated reset, if there is one.
     Quota(Option<Duration>),
-    /// The key is not valid.
+    /// This key is not, or no longer, valid.
     Rejected,
-    /// 403: the key, or the request: a second key will tell.
+    /// 403: the key, or the request (moderation): a second key will tell.
     Forbidden,
-    /// The model has no capacity.
+    /// The model has no capacity; no key is to blame.
     Crowded(Option<Duration>),
-    /// The provider is in trouble.
+    /// The provider is in trouble; no key is to blame. How long it asks to wait, if it does.
     Trouble(Option<Duration>),
 }
 
-/// longest
+/// The longest rest an answer can impose. Longer ones are mistakes, or epochs in a wrong unit.
 pub const MAX_REST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// shortest
+/// The shortest rest: `Retry-After: 0` after a 429 is a wish, not a fact.
 pub const MIN_REST: Duration = Duration::from_secs(1);
 
-/// bytes
+/// How much of an error's body is looked at, in bytes.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
-/// Judges
+/// A spent quota does not come back sooner; providers that say so mean something else.
+const MIN_QUOTA_REST: Duration = Duration::from_secs(60);
+
+/// Words of a worker or model without capacity: NVIDIA NIM's, OpenRouter's for its own upstreams.
+const CAPACITY: [&str; 2] = ["ResourceExhausted: Worker", "Provider returned error"];
+
+/// Words of a limit that is not over in a minute.
+const QUOTA: [&str; 7] = [
+    "insufficient_quota", // OpenAI
+    "billing",
+    "per day", // Groq: "tokens per day (TPD)"
+    "per-day", // OpenRouter: "free-models-per-day"
+    "PerDay",  // Gemini's quotaId
+    "daily",
+    "quota exceeded",
+];
+
+/// Pairs of fields: how much is left of a limit, and when it begins anew.
+const CLASSES: [(&str, &str); 12] = [
+    ("x-ratelimit-remaining", "x-ratelimit-reset"), // Together
+    (
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+    ), // OpenAI, Groq
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"), // and Azure
+    (
+        "x-ratelimit-remaining-requests-minute",
+        "x-ratelimit-reset-requests-minute",
+    ),
+    (
+        "x-ratelimit-remaining-tokens-minute",
+        "x-ratelimit-reset-tokens-minute",
+    ), // Cerebras
+    (
+        "x-ratelimit-remaining-requests-hour",
+        "x-ratelimit-reset-requests-hour",
+    ),
+    DAY_CLASSES[0],
+    DAY_CLASSES[1],
+    (
+        "anthropic-ratelimit-requests-remaining",
+        "anthropic-ratelimit-requests-reset",
+    ),
+    (
+        "anthropic-ratelimit-tokens-remaining",
+        "anthropic-ratelimit-tokens-reset",
+    ),
+    (
+        "anthropic-ratelimit-input-tokens-remaining",
+        "anthropic-ratelimit-input-tokens-reset",
+    ),
+    (
+        "anthropic-ratelimit-output-tokens-remaining",
+        "anthropic-ratelimit-output-tokens-reset",
+    ),
+];
+
+/// Those of them that are quotas by their name: Cerebras, SambaNova.
+const DAY_CLASSES: [(&str, &str); 2] = [
+    (
+        "x-ratelimit-remaining-requests-day",
+        "x-ratelimit-reset-requests-day",
+    ),
+    (
+        "x-ratelimit-remaining-tokens-day",
+        "x-ratelimit-reset-tokens-day",
+    ),
+];
+
+/// A limit of nothing: the model is not on this plan (Mistral). Waiting will not help.
+const PLAN: [&str; 2] = [
+    "x-ratelimit-limit-req-minute",
+    "x-ratelimit-limit-tokens-minute",
+];
+
+/// Judges an answer by its status, its header fields (`header` finds one by its lower-case name)
+/// and the start of its body, which may be empty or cut anywhere.
 pub fn judge<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, body: &[u8]) -> Verdict {
-    let crowded = body.windows(17).any(|w| w == b"ResourceExhausted");
-    match status {
-        429 | 500 | 503 if crowded => Verdict::Crowded(None),
-        429 => Verdict::Limited(stated_wait(header)),
-        401 => Verdict::Rejected,
-        402 => Verdict::Quota(stated_wait(header)),
-        403 => Verdict::Forbidden,
-        500 | 502 | 503 | 504 | 529 => Verdict::Trouble(stated_wait(header)),
-        _ => Verdict::Pass,
-    }
+    let answer = Answer {
+        header: &|name| std::str::from_utf8(header(name)?).ok().map(str::trim),
+        words: &body[..body.len().min(BODY_LIMIT)],
+    };
+    answer.judge(status)
 }
 
-/// inside
+/// Judges an error inside a 200: a whole JSON document, or the data of a stream's first event.
+/// [`Verdict::Pass`] when it is none, or one that is the request's own fault.
 pub fn judge_inside(json: &[u8]) -> Verdict {
-    let Ok(value) = serde_json::from_slice::<serde_json::Value>(json) else {
+    let answer = Answer {
+        header: &|_| None,
+        words: &json[..json.len().min(BODY_LIMIT)],
+    };
+    let Some(whole) = answer.json() else {
         return Verdict::Pass;
     };
-    if value["error"].is_null() {
-        return Verdict::Pass;
+    let error = match &whole["error"] {
+        // NVIDIA NIM's two shapes have no `error`; a completion's own words must not count.
+        Value::Null if whole.get("choices").is_none() && answer.says(&CAPACITY) => {
+            return Verdict::Crowded(None);
+        }
+        Value::Null => return Verdict::Pass,
+        error => error,
+    };
+    let code = &error["code"];
+    let number = code.as_u64().or_else(|| code.as_str()?.parse().ok());
+    if let Some(status) = number.and_then(|n| u16::try_from(n).ok()) {
+        return answer.judge(status);
     }
-    let text = value["error"].to_string();
-    if text.contains("ResourceExhausted") {
-        return Verdict::Crowded(None);
-    }
-    match value["error"]["code"].as_u64() {
-        Some(429) => Verdict::Limited(None),
-        Some(400) => Verdict::Pass,
-        _ => Verdict::Trouble(None),
+    let kind = |words: &[&str]| {
+        let is = |field: &str| {
+            error[field]
+                .as_str()
+                .is_some_and(|text| has(text.as_bytes(), words))
+        };
+        is("code") || is("type") || is("status")
+    };
+    if kind(&["rate_limit", "RESOURCE_EXHAUSTED", "insufficient_quota"]) {
+        answer.judge(429)
+    } else if kind(&["invalid_api_key", "authentication", "UNAUTHENTICATED"]) {
+        Verdict::Rejected
+    } else if kind(&[
+        "invalid",
+        "not_found",
+        "permission",
+        "content",
+        "context_length",
+        "INVALID",
+    ]) {
+        Verdict::Pass
+    } else if answer.says(&CAPACITY) {
+        Verdict::Crowded(None)
+    } else {
+        Verdict::Trouble(None)
     }
 }
 
-/// How long the upstream asks to wait, clamped to [`MIN_REST`]..=[`MAX_REST`]; `None` when it
-/// does not say, or says nonsense.
-fn stated_wait<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Duration> {
-    let text = |name: &str| std::str::from_utf8(header(name)?).ok().map(str::trim);
-    let millis = text("retry-after-ms").and_then(decimal).map(|ms| ms / 1000);
-    let stated = millis.or_else(|| {
-        let value = text("retry-after")?;
-        decimal(value).or_else(|| until(value, text("date")?))
-    })?;
-    Some(stated.clamp(MIN_REST, MAX_REST))
+/// One answer, as far as it is looked at.
+struct Answer<'a> {
+    header: &'a dyn Fn(&str) -> Option<&'a str>,
+    words: &'a [u8],
 }
 
-/// A number of seconds: digits, and perhaps a fraction. What is too large to count is a very long
-/// time; anything else (signs, exponents, `NaN`) is no number here.
-fn decimal(text: &str) -> Option<Duration> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) {
-        return None;
+impl Answer<'_> {
+    fn judge(&self, status: u16) -> Verdict {
+        match status {
+            // Before anything else: these words come with several statuses.
+            429 | 500 | 502 | 503 if self.says(&CAPACITY) => Verdict::Crowded(self.stated()),
+            429 if self.is_off_plan() => Verdict::Pass,
+            429 => self.limit(),
+            402 => Verdict::Quota(self.quota_rest()),
+            401 => Verdict::Rejected,
+            400 if self.says(&["API_KEY_INVALID"]) => Verdict::Rejected, // Gemini
+            403 => Verdict::Forbidden,
+            500 | 502 | 503 | 504 | 529 => Verdict::Trouble(self.stated()), // 529: Anthropic
+            _ => Verdict::Pass,
+        }
     }
-    // Nine digits are nanoseconds; finer ones do not matter.
-    let nanos = format!("{fraction:0<9.9}").parse().ok()?;
-    Some(Duration::new(whole.parse().unwrap_or(u64::MAX >> 1), nanos))
+
+    /// A 429: the minute's limit, or the day's.
+    fn limit(&self) -> Verdict {
+        // Gemini speaks of quota and billing whatever the limit was, but names it.
+        if self.says(&["PerDay"]) {
+            return Verdict::Quota(None); // its retryDelay is a minute's
+        }
+        if self.says(&["PerMinute"]) {
+            return Verdict::Limited(self.stated());
+        }
+        let day_is_over = DAY_CLASSES.iter().any(|class| self.is_spent(class.0));
+        if day_is_over || self.says(&QUOTA) {
+            return Verdict::Quota(self.quota_rest());
+        }
+        Verdict::Limited(self.stated())
+    }
+
+    fn quota_rest(&self) -> Option<Duration> {
+        self.stated().filter(|rest| *rest >= MIN_QUOTA_REST)
+    }
+
+    /// How long the upstream asks to wait, clamped to [`MIN_REST`]..=[`MAX_REST`]; `None` when it
+    /// does not say, or says nonsense. What speaks of this very refusal comes first.
+    fn stated(&self) -> Option<Duration> {
+        let by_field = || {
+            let value = (self.header)("retry-after")?;
+            decimal(value).or_else(|| self.date()?.until_http(value))
+        };
+        (self.header)("retry-after-ms")
+            .and_then(decimal)
+            .map(|ms| ms / 1000)
+            .or_else(by_field)
+            .or_else(|| self.stated_in_words())
+            .or_else(|| self.longest_reset())
+            .map(|rest| rest.clamp(MIN_REST, MAX_REST))
+    }
+
+    /// In the body: Gemini's RetryInfo, OpenRouter's metadata, and the sentence of OpenAI and Groq.
+    fn stated_in_words(&self) -> Option<Duration> {
+        let whole = self.json().unwrap_or_default();
+        let error = &whole["error"];
+        let details = error["details"].as_array().into_iter().flatten();
+        let delay = details
+            .filter_map(|detail| detail["retryDelay"].as_str())
+            .find_map(spelled);
+        let metadata = &error["metadata"];
+        let seconds = || match &metadata["retry_after_seconds"] {
+            Value::Number(n) => decimal(&n.to_string()),
+            Value::String(text) => decimal(text),
+            _ => None,
+        };
+        let reset = || {
+            any_form(
+                metadata["headers"]["X-RateLimit-Reset"].as_str()?,
+                self.date(),
+            )
+        };
+        let sentence = || {
+            let text = std::str::from_utf8(self.words).ok()?;
+            let (_, after) = text.split_once("try again in ")?;
+            let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.'));
+            spelled(after[..end.unwrap_or(after.len())].trim_end_matches('.'))
+        };
+        delay.or_else(seconds).or_else(reset).or_else(sentence)
+    }
+
+    /// In the fields: the limit that is spent and begins anew last.
+    fn longest_reset(&self) -> Option<Duration> {
+        CLASSES
+            .iter()
+            .filter(|(remaining, _)| self.is_spent(remaining))
+            .filter_map(|(_, reset)| any_form((self.header)(reset)?, self.date()))
+            .max()
+    }
+
+    fn is_spent(&self, remaining: &str) -> bool {
+        (self.header)(remaining).and_then(decimal) == Some(Duration::ZERO)
+    }
+
+    fn is_off_plan(&self) -> bool {
+        PLAN.iter().any(|limit| self.is_spent(limit))
+    }
+
+    /// The answer's own `Date`. Times are counted from it and never from our clock: a board
+    /// without a real-time clock believes it is 1970.
+    fn date(&self) -> Option<Date> {
+        Date::parse((self.header)("date")?)
+    }
+
+    /// The body, if it is JSON and whole; Gemini wraps it in an array.
+    fn json(&self) -> Option<Value> {
+        match serde_json::from_slice(self.words).ok()? {
+            Value::Array(list) => list.into_iter().next(),
+            other => Some(other),
+        }
+    }
+
+    fn says(&self, words: &[&str]) -> bool {
+        has(self.words, words)
+    }
 }
 
-/// From the answer's own `Date` to an HTTP-date (RFC 9110 §10.2.3). Never from our clock: a board
-/// without a real-time clock believes it is 1970.
-fn until(value: &str, date: &str) -> Option<Duration> {
-    let at: SystemTime = httpdate::parse_http_date(value).ok()?;
-    at.duration_since(httpdate::parse_http_date(date).ok()?)
-        .ok()
+/// Whether one of these words, in upper or lower case, stands in the text.
+fn has(text: &[u8], words: &[&str]) -> bool {
+    words.iter().any(|word| {
+        text.windows(word.len())
+            .any(|w| w.eq_ignore_ascii_case(word.as_bytes()))
+    })
 }

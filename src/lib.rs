@@ -17,10 +17,13 @@ pub mod sse;
 // floor 1, with a side effect each
 pub mod logging;
 pub mod signals;
+pub mod watch;
 // floor 2
 pub mod access;
+pub mod metrics;
 pub mod pool;
 pub mod retry;
+pub mod state;
 pub mod stream;
 // floor 3
 pub mod upstream;

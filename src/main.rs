@@ -3,9 +3,7 @@
 //! Exit codes: 0 done; 1 a failure at run time (port in use, no key works); 2 bad arguments or
 //! configuration.
 
-use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,6 +13,7 @@ use alvus::logging::{self, LogLevel, say};
 use alvus::relay::Relay;
 use alvus::server::Server;
 use alvus::signals::{Order, Orders};
+use alvus::watch::{EnvFile, Text};
 use alvus::{check, demo, error, info, warn};
 
 /// How long running requests may go on after the first SIGTERM.
@@ -36,11 +35,12 @@ fn main() -> ExitCode {
     let result = arguments().and_then(|(command, env_file)| match command {
         Command::Help => print(&help()),
         Command::Version => print(&format!("alvus {}\n", env!("CARGO_PKG_VERSION"))),
-        Command::Check => run_check(&load(env_file)?),
+        Command::Check => run_check(&load(&mut EnvFile::new(env_file))?),
         Command::Demo => run_demo(),
         Command::Serve => {
-            let config = load(env_file.clone())?;
-            serve(&config, "", || load(env_file.clone()))
+            let mut file = EnvFile::new(env_file);
+            let config = load(&mut file)?;
+            serve(&config, "", Some(file))
         }
     });
     match result {
@@ -107,16 +107,16 @@ fn print(text: &str) -> Result<(), Exit> {
 }
 
 /// Reads the configuration, says its warnings and sets the log level.
-fn load(env_file: Option<PathBuf>) -> Result<Config, Exit> {
-    let named = env_file.is_some();
-    let path = env_file.unwrap_or_else(|| PathBuf::from(".env"));
-    let shown = path.display().to_string();
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => None,
-        Err(e) => return Err((MISUSED, format!("error: cannot read {shown}: {e}"))),
-    };
-    if text.is_some() && fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o077 != 0) {
+fn load(file: &mut EnvFile) -> Result<Config, Exit> {
+    let text = file.read();
+    take_in(file, text)
+}
+
+/// The same with a file that was just read.
+fn take_in(file: &EnvFile, text: Text) -> Result<Config, Exit> {
+    let shown = file.shown();
+    let text = text.map_err(|e| (MISUSED, format!("error: cannot read {shown}: {e}")))?;
+    if text.is_some() && file.is_open_to_others() {
         logging::say_as(
             LogLevel::Warn,
             &format!("warn: {shown} can be read by others on this machine; run: chmod 600 {shown}"),
@@ -138,12 +138,9 @@ fn parse(text: Option<&str>, shown: &str, overrides: &[(&str, &str)]) -> Result<
     Ok(config)
 }
 
-/// Serves until told to stop. `reload` reads the configuration again.
-fn serve(
-    config: &Config,
-    first_words: &str,
-    reload: impl Fn() -> Result<Config, Exit>,
-) -> Result<(), Exit> {
+/// Serves until told to stop. `file`: where the configuration came from, to be read again after
+/// SIGHUP and after an edit.
+fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Result<(), Exit> {
     let failed = |text: String| (FAILED, format!("error: {text}"));
     let mut orders = Orders::listen().map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let relay = Relay::new(config).map_err(|text| (MISUSED, format!("error: {text}")))?;
@@ -163,10 +160,23 @@ fn serve(
     if !first_words.is_empty() {
         say(&first_words.replace("{addr}", &addr.to_string()));
     }
-    while orders.next() == Some(Order::Reload) {
-        match reload() {
-            Ok(new) => take_over(config, &new, &server),
-            Err((_, text)) => error!("reload refused, the running configuration stays: {text}"),
+    let mut running = config.clone();
+    loop {
+        let order = orders.next(file.as_ref().and_then(EnvFile::pause));
+        let new = match (order, &mut file) {
+            (Some(Order::Stop), _) => break,
+            (Some(Order::Reload), Some(file)) => Some(load(file)),
+            (Some(Order::Reload), None) => Some(Ok(running.clone())),
+            (None, Some(file)) => file.news().map(|text| take_in(file, text)),
+            (None, None) => None,
+        };
+        let done = match new {
+            Some(Ok(new)) => take_over(config, &mut running, new, &server),
+            Some(Err((_, text))) => Err(text),
+            None => continue,
+        };
+        if let Err(text) = done {
+            error!("reload refused, the running configuration stays: {text}");
         }
     }
     server.close_door();
@@ -176,7 +186,7 @@ fn serve(
     );
     // The second signal must end a wait for requests that may take half a minute.
     std::thread::spawn(move || {
-        while orders.next() == Some(Order::Reload) {}
+        while orders.next(None) != Some(Order::Stop) {}
         std::process::exit(0);
     });
     if !server.drained(DRAIN) {
@@ -190,34 +200,30 @@ fn serve(
 }
 
 /// Puts a reloaded configuration to work and says in one line what changed.
-fn take_over(started_with: &Config, new: &Config, server: &Server) {
-    let fixed = [
-        ("HOST", started_with.host != new.host),
-        ("PORT", started_with.port != new.port),
-        ("WORKERS", started_with.workers != new.workers),
-        ("MAX_BODY_MB", started_with.max_body != new.max_body),
-    ];
-    for (name, _) in fixed.iter().filter(|(_, changed)| *changed) {
-        warn!("{name} changed; that takes a restart");
+fn take_over(
+    started_with: &Config,
+    running: &mut Config,
+    new: Config,
+    server: &Server,
+) -> Result<(), String> {
+    let merged = server.relay().reload(&new)?;
+    server.admit(&new).map_err(|e| e.to_string())?;
+    let live = config::differences(running, &new, false).join(", ");
+    let fixed = config::differences(started_with, &new, true).join(", ");
+    info!(
+        "reloaded: {} keys ({} new, {} removed, {} tried again), target {}{}{live}",
+        new.api_keys.len(),
+        merged.new,
+        merged.removed,
+        merged.revived,
+        new.target,
+        if live.is_empty() { "" } else { "; changed: " }
+    );
+    if !fixed.is_empty() {
+        warn!("changed, but only a restart brings it to work: {fixed}");
     }
-    let merged = server.relay().reload(new);
-    let admitted = |merged| {
-        server
-            .admit(new)
-            .map(|()| merged)
-            .map_err(|e| e.to_string())
-    };
-    match merged.and_then(admitted) {
-        Ok(merged) => info!(
-            "reloaded: {} keys ({} new, {} removed, {} tried again), target {}",
-            new.api_keys.len(),
-            merged.new,
-            merged.removed,
-            merged.revived,
-            new.target
-        ),
-        Err(text) => error!("reload refused, the running configuration stays: {text}"),
-    }
+    *running = new;
+    Ok(())
 }
 
 fn run_check(config: &Config) -> Result<(), Exit> {
@@ -246,5 +252,5 @@ fn run_demo() -> Result<(), Exit> {
         demo::LIMIT,
         demo::WINDOW.as_secs()
     );
-    serve(&config, &words, || Ok(config.clone()))
+    serve(&config, &words, None)
 }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use crate::body::Body;
 use crate::config::Config;
 use crate::hints::{self, Verdict};
+use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
 use crate::pool::{
     Asker, Change, KeyView, LaneId, Merged, ModelView, Pick, Picked, Pool, Report, Settings, State,
@@ -52,6 +53,7 @@ pub struct Relay {
     well: AtomicBool,
     /// Replaced as a whole by a reload; a request keeps the one it began with.
     rules: Mutex<Arc<Rules>>,
+    metrics: Metrics,
 }
 
 /// Where requests go, and how far.
@@ -200,6 +202,7 @@ impl Relay {
             freed: Condvar::new(),
             well: AtomicBool::new(true),
             rules: Mutex::new(Arc::new(Rules::new(config)?)),
+            metrics: Metrics::new(Instant::now()),
         })
     }
 
@@ -215,6 +218,7 @@ impl Relay {
             .pool()
             .merge(&config.api_keys, settings(config), Instant::now());
         self.freed.notify_all();
+        self.metrics.reloaded(config.api_keys.len(), Instant::now());
         Ok(merged)
     }
 
@@ -260,6 +264,22 @@ impl Relay {
         self.pool().waiting()
     }
 
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether the upstream was well at the last attempt.
+    pub fn is_well(&self) -> bool {
+        self.well.load(Ordering::Relaxed)
+    }
+
+    /// Where requests go, as people write it: no path, no secret.
+    pub fn origin(&self) -> String {
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.origin.clone()
+    }
+
     /// Serves one request: the main loop of alvus.
     pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
         let arrived = Instant::now();
@@ -296,6 +316,7 @@ impl Relay {
         // The upstream's own words, for when no attempt will bring better ones.
         let mut last: Option<Kept> = None;
         let mut reuse = Reuse::Allowed;
+        let mut again: Option<Reason> = None;
         loop {
             let client = &exchange.client;
             let found = self.lease(&visit, &mut journey, suspect.as_ref(), client, &mut outcome);
@@ -310,8 +331,9 @@ impl Relay {
                 }
             };
             outcome.attempts += 1;
+            self.metrics.attempt(again);
             outcome.key = Some(lease.picked.index);
-            let step = match self.attempt(&rules, &exchange, &mut lease, reuse) {
+            let (step, why) = match self.attempt(&rules, &exchange, &mut lease, reuse) {
                 Came::ClientLeft => return outcome.left(),
                 Came::Answer(answer, verdict) => {
                     outcome.first_byte = Some(arrived.elapsed());
@@ -332,7 +354,7 @@ impl Relay {
                         Verdict::Trouble(_) | Verdict::Crowded(_) => last = answer.keep(),
                         _ => answer.discard(),
                     }
-                    step
+                    (step, Attempt::Answered(verdict))
                 }
                 Came::Nothing(attempt, reply) => {
                     let step = journey.attempted(attempt, Instant::now());
@@ -340,10 +362,11 @@ impl Relay {
                         return reply.deliver(&exchange, out, outcome);
                     }
                     debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
-                    step
+                    (step, attempt)
                 }
             };
             drop(lease); // a pause must not look like a request in flight
+            again = Some(reason(why));
             match step {
                 Step::Afresh => reuse = Reuse::Never,
                 Step::Pause(pause) => {
@@ -384,6 +407,7 @@ impl Relay {
                     self.upstream_fails(&format!("{} answers {}", rules.origin, answer.status));
                 } else if !self.well.swap(true, Ordering::Relaxed) {
                     info!("the upstream is back");
+                    self.metrics.upstream(true, Instant::now());
                 }
                 Came::Answer(Box::new(answer), verdict)
             }
@@ -413,6 +437,7 @@ impl Relay {
     fn upstream_fails(&self, how: &str) {
         if self.well.swap(false, Ordering::Relaxed) {
             warn!("{how}");
+            self.metrics.upstream(false, Instant::now());
         }
     }
 
@@ -474,7 +499,10 @@ impl Relay {
         if let Some((ticket, since)) = wait {
             pool.leave(visit.lane, ticket);
             self.freed.notify_all(); // the next in the queue is first now
-            outcome.waited += since.elapsed();
+            drop(pool);
+            let waited = since.elapsed();
+            outcome.waited += waited;
+            self.metrics.waited(waited);
         }
         found
     }
@@ -494,6 +522,12 @@ impl Relay {
             return;
         };
         let (index, label) = (lease.picked.index, lease.picked.key.label());
+        match change {
+            Change::Rests(rest) => self.metrics.cooldown(index, rest, Instant::now()),
+            Change::Parked(rest) => self.metrics.parked(index, rest, Instant::now()),
+            Change::Out => self.metrics.rejected(index, status, Instant::now()),
+            Change::Capacity(_) | Change::Recovered => {}
+        }
         let said = match stated {
             Some(_) => "as the upstream asks",
             None => "which did not say how long",
@@ -529,6 +563,7 @@ impl Relay {
         let change = self.pool().condemn(first);
         if change.is_some() {
             let (index, label) = (first.index, first.key.label());
+            self.metrics.rejected(index, 403, Instant::now());
             warn!(
                 "key {index} {label}: rejected by the upstream (403), another key was not; out of the pool until a reload"
             );
@@ -644,6 +679,22 @@ fn examine(
         return Ok(Some(hints::judge_inside(answer.start())));
     }
     Ok(Some(Verdict::Pass))
+}
+
+/// Why an attempt after this one is made, as it is counted.
+fn reason(attempt: Attempt) -> Reason {
+    match attempt {
+        Attempt::Answered(Verdict::Limited(_) | Verdict::Pass) => Reason::Limited,
+        Attempt::Answered(Verdict::Quota(_)) => Reason::Quota,
+        Attempt::Answered(Verdict::Rejected) => Reason::Rejected,
+        Attempt::Answered(Verdict::Forbidden) => Reason::Forbidden,
+        Attempt::Answered(Verdict::Crowded(_)) => Reason::Crowded,
+        Attempt::Answered(Verdict::Trouble(_)) => Reason::Trouble,
+        Attempt::Empty => Reason::Empty,
+        Attempt::NotSent => Reason::Unreachable,
+        Attempt::Stale => Reason::Stale,
+        Attempt::MaybeSent => Reason::Unanswered,
+    }
 }
 
 fn settings(config: &Config) -> Settings {

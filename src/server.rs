@@ -19,10 +19,13 @@ use crate::access::{Access, Visit};
 use crate::body::{Body, Budget};
 use crate::config::Config;
 use crate::logging::{Line, LogLevel};
+use crate::metrics::Answered;
 use crate::peer::Client;
 use crate::relay::{End, Exchange, Outcome, Relay};
 use crate::reply::{self, Downstream, Reply};
-use crate::status::health;
+#[cfg(feature = "dashboard")]
+use crate::status::dashboard;
+use crate::status::{Load, health, prometheus};
 use crate::{error, info, route, upstream};
 
 /// How long a request may wait for a worker. Agents give up after minutes, not seconds.
@@ -60,6 +63,9 @@ struct Inner {
     /// Replaced as a whole by a reload.
     access: Mutex<Arc<Access>>,
     started: Instant,
+    /// `GET /dashboard` is answered with the page.
+    #[cfg(feature = "dashboard")]
+    dashboard: bool,
 }
 
 /// Who does what.
@@ -99,6 +105,8 @@ impl Server {
             worker_patience: config.max_wait.min(WORKER_PATIENCE),
             bodies: Budget::new(config.max_body),
             started: Instant::now(),
+            #[cfg(feature = "dashboard")]
+            dashboard: config.dashboard,
         }));
         server.0.add_thread(&mut server.0.desk())?;
         Ok(server)
@@ -260,7 +268,7 @@ impl Inner {
                 desk.parked.push_back((request, Instant::now()));
             } else {
                 drop(desk);
-                self.answer(request, &self.busy());
+                self.turn_away(request, &self.busy());
             }
         }
     }
@@ -272,12 +280,8 @@ impl Inner {
         let refusal = match access.door(&visit) {
             Err(refusal) => Some(refusal),
             Ok(_) => {
-                let page = if is_health(&request) {
-                    Some(access.health(&visit, self.health()))
-                } else {
-                    access.preflight(&visit)
-                };
-                if let Some(page) = page {
+                let page = self.page(&request, &access, &visit);
+                if let Some(page) = page.or_else(|| access.preflight(&visit)) {
                     self.answer(request, &page);
                     return None;
                 }
@@ -311,7 +315,7 @@ impl Inner {
         desk.parked = stay;
         drop(desk);
         for (request, _) in gone {
-            self.answer(request, &self.busy());
+            self.turn_away(request, &self.busy());
         }
     }
 
@@ -320,19 +324,65 @@ impl Inner {
         Reply::error(503, "workers_busy", &text).retry_after(BUSY_RETRY)
     }
 
-    fn health(&self) -> Reply {
-        let in_flight = {
-            let desk = self.desk();
-            desk.serving + desk.parked.len()
-        };
+    /// The page that a request asks of alvus itself; `None`: it is for the upstream.
+    fn page(&self, request: &Request, access: &Access, visit: &Visit<'_>) -> Option<Reply> {
+        if !matches!(
+            *request.method(),
+            tiny_http::Method::Get | tiny_http::Method::Head
+        ) {
+            return None;
+        }
+        let target = route::origin_form(request.url()).ok()?;
+        Some(match route::path(target) {
+            "/health" => access.health(visit, self.health(access)),
+            "/metrics" => access.page(visit, || {
+                prometheus::page(
+                    &self.relay.metrics().snapshot(),
+                    &self.relay.keys(),
+                    &self.load(),
+                )
+            }),
+            #[cfg(feature = "dashboard")]
+            dashboard::PATH | dashboard::DATA if !self.dashboard => dashboard::off(),
+            #[cfg(feature = "dashboard")]
+            dashboard::PATH => access.page(visit, dashboard::page),
+            #[cfg(feature = "dashboard")]
+            dashboard::DATA => access.page(visit, || {
+                dashboard::data(
+                    &self.relay.keys(),
+                    &self.relay.models(),
+                    &self.load(),
+                    &self.relay.origin(),
+                    &self.relay.metrics().recent(),
+                    Instant::now(),
+                )
+            }),
+            _ => return None,
+        })
+    }
+
+    fn health(&self, access: &Access) -> Reply {
         health::page(
             &self.relay.keys(),
             &self.relay.models(),
-            &self.access().clients(),
-            self.started.elapsed(),
-            in_flight,
-            self.relay.waiting(),
+            &access.clients(),
+            &self.load(),
         )
+    }
+
+    fn load(&self) -> Load {
+        let (serving, parked) = {
+            let desk = self.desk();
+            (desk.serving, desk.parked.len())
+        };
+        Load {
+            uptime: self.started.elapsed(),
+            in_flight: serving + parked,
+            parked,
+            waiting: self.relay.waiting(),
+            workers: self.workers,
+            upstream_well: self.relay.is_well(),
+        }
     }
 
     /// Serves one request on this thread.
@@ -367,8 +417,17 @@ impl Inner {
             client: Client::new(socket.clone()),
             down,
         };
+        let bytes_in = exchange.body.as_ref().map_or(0, |body| body.bytes.len()) as u64;
         let mut out = request.into_writer();
         let outcome = self.relay.serve(exchange, &mut out);
+        let answered = Answered {
+            status: outcome.status,
+            first_byte: outcome.first_byte,
+            bytes_in,
+            bytes_out: outcome.bytes,
+            cut: outcome.end == End::Cut,
+        };
+        self.relay.metrics().answered(answered, Instant::now());
         if outcome.end != End::Complete || outcome.closes {
             socket.shutdown();
         }
@@ -467,6 +526,19 @@ impl Inner {
             reply.status,
             reply.body
         );
+        self.turn_away(request, reply);
+    }
+
+    /// Answers a request that goes no further, and counts it.
+    fn turn_away(&self, request: Request, reply: &Reply) {
+        let answered = Answered {
+            status: reply.status,
+            first_byte: None,
+            bytes_in: 0,
+            bytes_out: reply.body.len() as u64,
+            cut: false,
+        };
+        self.relay.metrics().answered(answered, Instant::now());
         self.answer(request, reply);
     }
 }
@@ -478,14 +550,6 @@ fn caught<T>(f: impl FnOnce() -> T) -> Option<T> {
         error!("a request failed inside alvus; please report the message above");
     }
     result.ok()
-}
-
-/// Whether a request is for alvus itself and not for the upstream.
-fn is_health(request: &Request) -> bool {
-    matches!(
-        *request.method(),
-        tiny_http::Method::Get | tiny_http::Method::Head
-    ) && route::origin_form(request.url()).is_ok_and(|target| route::is(target, "/health"))
 }
 
 /// What decides whether a request may be served.
@@ -539,8 +603,7 @@ fn log_request(
     };
     let mut line = Line::new(LogLevel::Info, "request");
     line.bare("").word("method", method);
-    line.bare(" ")
-        .word("path", target.split('?').next().unwrap_or_default());
+    line.bare(" ").word("path", route::path(target));
     line.bare(" -> ").number("status", outcome.status.into());
     if !end.is_empty() {
         line.note("end", end);

@@ -1,11 +1,17 @@
 //! Signals as messages: the main thread asks for the next one and acts on it.
 //!
-//! SIGPIPE stays ignored (Rust's own default): a client that leaves is an error of one write.
+//! A handler sets a flag and rings a bell (one byte into a socket pair), so that waiting for a
+//! signal is a read that may have a time limit. SIGPIPE stays ignored (Rust's own default): a
+//! client that leaves is an error of one write.
 
-use std::io;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::{flag, low_level::pipe};
 
 /// What the operator wants.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -16,9 +22,14 @@ pub enum Order {
     Reload,
 }
 
-/// The signals meant for us, queued from the moment this exists.
+/// The signals meant for us, kept from the moment this exists; equal ones that nobody has asked
+/// for yet count as one.
 #[derive(Debug)]
-pub struct Orders(Signals);
+pub struct Orders {
+    bell: UnixStream,
+    stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+}
 
 impl Orders {
     /// Takes over SIGTERM, SIGINT and SIGHUP.
@@ -26,20 +37,38 @@ impl Orders {
     /// # Errors
     /// When the handlers cannot be installed (no descriptors left).
     pub fn listen() -> io::Result<Orders> {
-        Signals::new([SIGTERM, SIGINT, SIGHUP]).map(Orders)
+        let (bell, rope) = UnixStream::pair()?;
+        let orders = Orders {
+            bell,
+            stop: Arc::default(),
+            reload: Arc::default(),
+        };
+        for (signal, raised) in [
+            (SIGTERM, &orders.stop),
+            (SIGINT, &orders.stop),
+            (SIGHUP, &orders.reload),
+        ] {
+            // In this order, which is the order in which they run: who hears the bell sees the flag.
+            flag::register(signal, raised.clone())?;
+            pipe::register(signal, rope.try_clone()?)?;
+        }
+        Ok(orders)
     }
 
-    /// A handle that ends [`Orders::next`] from another thread.
-    pub fn handle(&self) -> signal_hook::iterator::Handle {
-        self.0.handle()
-    }
-
-    /// Waits for the next order; `None` once the handle was closed.
-    #[allow(clippy::should_implement_trait)] // an iterator would invite adaptors; this blocks
-    pub fn next(&mut self) -> Option<Order> {
-        self.0.forever().next().map(|signal| match signal {
-            SIGHUP => Order::Reload,
-            _ => Order::Stop,
-        })
+    /// Waits for the next order, at most for `patience` (`None`: for as long as it takes).
+    pub fn next(&mut self, patience: Option<Duration>) -> Option<Order> {
+        loop {
+            if self.stop.swap(false, Ordering::SeqCst) {
+                return Some(Order::Stop);
+            }
+            if self.reload.swap(false, Ordering::SeqCst) {
+                return Some(Order::Reload);
+            }
+            self.bell.set_read_timeout(patience).ok()?;
+            match self.bell.read(&mut [0; 16]) {
+                Err(e) if e.kind() != ErrorKind::Interrupted => return None,
+                _ => {} // rung, maybe for a flag that was seen already
+            }
+        }
     }
 }

@@ -425,3 +425,23 @@ fn both_tables_name_every_variable_with_its_default() {
         );
     }
 }
+
+#[test]
+fn a_reload_can_name_every_setting_that_differs() {
+    let file = include_str!("../../tests/data/env/valid/everything.env");
+    let environment = std::iter::empty::<(String, String)>();
+    let (old, new) = (
+        config(with(&[])),
+        config(Config::parse(Some(file), ".env", environment)),
+    );
+    let live = differences(&old, &new, false);
+    let restart = differences(&old, &new, true);
+    // OPEN_LAN is a word of consent, kept nowhere.
+    let kept = |v: &&Variable| !["API_KEYS", "OPEN_LAN"].contains(&v.name);
+    for v in VARIABLES.iter().filter(kept) {
+        let named = [&live, &restart].map(|list| list.contains(&v.name));
+        assert!(named[0] != named[1], "{}: {named:?}", v.name);
+    }
+    assert!(differences(&old, &old, false).is_empty());
+    assert!(differences(&old, &old, true).is_empty());
+}

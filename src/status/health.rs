@@ -1,8 +1,8 @@
 //! `GET /health`: the three fields the first Alvus had, then what an operator wants to know.
 
 use std::fmt::Write;
-use std::time::Duration;
 
+use super::Load;
 use crate::pool::{KeyView, ModelView, State};
 use crate::reply::{Reply, whole_seconds};
 
@@ -12,9 +12,7 @@ pub fn page(
     keys: &[KeyView],
     models: &[ModelView],
     clients: &[(&str, usize)],
-    uptime: Duration,
-    in_flight: usize,
-    waiting: usize,
+    load: &Load,
 ) -> Reply {
     let well = |k: &KeyView| matches!(k.state, State::Ready | State::Throttled(_));
     let (status, word) = match keys.iter().any(|k| k.serves) {
@@ -31,11 +29,13 @@ pub fn page(
     let mut out = String::with_capacity(256 + 256 * keys.len());
     let _ = write!(
         out,
-        "{{\"status\":\"{word}\",\"keys\":{},\"pool\":\"{}\",\"version\":\"{}\",\"uptime_sec\":{},\"in_flight\":{in_flight},\"waiting\":{waiting},",
+        "{{\"status\":\"{word}\",\"keys\":{},\"pool\":\"{}\",\"version\":\"{}\",\"uptime_sec\":{},\"in_flight\":{},\"waiting\":{},",
         keys.len(),
         pool.join("  "),
         env!("CARGO_PKG_VERSION"),
-        uptime.as_secs(),
+        load.uptime.as_secs(),
+        load.in_flight,
+        load.waiting,
     );
     for (i, (name, requests)) in clients.iter().enumerate() {
         let start = if i > 0 { "," } else { "\"clients\":[" };
@@ -123,6 +123,8 @@ fn in_short(state: State) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::pool::Counts;
 
@@ -144,7 +146,13 @@ mod tests {
     }
 
     fn shown(keys: &[KeyView]) -> (u16, serde_json::Value) {
-        let reply = page(keys, &[], &[], Duration::from_secs(90), 4, 2);
+        let load = Load {
+            uptime: Duration::from_secs(90),
+            in_flight: 4,
+            waiting: 2,
+            ..Load::default()
+        };
+        let reply = page(keys, &[], &[], &load);
         (
             reply.status,
             serde_json::from_str(&reply.body).expect("JSON"),
@@ -155,7 +163,7 @@ mod tests {
     fn the_three_known_fields_come_first_and_as_known() {
         let cooling = State::Cooling(Duration::from_millis(41_200));
         let keys = [key(State::Ready), key(cooling), key(State::Ready)];
-        let body = page(&keys, &[], &[], Duration::ZERO, 0, 0).body;
+        let body = page(&keys, &[], &[], &Load::default()).body;
         let known =
             r#"{"status":"degraded","keys":3,"pool":"[0]:ready  [1]:cooling(42s)  [2]:ready","#;
         assert!(body.starts_with(known), "{body}");
@@ -164,7 +172,7 @@ mod tests {
     #[test]
     fn clients_are_shown_with_what_they_asked() {
         let clients = [("phone", 3), ("lap-top", 0)];
-        let reply = page(&[key(State::Ready)], &[], &clients, Duration::ZERO, 0, 0);
+        let reply = page(&[key(State::Ready)], &[], &clients, &Load::default());
         let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
         let expected = serde_json::json!([
             {"name": "phone", "requests": 3}, {"name": "lap-top", "requests": 0}
@@ -218,7 +226,7 @@ mod tests {
             waiting: 2,
             capacity: Some(3),
         }];
-        let reply = page(&[one], &models, &[], Duration::ZERO, 0, 0);
+        let reply = page(&[one], &models, &[], &Load::default());
         let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
         let rest = &page["key_status"][0]["models"][0];
         assert_eq!(

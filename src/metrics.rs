@@ -1,0 +1,285 @@
+//! What alvus counts: requests, attempts, retries, waits, bytes, times to the first byte; and, for
+//! the dashboard, the last minutes and the last events ([`recent`]).
+//!
+//! No clock in here: who reports an event knows its time. What a key has done is counted in
+//! [`crate::pool`]; text is made of it all in [`crate::status`]. One small lock, held for a few
+//! additions, so that a reader sees numbers of one moment.
+
+#[cfg(feature = "dashboard")]
+pub mod recent;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::reply::whole_seconds;
+#[cfg(feature = "dashboard")]
+use recent::{Recent, What};
+
+/// Why a request was sent again.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Reason {
+    /// The key was limited.
+    Limited,
+    /// The key's quota was spent.
+    Quota,
+    /// The key was rejected.
+    Rejected,
+    /// 403: a second key shows whose fault it was.
+    Forbidden,
+    /// The model had no capacity.
+    Crowded,
+    /// The provider was in trouble.
+    Trouble,
+    /// The answer ended before its first word.
+    Empty,
+    /// The upstream could not be reached.
+    Unreachable,
+    /// A kept connection was dead.
+    Stale,
+    /// No answer came, and the client allows the same request twice.
+    Unanswered,
+}
+
+impl Reason {
+    /// As labels, in the order of the variants.
+    pub const WORDS: [&str; 10] = [
+        "limited",
+        "quota",
+        "rejected",
+        "forbidden",
+        "crowded",
+        "trouble",
+        "empty",
+        "unreachable",
+        "stale",
+        "unanswered",
+    ];
+}
+
+/// Upper bounds of the histogram of times to the first byte, in milliseconds: from an error at
+/// once to a reasoning model that thinks.
+pub const BOUNDS: [u64; 9] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 120_000];
+
+/// What became of one request, as its client saw it.
+#[derive(Debug, Clone, Copy)]
+pub struct Answered {
+    /// The status; 0 if the client left before there was one.
+    pub status: u16,
+    /// From its arrival to the upstream's first words; `None` if there were none.
+    pub first_byte: Option<Duration>,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// The answer broke off half-way.
+    pub cut: bool,
+}
+
+/// Everything counted since the start.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests by the first digit of their status; 0: the client left before there was one.
+    pub requests: [u64; 6],
+    /// Answers that broke off half-way.
+    pub cut: u64,
+    /// Requests sent to the upstream.
+    pub attempts: u64,
+    /// By [`Reason`].
+    pub retries: [u64; Reason::WORDS.len()],
+    /// How often a key began to rest.
+    pub cooldowns: u64,
+    /// How often a key was parked.
+    pub parked: u64,
+    /// Requests that waited for a key.
+    pub waits: u64,
+    /// How long, all together.
+    pub waited: Duration,
+    /// Bytes of request bodies.
+    pub bytes_in: u64,
+    /// Bytes of answers' bodies.
+    pub bytes_out: u64,
+    /// Times to the first byte: how many up to each of [`BOUNDS`] (and above those before it),
+    /// the last for those beyond.
+    pub first_bytes: [u64; BOUNDS.len() + 1],
+    /// Their sum.
+    pub first_byte_sum: Duration,
+}
+
+/// The counters; see the module's text. Every method is one event.
+#[derive(Debug)]
+pub struct Metrics {
+    counts: Mutex<Counts>,
+    #[cfg(feature = "dashboard")]
+    recent: Mutex<Recent>,
+}
+
+impl Metrics {
+    /// All zero, from `now` on.
+    pub fn new(now: Instant) -> Metrics {
+        let _ = now; // of use to the dashboard only
+        Metrics {
+            counts: Mutex::default(),
+            #[cfg(feature = "dashboard")]
+            recent: Mutex::new(Recent::new(now)),
+        }
+    }
+
+    /// A request goes up; not for the first time if there is a reason.
+    pub fn attempt(&self, again: Option<Reason>) {
+        let mut counts = self.counts();
+        counts.attempts += 1;
+        if let Some(reason) = again {
+            counts.retries[reason as usize] += 1;
+        }
+    }
+
+    /// A request waited for a key, for so long.
+    pub fn waited(&self, wait: Duration) {
+        let mut counts = self.counts();
+        counts.waits += 1;
+        counts.waited += wait;
+    }
+
+    /// A key, by its place in the configuration, was limited and rests for so long from `now` on.
+    pub fn cooldown(&self, key: usize, rest: Duration, now: Instant) {
+        self.counts().cooldowns += 1;
+        self.note(What::Limited, key, whole_seconds(rest), now);
+    }
+
+    /// A key's quota is spent; it is parked for so long.
+    pub fn parked(&self, key: usize, rest: Duration, now: Instant) {
+        self.counts().parked += 1;
+        self.note(What::Parked, key, whole_seconds(rest), now);
+    }
+
+    /// A key was rejected with this status.
+    pub fn rejected(&self, key: usize, status: u16, now: Instant) {
+        self.note(What::Rejected, key, status.into(), now);
+    }
+
+    /// The upstream is well again, or in trouble.
+    pub fn upstream(&self, well: bool, now: Instant) {
+        self.note(if well { What::Back } else { What::Down }, 0, 0, now);
+    }
+
+    /// The configuration was taken over, with so many keys.
+    pub fn reloaded(&self, keys: usize, now: Instant) {
+        self.note(What::Reloaded, 0, keys as u64, now);
+    }
+
+    /// A request was answered, or its client left.
+    pub fn answered(&self, answered: Answered, now: Instant) {
+        let mut counts = self.counts();
+        counts.requests[usize::from(answered.status / 100).min(5)] += 1;
+        counts.bytes_in += answered.bytes_in;
+        counts.bytes_out += answered.bytes_out;
+        counts.cut += u64::from(answered.cut);
+        if let Some(time) = answered.first_byte {
+            let millis = time.as_millis();
+            let above = BOUNDS.iter().filter(|b| u128::from(**b) < millis).count();
+            counts.first_bytes[above] += 1;
+            counts.first_byte_sum += time;
+        }
+        drop(counts);
+        #[cfg(feature = "dashboard")]
+        self.recent().answered(answered, now);
+        if answered.cut {
+            self.note(What::Cut, 0, answered.bytes_out, now);
+        }
+    }
+
+    /// All of it, now.
+    pub fn snapshot(&self) -> Counts {
+        self.counts().clone()
+    }
+
+    /// The last minutes and events.
+    #[cfg(feature = "dashboard")]
+    pub fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(feature = "dashboard")]
+    fn note(&self, what: What, key: usize, number: u64, now: Instant) {
+        self.recent().note(what, key, number, now);
+    }
+
+    #[cfg(not(feature = "dashboard"))]
+    fn note(&self, _: What, _: usize, _: u64, _: Instant) {}
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Without the dashboard, nobody asks what happened.
+#[cfg(not(feature = "dashboard"))]
+enum What {
+    Limited,
+    Parked,
+    Rejected,
+    Down,
+    Back,
+    Reloaded,
+    Cut,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, millis: u64) -> Answered {
+        Answered {
+            status,
+            first_byte: Some(Duration::from_millis(millis)),
+            bytes_in: 2,
+            bytes_out: 3,
+            cut: false,
+        }
+    }
+
+    #[test]
+    fn requests_are_counted_by_the_class_of_their_status() {
+        let now = Instant::now();
+        let metrics = Metrics::new(now);
+        for status in [200, 204, 301, 404, 429, 503, 0, 999] {
+            metrics.answered(answer(status, 1), now);
+        }
+        let counts = metrics.snapshot();
+        assert_eq!(counts.requests, [1, 0, 2, 1, 2, 2]);
+        assert_eq!((counts.bytes_in, counts.bytes_out), (16, 24));
+    }
+
+    #[test]
+    fn a_time_belongs_to_the_first_bucket_that_is_not_below_it() {
+        for (millis, bucket) in [
+            (0, 0),
+            (100, 0),
+            (101, 1),
+            (1_000, 3),
+            (120_000, 8),
+            (120_001, 9),
+        ] {
+            let metrics = Metrics::new(Instant::now());
+            metrics.answered(answer(200, millis), Instant::now());
+            let counts = metrics.snapshot();
+            assert_eq!(counts.first_bytes[bucket], 1, "{millis}");
+            assert_eq!(counts.first_byte_sum, Duration::from_millis(millis));
+        }
+    }
+
+    #[test]
+    fn each_reason_has_its_word() {
+        let metrics = Metrics::new(Instant::now());
+        metrics.attempt(None);
+        metrics.attempt(Some(Reason::Unanswered));
+        metrics.attempt(Some(Reason::Limited));
+        let counts = metrics.snapshot();
+        assert_eq!(counts.attempts, 3);
+        assert_eq!(counts.retries, [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        for reason in [Reason::Forbidden, Reason::Trouble, Reason::Unanswered] {
+            let word = format!("{reason:?}").to_lowercase();
+            assert_eq!(Reason::WORDS[reason as usize], word);
+        }
+    }
+}

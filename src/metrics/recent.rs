@@ -1,0 +1,219 @@
+//! The last ten minutes in slots of ten seconds, and the last events: about 3 kB, whatever happens.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Answered;
+
+/// Seconds in a slot.
+pub const STEP: u64 = 10;
+/// Slots kept.
+pub const SLOTS: usize = 60;
+/// Events kept.
+const EVENTS: usize = 32;
+
+/// What happened in one slot.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Its place in time: seconds since the start, by [`STEP`].
+    number: u64,
+    /// Requests answered.
+    pub requests: u32,
+    /// Of these, with 5xx, or broken off.
+    pub failed: u32,
+    /// How many have a time to the first byte.
+    timed: u32,
+    /// The sum of these times, in milliseconds.
+    millis: u64,
+}
+
+impl Slot {
+    /// The mean time to the first byte, in milliseconds, if there was any.
+    pub fn mean(&self) -> Option<u64> {
+        self.millis.checked_div(self.timed.into())
+    }
+}
+
+/// A kind of event. `key` and `number` of the [`Event`] are what is said here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// `key` was limited and rests for `number` seconds.
+    Limited,
+    /// The quota of `key` is spent, and it is parked for `number` seconds.
+    Parked,
+    /// `key` was rejected with status `number`.
+    Rejected,
+    /// The upstream cannot be reached, or fails.
+    Down,
+    /// It is well again.
+    Back,
+    /// The configuration was read again and has `number` keys.
+    Reloaded,
+    /// An answer broke off after `number` bytes.
+    Cut,
+}
+
+impl What {
+    /// As the page knows it.
+    pub fn word(self) -> &'static str {
+        match self {
+            What::Limited => "limited",
+            What::Parked => "parked",
+            What::Rejected => "rejected",
+            What::Down => "down",
+            What::Back => "back",
+            What::Reloaded => "reloaded",
+            What::Cut => "cut",
+        }
+    }
+}
+
+/// Something worth a line. No text in it, so nothing secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub what: What,
+    /// See [`What`].
+    pub key: usize,
+    /// See [`What`].
+    pub number: u64,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Recent {
+    started: Instant,
+    /// By number modulo [`SLOTS`]; one whose number is not the expected is of earlier times.
+    slots: [Slot; SLOTS],
+    /// The oldest first.
+    events: VecDeque<Event>,
+}
+
+impl Recent {
+    /// Empty, from `now` on.
+    pub fn new(now: Instant) -> Recent {
+        Recent {
+            started: now,
+            slots: [Slot::default(); SLOTS],
+            events: VecDeque::with_capacity(EVENTS),
+        }
+    }
+
+    /// Counts a request.
+    pub fn answered(&mut self, answered: Answered, now: Instant) {
+        let number = self.number(now);
+        let slot = &mut self.slots[number as usize % SLOTS];
+        if slot.number != number {
+            *slot = Slot {
+                number,
+                ..Slot::default()
+            };
+        }
+        slot.requests += 1;
+        slot.failed += u32::from(answered.status >= 500 || answered.cut);
+        if let Some(time) = answered.first_byte {
+            slot.timed += 1;
+            slot.millis += time.as_millis() as u64;
+        }
+    }
+
+    /// Keeps an event, and forgets the oldest for it.
+    pub fn note(&mut self, what: What, key: usize, number: u64, now: Instant) {
+        if self.events.len() == EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(Event {
+            at: now,
+            what,
+            key,
+            number,
+        });
+    }
+
+    /// The slots up to the present one, the oldest first; empty ones for times before the start.
+    pub fn slots(&self, now: Instant) -> impl Iterator<Item = Slot> {
+        let last = self.number(now);
+        (0..SLOTS as u64).rev().map(move |ago| {
+            let slot = last
+                .checked_sub(ago)
+                .map(|number| self.slots[number as usize % SLOTS])
+                .filter(|slot| slot.number + ago == last);
+            slot.unwrap_or_default()
+        })
+    }
+
+    /// The events, the latest first, each with its age.
+    pub fn events(&self, now: Instant) -> impl Iterator<Item = (Duration, &Event)> {
+        let events = self.events.iter().rev();
+        events.map(move |event| (now.saturating_duration_since(event.at), event))
+    }
+
+    fn number(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_secs() / STEP
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, millis: u64) -> Answered {
+        Answered {
+            status,
+            first_byte: Some(Duration::from_millis(millis)),
+            bytes_in: 0,
+            bytes_out: 0,
+            cut: status == 206,
+        }
+    }
+
+    fn shown(recent: &Recent, now: Instant) -> Vec<(usize, u32, u32, Option<u64>)> {
+        let slots = recent.slots(now).enumerate();
+        slots
+            .filter(|(_, slot)| slot.requests > 0)
+            .map(|(at, slot)| (at, slot.requests, slot.failed, slot.mean()))
+            .collect()
+    }
+
+    #[test]
+    fn a_request_is_in_the_slot_of_its_time_and_moves_out_with_it() {
+        let start = Instant::now();
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut recent = Recent::new(start);
+        assert_eq!(recent.slots(start).count(), SLOTS);
+        recent.answered(answer(200, 100), at(1));
+        recent.answered(answer(503, 300), at(9));
+        recent.answered(answer(206, 50), at(25));
+        assert_eq!(
+            shown(&recent, at(29)),
+            [(57, 2, 1, Some(200)), (59, 1, 1, Some(50))]
+        );
+        assert_eq!(
+            shown(&recent, at(599)),
+            [(0, 2, 1, Some(200)), (2, 1, 1, Some(50))]
+        );
+        assert_eq!(shown(&recent, at(600)), [(1, 1, 1, Some(50))]);
+        // The place is used again, its old content is not seen through it.
+        recent.answered(answer(200, 7), at(605));
+        assert_eq!(
+            shown(&recent, at(605)),
+            [(1, 1, 1, Some(50)), (59, 1, 0, Some(7))]
+        );
+        assert_eq!(shown(&recent, at(100_000)), []);
+    }
+
+    #[test]
+    fn the_last_events_are_kept_the_latest_first() {
+        let start = Instant::now();
+        let mut recent = Recent::new(start);
+        for n in 0..40 {
+            recent.note(What::Limited, n, 60, start + Duration::from_secs(n as u64));
+        }
+        let events: Vec<_> = recent.events(start + Duration::from_secs(40)).collect();
+        assert_eq!(events.len(), EVENTS);
+        assert_eq!((events[0].0, events[0].1.key), (Duration::from_secs(1), 39));
+        assert_eq!(events[EVENTS - 1].1.key, 8);
+    }
+}

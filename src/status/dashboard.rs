@@ -1,0 +1,181 @@
+//! `GET /dashboard`: one page, complete in itself, that asks `GET /dashboard/data` every two
+//! seconds while someone looks at it. It shows and changes nothing.
+//!
+//! The page is allowed its own script and style, by their hashes, and to ask where it came from;
+//! nothing else. All it shows it puts in as text, never as markup.
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use super::{Load, health};
+use crate::metrics::recent::{Recent, STEP};
+use crate::pool::{KeyView, ModelView};
+use crate::reply::Reply;
+
+/// Where the page is.
+pub const PATH: &str = "/dashboard";
+/// Where what it shows is.
+pub const DATA: &str = "/dashboard/data";
+
+const PAGE: &str = include_str!("dashboard.html");
+
+/// `img-src data:` is for the page's icon, without which a browser asks for `/favicon.ico`.
+const FIELDS: &[(&str, &str)] = &[
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'sha256-8S1xP9uYZd4+ToPCOc+xnv1YLPjOaRBoKQYKlrfarSU='; style-src 'sha256-nQyvWJI4aXH2rq/eQxjE2iEWD6RUDmWmFXwFDWGVIC0='; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+];
+
+/// The page.
+pub fn page() -> Reply {
+    Reply {
+        content_type: "text/html; charset=utf-8",
+        fields: FIELDS.iter().map(|(n, v)| (*n, (*v).to_owned())).collect(),
+        ..Reply::json(200, PAGE.into())
+    }
+}
+
+/// The answer while it is switched off.
+pub fn off() -> Reply {
+    let text = "the dashboard is switched off; DASHBOARD=1 and a restart switch it on";
+    Reply::error(404, "dashboard_off", text)
+}
+
+/// What the page shows: all of `/health`, and the upstream, the last minutes, the last events.
+pub fn data(
+    keys: &[KeyView],
+    models: &[ModelView],
+    load: &Load,
+    origin: &str,
+    recent: &Recent,
+    now: Instant,
+) -> Reply {
+    let mut out = health::page(keys, models, &[], load).body;
+    out.pop(); // the closing brace
+    let _ = write!(
+        out,
+        ",\"workers\":{},\"parked\":{},\"upstream\":{},\"upstream_well\":{},\"step_sec\":{STEP},\"slots\":[",
+        load.workers,
+        load.parked,
+        serde_json::Value::from(origin),
+        load.upstream_well,
+    );
+    for (i, slot) in recent.slots(now).enumerate() {
+        let comma = if i > 0 { "," } else { "" };
+        let _ = write!(out, "{comma}[{},{},", slot.requests, slot.failed);
+        let _ = match slot.mean() {
+            Some(millis) => write!(out, "{millis}]"),
+            None => write!(out, "null]"),
+        };
+    }
+    out.push_str("],\"events\":[");
+    for (i, (ago, event)) in recent.events(now).enumerate() {
+        let _ = write!(
+            out,
+            "{}[{},\"{}\",{},{}]",
+            if i > 0 { "," } else { "" },
+            ago.as_secs(),
+            event.what.word(),
+            event.key,
+            event.number
+        );
+    }
+    out.push_str("]}");
+    Reply::json(200, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::Answered;
+    use crate::metrics::recent::{SLOTS, What};
+
+    /// What stands between `<tag>` and `</tag>`, of which there is one.
+    fn inside(tag: &str) -> &'static str {
+        let (start, end) = (format!("<{tag}>"), format!("</{tag}>"));
+        assert_eq!(PAGE.matches(&format!("<{tag}")).count(), 1);
+        let (_, rest) = PAGE.split_once(&start).expect("no attributes");
+        rest.split_once(&end).expect("it ends").0
+    }
+
+    fn base64(bytes: &[u8]) -> String {
+        const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut out = String::new();
+        for three in bytes.chunks(3) {
+            let at = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
+            let n = at(0) << 16 | at(1) << 8 | at(2);
+            for i in 0..4 {
+                out.push(match i <= three.len() {
+                    true => LETTERS[(n >> (18 - 6 * i) & 63) as usize] as char,
+                    false => '=',
+                });
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn the_policy_allows_the_script_and_the_style_that_are_in_the_page() {
+        for (tag, kind) in [("script", "script-src"), ("style", "style-src")] {
+            let hash = ring::digest::digest(&ring::digest::SHA256, inside(tag).as_bytes());
+            let allowed = format!("{kind} 'sha256-{}';", base64(hash.as_ref()));
+            let (_, policy) = FIELDS[0];
+            assert!(policy.contains(&allowed), "after an edit, write: {allowed}");
+        }
+    }
+
+    #[test]
+    fn the_page_needs_nothing_else_and_is_small() {
+        // The name of SVG's namespace looks like an address and is none.
+        let page = PAGE.replace("xmlns='http://www.w3.org/2000/svg'", "");
+        for outside in [
+            "src=",
+            "http:",
+            "https:",
+            "url(",
+            "import",
+            "innerHTML",
+            " style=",
+            "onclick",
+        ] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+        assert!(PAGE.len() <= 24_000, "{}", PAGE.len());
+    }
+
+    #[test]
+    fn the_data_is_the_page_of_health_with_the_last_minutes() {
+        let start = Instant::now();
+        let now = start + Duration::from_secs(15);
+        let mut recent = Recent::new(start);
+        let answered = Answered {
+            status: 502,
+            first_byte: Some(Duration::from_millis(250)),
+            bytes_in: 0,
+            bytes_out: 0,
+            cut: false,
+        };
+        recent.answered(answered, start);
+        recent.note(What::Limited, 2, 60, start);
+        recent.note(What::Down, 0, 0, now);
+        let load = Load {
+            workers: 4,
+            ..Load::default()
+        };
+        let reply = data(&[], &[], &load, "https://up\"stream", &recent, now);
+        let data: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
+        assert_eq!((reply.status, &data["status"]), (200, &"down".into()));
+        assert_eq!(data["upstream"], "https://up\"stream");
+        let slots = data["slots"].as_array().expect("slots");
+        assert_eq!(slots.len(), SLOTS);
+        assert_eq!(slots[SLOTS - 2], serde_json::json!([1, 1, 250]));
+        assert_eq!(slots[SLOTS - 1], serde_json::json!([0, 0, null]));
+        let events = serde_json::json!([[0, "down", 0, 0], [15, "limited", 2, 60]]);
+        assert_eq!(data["events"], events);
+    }
+}

@@ -1,0 +1,231 @@
+//! `GET /metrics`: Prometheus' text format, version 0.0.4
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+//!
+//! The number of lines depends on the number of keys and on nothing a client can choose. A key is
+//! named by its place in the configuration; after a reload that can be another key, whose counters
+//! then seem to start anew, which Prometheus takes for a restart.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::Load;
+use crate::metrics::{BOUNDS, Counts, Reason};
+use crate::pool::{KeyView, State};
+use crate::reply::Reply;
+
+/// A page under construction.
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.add(&["# HELP alvus_", name, " ", help, "\n"]);
+        self.add(&["# TYPE alvus_", name, " ", kind, "\n"]);
+    }
+
+    /// `labels` with their braces, or nothing.
+    fn sample(&mut self, name: &str, labels: &str, value: u64) {
+        self.add(&["alvus_", name, labels, " "]);
+        let _ = writeln!(self.0, "{value}");
+    }
+
+    /// A time in seconds, without floating point.
+    fn time(&mut self, name: &str, value: Duration) {
+        self.add(&["alvus_", name, " "]);
+        let _ = writeln!(self.0, "{}.{:06}", value.as_secs(), value.subsec_micros());
+    }
+
+    fn add(&mut self, parts: &[&str]) {
+        parts.iter().for_each(|part| self.0.push_str(part));
+    }
+}
+
+/// The page.
+pub fn page(counts: &Counts, keys: &[KeyView], load: &Load) -> Reply {
+    let mut page = Page(String::with_capacity(4096 + 512 * keys.len()));
+    page.family("build_info", "gauge", "What is running; always 1.");
+    let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
+    page.sample("build_info", version, 1);
+    let name = "requests_total";
+    page.family(name, "counter", "Requests answered, by the class of their status; none: the client left before there was one.");
+    for (class, n) in counts.requests.iter().enumerate() {
+        let code = match class {
+            0 => "{code=\"none\"}".into(),
+            _ => format!("{{code=\"{class}xx\"}}"),
+        };
+        page.sample(name, &code, *n);
+    }
+    let name = "retries_total";
+    page.family(
+        name,
+        "counter",
+        "Attempts after the first of a request, by what made them necessary.",
+    );
+    for (word, n) in Reason::WORDS.iter().zip(counts.retries) {
+        page.sample(name, &format!("{{reason=\"{word}\"}}"), n);
+    }
+    #[rustfmt::skip]
+    let plain = [
+        ("attempts_total", "counter", "Requests sent to the upstream.", counts.attempts),
+        ("cut_answers_total", "counter", "Answers that the upstream broke off.", counts.cut),
+        ("cooldowns_total", "counter", "How often a key began to rest.", counts.cooldowns),
+        ("quota_parks_total", "counter", "How often a key was parked because its quota was spent.", counts.parked),
+        ("waits_total", "counter", "Requests that waited for a key.", counts.waits),
+        ("request_bytes_total", "counter", "Bytes of request bodies.", counts.bytes_in),
+        ("response_bytes_total", "counter", "Bytes of answers' bodies.", counts.bytes_out),
+        ("requests_in_flight", "gauge", "Requests being served or waiting for a worker.", load.in_flight as u64),
+        ("requests_waiting_for_key", "gauge", "Requests in line for a key.", load.waiting as u64),
+        ("requests_waiting_for_worker", "gauge", "Requests in line for a worker.", load.parked as u64),
+        ("workers", "gauge", "Requests that can be served at a time.", load.workers as u64),
+        ("upstream_up", "gauge", "Whether the last attempt found the upstream well.", u64::from(load.upstream_well)),
+        ("uptime_seconds", "gauge", "Time since the start.", load.uptime.as_secs()),
+        ("keys", "gauge", "Keys in the configuration.", keys.len() as u64),
+    ];
+    for (name, kind, help, value) in plain {
+        page.family(name, kind, help);
+        page.sample(name, "", value);
+    }
+    let name = "wait_seconds_total";
+    page.family(name, "counter", "Time that requests waited for a key.");
+    page.time(name, counts.waited);
+    first_bytes(&mut page, counts);
+    per_key(&mut page, keys);
+    Reply {
+        content_type: "text/plain; version=0.0.4; charset=utf-8",
+        ..Reply::json(200, page.0)
+    }
+}
+
+fn first_bytes(page: &mut Page, counts: &Counts) {
+    let help = "Time from a request's arrival to the upstream's first words.";
+    page.family("first_byte_seconds", "histogram", help);
+    let mut sum = 0;
+    for (at, n) in counts.first_bytes.iter().enumerate() {
+        sum += n;
+        let bound = match BOUNDS.get(at) {
+            Some(ms) if ms % 1000 == 0 => format!("{{le=\"{}\"}}", ms / 1000),
+            Some(ms) => format!("{{le=\"{}.{:03}\"}}", ms / 1000, ms % 1000),
+            None => "{le=\"+Inf\"}".into(),
+        };
+        page.sample("first_byte_seconds_bucket", &bound, sum);
+    }
+    page.time("first_byte_seconds_sum", counts.first_byte_sum);
+    page.sample("first_byte_seconds_count", "", sum);
+}
+
+/// What is shown of each key: name, kind, help, a label besides the key, the value.
+type Column = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [(&'static str, fn(&KeyView) -> u64)],
+);
+
+#[rustfmt::skip]
+const COLUMNS: &[Column] = &[
+    ("key_requests_total", "counter", "Attempts made with a key.",
+        &[("", |k| k.counts.requests)]),
+    ("key_failures_total", "counter", "Attempts with a key that failed, by reason.",
+        &[(",reason=\"limited\"", |k| k.counts.limited),
+          (",reason=\"quota\"", |k| k.counts.quota),
+          (",reason=\"rejected\"", |k| k.counts.rejected),
+          (",reason=\"no_answer\"", |k| k.counts.no_answer)]),
+    ("key_in_flight", "gauge", "Attempts under way with a key.",
+        &[("", |k| k.counts.in_flight.into())]),
+    ("key_state", "gauge", "1 for the state that a key is in; of several models' states the gravest.",
+        &[(",state=\"ready\"", |k| u64::from(k.state == State::Ready)),
+          (",state=\"throttled\"", |k| u64::from(matches!(k.state, State::Throttled(_)))),
+          (",state=\"parked\"", |k| u64::from(matches!(k.state, State::Parked(_)))),
+          (",state=\"cooling\"", |k| u64::from(matches!(k.state, State::Cooling(_)))),
+          (",state=\"rejected\"", |k| u64::from(matches!(k.state, State::Rejected(_))))]),
+    ("key_rest_seconds", "gauge", "How much longer a key rests; of several models' rests the longest.",
+        &[("", |k| match k.state {
+            State::Throttled(left) | State::Cooling(left) | State::Parked(left) => {
+                crate::reply::whole_seconds(left)
+            }
+            State::Ready | State::Rejected(_) => 0,
+        })]),
+];
+
+fn per_key(page: &mut Page, keys: &[KeyView]) {
+    for (name, kind, help, values) in COLUMNS {
+        page.family(name, kind, help);
+        for (at, key) in keys.iter().enumerate() {
+            for (label, value) in *values {
+                page.sample(name, &format!("{{key=\"{at}\"{label}}}"), value(key));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Counts as OfKey;
+
+    fn text(keys: usize) -> String {
+        let counts = Counts {
+            requests: [1, 0, 7, 0, 2, 3],
+            attempts: 20,
+            retries: [9, 8, 7, 6, 5, 4, 3, 2, 1, 0],
+            waited: Duration::from_micros(2_000_001),
+            first_bytes: [1, 0, 2, 0, 0, 0, 0, 0, 0, 1],
+            first_byte_sum: Duration::from_millis(130_700),
+            ..Counts::default()
+        };
+        let key = |at: usize| KeyView {
+            label: "…f9a1".into(),
+            state: match at {
+                0 => State::Ready,
+                1 => State::Cooling(Duration::from_millis(41_200)),
+                _ => State::Rejected(401),
+            },
+            models: vec![("chosen".into(), State::Ready)],
+            serves: true,
+            counts: OfKey::default(),
+            last_used: None,
+        };
+        let keys: Vec<_> = (0..keys).map(key).collect();
+        page(&counts, &keys, &Load::default()).body
+    }
+
+    #[test]
+    fn times_are_seconds_and_buckets_add_up() {
+        let text = text(1);
+        for line in [
+            "alvus_requests_total{code=\"2xx\"} 7",
+            "alvus_requests_total{code=\"none\"} 1",
+            "alvus_retries_total{reason=\"stale\"} 1",
+            "alvus_wait_seconds_total 2.000001",
+            "alvus_first_byte_seconds_bucket{le=\"0.100\"} 1",
+            "alvus_first_byte_seconds_bucket{le=\"0.500\"} 3",
+            "alvus_first_byte_seconds_bucket{le=\"120\"} 3",
+            "alvus_first_byte_seconds_bucket{le=\"+Inf\"} 4",
+            "alvus_first_byte_seconds_sum 130.700000",
+            "alvus_first_byte_seconds_count 4",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_in_one_state_and_named_by_its_place_only() {
+        let text = text(3);
+        for line in [
+            "alvus_key_state{key=\"0\",state=\"ready\"} 1",
+            "alvus_key_state{key=\"1\",state=\"cooling\"} 1",
+            "alvus_key_state{key=\"1\",state=\"ready\"} 0",
+            "alvus_key_state{key=\"2\",state=\"rejected\"} 1",
+            "alvus_key_rest_seconds{key=\"1\"} 42",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("f9a1") && !text.contains("chosen"));
+    }
+
+    #[test]
+    fn each_key_adds_the_same_few_lines() {
+        let lines = [1, 2, 3].map(|keys| text(keys).lines().count());
+        assert_eq!(lines[2] - lines[1], lines[1] - lines[0]);
+        assert!(lines[1] - lines[0] < 16, "{lines:?}");
+    }
+}
