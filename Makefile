@@ -24,7 +24,7 @@ test: prepare clients ## all tests: unit tables, sockets, real clients and serve
 	$(CARGO) test --locked
 
 unit: prepare ## the tests that need nothing but Rust
-	$(CARGO) test --locked --lib --test keys --test travel --test bodies --test streams --test leaving --test busy --test lan --test cli --test config_files --test front_door
+	$(CARGO) test --locked --lib --test keys --test travel --test bodies --test streams --test leaving --test busy --test lan --test logs --test status --test cli --test config_files --test front_door
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)

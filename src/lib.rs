@@ -17,6 +17,7 @@ pub mod logging;
 pub mod signals;
 // floor 2
 pub mod access;
+pub mod ask;
 pub mod pool;
 pub mod retry;
 pub mod stream;
