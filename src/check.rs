@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::hints::{self, Verdict};
+use crate::logging::quote;
 use crate::peer::Client;
 use crate::reply::whole_seconds;
 use crate::route;
@@ -33,6 +34,44 @@ impl Finding {
     }
 }
 
+/// What a check found, as one JSON document: each verdict in a word, and in the words of the text.
+pub fn json(findings: &[(ApiKey, Finding)]) -> String {
+    let works = findings.iter().any(|(_, finding)| finding.works());
+    let mut out = format!("{{\"ok\":{works},\"keys\":[");
+    for (index, (key, finding)) in findings.iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        let (verdict, number) = match finding {
+            Finding::Ok => ("ok", None),
+            Finding::Rejected(status) => ("rejected", Some(("status", u64::from(*status)))),
+            Finding::Limited(wait) => ("limited", wait.map(|w| ("seconds", whole_seconds(w)))),
+            Finding::Unclear(status) => ("unclear", Some(("status", u64::from(*status)))),
+            Finding::Unreachable(_) => ("unreachable", None),
+        };
+        out += &format!("{comma}{{\"index\":{index},\"label\":");
+        quote(&mut out, &key.label());
+        out += &format!(",\"verdict\":\"{verdict}\"");
+        if let Some((name, value)) = number {
+            out += &format!(",\"{name}\":{value}");
+        }
+        out += ",\"text\":";
+        quote(&mut out, &finding.to_string());
+        out.push('}');
+    }
+    out + "]}\n"
+}
+
+/// The same for a configuration that cannot be used; one fault a line.
+pub fn json_faults(faults: &str) -> String {
+    let mut out = String::from("{\"ok\":false,\"faults\":[");
+    for (at, fault) in faults.lines().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        quote(&mut out, fault);
+    }
+    out + "]}\n"
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -54,10 +93,7 @@ impl fmt::Display for Finding {
 ///
 /// # Errors
 /// In the operator's words, when the upstream's settings cannot be used.
-pub fn run(
-    config: &Config,
-    mut tell: impl FnMut(usize, &ApiKey, &Finding),
-) -> Result<bool, String> {
+pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Result<bool, String> {
     let upstream = Upstream::new(config)?;
     let path = route::upward(&config.target.base_path, "/v1/models");
     let url = config.target.origin() + &path;
@@ -90,7 +126,7 @@ pub fn run(
             Err(Failure::ClientLeft) => Finding::Unreachable("cancelled".into()),
         };
         any |= finding.works();
-        tell(index, key, &finding);
+        tell(index, key, finding);
     }
     Ok(any)
 }

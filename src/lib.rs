@@ -20,6 +20,7 @@ pub mod signals;
 pub mod watch;
 // floor 2
 pub mod access;
+pub mod ask;
 pub mod metrics;
 pub mod pool;
 pub mod retry;

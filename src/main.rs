@@ -1,9 +1,9 @@
 //! The command line: arguments, wiring, exit codes. Reads as a list.
 //!
-//! Exit codes: 0 done; 1 a failure at run time (port in use, no key works); 2 bad arguments or
-//! configuration.
+//! Exit codes: 0 done; 1 a failure at run time (port in use, no key works, no alvus answers); 2 bad
+//! arguments or configuration.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use std::time::Duration;
 use alvus::config::{self, Config, Loaded};
 use alvus::logging::{self, LogLevel, say};
 use alvus::relay::Relay;
+use alvus::secret::ApiKey;
 use alvus::server::Server;
 use alvus::signals::{Order, Orders};
 use alvus::watch::{EnvFile, Text};
-use alvus::{check, demo, error, info, warn};
+use alvus::{ask, check, demo, error, info, warn};
 
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -25,7 +26,8 @@ const MISUSED: u8 = 2;
 /// What the command line asks for.
 enum Command {
     Serve,
-    Check,
+    Check { json: bool },
+    Status { watch: bool },
     Demo,
     Help,
     Version,
@@ -35,7 +37,9 @@ fn main() -> ExitCode {
     let result = arguments().and_then(|(command, env_file)| match command {
         Command::Help => print(&help()),
         Command::Version => print(&format!("alvus {}\n", env!("CARGO_PKG_VERSION"))),
-        Command::Check => run_check(&load(&mut EnvFile::new(env_file))?),
+        Command::Check { json: true } => check_in_json(load(&mut EnvFile::new(env_file))),
+        Command::Check { json: false } => run_check(&load(&mut EnvFile::new(env_file))?),
+        Command::Status { watch } => run_status(&load(&mut EnvFile::new(env_file))?, watch),
         Command::Demo => run_demo(),
         Command::Serve => {
             let mut file = EnvFile::new(env_file);
@@ -68,7 +72,18 @@ fn arguments() -> Result<(Command, Option<PathBuf>), Exit> {
             Short('h') | Long("help") => return Ok((Command::Help, None)),
             Short('V') | Long("version") => return Ok((Command::Version, None)),
             Long("env-file") => env_file = Some(PathBuf::from(parser.value().map_err(misused)?)),
-            Value(word) if command.is_none() && word == "check" => command = Some(Command::Check),
+            Value(word) if command.is_none() && word == "check" => {
+                command = Some(Command::Check { json: false });
+            }
+            Value(word) if command.is_none() && word == "status" => {
+                command = Some(Command::Status { watch: false });
+            }
+            Long("json") if matches!(command, Some(Command::Check { .. })) => {
+                command = Some(Command::Check { json: true });
+            }
+            Long("watch") if matches!(command, Some(Command::Status { .. })) => {
+                command = Some(Command::Status { watch: true });
+            }
             Value(word) if command.is_none() && word == "demo" => command = Some(Command::Demo),
             // Someone may have pasted a key here, so only a short word is repeated.
             Value(word) if word.len() > 12 => {
@@ -88,13 +103,18 @@ fn help() -> String {
         "alvus {}: a key-rotating LLM proxy. Your agent never sees a 429.\n\n\
          Usage:\n  \
          alvus          serve\n  \
-         alvus check    try each key once and say what it is worth\n  \
+         alvus check    try each key once and say what it is worth (--json: for programs)\n  \
+         alvus status   ask the alvus that runs here how it is (--watch: every 2 s)\n  \
          alvus demo     serve a built-in provider with three limited keys; nothing leaves the machine\n\n\
          Options:\n  \
          --env-file PATH  read this file instead of .env in the working directory\n  \
          --version, --help\n\n\
          Configuration (the environment wins over .env):\n{}\n\
-         Exit codes: 0 done, 1 failure at run time, 2 bad arguments or configuration.\n",
+         Exit codes:\n  \
+         0  done; check: a key works; status: a key can serve\n  \
+         1  it failed: the port is in use; check: no key works; status: no key can serve, or no alvus\n  \
+         \u{20}  answers\n  \
+         2  bad arguments or configuration; nothing was started or sent\n",
         env!("CARGO_PKG_VERSION"),
         config::table()
     )
@@ -235,6 +255,57 @@ fn run_check(config: &Config) -> Result<(), Exit> {
         Ok(())
     } else {
         Err((FAILED, String::new()))
+    }
+}
+
+/// The same for programs: one JSON document on standard output, whatever is found.
+fn check_in_json(loaded: Result<Config, Exit>) -> Result<(), Exit> {
+    let mut findings = Vec::new();
+    let done = loaded.and_then(|config| {
+        let tell = |_, key: &ApiKey, finding| findings.push((key.clone(), finding));
+        check::run(&config, tell).map_err(|text| (MISUSED, format!("error: {text}")))
+    });
+    match done {
+        Ok(any) => {
+            print(&check::json(&findings))?;
+            if any {
+                Ok(())
+            } else {
+                Err((FAILED, String::new()))
+            }
+        }
+        Err((code, text)) => {
+            print(&check::json_faults(&text))?;
+            Err((code, text))
+        }
+    }
+}
+
+fn run_status(config: &Config, watch: bool) -> Result<(), Exit> {
+    let terminal = std::io::stdout().is_terminal();
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    loop {
+        let page = ask::health(config);
+        let (text, up) = match &page {
+            Ok(page) => (ask::table(page, colours), ask::is_up(page)),
+            Err(text) if watch => (format!("{text}\n"), false),
+            Err(text) => return Err((FAILED, format!("error: {text}"))),
+        };
+        // To the top left corner of an empty screen.
+        let clear = if watch && terminal {
+            "\x1b[H\x1b[2J"
+        } else {
+            ""
+        };
+        let mut out = std::io::stdout();
+        let written = out
+            .write_all(format!("{clear}{text}").as_bytes())
+            .and_then(|()| out.flush());
+        match watch && written.is_ok() {
+            true => ask::pause(),
+            false if up || watch => return Ok(()),
+            false => return Err((FAILED, String::new())),
+        }
     }
 }
 

@@ -477,11 +477,14 @@ fn visual_models_go_to_a_host_of_their_own_whole() {
 
 // ---- a storm ------------------------------------------------------------------------------------
 
+/// Whom an upstream refused: key, and number of its window.
+type Refused = Arc<Mutex<Vec<(usize, usize)>>>;
+
 /// An upstream that allows each key so many requests a window and counts whom it refused.
-fn strict(limit: usize, window: Duration) -> (Upstream, Arc<Mutex<Vec<(usize, usize)>>>) {
+fn strict(limit: usize, window: Duration) -> (Upstream, Refused) {
     // For each key: when its window began, how many since, and (key, number of the window) refused.
     let windows: Mutex<HashMap<usize, (Instant, usize, usize)>> = Mutex::default();
-    let refused: Arc<Mutex<Vec<(usize, usize)>>> = Arc::default();
+    let refused = Refused::default();
     let noted = refused.clone();
     let upstream = Upstream::new(move |seen| {
         let key = seen.key_index();

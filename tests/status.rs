@@ -1,252 +1,277 @@
-//! What alvus shows of itself: `/metrics` and the dashboard's data, after known events.
-//! (That Prometheus and a browser can read them is `tests/pages.rs`.)
+//! `alvus status` against a running alvus, and `alvus check --json`.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::thread;
 
 use common::{
-    Act, Alvus, CHAT, KEYS, PATIENCE, Response, SSE_HEAD, Upstream, answer, chunk, dead_addr,
-    eventually, gate, ok,
+    Alvus, KEYS, TempDir, Upstream, alvus_command, answer, dead_addr, eventually, ok, run_alvus,
 };
 
-fn get(alvus: &Alvus, path: &str) -> Response {
-    let mut client = alvus.connect();
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-    client.response()
+const CLIENT: &str = "client-key-never-shown-aaaa0001";
+
+fn keys() -> String {
+    KEYS.join(",")
 }
 
-/// One sample of `/metrics`, by its name and labels.
-fn sample(alvus: &Alvus, name: &str) -> String {
-    let page = get(alvus, "/metrics");
-    let line = page.text().lines().find_map(|l| {
-        let (n, value) = l.rsplit_once(' ')?;
-        (n == name).then(|| value.to_string())
-    });
-    line.unwrap_or_else(|| panic!("no {name} in\n{}", page.text()))
-}
-
-/// Waits for a counter, which is counted after the client has its answer.
-fn counts(alvus: &Alvus, name: &str, value: u64) {
-    eventually(name, || sample(alvus, name) == value.to_string());
+/// `alvus status` with these variables beside those that find this alvus.
+fn status(alvus: &Alvus, more: &[(&str, &str)]) -> (i32, String, String) {
+    let (keys, port) = (keys(), alvus.addr.port().to_string());
+    let mut env = vec![("API_KEYS", keys.as_str()), ("PORT", &port)];
+    env.extend_from_slice(more);
+    run_alvus(&["status"], &env, None)
 }
 
 #[test]
-fn each_thing_that_happens_to_a_request_is_counted() {
-    let upstream = Upstream::new(|seen| match (seen.key_index(), seen.target.as_str()) {
-        (0, _) => answer(429, "Retry-After: 3000\r\n", ""),
-        (1, _) => answer(401, "", ""),
-        (_, "/v1/missing") => answer(404, "", "no"),
-        _ => ok(),
-    });
-    let alvus = Alvus::before(&upstream);
-    assert_eq!(alvus.ask().status, 200); // key 0 rests for one model, key 1 falls out
-    assert_eq!(get(&alvus, "/v1/missing").status, 404);
-    let mut client = alvus.connect();
-    client.send("POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n");
-    assert_eq!(client.response().status, 413); // by alvus itself
-    for (name, value) in [
-        ("alvus_requests_total{code=\"2xx\"}", 1),
-        ("alvus_requests_total{code=\"4xx\"}", 2),
-        ("alvus_attempts_total", 5),
-        ("alvus_retries_total{reason=\"limited\"}", 2),
-        ("alvus_retries_total{reason=\"rejected\"}", 1),
-        ("alvus_retries_total{reason=\"stale\"}", 0),
-        ("alvus_cooldowns_total", 2),
-        ("alvus_waits_total", 0),
-        ("alvus_keys", 3),
-        ("alvus_key_requests_total{key=\"0\"}", 2),
-        ("alvus_key_requests_total{key=\"2\"}", 2),
-        ("alvus_key_failures_total{key=\"0\",reason=\"limited\"}", 2),
-        ("alvus_key_failures_total{key=\"1\",reason=\"rejected\"}", 1),
-        ("alvus_key_state{key=\"0\",state=\"cooling\"}", 1),
-        ("alvus_key_state{key=\"1\",state=\"rejected\"}", 1),
-        ("alvus_key_state{key=\"2\",state=\"ready\"}", 1),
-        ("alvus_first_byte_seconds_count", 2),
-        ("alvus_request_bytes_total", 13),
-        ("alvus_upstream_up", 1),
-    ] {
-        counts(&alvus, name, value);
-    }
-    let page = get(&alvus, "/metrics");
-    assert_eq!(
-        page.field("content-type"),
-        Some("text/plain; version=0.0.4; charset=utf-8")
-    );
-    assert_eq!(upstream.seen().len(), 5, "pages are not asked upstream");
-    for key in KEYS {
-        assert!(!page.text().contains(&key[key.len() - 4..]));
-    }
-}
-
-#[test]
-fn a_wait_for_a_key_is_counted_and_measured() {
-    let asked = AtomicUsize::new(0);
-    let upstream = Upstream::new(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
-        0 => answer(429, "Retry-After: 1\r\n", ""),
-        _ => ok(),
-    });
-    let alvus = Alvus::before_with(&upstream, &[("API_KEYS", KEYS[0])]);
-    let mut client = alvus.connect();
-    client.send(CHAT);
-    counts(&alvus, "alvus_requests_waiting_for_key", 1);
-    assert_eq!(client.response().status, 200);
-    counts(&alvus, "alvus_waits_total", 1);
-    counts(&alvus, "alvus_requests_waiting_for_key", 0);
-    let waited = sample(&alvus, "alvus_wait_seconds_total");
-    assert!(waited.parse::<f64>().unwrap() > 0.5, "{waited}");
-}
-
-#[test]
-fn an_unreachable_upstream_is_counted_and_shown() {
-    let url = format!("http://{}/v1", dead_addr());
-    let keys = KEYS.join(",");
-    let env = [
-        ("TARGET_BASE_URL", url.as_str()),
-        ("API_KEYS", &keys),
-        ("MAX_RETRIES", "1"),
-        ("DASHBOARD", "1"),
-    ];
-    let alvus = Alvus::start(&env);
-    assert_eq!(alvus.ask().status, 503);
-    counts(&alvus, "alvus_retries_total{reason=\"unreachable\"}", 1);
-    counts(&alvus, "alvus_requests_total{code=\"5xx\"}", 1);
-    counts(&alvus, "alvus_upstream_up", 0);
-    let data = get(&alvus, "/dashboard/data").json();
-    assert_eq!(data["upstream_well"], false);
-    assert_eq!(data["upstream"], url.trim_end_matches("/v1"));
-    assert_eq!(data["events"][0][1], "down");
-}
-
-#[test]
-fn an_answer_that_breaks_off_is_counted_and_is_an_event() {
-    let upstream = Upstream::new(|_| {
-        let begin = format!("{SSE_HEAD}{}", chunk("data: 1\n\n"));
-        Act::SayAndClose(begin.into_bytes())
-    });
-    let alvus = Alvus::before_with(&upstream, &[("DASHBOARD", "1")]);
-    alvus.ask();
-    counts(&alvus, "alvus_cut_answers_total", 1);
-    let data = get(&alvus, "/dashboard/data").json();
-    assert_eq!(data["events"][0][1], "cut");
-    let slots = data["slots"].as_array().unwrap();
-    let failed: u64 = slots.iter().map(|slot| slot[1].as_u64().unwrap()).sum();
-    assert_eq!(failed, 1);
-}
-
-#[test]
-fn a_client_chooses_no_label_and_no_number_of_lines() {
-    let upstream = Upstream::new(|_| ok());
-    let alvus = Alvus::before(&upstream);
-    let lines = |alvus: &Alvus| get(alvus, "/metrics").text().lines().count();
-    let before = lines(&alvus);
-    for n in 0..20 {
-        let mut client = alvus.connect();
-        let body = format!("{{\"model\":\"chosen-{n}\"}}");
-        client.send(format!(
-            "CHOSEN{n} /v1/chosen-{n}?chosen={n} HTTP/1.1\r\nHost: a\r\nX-Chosen: {n}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ));
-        client.response();
-    }
-    eventually("all are counted", || {
-        get(&alvus, "/metrics")
-            .text()
-            .contains("_attempts_total 20\n")
-    });
-    assert_eq!(lines(&alvus), before);
-    assert!(
-        !get(&alvus, "/metrics")
-            .text()
-            .to_lowercase()
-            .contains("chosen")
-    );
-}
-
-#[test]
-fn pages_answer_at_once_while_every_worker_is_busy() {
-    let (go, gone) = gate();
-    let gone = std::sync::Mutex::new(gone);
-    let gone = std::sync::Arc::new(gone);
-    let upstream = Upstream::new(move |_| {
-        let gone = gone.clone();
-        Act::Do(Box::new(move |stream| {
-            let _ = gone.lock().unwrap().recv_timeout(PATIENCE);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-        }))
-    });
-    let alvus = Alvus::before_with(&upstream, &[("WORKERS", "1"), ("DASHBOARD", "1")]);
-    let mut running = alvus.connect();
-    running.send(CHAT);
-    upstream.wait_for(1);
-    let mut parked = alvus.connect();
-    parked.send(CHAT);
-    counts(&alvus, "alvus_requests_waiting_for_worker", 1);
-    counts(&alvus, "alvus_requests_in_flight", 2);
-    counts(&alvus, "alvus_workers", 1);
-    assert_eq!(get(&alvus, "/dashboard").status, 200);
-    assert_eq!(get(&alvus, "/dashboard/data").json()["parked"], 1);
-    go.send(()).unwrap();
-    go.send(()).unwrap();
-    assert_eq!(running.response().status, 200);
-    assert_eq!(parked.response().status, 200);
-}
-
-#[test]
-fn the_dashboard_is_off_until_it_is_switched_on() {
-    let upstream = Upstream::new(|_| ok());
-    let alvus = Alvus::before(&upstream);
-    for path in ["/dashboard", "/dashboard/data"] {
-        let response = get(&alvus, path);
-        assert_eq!(response.status, 404);
-        assert_eq!(response.json()["error"]["code"], "dashboard_off");
-    }
-    let alvus = Alvus::before_with(&upstream, &[("DASHBOARD", "1")]);
-    let page = get(&alvus, "/dashboard?from=bookmark");
-    assert_eq!(page.status, 200);
-    assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
-    assert!(page.text().starts_with("<!doctype html>"));
-    let policy = page.field("content-security-policy").unwrap();
-    for rule in [
-        "default-src 'none'",
-        "connect-src 'self'",
-        "frame-ancestors 'none'",
-    ] {
-        assert!(policy.contains(rule), "{policy}");
-    }
-    assert!(!policy.contains("unsafe"), "{policy}");
-    assert_eq!(upstream.seen().len(), 0);
-}
-
-#[test]
-fn the_dashboard_shows_keys_by_their_last_four_characters_and_changes_nothing() {
+fn status_prints_what_the_running_alvus_says_as_a_table() {
     let upstream = Upstream::new(|seen| match seen.key_index() {
-        0 => answer(429, "Retry-After: 50\r\n", ""),
+        1 => answer(429, "Retry-After: 100\r\n", ""),
+        2 => answer(401, "", ""),
         _ => ok(),
     });
-    let alvus = Alvus::before_with(&upstream, &[("DASHBOARD", "1")]);
-    assert_eq!(alvus.ask().status, 200);
-    let response = get(&alvus, "/dashboard/data");
-    for key in KEYS {
-        assert!(!response.text().contains(&key[..key.len() - 5]));
+    let alvus = Alvus::before(&upstream);
+    for _ in 0..2 {
+        assert_eq!(alvus.ask().status, 200);
     }
-    let data = response.json();
-    assert_eq!(data["key_status"][0]["label"], "…1111");
-    assert_eq!(data["key_status"][0]["state"], "cooling");
-    assert_eq!(data["events"][0][1], "limited");
-    assert_eq!(
-        (&data["events"][0][2], &data["events"][0][3]),
-        (&0.into(), &50.into())
+    eventually("it is done", || alvus.health()["in_flight"] == 0);
+    let (code, out, err) = status(&alvus, &[]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let lines: Vec<&str> = out.lines().collect();
+    let first = format!(
+        "alvus {}: degraded, up 0 d 0 h 0 min, 0 in flight, 0 waiting",
+        env!("CARGO_PKG_VERSION")
     );
-    // Anything but looking is not for alvus itself.
-    for method in ["POST", "PUT", "DELETE"] {
-        let mut client = alvus.connect();
-        client.send(format!(
-            "{method} /dashboard HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
-        ));
-        assert_eq!(client.response().text(), "{\"ok\":true}");
-        assert_eq!(upstream.seen().last().unwrap().method, method);
+    assert_eq!((lines.len(), lines[0]), (6, first.as_str()), "{out}");
+    let words: Vec<Vec<&str>> = lines[3..]
+        .iter()
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    assert_eq!(words[0][..4], ["0", "…1111", "ready", "2"]);
+    assert_eq!(words[1][..3], ["1", "…2222", "cooling"]);
+    assert_eq!(words[2][..5], ["2", "…3333", "rejected", "1", "0"]);
+    assert!(
+        !out.contains('\u{1b}'),
+        "colours are for terminals: {out:?}"
+    );
+    assert!(!out.contains("never-shown"), "{out}");
+}
+
+#[test]
+fn status_says_with_its_exit_code_whether_a_key_can_serve() {
+    let upstream = Upstream::new(|_| answer(401, "", ""));
+    let alvus = Alvus::before(&upstream);
+    assert_eq!(status(&alvus, &[]).0, 0);
+    assert_eq!(alvus.ask().status, 503);
+    let (code, out, err) = status(&alvus, &[]);
+    assert_eq!((code, err.as_str()), (1, ""));
+    assert!(out.contains(": down, up "), "{out}");
+}
+
+#[test]
+fn status_finds_an_alvus_on_the_network_and_shows_a_client_key() {
+    let upstream = Upstream::new(|_| ok());
+    let clients = format!("phone:{CLIENT}");
+    for host in ["0.0.0.0", "::1"] {
+        let alvus = Alvus::before_with(&upstream, &[("HOST", host), ("CLIENT_KEYS", &clients)]);
+        let (code, out, err) = status(&alvus, &[("HOST", host), ("CLIENT_KEYS", &clients)]);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        assert!(out.ends_with("CLIENT  REQUESTS\nphone   0\n"), "{out}");
+    }
+}
+
+#[test]
+fn status_of_nobody_or_of_something_else_is_a_failure_in_one_line() {
+    let keys = keys();
+    let dead = dead_addr();
+    let (host, port) = (dead.ip().to_string(), dead.port().to_string());
+    let env = [
+        ("API_KEYS", keys.as_str()),
+        ("HOST", &host),
+        ("PORT", &port),
+    ];
+    let (code, out, err) = run_alvus(&["status"], &env, None);
+    assert_eq!(
+        (code, out.as_str(), err.lines().count()),
+        (1, "", 1),
+        "{err}"
+    );
+    assert!(
+        err.contains(&dead.to_string()) && err.contains("PORT"),
+        "{err}"
+    );
+    let (code, _, err) = run_alvus(&["status"], &[("API_KEYS", &keys), ("PORT", "0")], None);
+    assert_eq!((code, err.lines().count()), (1, 1), "{err}");
+    assert!(err.contains("PORT"), "{err}");
+
+    for page in [
+        "HTTP/1.1 200 OK\r\n\r\n<html>",
+        "HTTP/1.1 200 OK\r\n\r\n{}",
+        "220 mail ready",
+        "\u{fc}",
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let answers = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = BufReader::new(&stream)
+                .lines()
+                .take_while(|l| l.as_ref().is_ok_and(|l| !l.is_empty()))
+                .count();
+            stream.write_all(page.as_bytes()).unwrap();
+        });
+        let env = [("API_KEYS", keys.as_str()), ("PORT", &port)];
+        let (code, out, err) = run_alvus(&["status"], &env, None);
+        assert_eq!(
+            (code, out.as_str(), err.lines().count()),
+            (1, "", 1),
+            "{err}"
+        );
+        assert!(err.contains("is not alvus"), "{err}");
+        answers.join().unwrap();
+    }
+}
+
+#[test]
+fn status_watches_until_its_output_is_closed() {
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before(&upstream);
+    let dir = TempDir::new();
+    let mut watching = alvus_command(&dir)
+        .args(["status", "--watch"])
+        .envs([
+            ("API_KEYS", keys()),
+            ("PORT", alvus.addr.port().to_string()),
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(watching.stdout.take().unwrap()).lines();
+    for _ in 0..2 {
+        let first = out
+            .find(|l| l.as_ref().is_ok_and(|l| l.starts_with("alvus ")))
+            .unwrap()
+            .unwrap();
+        assert!(first.contains(": ok, up "), "{first}");
+    }
+    drop(out);
+    assert_eq!(watching.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn status_has_colours_on_a_terminal_unless_no_color_says_no() {
+    if Command::new("script").arg("--version").output().is_err()
+        || std::env::var("ALVUS_RUNNER").is_ok()
+    {
+        eprintln!("skipped: no script(1), or an emulator in between");
+        return;
+    }
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before(&upstream);
+    let port = alvus.addr.port().to_string();
+    for (value, coloured) in [(None, true), (Some("1"), false), (Some(""), true)] {
+        let dir = TempDir::new();
+        let binary = alvus_command(&dir).get_program().to_owned();
+        let mut command = Command::new("script");
+        let line = format!("{} status", binary.to_str().unwrap());
+        command
+            .args(["-qec", &line, "/dev/null"])
+            .current_dir(&dir.0);
+        command
+            .env_remove("NO_COLOR")
+            .envs([("API_KEYS", keys()), ("PORT", port.clone())]);
+        command.envs(value.map(|v| ("NO_COLOR", v)));
+        let out = command.stdin(Stdio::null()).output().unwrap();
+        let out = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert_eq!(
+            out.contains("\u{1b}[32mready\u{1b}[0m"),
+            coloured,
+            "{out:?}"
+        );
+        assert!(out.contains("…1111"), "{out:?}");
+    }
+}
+
+#[test]
+fn check_in_json_is_one_document_with_a_verdict_for_each_key() {
+    let upstream = Upstream::new(|seen| match seen.key_index() {
+        0 => ok(),
+        1 => answer(401, "", "who?"),
+        _ => answer(429, "Retry-After: 42\r\n", ""),
+    });
+    let (keys, url) = (keys(), upstream.base_url());
+    let env = [("API_KEYS", keys.as_str()), ("TARGET_BASE_URL", &url)];
+    let (code, out, err) = run_alvus(&["check", "--json"], &env, None);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let expected = serde_json::json!({"ok": true, "keys": [
+        {"index": 0, "label": "…1111", "verdict": "ok", "text": "ok"},
+        {"index": 1, "label": "…2222", "verdict": "rejected", "status": 401, "text": "rejected (401)"},
+        {"index": 2, "label": "…3333", "verdict": "limited", "seconds": 42, "text": "rate-limited (42 s)"},
+    ]});
+    assert_eq!(found, expected);
+
+    let upstream = Upstream::new(|_| answer(500, "", ""));
+    let url = upstream.base_url();
+    let env = [("API_KEYS", KEYS[0]), ("TARGET_BASE_URL", &url)];
+    let (code, out, _) = run_alvus(&["check", "--json"], &env, None);
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &found["ok"], &found["keys"][0]["verdict"]),
+        (1, &false.into(), &"unclear".into())
+    );
+}
+
+#[test]
+fn check_in_json_says_the_faults_of_the_configuration_too() {
+    for env in [
+        &[("PORT", "\"x"), ("HOST", "0.0.0.0")][..],
+        &[("API_KEYS", KEYS[0]), ("SSL_CERT_FILE", "/no/such.pem")],
+    ] {
+        let (code, out, err) = run_alvus(&["check", "--json"], env, None);
+        let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let faults: Vec<&str> = found["faults"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|f| f.as_str().unwrap())
+            .collect();
+        assert_eq!((code, &found["ok"]), (2, &false.into()));
+        assert_eq!(faults, err.lines().collect::<Vec<_>>());
+        assert!(!out.contains("never-shown"), "{out}");
+    }
+}
+
+#[test]
+fn a_flag_belongs_to_its_command() {
+    for args in [
+        &["--json"][..],
+        &["--watch"],
+        &["status", "--json"],
+        &["check", "--watch"],
+        &["demo", "--json"],
+        &["status", "check"],
+    ] {
+        let (code, out, err) = run_alvus(args, &[("API_KEYS", KEYS[0])], None);
+        assert_eq!(
+            (code, out.as_str(), err.lines().count()),
+            (2, "", 1),
+            "{args:?}: {err}"
+        );
+    }
+    let (_, help, _) = run_alvus(&["--help"], &[], None);
+    for words in [
+        "alvus status",
+        "--watch",
+        "--json",
+        "Exit codes:",
+        "\n  0  ",
+        "\n  1  ",
+        "\n  2  ",
+    ] {
+        assert!(help.contains(words), "{words}: {help}");
     }
 }

@@ -163,7 +163,8 @@ impl Alvus {
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 if let Some((_, addr)) = line.split_once("Alvus started on ") {
-                    let _ = found.send(addr.trim().parse().expect("an address"));
+                    let addr = addr.split(['\\', ' ']).next().unwrap(); // in JSON the line goes on
+                    let _ = found.send(addr.parse().expect("an address"));
                 }
                 let mut kept = kept.lock().unwrap();
                 kept.push_str(&line);

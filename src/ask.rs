@@ -1,0 +1,251 @@
+//! `alvus status`: asks a running alvus for its `/health` and makes a table of the answer.
+//!
+//! It is found where the same configuration would start it. Nothing is changed by asking.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::config::Config;
+
+/// `/health` never waits behind anything, so this is long.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A page of 1000 keys is a quarter of this.
+const LARGEST_PAGE: u64 = 1024 * 1024;
+/// Between two looks of `--watch`.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What a running alvus says.
+///
+/// # Errors
+/// In the operator's words, when none answers or something else does.
+pub fn health(config: &Config) -> Result<Value, String> {
+    let addr = address(config);
+    if addr.port() == 0 {
+        return Err("PORT is 0, so alvus listens on any free port; say which with PORT=…".into());
+    }
+    let page = get(addr, config).map_err(|e| {
+        format!("no alvus answers on {addr}: {e} (is it running? HOST and PORT say where)")
+    })?;
+    let foreign = || format!("what answers on {addr} is not alvus");
+    let text = String::from_utf8(page).map_err(|_| foreign())?;
+    let (_, body) = text.split_once("\r\n\r\n").ok_or_else(foreign)?;
+    let page: Value = serde_json::from_str(body).map_err(|_| foreign())?;
+    match (&page["status"], &page["error"]["message"]) {
+        (Value::String(_), _) => Ok(page),
+        (_, Value::String(message)) => Err(format!("alvus on {addr}: {}", plain(message))),
+        _ => Err(foreign()),
+    }
+}
+
+/// Waits until it is time to look again.
+pub fn pause() {
+    std::thread::sleep(PAUSE);
+}
+
+/// Where an alvus with this configuration is reached from its own machine.
+fn address(config: &Config) -> SocketAddr {
+    let ip = match config.host {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, config.port)
+}
+
+fn get(addr: SocketAddr, config: &Config) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut request = format!("GET /health HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
+    // Any client may look; on an address of the network, even from here, only a client.
+    if let Some(client) = config.client_keys.first() {
+        request += "x-api-key: ";
+        request += client.key.expose();
+        request += "\r\n";
+    }
+    request += "\r\n";
+    stream.write_all(request.as_bytes())?;
+    let mut page = Vec::new();
+    stream.take(LARGEST_PAGE).read_to_end(&mut page)?;
+    Ok(page)
+}
+
+/// Whether any key can serve.
+pub fn is_up(page: &Value) -> bool {
+    page["status"] != "down"
+}
+
+/// The page as a table, with `colours` or without; ends with a line break.
+pub fn table(page: &Value, colours: bool) -> String {
+    let mut out = format!(
+        "alvus {}: {}",
+        word(&page["version"]),
+        word(&page["status"])
+    );
+    let Some(keys) = page["key_status"].as_array() else {
+        return out + " (it says no more without one of its CLIENT_KEYS)\n";
+    };
+    let up = page["uptime_sec"].as_u64().unwrap_or_default();
+    out += &format!(
+        ", up {} d {} h {} min, {} in flight, {} waiting\n\n",
+        up / 86_400,
+        up / 3600 % 24,
+        up / 60 % 60,
+        word(&page["in_flight"]),
+        word(&page["waiting"])
+    );
+    let head = [
+        "KEY",
+        "",
+        "STATE",
+        "REQUESTS",
+        "LIMITED",
+        "REJECTED",
+        "NO ANSWER",
+        "IN FLIGHT",
+        "LAST USED",
+    ];
+    let rows = keys.iter().map(|key| {
+        let failures = &key["failures"];
+        let state = match word(&key["state"]) {
+            state if state == "cooling" => format!("cooling {} s", word(&key["seconds_left"])),
+            state => state,
+        };
+        let used = match key["last_used_sec_ago"].as_u64() {
+            Some(age) => format!("{age} s ago"),
+            None => "never".into(),
+        };
+        vec![
+            word(&key["index"]),
+            word(&key["label"]),
+            state,
+            word(&key["requests"]),
+            word(&failures["limited"]),
+            word(&failures["rejected"]),
+            word(&failures["no_answer"]),
+            word(&key["in_flight"]),
+            used,
+        ]
+    });
+    columns(&mut out, &head, rows.collect(), colours);
+    if let Some(clients) = page["clients"].as_array() {
+        out.push('\n');
+        let rows = clients
+            .iter()
+            .map(|c| vec![word(&c["name"]), word(&c["requests"])]);
+        columns(&mut out, &["CLIENT", "REQUESTS"], rows.collect(), false);
+    }
+    out
+}
+
+/// Columns as wide as their widest cell. The third is a state and has its colour.
+fn columns(out: &mut String, head: &[&str], mut rows: Vec<Vec<String>>, colours: bool) {
+    rows.insert(0, head.iter().map(|h| h.to_string()).collect());
+    let wide = |at: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(at));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(wide).collect();
+    for row in &rows {
+        let mut line = String::new();
+        for (at, cell) in row.iter().enumerate() {
+            let colour = match cell.as_bytes() {
+                [b'r', b'e', b'a', ..] => "\x1b[32m",
+                [b'c', b'o', ..] => "\x1b[33m",
+                [b'r', b'e', b'j', ..] => "\x1b[31m",
+                _ => "",
+            };
+            let coloured = colours && at == 2 && !colour.is_empty();
+            if coloured {
+                line += colour;
+            }
+            line += cell;
+            if coloured {
+                line += "\x1b[0m";
+            }
+            let gap = widths[at] - cell.chars().count() + 2;
+            line.extend(std::iter::repeat_n(' ', gap));
+        }
+        *out += line.trim_end();
+        out.push('\n');
+    }
+}
+
+/// A value as a word.
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => plain(text),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Whoever answers, nothing of it moves the terminal's cursor.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page() -> Value {
+        serde_json::json!({
+            "status": "degraded", "version": "0.1.0", "uptime_sec": 93_784, "in_flight": 1, "waiting": 2,
+            "clients": [{"name": "phone", "requests": 12}],
+            "key_status": [
+                {"index": 0, "label": "…f9a1", "state": "ready", "seconds_left": 0, "requests": 512,
+                 "failures": {"limited": 9, "rejected": 0, "no_answer": 1}, "in_flight": 1, "last_used_sec_ago": 0},
+                {"index": 1, "label": "…b002", "state": "cooling", "seconds_left": 42, "requests": 7,
+                 "failures": {"limited": 1}, "in_flight": 0, "last_used_sec_ago": null},
+                {"index": 2, "label": "\u{1b}[2J", "state": "rejected", "requests": 1},
+            ]
+        })
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_key_and_each_client() {
+        let expected = "\
+alvus 0.1.0: degraded, up 1 d 2 h 3 min, 1 in flight, 2 waiting
+
+KEY         STATE         REQUESTS  LIMITED  REJECTED  NO ANSWER  IN FLIGHT  LAST USED
+0    …f9a1  ready         512       9        0         1          1          0 s ago
+1    …b002  cooling 42 s  7         1        -         -          0          never
+2    ?[2J   rejected      1         -        -         -          -          never
+
+CLIENT  REQUESTS
+phone   12
+";
+        assert_eq!(table(&page(), false), expected);
+    }
+
+    #[test]
+    fn colours_are_for_states_only_and_change_no_width() {
+        let coloured = table(&page(), true);
+        for state in [
+            "\x1b[32mready\x1b[0m",
+            "\x1b[33mcooling 42 s\x1b[0m",
+            "\x1b[31mrejected\x1b[0m",
+        ] {
+            assert!(coloured.contains(state), "{coloured}");
+        }
+        let mut bare = coloured;
+        for code in ["\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"] {
+            bare = bare.replace(code, "");
+        }
+        assert_eq!(bare, table(&page(), false));
+    }
+
+    #[test]
+    fn a_page_that_says_its_status_only_is_explained() {
+        let brief = serde_json::json!({"status": "ok"});
+        let text = table(&brief, true);
+        assert!(
+            text.starts_with("alvus -: ok (") && text.contains("CLIENT_KEYS"),
+            "{text}"
+        );
+        assert!(is_up(&brief) && !is_up(&serde_json::json!({"status": "down"})));
+    }
+}

@@ -1,0 +1,166 @@
+//! What the log looks like: JSON, the journal's priorities, storms. What it may not hold is on trial in
+//! every test: see `Alvus::drop`.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use common::{Alvus, CHAT, KEYS, TempDir, Upstream, alvus_command, answer, eventually, ok};
+
+/// Every line of the log as JSON.
+fn lines(alvus: &Alvus) -> Vec<serde_json::Value> {
+    let parse = |l: &str| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"));
+    alvus.log().lines().map(parse).collect()
+}
+
+#[test]
+fn in_json_every_line_is_an_object() {
+    let upstream = Upstream::new(|seen| match seen.key_index() {
+        0 => answer(429, "Retry-After: 100\r\n", ""),
+        _ => ok(),
+    });
+    let env = [("LOG_FORMAT", "json"), ("LOG", "debug"), ("COOLDOWN", "5")];
+    let mut alvus = Alvus::before_with(&upstream, &env);
+    let mut client = alvus.connect();
+    client.send("GET /v1/\"models\\?key=secret HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.response();
+    assert_eq!(alvus.ask().status, 200);
+    eventually("both are logged", || {
+        alvus.log().matches("\"request\"").count() >= 1 && alvus.log().contains("chat/completions")
+    });
+    alvus.signal("TERM");
+    alvus.wait();
+    let lines = lines(&alvus);
+    for line in &lines {
+        assert!(
+            line["level"].is_string() && line["event"].is_string(),
+            "{line}"
+        );
+    }
+    let request = lines
+        .iter()
+        .find(|l| l["path"] == "/v1/chat/completions")
+        .unwrap();
+    let expected = serde_json::json!({
+        "level": "info", "event": "request", "method": "POST", "status": 200, "key": 2, "bytes": 11
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&request[name], value, "{request}");
+    }
+    assert!(
+        request["total_ms"].is_u64() && request["waited_ms"].is_u64(),
+        "{request}"
+    );
+    let message = |part: &str| {
+        lines
+            .iter()
+            .any(|l| l["message"].as_str().is_some_and(|m| m.contains(part)))
+    };
+    for part in [
+        "Alvus started on",
+        "limited (429)",
+        "did you mean COOLDOWN_SEC?",
+        "stopping:",
+    ] {
+        assert!(message(part), "{part}: {}", alvus.log());
+    }
+    assert!(!alvus.log().contains("secret"), "{}", alvus.log());
+}
+
+#[test]
+fn to_the_journal_each_line_begins_with_its_priority() {
+    let dir = TempDir::new();
+    for (matches, start) in [
+        (true, "<3>PORT (environment)"),
+        (false, "PORT (environment)"),
+    ] {
+        let log = File::create(dir.0.join("log")).unwrap();
+        let meta = log.metadata().unwrap();
+        let inode = meta.ino() + u64::from(!matches);
+        let status = alvus_command(&dir)
+            .env("JOURNAL_STREAM", format!("{}:{inode}", meta.dev()))
+            .envs([("PORT", "x"), ("WORKERS", "x"), ("API_KEYS", KEYS[0])])
+            .stderr(log)
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(2));
+        let text = std::fs::read_to_string(dir.0.join("log")).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.starts_with(start), "{text}");
+        assert!(
+            text.lines().all(|l| l.starts_with("<3>") == matches),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn requests_and_warnings_have_priorities_of_their_own() {
+    let dir = TempDir::new();
+    let path = dir.0.join("log");
+    let log = File::create(&path).unwrap();
+    let meta = log.metadata().unwrap();
+    let mut child = alvus_command(&dir)
+        .env("JOURNAL_STREAM", format!("{}:{}", meta.dev(), meta.ino()))
+        .envs([("PORT", "0"), ("COOLDOWN", "5"), ("API_KEYS", KEYS[0])])
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let text = || std::fs::read_to_string(&path).unwrap();
+    eventually("it starts", || text().contains("Cooldown:"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let text = text();
+    let starts: Vec<&str> = text.lines().map(|l| &l[..3]).collect();
+    assert_eq!(starts, ["<4>", "<6>", "<6>", "<6>", "<6>"], "{text}");
+}
+
+#[test]
+fn a_storm_is_cut_and_counted() {
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before(&upstream);
+    let done = AtomicBool::new(false);
+    let asked: usize = thread::scope(|scope| {
+        let ask = || {
+            let mut client = alvus.connect();
+            let mut asked = 0;
+            while !done.load(Ordering::Relaxed) {
+                client.send(CHAT);
+                assert_eq!(client.response().status, 200);
+                asked += 1;
+            }
+            asked
+        };
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        eventually("lines are suppressed", || {
+            alvus.log().contains("lines suppressed")
+        });
+        done.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|c| c.join().unwrap()).sum()
+    });
+    // Every request is either a line or counted in one.
+    eventually("all are accounted for", || {
+        let log = alvus.log();
+        let written = log
+            .lines()
+            .filter(|l| l.contains("/v1/chat/completions"))
+            .count();
+        let counts = log
+            .lines()
+            .filter_map(|l| l.split_once(" lines suppressed"));
+        let suppressed: usize = counts
+            .map(|(start, _)| {
+                start
+                    .strip_prefix("warn: ")
+                    .unwrap()
+                    .parse::<usize>()
+                    .unwrap()
+            })
+            .sum();
+        written + suppressed == asked
+    });
+}
