@@ -195,6 +195,10 @@ fn take_over(started_with: &Config, new: &Config, relay: &Relay) {
         ("PORT", started_with.port != new.port),
         ("WORKERS", started_with.workers != new.workers),
         ("MAX_BODY_MB", started_with.max_body != new.max_body),
+        (
+            "MAX_CONNECTIONS",
+            started_with.max_connections != new.max_connections,
+        ),
     ];
     for (name, _) in fixed.iter().filter(|(_, changed)| *changed) {
         warn!("{name} changed; that takes a restart");

@@ -59,6 +59,7 @@ fn dump(config: &Config) -> Vec<String> {
     lines.push(format!("max_wait {:?}", config.max_wait));
     lines.push(format!("max_body {}", config.max_body));
     lines.push(format!("workers {}", config.workers));
+    lines.push(format!("max_connections {}", config.max_connections));
     lines.push(format!("connect_timeout {:?}", config.connect_timeout));
     lines.push(format!(
         "first_byte_timeout {:?}",
