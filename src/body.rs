@@ -43,12 +43,25 @@ impl Body {
 
     /// Makes room for `step` bytes more; `false` if the budget or the machine does not allow it.
     pub fn reserve(&mut self, step: usize) -> bool {
-        let more = (self.bytes.len() + step).saturating_sub(self.counted);
+        let need = self.bytes.len().saturating_add(step);
+        // An eighth ahead, so that a large body is not moved at each step. `Vec` by itself would
+        // double, and take twice the budget.
+        let ahead = need.saturating_add(need / 8);
+        need <= self.counted || self.grow_to(ahead) || self.grow_to(need)
+    }
+
+    fn grow_to(&mut self, size: usize) -> bool {
+        let more = size - self.counted;
         let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
-        self.counted += more;
         // One byte beyond, which shows a body of unknown length to be too large.
-        before.saturating_add(more) <= self.budget.limit.saturating_add(1)
-            && self.bytes.try_reserve(step).is_ok()
+        let allowed = before.saturating_add(more) <= self.budget.limit.saturating_add(1);
+        let extra = size - self.bytes.len();
+        if allowed && self.bytes.try_reserve_exact(extra).is_ok() {
+            self.counted = size;
+            return true;
+        }
+        self.budget.used.fetch_sub(more, Ordering::Relaxed);
+        false
     }
 }
 
@@ -72,6 +85,20 @@ mod tests {
         drop(second);
         drop(first);
         assert!(Body::new(&budget).reserve(100));
+    }
+
+    #[test]
+    fn what_is_taken_of_the_machine_is_what_is_counted() {
+        let budget = Budget::new(1 << 20);
+        let mut body = Body::new(&budget);
+        while body.reserve(1000) {
+            body.bytes.resize(body.bytes.len() + 1000, 0);
+            assert!(body.bytes.capacity() <= body.counted);
+        }
+        assert!(
+            body.bytes.len() > (1 << 20) - 1000,
+            "and all of it can be used"
+        );
     }
 
     #[test]

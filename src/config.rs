@@ -164,6 +164,8 @@ pub const VARIABLES: &[Variable] = &[
         help: "Largest request body, in MiB; a larger one is answered with 413." },
     Variable { name: "WORKERS", default: "32", form: Form::Number { min: 1, max: 256, unit: "" },
         help: "How many requests are served at the same time." },
+    Variable { name: "MAX_CONNECTIONS", default: "256", form: Form::Number { min: 1, max: 10_000, unit: "" },
+        help: "How many clients may be connected; for one more, the one idle longest goes. More than WORKERS." },
     Variable { name: "CONNECT_TIMEOUT_SEC", default: "10", form: Form::Number { min: 1, max: 300, unit: "seconds" },
         help: "How long connecting to the provider may take." },
     Variable { name: "FIRST_BYTE_TIMEOUT_SEC", default: "600", form: Form::Number { min: 1, max: DAY, unit: "seconds" },
@@ -215,6 +217,8 @@ pub struct Config {
     pub max_body: usize,
     /// Threads that serve requests.
     pub workers: usize,
+    /// Connections of clients at a time.
+    pub max_connections: usize,
     /// Time to connect to the upstream.
     pub connect_timeout: Duration,
     /// Time from the request to the head of the upstream's answer.
@@ -282,6 +286,7 @@ impl Config {
             heartbeat: values.seconds("HEARTBEAT_SEC"),
             max_body: values.number::<usize>("MAX_BODY_MB") * MIB,
             workers: values.number("WORKERS"),
+            max_connections: values.number("MAX_CONNECTIONS"),
             connect_timeout: values.seconds("CONNECT_TIMEOUT_SEC"),
             first_byte_timeout: values.seconds("FIRST_BYTE_TIMEOUT_SEC"),
             idle_timeout: values.seconds("IDLE_TIMEOUT_SEC"),

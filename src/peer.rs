@@ -211,6 +211,13 @@ impl Client {
     }
 }
 
+/// Whether a write to this socket would not have to wait. A client that leaves its answers lying
+/// fills the buffers between us.
+pub fn takes_more(socket: impl AsFd) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];
+    !matches!(wait_one(&mut fds, Some(Duration::ZERO)), Ok(Some(0)))
+}
+
 /// One `poll(2)`; `None` when a signal interrupted it.
 fn wait_one(fds: &mut [PollFd<'_>], left: Option<Duration>) -> io::Result<Option<usize>> {
     let left = left.map(|d| Timespec {

@@ -13,6 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tiny_http::{Limits, Request};
 
 use crate::access::{Access, Visit};
@@ -20,18 +22,22 @@ use crate::body::{Body, Budget};
 use crate::config::Config;
 use crate::logging::{Line, LogLevel};
 use crate::metrics::Answered;
-use crate::peer::Client;
+use crate::peer::{self, Client};
 use crate::relay::{End, Exchange, Outcome, Relay};
 use crate::reply::{self, Downstream, Reply};
 #[cfg(feature = "dashboard")]
 use crate::status::dashboard;
 use crate::status::{Load, health, prometheus};
-use crate::{error, info, route, upstream};
+use crate::{error, info, route, upstream, warn};
 
 /// How long a request may wait for a worker. Agents give up after minutes, not seconds.
 const WORKER_PATIENCE: Duration = Duration::from_secs(30);
 /// How many requests may wait for a worker; each holds a connection and nothing else.
 const MAX_PARKED: usize = 128;
+/// Connections that neither workers nor waiting requests may take up: for `/health` and refusals.
+const KEPT_FREE: usize = 8;
+/// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
+const RESERVED_DESCRIPTORS: usize = 16;
 /// How often waiting requests are looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// When a client may come back after no worker came free.
@@ -41,8 +47,16 @@ const BUSY_RETRY: Duration = Duration::from_secs(5);
 const WORKER_STACK: usize = 256 * 1024;
 /// How much of a model's name stands in the log, in bytes.
 const MODEL_SHOWN: usize = 100;
+/// A reply of our own fits into the socket's buffer. One that does not (a page on hundreds of keys)
+/// gets this long, not more: see [`Inner::answer`].
+const REPLY_PATIENCE: Duration = Duration::from_millis(100);
 /// Request bodies are read in steps of this size.
 const BODY_STEP: usize = 64 * 1024;
+/// A body may take this long in any case; a slower one must come at [`BODY_RATE`] on average, for
+/// it holds a worker. Both as in Apache's `RequestReadTimeout body=20,MinRate=500`.
+const BODY_GRACE: Duration = Duration::from_secs(20);
+/// Bytes per second.
+const BODY_RATE: u64 = 500;
 
 /// A running server.
 #[derive(Clone)]
@@ -58,6 +72,8 @@ struct Inner {
     called: Condvar,
     workers: usize,
     worker_patience: Duration,
+    max_parked: usize,
+    write_patience: Duration,
     /// For all request bodies together, and so for each.
     bodies: Budget,
     /// Replaced as a whole by a reload.
@@ -87,10 +103,21 @@ impl Server {
     /// When the address cannot be bound or no thread can be started.
     pub fn start(config: &Config, relay: Relay) -> io::Result<Server> {
         let listener = TcpListener::bind((config.host, config.port))?;
+        // A worker needs a descriptor for its way up, whoever else knocks at the door.
+        let spoken_for = RESERVED_DESCRIPTORS + config.workers;
+        let room = raise_descriptor_limit().saturating_sub(spoken_for);
+        let max_connections = config.max_connections.min(room.max(1));
+        if max_connections < config.max_connections {
+            warn!(
+                "the limit of open files leaves room for {max_connections} connections (MAX_CONNECTIONS, ulimit -n)"
+            );
+        }
         let limits = Limits {
+            max_connections,
             error_body: refusal,
             ..Limits::default()
         };
+        let write_patience = limits.write_timeout;
         let http = tiny_http::Server::from_listener_with(listener.try_clone()?, limits)
             .map_err(|e| io::Error::other(e.to_string()))?;
         let access = Access::new(config, listener.local_addr()?, random()?, None);
@@ -103,6 +130,8 @@ impl Server {
             called: Condvar::new(),
             workers: config.workers,
             worker_patience: config.max_wait.min(WORKER_PATIENCE),
+            write_patience,
+            max_parked: MAX_PARKED.min(max_connections.saturating_sub(config.workers + KEPT_FREE)),
             bodies: Budget::new(config.max_body),
             started: Instant::now(),
             #[cfg(feature = "dashboard")]
@@ -264,7 +293,7 @@ impl Inner {
                 self.called.notify_one();
                 return request;
             }
-            if desk.parked.len() < MAX_PARKED {
+            if desk.parked.len() < self.max_parked {
                 desk.parked.push_back((request, Instant::now()));
             } else {
                 drop(desk);
@@ -453,6 +482,11 @@ impl Inner {
             return Err(too_large());
         }
         let mut body = Body::new(&self.bodies);
+        let too_slow = || {
+            let text = "the request body comes too slowly";
+            Some(Reply::error(408, "body_timeout", text))
+        };
+        let began = Instant::now();
         loop {
             let have = body.bytes.len();
             // One byte beyond the limit shows that an undeclared body is too large.
@@ -478,11 +512,7 @@ impl Inner {
                 Ok(n) => n,
                 Err(e) => {
                     return Err(match e.kind() {
-                        ErrorKind::TimedOut | ErrorKind::WouldBlock => Some(Reply::error(
-                            408,
-                            "body_timeout",
-                            "the request body stopped coming",
-                        )),
+                        ErrorKind::TimedOut | ErrorKind::WouldBlock => too_slow(),
                         ErrorKind::InvalidInput | ErrorKind::InvalidData => Some(Reply::error(
                             400,
                             "bad_body",
@@ -504,17 +534,32 @@ impl Inner {
             if body.bytes.len() > self.bodies.limit {
                 return Err(too_large());
             }
+            let earned = Duration::from_secs(body.bytes.len() as u64 / BODY_RATE);
+            if began.elapsed() > BODY_GRACE + earned {
+                return Err(too_slow());
+            }
         }
     }
 
     /// Answers with a reply of our own and keeps the connection.
+    ///
+    /// Never waits long for the client, since it may be the listening thread that answers: one
+    /// client that asks and asks and takes no answers would otherwise hold up all the others.
     fn answer(&self, request: Request, reply: &Reply) {
+        let socket = request.client();
+        if !peer::takes_more(&socket) {
+            return socket.shutdown();
+        }
+        let patience = |patience| set_socket_timeout(&socket, Timeout::Send, Some(patience));
+        let _ = patience(REPLY_PATIENCE);
         let origin = origin(&self.access(), &visit(&request));
         let down = downstream(&request, origin.as_deref());
         let mut out = request.into_writer();
-        let _ = out
-            .write_all(&reply.to_bytes(down))
-            .and_then(|()| out.flush());
+        let sent = out.write_all(&reply.to_bytes(down));
+        if sent.and_then(|()| out.flush()).is_err() {
+            return socket.shutdown();
+        }
+        let _ = patience(self.write_patience);
     }
 
     /// Answers and closes: what follows on the connection is not to be trusted or not wanted.
@@ -541,6 +586,20 @@ impl Inner {
         self.relay.metrics().answered(answered, Instant::now());
         self.answer(request, reply);
     }
+}
+
+/// Raises the limit of open files as far as the system allows, and returns it.
+fn raise_descriptor_limit() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_ok() {
+        limit.current = limit.maximum;
+    }
+    let descriptors = limit.current.and_then(|n| usize::try_from(n).ok());
+    descriptors.unwrap_or(usize::MAX)
 }
 
 /// Runs `f`; a bug in it costs one request, not the box. The panic's own message is on stderr.

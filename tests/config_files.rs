@@ -67,6 +67,7 @@ fn dump(config: &Config) -> Vec<String> {
     lines.push(format!("heartbeat {:?}", config.heartbeat));
     lines.push(format!("max_body {}", config.max_body));
     lines.push(format!("workers {}", config.workers));
+    lines.push(format!("max_connections {}", config.max_connections));
     lines.push(format!("connect_timeout {:?}", config.connect_timeout));
     lines.push(format!(
         "first_byte_timeout {:?}",
