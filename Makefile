@@ -35,6 +35,10 @@ fuzz: prepare ## fuzz the parsers, FUZZ_SEC (60) seconds each; FUZZ="head body" 
 	RUSTFLAGS="-C instrument-coverage" LLVM_PROFILE_FILE=/dev/null CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/fuzz \
 	$(CARGO) test --locked --test fuzz -- $(FUZZ)
 
+soak: export SOAK_MIN ?= 10
+soak: prepare ## mixed traffic, faults and reloads for SOAK_MIN (10) minutes
+	$(CARGO) test --locked --test soak
+
 lint: prepare ## rustfmt, clippy, docs, the floor rules, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
