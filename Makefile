@@ -9,7 +9,7 @@ CLIENTS := target/clients
 ALONE := $(filter-out boxes clients pages,$(basename $(notdir $(wildcard tests/*.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients bench lint clean prepare tools
+.PHONY: help run build test unit clients bench fuzz soak lint clean prepare tools
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-zA-Z%_-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -30,6 +30,16 @@ unit: prepare ## the tests that need nothing but Rust
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)
+
+# Coverage counters steer the fuzzer; they need a build of their own.
+fuzz: export FUZZ_SEC ?= 60
+fuzz: prepare ## fuzz the parsers, FUZZ_SEC (60) seconds each; FUZZ="head body" for some of them
+	RUSTFLAGS="-C instrument-coverage" LLVM_PROFILE_FILE=/dev/null CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/fuzz \
+	$(CARGO) test --locked --test fuzz -- $(FUZZ)
+
+soak: export SOAK_MIN ?= 10
+soak: prepare ## mixed traffic, faults and reloads for SOAK_MIN (10) minutes
+	$(CARGO) test --locked --test soak
 
 lint: prepare ## rustfmt, clippy, docs, the floor rules, shellcheck
 	$(CARGO) fmt --check

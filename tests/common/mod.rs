@@ -626,7 +626,8 @@ fn serve(
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>, connection: usize) -> Option<Seen> {
+/// Reads one request; `None` at the end of the connection.
+pub fn read_request(reader: &mut BufReader<TcpStream>, connection: usize) -> Option<Seen> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.trim_end().split(' ');
