@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::{
     Act, Alvus, Client, KEYS, PATIENCE, SSE_HEAD, Upstream, answer, chunk, eventually, gate,
@@ -215,7 +216,7 @@ fn when_all_keys_of_one_box_rest_the_other_one_gets_the_requests() {
     let resting = Arc::new(AtomicBool::new(true));
     let rests = resting.clone();
     let upstream = Upstream::new(move |seen| match seen.key_index() {
-        0 if rests.load(Ordering::SeqCst) => answer(429, "Retry-After: 2\r\n", ""),
+        0 if rests.load(Ordering::SeqCst) => answer(429, "Retry-After: 5\r\n", ""),
         _ => common::ok(),
     });
     let boxes = Boxes::before(&upstream);
@@ -225,16 +226,20 @@ fn when_all_keys_of_one_box_rest_the_other_one_gets_the_requests() {
     }
     assert_eq!(boxes.a.states(), ["cooling"]);
     // Then haproxy's own look at /health keeps requests away from it.
-    let before = boxes.a.health()["key_status"][0]["requests"].clone();
-    for _ in 0..6 {
-        assert_eq!(boxes.ask(""), 200);
-    }
-    assert_eq!(boxes.a.health()["key_status"][0]["requests"], before);
+    let turned_away = || boxes.a.log().matches("-> 503").count();
+    eventually("no request comes to the resting box", || {
+        let before = turned_away();
+        for _ in 0..6 {
+            assert_eq!(boxes.ask(""), 200);
+        }
+        turned_away() == before
+    });
     // And it comes back when its key has rested.
     resting.store(false, Ordering::SeqCst);
+    let before = counts(&upstream)[0];
     eventually("it serves again", || {
         assert_eq!(boxes.ask(""), 200);
-        counts(&upstream)[0] > before.as_u64().unwrap() as usize
+        counts(&upstream)[0] > before
     });
     assert_eq!(boxes.b.states(), ["ready"]);
 }
@@ -243,14 +248,19 @@ fn when_all_keys_of_one_box_rest_the_other_one_gets_the_requests() {
 fn when_all_keys_of_both_rest_the_client_learns_when_to_come_back() {
     let upstream = Upstream::new(|_| answer(429, "Retry-After: 100\r\n", ""));
     let boxes = Boxes::before(&upstream);
-    for _ in 0..4 {
+    // Both before haproxy has looked at the boxes (every 2 s) and after it.
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
         let response = boxes.send("", "{}").response();
-        assert_eq!(response.status, 503);
+        assert_eq!(
+            (response.status, response.field("content-type")),
+            (503, Some("application/json"))
+        );
         assert_eq!(response.json()["error"]["code"], "keys_cooling");
         assert!(response.field("retry-after").is_some());
+        thread::sleep(Duration::from_millis(20)); // a client's pace, not a flood
     }
     assert_eq!(upstream.seen().len(), 2);
-    // Also once haproxy has seen that both are down.
     let mut client = Client::connect(boxes.addr);
     client.send("GET /health HTTP/1.1\r\nHost: alvus\r\n\r\n");
     let seen = client.response();
