@@ -7,7 +7,7 @@ CARGO ?= cargo
 CLIENTS := target/clients
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients bench lint clean prepare tools
+.PHONY: help run build test unit clients attack deny bench lint clean prepare tools
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-zA-Z%_-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -24,12 +24,18 @@ test: prepare clients ## all tests: unit tables, sockets, real clients and serve
 	$(CARGO) test --locked
 
 unit: prepare ## the tests that need nothing but Rust
-	$(CARGO) test --locked --lib --test keys --test travel --test bodies --test streams --test leaving --test busy --test cli --test config_files --test front_door
+	$(CARGO) test --locked --lib --test keys --test travel --test bodies --test streams --test leaving --test busy --test cli --test config_files --test front_door --test hostile
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)
 
-lint: prepare ## rustfmt, clippy, docs, the floor rules, shellcheck
+attack: prepare clients build ## slowhttptest in its four modes, a minute and a half
+	tests/attack/slow target/release/alvus
+
+deny: prepare ## the supply chain: licences, sources, duplicates, build-time code, unused crates
+	tests/deny
+
+lint: prepare deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
