@@ -6,10 +6,10 @@
 CARGO ?= cargo
 CLIENTS := target/clients
 # The tests that need nothing but Rust: all but those with other people's programs.
-ALONE := $(filter-out boxes clients pages,$(basename $(notdir $(wildcard tests/*.rs))))
+ALONE := $(filter-out boxes clients endure pages smuggling,$(basename $(notdir $(wildcard tests/*.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients bench fuzz soak lint clean prepare tools
+.PHONY: help run build test unit clients bench attack fuzz soak deny lint clean prepare tools
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-zA-Z%_-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -27,6 +27,7 @@ test: prepare clients ## all tests: unit tables, sockets, real clients and serve
 
 unit: prepare ## the tests that need nothing but Rust
 	$(CARGO) test --locked --lib $(foreach t,$(ALONE),--test $(t))
+	$(CARGO) test --locked --lib --test keys --test travel --test bodies --test streams --test leaving --test busy --test cli --test config_files --test front_door --test hostile
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)
@@ -41,7 +42,13 @@ soak: export SOAK_MIN ?= 10
 soak: prepare ## mixed traffic, faults and reloads for SOAK_MIN (10) minutes
 	$(CARGO) test --locked --test soak
 
-lint: prepare ## rustfmt, clippy, docs, the floor rules, shellcheck
+attack: prepare clients build ## slowhttptest in its four modes, a minute and a half
+	tests/attack/slow target/release/alvus
+
+deny: prepare ## the supply chain: licences, sources, duplicates, build-time code, unused crates
+	tests/deny
+
+lint: prepare deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings

@@ -26,6 +26,15 @@ pub const KEYS: [&str; 3] = [
     "test-key-never-shown-cccc3333",
 ];
 
+/// glibc by default keeps megabytes of freed memory in each of many arenas, more after each large
+/// body, and the stacks of threads that ended. The boards' musl does not, and ignores these.
+pub const FRUGAL: [(&str, &str); 4] = [
+    ("GLIBC_TUNABLES", "glibc.pthread.stack_cache_size=0"),
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "131072"),
+    ("MALLOC_TRIM_THRESHOLD_", "131072"),
+];
+
 /// Waits until `done` says so, or fails with `what`.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
@@ -74,16 +83,17 @@ impl Drop for TempDir {
 /// A command that runs the alvus under test in `dir`, with nothing of our own environment.
 /// `ALVUS_BIN` names another binary, `ALVUS_RUNNER` a program to run it with (an emulator).
 pub fn alvus_command(dir: &TempDir) -> Command {
+    alvus_under(&[], dir)
+}
+
+/// The same, started by another program that takes it as its last arguments (`prlimit`).
+pub fn alvus_under(wrapper: &[&str], dir: &TempDir) -> Command {
     let bin = std::env::var("ALVUS_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_alvus").into());
-    let mut command = match std::env::var("ALVUS_RUNNER") {
-        Ok(runner) => {
-            let mut words = runner.split_whitespace();
-            let mut command = Command::new(words.next().expect("ALVUS_RUNNER names a program"));
-            command.args(words).arg(bin);
-            command
-        }
-        Err(_) => Command::new(bin),
-    };
+    let runner = std::env::var("ALVUS_RUNNER").unwrap_or_default();
+    let words = wrapper.iter().copied().chain(runner.split_whitespace());
+    let mut words = words.chain([bin.as_str()]);
+    let mut command = Command::new(words.next().expect("at least the binary"));
+    command.args(words);
     command.env_clear().current_dir(&dir.0).stdin(Stdio::null());
     command
 }
@@ -134,18 +144,27 @@ impl Alvus {
 
     /// The usual, with more variables.
     pub fn before_with(upstream: &Upstream, more: &[(&str, &str)]) -> Alvus {
+        Alvus::before_under(&[], upstream, more)
+    }
+
+    /// The same, started by another program; see [`alvus_under`].
+    pub fn before_under(wrapper: &[&str], upstream: &Upstream, more: &[(&str, &str)]) -> Alvus {
         let (url, keys) = (upstream.base_url(), KEYS.join(","));
         let mut env = vec![
             ("TARGET_BASE_URL", url.as_str()),
             ("API_KEYS", keys.as_str()),
         ];
         env.extend_from_slice(more);
-        Alvus::start(&env)
+        Alvus::launch_under(wrapper, &[], &env)
     }
 
     pub fn launch(args: &[&str], env: &[(&str, &str)]) -> Alvus {
+        Alvus::launch_under(&[], args, env)
+    }
+
+    fn launch_under(wrapper: &[&str], args: &[&str], env: &[(&str, &str)]) -> Alvus {
         let dir = TempDir::new();
-        let mut command = alvus_command(&dir);
+        let mut command = alvus_under(wrapper, &dir);
         command
             .args(args)
             .env("PORT", "0")
@@ -431,6 +450,26 @@ impl Client {
     pub fn leave(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
+}
+
+/// Sends all of it as far as alvus takes it, and returns all that comes back until the end.
+pub fn say(mut stream: TcpStream, bytes: &[u8]) -> String {
+    let mut sender = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let _ = sender.write_all(bytes);
+        });
+        let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+        loop {
+            match stream.read(&mut piece) {
+                Ok(0) => break,
+                Ok(n) => answer.extend_from_slice(&piece[..n]),
+                Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => break,
+                Err(e) => panic!("neither answered nor closed: {e}"),
+            }
+        }
+        String::from_utf8(answer).expect("alvus speaks UTF-8")
+    })
 }
 
 // ---- a scripted upstream ------------------------------------------------------------------------

@@ -1,0 +1,295 @@
+//! What the machine does to alvus: disks that are full or read-only, a stop for a while, clocks
+//! that jump, little address space. A bug of our own has its test in `src/server.rs`.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::File;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    Act, Alvus, CHAT, Client, FRUGAL, KEYS, PATIENCE, SSE_HEAD, TempDir, Upstream, alvus_command,
+    answer, chunk, dead_addr, eventually, gate, ok, say,
+};
+
+/// An alvus whose words nobody reads.
+struct Mute {
+    child: Child,
+    addr: SocketAddr,
+    _dir: TempDir,
+}
+
+impl Mute {
+    fn start(upstream: &Upstream, stderr: Stdio) -> Mute {
+        let (dir, addr) = (TempDir::new(), dead_addr());
+        let child = alvus_command(&dir)
+            .env("HOST", addr.ip().to_string())
+            .env("PORT", addr.port().to_string())
+            .env("TARGET_BASE_URL", upstream.base_url())
+            .env("API_KEYS", KEYS.join(","))
+            .env("LOG", "debug")
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let mute = Mute {
+            child,
+            addr,
+            _dir: dir,
+        };
+        eventually("it listens", || TcpStream::connect(addr).is_ok());
+        mute
+    }
+
+    fn ask(&self) -> u16 {
+        let mut client = Client::connect(self.addr);
+        client.send(CHAT);
+        client.response().status
+    }
+}
+
+impl Drop for Mute {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether this machine lets us start something this way; says so when it does not.
+fn possible(wrapper: &[&str]) -> bool {
+    let tried = Command::new(wrapper[0])
+        .args(&wrapper[1..])
+        .arg("true")
+        .output();
+    let possible = tried.as_ref().is_ok_and(|out| out.status.success());
+    if !possible {
+        eprintln!(
+            "SKIPPED: this machine does not allow {}: {tried:?}",
+            wrapper.join(" ")
+        );
+    }
+    possible
+}
+
+#[test]
+fn a_log_on_a_full_disk_costs_nothing_but_the_log() {
+    let upstream = Upstream::new(|_| ok());
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let alvus = Mute::start(&upstream, full.into());
+    for _ in 0..20 {
+        assert_eq!(alvus.ask(), 200);
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_costs_nothing_but_the_log() {
+    let upstream = Upstream::new(|_| ok());
+    let mut alvus = Mute::start(&upstream, Stdio::piped());
+    drop(alvus.child.stderr.take());
+    for _ in 0..20 {
+        assert_eq!(alvus.ask(), 200);
+    }
+}
+
+#[test]
+fn read_only_file_systems_are_enough() {
+    let read_only = [
+        "unshare",
+        "-rm",
+        "sh",
+        "-c",
+        "for d in / /tmp /var /dev/shm; do mount -o remount,bind,ro $d 2>/dev/null; done; \
+         ! touch ./new 2>/dev/null && exec \"$@\"",
+        "sh",
+    ];
+    if !possible(&read_only) {
+        return;
+    }
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before_under(&read_only, &upstream, &[("LOG", "debug")]);
+    assert_eq!(alvus.ask().status, 200);
+    alvus.signal("HUP");
+    eventually("it reloads", || alvus.log().contains("reloaded"));
+    assert_eq!(alvus.ask().status, 200);
+}
+
+#[test]
+fn a_stop_for_a_while_loses_nothing() {
+    let (go, gone) = gate();
+    let gone = Mutex::new(Some(gone));
+    let upstream = Upstream::new(move |_| match gone.lock().unwrap().take() {
+        Some(gone) => Act::Do(Box::new(move |stream| {
+            let first = format!("{SSE_HEAD}{}", chunk("data: 1\n\n"));
+            stream.write_all(first.as_bytes()).unwrap();
+            gone.recv_timeout(PATIENCE).unwrap();
+            let last = format!("{}0\r\n\r\n", chunk("data: 2\n\n"));
+            stream.write_all(last.as_bytes()).unwrap();
+        })),
+        None => ok(),
+    });
+    let alvus = Alvus::before(&upstream);
+    let mut streaming = alvus.connect();
+    streaming.send(CHAT);
+    streaming.head();
+    assert_eq!(streaming.chunk().unwrap().unwrap(), b"data: 1\n\n");
+    alvus.signal("STOP");
+    go.send(()).unwrap();
+    let mut meanwhile = alvus.connect();
+    meanwhile.send(CHAT);
+    thread::sleep(Duration::from_secs(3));
+    alvus.signal("CONT");
+    assert_eq!(streaming.chunk().unwrap().unwrap(), b"data: 2\n\n");
+    assert_eq!(streaming.chunk().unwrap(), None);
+    assert_eq!(meanwhile.response().status, 200);
+    assert_eq!(alvus.health()["status"], "ok");
+}
+
+/// An upstream that limits each key once at `/v1/limited`, until a second later by its own clock.
+fn limits_by_date() -> Upstream {
+    let limited = Mutex::new(Vec::new());
+    Upstream::new(move |seen| {
+        if seen.target == "/v1/forget" {
+            limited.lock().unwrap().clear();
+        }
+        let mut limited = limited.lock().unwrap();
+        if seen.target != "/v1/limited" || limited.contains(&seen.key) {
+            return ok();
+        }
+        limited.push(seen.key.clone());
+        let dates =
+            "Date: Tue, 01 Jul 2025 10:00:00 GMT\r\nRetry-After: Tue, 01 Jul 2025 10:00:01 GMT\r\n";
+        answer(429, dates, "{}")
+    })
+}
+
+/// All keys are limited for a second, and the request waits that out.
+fn a_rest_takes_its_time(alvus: &Alvus) {
+    let began = Instant::now();
+    let mut client = alvus.connect();
+    client.send("GET /v1/limited HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    let took = began.elapsed();
+    assert!(
+        took >= Duration::from_millis(900),
+        "the keys did not rest: {took:?}"
+    );
+    client.send("GET /v1/forget HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    let uptime = alvus.health()["uptime_sec"].as_u64().unwrap();
+    assert!(uptime < 600, "{uptime}");
+}
+
+#[test]
+fn a_wall_clock_that_jumps_by_fifty_years_changes_nothing() {
+    if std::env::var_os("ALVUS_BIN").is_some() {
+        return; // nothing can be loaded into a static binary
+    }
+    let lib = ["x86_64", "i386", "aarch64", "arm"]
+        .map(|cpu| format!("/usr/lib/{cpu}-linux-gnu/faketime/libfaketimeMT.so.1"))
+        .map(PathBuf::from);
+    let lib = lib
+        .iter()
+        .find(|path| path.exists())
+        .expect("libfaketime is missing: run `make clients`");
+    let dir = TempDir::new();
+    let clock = dir.write("clock", "+0");
+    let clock_path = clock.display().to_string();
+    let fake = [
+        ("LD_PRELOAD", lib.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", &clock_path),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"), // a jump of the wall clock does not move that one
+    ];
+    let upstream = limits_by_date();
+    let alvus = Alvus::before_with(&upstream, &fake);
+    let mut kept = alvus.connect();
+    a_rest_takes_its_time(&alvus);
+    for jump in ["+50y", "-50y", "+50y", "+0"] {
+        dir.write("clock", jump);
+        let date = Command::new("date").arg("+%Y").envs(fake).output().unwrap();
+        let year: i32 = String::from_utf8(date.stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let offset = jump.trim_end_matches('y').parse::<i32>().unwrap();
+        assert!(
+            (2024 + offset..2100 + offset).contains(&year),
+            "{jump}: {year}"
+        );
+        a_rest_takes_its_time(&alvus);
+        kept.send(CHAT);
+        assert_eq!(kept.response().status, 200, "{jump}");
+    }
+}
+
+#[test]
+fn a_machine_that_has_been_up_for_fifty_years_is_served_as_well() {
+    let years = (50u64 * 365 * 86400).to_string();
+    let mut late = vec!["unshare"];
+    if !rustix::process::geteuid().is_root() {
+        late.push("-r");
+    }
+    late.extend([
+        "--time",
+        "--monotonic",
+        &years,
+        "--boottime",
+        &years,
+        "--fork",
+        "--kill-child",
+    ]);
+    if !possible(&late) {
+        return;
+    }
+    let upstream = limits_by_date();
+    let alvus = Alvus::before_under(&late, &upstream, &[]);
+    a_rest_takes_its_time(&alvus);
+    assert_eq!(alvus.ask().status, 200);
+}
+
+#[test]
+fn the_address_space_of_a_small_board_is_enough() {
+    if std::env::var_os("ALVUS_RUNNER").is_some() {
+        return; // the limit would be the emulator's
+    }
+    const MIB: usize = 1 << 20;
+    let upstream = Upstream::new(|_| ok());
+    let limit = format!("--as={}", 64 * MIB);
+    let mut env = vec![("MAX_BODY_MB", "8")];
+    env.extend(FRUGAL);
+    let alvus = Alvus::before_under(&["prlimit", &limit], &upstream, &env);
+    // more idle clients than it lets in, and more work than it has workers or memory for
+    let idle: Vec<TcpStream> = (0..300)
+        .map(|_| TcpStream::connect(alvus.addr).unwrap())
+        .collect();
+    let body = "x".repeat(MIB);
+    let length = body.len();
+    let request = format!(
+        "POST /v1/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    for _ in 0..3 {
+        let statuses: Vec<String> = thread::scope(|scope| {
+            let one = || {
+                let answer = say(alvus.connect().stream, request.as_bytes());
+                answer.split(' ').nth(1).unwrap_or("none").to_string()
+            };
+            let all: Vec<_> = (0..48).map(|_| scope.spawn(one)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        let expected = |s: &String| matches!(s.as_str(), "200" | "503");
+        assert!(statuses.iter().all(expected), "{statuses:?}");
+        assert!(statuses.iter().any(|s| s == "200"), "{statuses:?}");
+        assert_eq!(alvus.ask().status, 200);
+    }
+    drop(idle);
+    assert_eq!(alvus.ask().status, 200);
+    assert_eq!(alvus.health()["status"], "ok");
+}
