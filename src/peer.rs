@@ -211,11 +211,11 @@ impl Client {
     }
 }
 
-/// Whether a write to this socket would not have to wait. A client that leaves its answers lying
-/// fills the buffers between us.
-pub fn takes_more(socket: impl AsFd) -> bool {
+/// Whether a write to this socket need not wait longer than `patience`. A client that leaves its
+/// answers lying fills the buffers between us.
+pub fn takes_more(socket: impl AsFd, patience: Duration) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];
-    !matches!(wait_one(&mut fds, Some(Duration::ZERO)), Ok(Some(0)))
+    !matches!(wait_one(&mut fds, Some(patience)), Ok(Some(0)))
 }
 
 /// One `poll(2)`; `None` when a signal interrupted it.

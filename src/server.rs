@@ -136,7 +136,10 @@ impl Server {
             workers: config.workers,
             worker_patience: config.max_wait.min(WORKER_PATIENCE),
             write_patience,
-            max_parked: MAX_PARKED.min(max_connections.saturating_sub(config.workers + KEPT_FREE)),
+            // At least one each: a worker is still busy for a moment after its client has its answer.
+            max_parked: MAX_PARKED
+                .min(max_connections.saturating_sub(config.workers + KEPT_FREE))
+                .max(config.workers),
             bodies: Budget::new(config.max_body),
             started: Instant::now(),
             #[cfg(feature = "dashboard")]
@@ -569,7 +572,7 @@ impl Inner {
     /// client that asks and asks and takes no answers would otherwise hold up all the others.
     fn answer(&self, request: Request, reply: &Reply) {
         let socket = request.client();
-        if !peer::takes_more(&socket) {
+        if !peer::takes_more(&socket, REPLY_PATIENCE) {
             return socket.shutdown();
         }
         let patience = |patience| set_socket_timeout(&socket, Timeout::Send, Some(patience));

@@ -34,6 +34,7 @@ impl Mute {
             .env("PORT", addr.port().to_string())
             .env("TARGET_BASE_URL", upstream.base_url())
             .env("API_KEYS", KEYS.join(","))
+            .env("ALLOWED_HOSTS", "alvus")
             .env("LOG", "debug")
             .stdout(Stdio::null())
             .stderr(stderr)
