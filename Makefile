@@ -26,7 +26,7 @@ test: prepare clients ## all tests: unit tables, sockets, real clients and serve
 	$(CARGO) test --locked
 
 unit: prepare ## the tests that need nothing but Rust
-	$(CARGO) test --locked --lib $(foreach t,$(ALONE),--test $(t))
+	$(CARGO) test --locked --lib $(foreach t,$(ALONE),--test $(t)) --test state
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)
