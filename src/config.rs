@@ -358,6 +358,7 @@ pub fn differences(old: &Config, new: &Config, restart: bool) -> Vec<&'static st
         ("HEARTBEAT_SEC", false, old.heartbeat != new.heartbeat),
         ("MAX_BODY_MB", true, old.max_body != new.max_body),
         ("WORKERS", true, old.workers != new.workers),
+        ("MAX_CONNECTIONS", true, old.max_connections != new.max_connections),
         ("CONNECT_TIMEOUT_SEC", false, old.connect_timeout != new.connect_timeout),
         ("FIRST_BYTE_TIMEOUT_SEC", false, old.first_byte_timeout != new.first_byte_timeout),
         ("IDLE_TIMEOUT_SEC", false, old.idle_timeout != new.idle_timeout),
