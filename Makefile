@@ -27,7 +27,6 @@ test: prepare clients ## all tests: unit tables, sockets, real clients and serve
 
 unit: prepare ## the tests that need nothing but Rust
 	$(CARGO) test --locked --lib $(foreach t,$(ALONE),--test $(t))
-	$(CARGO) test --locked --lib --test keys --test travel --test bodies --test streams --test leaving --test busy --test cli --test config_files --test front_door --test hostile
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)

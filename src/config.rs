@@ -174,6 +174,8 @@ pub const VARIABLES: &[Variable] = &[
         help: "How long an answer may pause between two pieces." },
     Variable { name: "SSL_CERT_FILE", default: "", form: Form::File,
         help: "PEM file of extra CA certificates, trusted besides the built-in ones." },
+    Variable { name: "STATE_FILE", default: "", form: Form::File,
+        help: "Where the rests of keys, spent quotas and rejected keys are kept over a restart." },
     Variable { name: "DASHBOARD", default: "0", form: Form::Word(&["0", "1"]),
         help: "1: GET /dashboard shows what alvus is doing." },
     Variable { name: "LOG", default: "info", form: Form::Word(LogLevel::WORDS),
@@ -227,6 +229,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// PEM file of CAs to trust besides the built-in ones; not opened yet.
     pub ssl_cert_file: Option<PathBuf>,
+    /// What is to survive a restart.
+    pub state_file: Option<PathBuf>,
     /// Show the dashboard; always false where it was left out of the build.
     pub dashboard: bool,
     /// How much to log.
@@ -291,6 +295,7 @@ impl Config {
             first_byte_timeout: values.seconds("FIRST_BYTE_TIMEOUT_SEC"),
             idle_timeout: values.seconds("IDLE_TIMEOUT_SEC"),
             ssl_cert_file: values.file("SSL_CERT_FILE"),
+            state_file: values.file("STATE_FILE"),
             dashboard: values.checked("DASHBOARD", |text| match text {
                 "0" => Ok(false),
                 "1" if cfg!(feature = "dashboard") => Ok(true),
@@ -353,10 +358,12 @@ pub fn differences(old: &Config, new: &Config, restart: bool) -> Vec<&'static st
         ("HEARTBEAT_SEC", false, old.heartbeat != new.heartbeat),
         ("MAX_BODY_MB", true, old.max_body != new.max_body),
         ("WORKERS", true, old.workers != new.workers),
+        ("MAX_CONNECTIONS", true, old.max_connections != new.max_connections),
         ("CONNECT_TIMEOUT_SEC", false, old.connect_timeout != new.connect_timeout),
         ("FIRST_BYTE_TIMEOUT_SEC", false, old.first_byte_timeout != new.first_byte_timeout),
         ("IDLE_TIMEOUT_SEC", false, old.idle_timeout != new.idle_timeout),
         ("SSL_CERT_FILE", false, old.ssl_cert_file != new.ssl_cert_file),
+        ("STATE_FILE", true, old.state_file != new.state_file),
         ("DASHBOARD", true, old.dashboard != new.dashboard),
         ("LOG", false, old.log != new.log),
         ("LOG_FORMAT", false, old.log_format != new.log_format),

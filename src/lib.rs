@@ -14,6 +14,7 @@ pub mod question;
 pub mod reply;
 pub mod route;
 pub mod sse;
+pub mod state;
 // floor 1, with a side effect each
 pub mod logging;
 pub mod signals;
@@ -24,7 +25,6 @@ pub mod ask;
 pub mod metrics;
 pub mod pool;
 pub mod retry;
-pub mod state;
 pub mod stream;
 // floor 3
 pub mod upstream;

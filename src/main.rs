@@ -6,7 +6,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alvus::config::{self, Config, Loaded};
 use alvus::logging::{self, LogLevel, say};
@@ -14,6 +14,7 @@ use alvus::relay::Relay;
 use alvus::secret::ApiKey;
 use alvus::server::Server;
 use alvus::signals::{Order, Orders};
+use alvus::state::file::StateFile;
 use alvus::watch::{EnvFile, Text};
 use alvus::{ask, check, demo, error, info, warn};
 
@@ -164,6 +165,7 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
     let failed = |text: String| (FAILED, format!("error: {text}"));
     let mut orders = Orders::listen().map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let relay = Relay::new(config).map_err(|text| (MISUSED, format!("error: {text}")))?;
+    let mut memory = config.state_file.clone().map(|path| remember(path, &relay));
     let server = Server::start(config, relay).map_err(|e| {
         failed(format!(
             "cannot listen on {}:{}: {e} (HOST, PORT)",
@@ -182,7 +184,14 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
     }
     let mut running = config.clone();
     loop {
-        let order = orders.next(file.as_ref().and_then(EnvFile::pause));
+        let look = file.as_ref().and_then(EnvFile::pause);
+        let write = memory.as_ref().map(|memory| memory.pause(Instant::now()));
+        let order = orders.next(look.into_iter().chain(write).min());
+        if let Some(memory) = &mut memory
+            && memory.pause(Instant::now()).is_zero()
+        {
+            keep(memory, &server);
+        }
         let new = match (order, &mut file) {
             (Some(Order::Stop), _) => break,
             (Some(Order::Reload), Some(file)) => Some(load(file)),
@@ -200,6 +209,7 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
         }
     }
     server.close_door();
+    memory.iter_mut().for_each(|memory| keep(memory, &server));
     info!(
         "stopping: {} requests under way; a second signal ends at once",
         server.in_flight()
@@ -216,7 +226,30 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
             DRAIN.as_secs()
         );
     }
+    memory.iter_mut().for_each(|memory| keep(memory, &server));
     Ok(())
+}
+
+/// Takes up what an earlier alvus kept in this file.
+fn remember(path: PathBuf, relay: &Relay) -> StateFile {
+    let salt = alvus::upstream::random().unwrap_or_default();
+    let (file, entries, complaint) = StateFile::open(path, salt, Instant::now());
+    if let Some(complaint) = complaint {
+        error!("{complaint}");
+    }
+    let taken = relay.restore(file.salt(), &entries);
+    if taken > 0 {
+        info!("STATE_FILE: {taken} rests, spent quotas and rejected keys go on");
+    }
+    file
+}
+
+/// Keeps for a later alvus what this one knows.
+fn keep(memory: &mut StateFile, server: &Server) {
+    let limits = server.relay().limits(memory.salt());
+    if let Err(text) = memory.keep(limits, Instant::now()) {
+        error!("{text}");
+    }
 }
 
 /// Puts a reloaded configuration to work and says in one line what changed.

@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 use self::lane::{Fitness, Lane, Place, Turn};
 use self::window::Window;
 use crate::config::{Pace, Rotation};
-use crate::secret::ApiKey;
+use crate::secret::{ApiKey, SALT};
+use crate::state::{Entry, Kind, Limit};
 
 pub use self::lane::Ticket;
 
@@ -454,6 +455,67 @@ impl Pool {
             capacity: lane.capacity(),
         });
         views.collect()
+    }
+
+    /// What the upstream has against which key; our own pacing aside. Keys are named by their tags
+    /// with this salt.
+    pub fn limits(&self, salt: &[u8; SALT], now: Instant) -> Vec<Limit> {
+        let mut limits = Vec::new();
+        for id in &self.listed {
+            let Some(slot) = self.slots[id.0].as_ref() else {
+                continue;
+            };
+            let key = slot.key.tag(salt);
+            let mut add = |model: Option<&str>, kind, until| {
+                limits.push(Limit {
+                    key,
+                    model: model.map(str::to_owned),
+                    kind,
+                    until,
+                });
+            };
+            match slot.standing {
+                Standing::Out(status) => add(None, Kind::Rejected(status), None),
+                Standing::Parked(at) if at > now => add(None, Kind::Parked, Some(at)),
+                _ => {}
+            }
+            for lane in &self.lanes {
+                match lane.seats[id.0].place {
+                    Place::Cooling(at) if at > now => {
+                        add(Some(&lane.model), Kind::Cooling, Some(at));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        limits
+    }
+
+    /// Takes up what an earlier alvus knew, of the keys that are still listed. Says of how many
+    /// entries.
+    pub fn restore(&mut self, salt: &[u8; SALT], entries: &[Entry], now: Instant) -> usize {
+        let listed = self.listed.clone();
+        let mut taken = 0;
+        for id in listed {
+            let tag = self.slot(id).key.tag(salt);
+            for entry in entries.iter().filter(|entry| entry.key == tag) {
+                let until = now + entry.left;
+                taken += 1;
+                match entry.kind {
+                    Kind::Rejected(status) => self.slot(id).standing = Standing::Out(status),
+                    Kind::Parked => {
+                        let slot = self.slot(id);
+                        slot.standing = Standing::Parked(until);
+                        slot.parked = Some(now);
+                    }
+                    Kind::Cooling => {
+                        let lane = self.lane_for(entry.model.as_deref().unwrap_or_default(), now);
+                        self.lanes[lane.0].resume(id.0, until, now);
+                    }
+                }
+            }
+        }
+        taken
     }
 
     fn view(&self, key: usize, slot: &Slot, now: Instant) -> KeyView {

@@ -30,6 +30,8 @@ use crate::pool::{
 use crate::question::Question;
 use crate::reply::{self, Downstream, Reply, whole_seconds};
 use crate::retry::{Attempt, Journey, Limits, Step};
+use crate::secret::SALT;
+use crate::state::{Entry, Limit};
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse, Upstream};
 use crate::{debug, info, route, sse, warn};
 
@@ -262,6 +264,16 @@ impl Relay {
     /// Requests waiting for a key.
     pub fn waiting(&self) -> usize {
         self.pool().waiting()
+    }
+
+    /// What the upstream has against which key; see [`Pool::limits`].
+    pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Limit> {
+        self.pool().limits(salt, Instant::now())
+    }
+
+    /// Takes up what an earlier alvus knew; see [`Pool::restore`].
+    pub fn restore(&self, salt: &[u8; SALT], entries: &[Entry]) -> usize {
+        self.pool().restore(salt, entries, Instant::now())
     }
 
     /// What is counted.

@@ -7,21 +7,12 @@ use std::fmt;
 use std::hint::black_box;
 
 use ring::digest;
-use ring::rand::{SecureRandom, SystemRandom};
 
 /// Bytes of a salt for [`tag`].
 pub const SALT: usize = 16;
 
 /// Eight bytes of a salted hash: enough to tell a few hundred keys apart, and nothing to learn a key from.
 pub type Tag = [u8; 8];
-
-/// A new salt. Where the system has no randomness to give, a fixed one: a key's own randomness is
-/// what protects it.
-pub fn salt() -> [u8; SALT] {
-    let mut salt = [0; SALT];
-    let _ = SystemRandom::new().fill(&mut salt);
-    salt
-}
 
 /// The start of SHA-256 over salt and text.
 pub fn tag(salt: &[u8; SALT], text: &[u8]) -> Tag {

@@ -361,7 +361,7 @@ impl Inner {
         Reply::error(503, "workers_busy", &text).retry_after(BUSY_RETRY)
     }
 
-    /// The page that a request asks of alvus itself; `None`: it is for the upstream.
+    /// The page that a request asks of alvus itself, or a refusal; `None`: it is for the upstream.
     fn page(&self, request: &Request, access: &Access, visit: &Visit<'_>) -> Option<Reply> {
         if !matches!(
             *request.method(),
@@ -369,33 +369,25 @@ impl Inner {
         ) {
             return None;
         }
-        let target = route::origin_form(request.url()).ok()?;
-        Some(match route::path(target) {
-            "/health" => access.health(visit, self.health(access)),
-            "/metrics" => access.page(visit, || {
-                prometheus::page(
-                    &self.relay.metrics().snapshot(),
-                    &self.relay.keys(),
-                    &self.load(),
-                )
-            }),
+        match route::path(route::origin_form(request.url()).ok()?) {
+            "/health" => Some(access.health(visit, self.health(access))),
+            "/metrics" => Some(access.page(visit, || {
+                let counts = self.relay.metrics().snapshot();
+                prometheus::page(&counts, &self.relay.keys(), &access.clients(), &self.load())
+            })),
             #[cfg(feature = "dashboard")]
-            dashboard::PATH | dashboard::DATA if !self.dashboard => dashboard::off(),
+            dashboard::PATH | dashboard::DATA if !self.dashboard => Some(dashboard::off()),
             #[cfg(feature = "dashboard")]
-            dashboard::PATH => access.page(visit, dashboard::page),
+            dashboard::PATH => Some(access.page(visit, dashboard::page)),
             #[cfg(feature = "dashboard")]
-            dashboard::DATA => access.page(visit, || {
-                dashboard::data(
-                    &self.relay.keys(),
-                    &self.relay.models(),
-                    &self.load(),
-                    &self.relay.origin(),
-                    &self.relay.metrics().recent(),
-                    Instant::now(),
-                )
-            }),
-            _ => return None,
-        })
+            dashboard::DATA => Some(access.page(visit, || {
+                let (health, load) = (self.health(access), self.load());
+                let target = self.relay.origin();
+                let recent = self.relay.metrics().recent();
+                dashboard::data(health, &load, &target, &recent, Instant::now())
+            })),
+            _ => None,
+        }
     }
 
     fn health(&self, access: &Access) -> Reply {

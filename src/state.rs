@@ -17,7 +17,7 @@
 pub mod file;
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::secret::{SALT, Tag, tag};
 
@@ -54,6 +54,19 @@ pub struct Entry {
     pub left: Duration,
 }
 
+/// The same at one moment of a running alvus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// Which key.
+    pub key: Tag,
+    /// For which model; `None`: for all.
+    pub model: Option<String>,
+    /// Why.
+    pub kind: Kind,
+    /// Until when; `None`: until someone does something about it (a rejected key).
+    pub until: Option<Instant>,
+}
+
 /// What a file says.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Saved {
@@ -77,8 +90,8 @@ pub fn to_text(salt: &[u8; SALT], entries: &[Entry], clock: u64) -> String {
     let mut out = format!("{MAGIC}1 salt={} clock={clock}\n", hex(salt));
     for entry in entries {
         let (word, number) = match entry.kind {
-            Kind::Cooling => ("cooling", crate::reply::whole_seconds(entry.left)),
-            Kind::Parked => ("parked", crate::reply::whole_seconds(entry.left)),
+            Kind::Cooling => ("cooling", seconds(entry.left)),
+            Kind::Parked => ("parked", seconds(entry.left)),
             Kind::Rejected(status) => ("rejected", status.into()),
         };
         // Writing into a String cannot fail.
@@ -123,6 +136,11 @@ fn parse(text: &str, rest: &str, clock: u64) -> Option<Saved> {
         matches!(entry.kind, Kind::Rejected(_)) || !entry.left.is_zero()
     });
     Some(Saved { salt, entries })
+}
+
+/// Rounded up.
+fn seconds(left: Duration) -> u64 {
+    left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
 /// The time between two readings of the wall clock, if both can be believed.

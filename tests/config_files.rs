@@ -75,6 +75,7 @@ fn dump(config: &Config) -> Vec<String> {
     ));
     lines.push(format!("idle_timeout {:?}", config.idle_timeout));
     lines.push(format!("ssl_cert_file {:?}", config.ssl_cert_file));
+    lines.push(format!("state_file {:?}", config.state_file));
     lines.push(format!("dashboard {}", config.dashboard));
     lines.push(format!("log {:?}", config.log));
     lines.push(format!("log_format {:?}", config.log_format));

@@ -250,3 +250,19 @@ fn the_dashboard_shows_keys_by_their_last_four_characters_and_changes_nothing() 
         assert_eq!(upstream.seen().last().unwrap().method, method);
     }
 }
+
+#[test]
+fn requests_are_counted_by_the_clients_name() {
+    let upstream = Upstream::new(|_| ok());
+    let clients = "phone:client-key-never-shown-1111,laptop:client-key-never-shown-2222";
+    let alvus = Alvus::before_with(&upstream, &[("CLIENT_KEYS", clients)]);
+    let mut client = alvus.connect();
+    client.send(
+        "GET /v1/models HTTP/1.1\r\nHost: a\r\nx-api-key: client-key-never-shown-2222\r\n\r\n",
+    );
+    assert_eq!(client.response().status, 200);
+    assert_eq!(get(&alvus, "/v1/models").status, 401);
+    counts(&alvus, "alvus_client_requests_total{client=\"laptop\"}", 1);
+    counts(&alvus, "alvus_client_requests_total{client=\"phone\"}", 0);
+    counts(&alvus, "alvus_requests_total{code=\"4xx\"}", 1);
+}

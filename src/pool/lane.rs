@@ -298,6 +298,14 @@ impl Lane {
         (!known).then_some(rest)
     }
 
+    /// The key rests until then, as it did before a restart.
+    pub(super) fn resume(&mut self, key: usize, until: Instant, now: Instant) {
+        let seat = &mut self.seats[key];
+        seat.rested = Some((now, until));
+        seat.unproven = true;
+        self.move_to(key, Place::Cooling(until));
+    }
+
     /// A request with this key was accepted. Says whether that proves the key well again.
     pub(super) fn accepted(&mut self, key: usize, pace: Pace, sent: Instant, now: Instant) -> bool {
         let seat = &mut self.seats[key];

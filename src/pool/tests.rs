@@ -693,3 +693,53 @@ fn an_absurd_cooldown_does_not_overflow() {
     desk.one(UNSAID, T0);
     assert!(matches!(desk.pick(T0), Pick::Wait(_)));
 }
+
+// ---- over a restart ---------------------------------------------------------------------------
+
+#[test]
+fn what_one_pool_knows_of_its_keys_another_takes_up() {
+    let salt = [7; SALT];
+    let mut old = Desk::new(4, SETTINGS);
+    old.one(limited(300), T0);
+    old.one(Report::Quota(Some(secs(7200))), T0);
+    old.one(Report::Rejected(401), T0);
+    old.one(Report::Accepted, T0);
+    let limits = old.pool.limits(&salt, old.t0 + secs(100));
+    let left = |limit: &Limit| limit.until.map_or(T0, |at| at - (old.t0 + secs(100)));
+    let entries: Vec<Entry> = limits
+        .iter()
+        .map(|limit| Entry {
+            key: limit.key,
+            model: limit.model.clone(),
+            kind: limit.kind,
+            left: left(limit),
+        })
+        .collect();
+    // Another order, and one key fewer; the other is new.
+    let mut names = keys(5);
+    names.reverse();
+    names.truncate(4);
+    let t0 = Instant::now();
+    let mut pool = Pool::new(&names, SETTINGS, t0);
+    assert_eq!(pool.restore(&salt, &entries, t0), 2);
+    let states: Vec<_> = pool.snapshot(t0).iter().map(|view| view.state).collect();
+    let known = [State::Rejected(401), State::Parked(secs(7100))];
+    assert_eq!(states, [State::Ready, State::Ready, known[0], known[1]]);
+    let mut pool = Pool::new(&keys(4), SETTINGS, t0);
+    assert_eq!(pool.restore(&salt, &entries, t0), 3);
+    assert_eq!(pool.limits(&salt, t0).len(), 3);
+    // The rest is for one model, and after it the key is on probation as before.
+    let mut new = Desk {
+        lane: pool.enter("m", t0),
+        pool,
+        t0,
+    };
+    assert_eq!(new.indices(2, T0), [3, 3]);
+    assert_eq!(new.states(T0)[0], State::Cooling(secs(200)));
+    let other = new.pool.enter("other", t0);
+    assert!(matches!(
+        new.pool.pick(other, Asker::default(), t0),
+        Pick::Key(picked) if picked.index == 0
+    ));
+    assert_eq!(new.pool.limits(&salt, t0 + secs(201)).len(), 2);
+}

@@ -11,8 +11,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Entry, Kind, Unreadable, from_text, to_text};
-use crate::secret::{SALT, Tag, salt};
+use super::{Entry, Limit, Unreadable, from_text, to_text};
+use crate::secret::SALT;
 
 /// How often there is an occasion to write, and the shortest rest worth it.
 pub const EVERY: Duration = Duration::from_secs(30);
@@ -20,25 +20,14 @@ pub const EVERY: Duration = Duration::from_secs(30);
 /// No file of ours is larger: some thousand entries.
 const LARGEST: u64 = 1024 * 1024;
 
-/// One key, or one key for one model, that is not in use now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
-    /// Which key.
-    pub key: Tag,
-    /// For which model; `None`: for all.
-    pub model: Option<String>,
-    /// Why.
-    pub kind: Kind,
-    /// Until when; `None`: until someone does something about it (a rejected key).
-    pub until: Option<Instant>,
-}
-
 /// The file, and what stands in it.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
     salt: [u8; SALT],
     written: Vec<Limit>,
+    /// When there was an occasion to write last.
+    looked: Instant,
     /// Someone else's file: it stays as it is.
     foreign: bool,
     /// The last write failed, and that was said.
@@ -47,14 +36,19 @@ pub struct StateFile {
 
 impl StateFile {
     /// Reads the file, if there is one. What it says of the keys comes with it; a complaint in the
-    /// operator's words if it cannot be used.
-    pub fn open(path: PathBuf) -> (StateFile, Vec<Entry>, Option<String>) {
+    /// operator's words if it cannot be used. `random`: the salt of a file that is not there yet.
+    pub fn open(
+        path: PathBuf,
+        random: [u8; SALT],
+        now: Instant,
+    ) -> (StateFile, Vec<Entry>, Option<String>) {
         let read = read(&path);
         let (shown, clock) = (path.display().to_string(), clock());
         let mut file = StateFile {
             path,
-            salt: salt(),
+            salt: random,
             written: Vec::new(),
+            looked: now,
             foreign: false,
             failing: false,
         };
@@ -96,12 +90,18 @@ impl StateFile {
         &self.salt
     }
 
+    /// How long until the next occasion to write.
+    pub fn pause(&self, now: Instant) -> Duration {
+        (self.looked + EVERY).saturating_duration_since(now)
+    }
+
     /// Writes the file if that is worth it: see the module's text.
     ///
     /// # Errors
     /// In the operator's words, when it cannot be written; once for a row of failures. What was
     /// written before is still there, and the next call tries again.
     pub fn keep(&mut self, limits: Vec<Limit>, now: Instant) -> Result<(), String> {
+        self.looked = now;
         if self.foreign || !is_news(&self.written, &limits, now) {
             return Ok(());
         }
@@ -189,6 +189,7 @@ fn clock() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Kind;
 
     /// A folder of its own, removed at the end.
     struct Folder(PathBuf);
@@ -216,6 +217,10 @@ mod tests {
         }
     }
 
+    fn open(path: PathBuf) -> (StateFile, Vec<Entry>, Option<String>) {
+        StateFile::open(path, [9; SALT], Instant::now())
+    }
+
     fn secs(n: u64) -> Duration {
         Duration::from_secs(n)
     }
@@ -241,11 +246,11 @@ mod tests {
     fn what_was_kept_is_there_after_a_restart() {
         let folder = Folder::new("kept");
         let now = Instant::now();
-        let (mut file, entries, complaint) = StateFile::open(folder.file());
+        let (mut file, entries, complaint) = open(folder.file());
         assert_eq!((entries, complaint), (vec![], None));
         let limits = vec![rests(1, now + secs(3600)), rejected(2)];
         file.keep(limits, now).expect("written");
-        let (again, entries, complaint) = StateFile::open(folder.file());
+        let (again, entries, complaint) = open(folder.file());
         assert_eq!((complaint, again.salt()), (None, file.salt()));
         assert_eq!((entries[0].key, entries[0].kind), ([1; 8], Kind::Cooling));
         assert!(entries[0].left <= secs(3600) && entries[0].left > secs(3000));
@@ -292,7 +297,7 @@ mod tests {
     fn a_foreign_file_is_reported_and_left_alone() {
         let folder = Folder::new("foreign");
         fs::write(folder.file(), "root:x:0:0\n").expect("written");
-        let (mut file, entries, complaint) = StateFile::open(folder.file());
+        let (mut file, entries, complaint) = open(folder.file());
         assert!(entries.is_empty() && complaint.is_some_and(|c| c.contains("left alone")));
         file.keep(vec![rejected(1)], Instant::now())
             .expect("nothing done");
@@ -302,8 +307,8 @@ mod tests {
         );
         // Neither text nor a file at all.
         fs::write(folder.file(), b"\xff\xfe").expect("written");
-        assert!(StateFile::open(folder.file()).2.is_some());
-        let (mut file, _, complaint) = StateFile::open(folder.0.clone());
+        assert!(open(folder.file()).2.is_some());
+        let (mut file, _, complaint) = open(folder.0.clone());
         assert!(complaint.is_some());
         file.keep(vec![rejected(1)], Instant::now())
             .expect("nothing done");
@@ -313,23 +318,23 @@ mod tests {
     #[test]
     fn a_damaged_file_is_reported_and_replaced() {
         let folder = Folder::new("damaged");
-        let (mut file, ..) = StateFile::open(folder.file());
+        let (mut file, ..) = open(folder.file());
         file.keep(vec![rejected(1)], Instant::now())
             .expect("written");
         let text = fs::read_to_string(folder.file()).expect("there");
         fs::write(folder.file(), &text[..text.len() / 2]).expect("written");
-        let (mut file, entries, complaint) = StateFile::open(folder.file());
+        let (mut file, entries, complaint) = open(folder.file());
         assert!(entries.is_empty() && complaint.is_some_and(|c| c.contains("damaged")));
         file.keep(vec![rejected(1)], Instant::now())
             .expect("written");
-        assert_eq!(StateFile::open(folder.file()).1.len(), 1);
+        assert_eq!(open(folder.file()).1.len(), 1);
     }
 
     #[test]
     fn a_failing_write_is_said_once_and_tried_again() {
         let folder = Folder::new("failing");
         let path = folder.0.join("not/there/yet");
-        let (mut file, ..) = StateFile::open(path.clone());
+        let (mut file, ..) = open(path.clone());
         let now = Instant::now();
         let said = file
             .keep(vec![rejected(1)], now)
@@ -338,14 +343,14 @@ mod tests {
         assert_eq!(file.keep(vec![rejected(1)], now), Ok(()), "not again");
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         file.keep(vec![rejected(1)], now).expect("written");
-        assert_eq!(StateFile::open(path).1.len(), 1);
+        assert_eq!(open(path).1.len(), 1);
     }
 
     #[test]
     fn a_full_disk_leaves_the_old_file_whole() {
         // /dev/full takes no byte: the new file's name leads there.
         let folder = Folder::new("full");
-        let (mut file, ..) = StateFile::open(folder.file());
+        let (mut file, ..) = open(folder.file());
         file.keep(vec![rejected(1)], Instant::now())
             .expect("written");
         let new = folder.0.join("state.new");
@@ -354,18 +359,18 @@ mod tests {
             .keep(vec![rejected(2)], Instant::now())
             .expect_err("full");
         assert!(said.contains("No space left"), "{said}");
-        assert_eq!(StateFile::open(folder.file()).1[0].key, [1; 8]);
+        assert_eq!(open(folder.file()).1[0].key, [1; 8]);
         assert_eq!(folder.files(), 1, "and nothing beside it");
         file.keep(vec![rejected(2)], Instant::now())
             .expect("written");
-        assert_eq!(StateFile::open(folder.file()).1[0].key, [2; 8]);
+        assert_eq!(open(folder.file()).1[0].key, [2; 8]);
     }
 
     #[test]
     fn others_cannot_read_the_file() {
         use std::os::unix::fs::PermissionsExt;
         let folder = Folder::new("mode");
-        let (mut file, ..) = StateFile::open(folder.file());
+        let (mut file, ..) = open(folder.file());
         file.keep(vec![rejected(1)], Instant::now())
             .expect("written");
         let mode = fs::metadata(folder.file())

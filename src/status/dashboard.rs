@@ -7,9 +7,8 @@
 use std::fmt::Write;
 use std::time::Instant;
 
-use super::{Load, health};
+use super::Load;
 use crate::metrics::recent::{Recent, STEP};
-use crate::pool::{KeyView, ModelView};
 use crate::reply::Reply;
 
 /// Where the page is.
@@ -20,22 +19,17 @@ pub const DATA: &str = "/dashboard/data";
 const PAGE: &str = include_str!("dashboard.html");
 
 /// `img-src data:` is for the page's icon, without which a browser asks for `/favicon.ico`.
-const FIELDS: &[(&str, &str)] = &[
-    (
-        "content-security-policy",
-        "default-src 'none'; script-src 'sha256-8S1xP9uYZd4+ToPCOc+xnv1YLPjOaRBoKQYKlrfarSU='; style-src 'sha256-nQyvWJI4aXH2rq/eQxjE2iEWD6RUDmWmFXwFDWGVIC0='; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
-];
+const POLICY: &str = "default-src 'none'; script-src 'sha256-8S1xP9uYZd4+ToPCOc+xnv1YLPjOaRBoKQYKlrfarSU='; style-src 'sha256-nQyvWJI4aXH2rq/eQxjE2iEWD6RUDmWmFXwFDWGVIC0='; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page.
 pub fn page() -> Reply {
-    Reply {
+    let page = Reply {
         content_type: "text/html; charset=utf-8",
-        fields: FIELDS.iter().map(|(n, v)| (*n, (*v).to_owned())).collect(),
         ..Reply::json(200, PAGE.into())
-    }
+    };
+    page.with("content-security-policy", POLICY.into())
+        .with("x-content-type-options", "nosniff".into())
+        .with("referrer-policy", "no-referrer".into())
 }
 
 /// The answer while it is switched off.
@@ -44,16 +38,9 @@ pub fn off() -> Reply {
     Reply::error(404, "dashboard_off", text)
 }
 
-/// What the page shows: all of `/health`, and the upstream, the last minutes, the last events.
-pub fn data(
-    keys: &[KeyView],
-    models: &[ModelView],
-    load: &Load,
-    origin: &str,
-    recent: &Recent,
-    now: Instant,
-) -> Reply {
-    let mut out = health::page(keys, models, &[], load).body;
+/// What the page shows: all of `health`, and the upstream, the last minutes, the last events.
+pub fn data(health: Reply, load: &Load, origin: &str, recent: &Recent, now: Instant) -> Reply {
+    let mut out = health.body;
     out.pop(); // the closing brace
     let _ = write!(
         out,
@@ -124,8 +111,7 @@ mod tests {
         for (tag, kind) in [("script", "script-src"), ("style", "style-src")] {
             let hash = ring::digest::digest(&ring::digest::SHA256, inside(tag).as_bytes());
             let allowed = format!("{kind} 'sha256-{}';", base64(hash.as_ref()));
-            let (_, policy) = FIELDS[0];
-            assert!(policy.contains(&allowed), "after an edit, write: {allowed}");
+            assert!(POLICY.contains(&allowed), "after an edit, write: {allowed}");
         }
     }
 
@@ -167,7 +153,13 @@ mod tests {
             workers: 4,
             ..Load::default()
         };
-        let reply = data(&[], &[], &load, "https://up\"stream", &recent, now);
+        let reply = data(
+            super::super::health::page(&[], &[], &[], &load),
+            &load,
+            "https://up\"stream",
+            &recent,
+            now,
+        );
         let data: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
         assert_eq!((reply.status, &data["status"]), (200, &"down".into()));
         assert_eq!(data["upstream"], "https://up\"stream");

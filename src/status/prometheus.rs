@@ -1,7 +1,8 @@
 //! `GET /metrics`: Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 //!
-//! The number of lines depends on the number of keys and on nothing a client can choose. A key is
+//! The number of lines depends on the numbers of keys and of `CLIENT_KEYS`, and on nothing a client
+//! can choose. A key is
 //! named by its place in the configuration; after a reload that can be another key, whose counters
 //! then seem to start anew, which Prometheus takes for a restart.
 
@@ -40,7 +41,7 @@ impl Page {
 }
 
 /// The page.
-pub fn page(counts: &Counts, keys: &[KeyView], load: &Load) -> Reply {
+pub fn page(counts: &Counts, keys: &[KeyView], clients: &[(&str, usize)], load: &Load) -> Reply {
     let mut page = Page(String::with_capacity(4096 + 512 * keys.len()));
     page.family("build_info", "gauge", "What is running; always 1.");
     let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
@@ -87,6 +88,13 @@ pub fn page(counts: &Counts, keys: &[KeyView], load: &Load) -> Reply {
     let name = "wait_seconds_total";
     page.family(name, "counter", "Time that requests waited for a key.");
     page.time(name, counts.waited);
+    if !clients.is_empty() {
+        let name = "client_requests_total";
+        page.family(name, "counter", "Requests of each client of CLIENT_KEYS.");
+        for (client, requests) in clients {
+            page.sample(name, &format!("{{client=\"{client}\"}}"), *requests as u64);
+        }
+    }
     first_bytes(&mut page, counts);
     per_key(&mut page, keys);
     Reply {
@@ -185,7 +193,7 @@ mod tests {
             last_used: None,
         };
         let keys: Vec<_> = (0..keys).map(key).collect();
-        page(&counts, &keys, &Load::default()).body
+        page(&counts, &keys, &[("phone", 5)], &Load::default()).body
     }
 
     #[test]
@@ -194,6 +202,7 @@ mod tests {
         for line in [
             "alvus_requests_total{code=\"2xx\"} 7",
             "alvus_requests_total{code=\"none\"} 1",
+            "alvus_client_requests_total{client=\"phone\"} 5",
             "alvus_retries_total{reason=\"stale\"} 1",
             "alvus_wait_seconds_total 2.000001",
             "alvus_first_byte_seconds_bucket{le=\"0.100\"} 1",

@@ -1,0 +1,137 @@
+//! `STATE_FILE`: what one alvus learned, the next one knows.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Alvus, KEYS, TempDir, Upstream, answer, eventually, ok};
+
+/// Key 0 is limited for the model, key 1 is rejected, key 2 has spent its quota; then key 3 works.
+fn upstream(keys: &'static [&'static str]) -> Upstream {
+    Upstream::new(
+        move |seen| match keys.iter().position(|k| seen.key.as_deref() == Some(k)) {
+            Some(0) => answer(429, "Retry-After: 3000\r\n", ""),
+            Some(1) => answer(401, "", ""),
+            Some(2) => answer(402, "Retry-After: 7000\r\n", ""),
+            _ => ok(),
+        },
+    )
+}
+
+const FOUR: [&str; 4] = [KEYS[0], KEYS[1], KEYS[2], "test-key-never-shown-dddd4444"];
+
+fn start(upstream: &Upstream, file: &Path) -> Alvus {
+    let (keys, file) = (FOUR.join(","), file.to_str().unwrap().to_string());
+    Alvus::before_with(upstream, &[("API_KEYS", &keys), ("STATE_FILE", &file)])
+}
+
+fn stop(mut alvus: Alvus) -> String {
+    alvus.signal("TERM");
+    assert_eq!(alvus.wait().code(), Some(0));
+    eventually("its last words", || alvus.log().contains("stopping"));
+    alvus.log()
+}
+
+/// A file that an alvus with all four kinds of keys left behind.
+fn kept(dir: &TempDir) -> PathBuf {
+    let (upstream, file) = (upstream(&FOUR), dir.0.join("state"));
+    let alvus = start(&upstream, &file);
+    assert_eq!(alvus.ask().status, 200);
+    stop(alvus);
+    file
+}
+
+#[test]
+fn rests_quotas_and_rejections_survive_a_restart() {
+    let dir = TempDir::new();
+    let file = kept(&dir);
+    let text = fs::read_to_string(&file).unwrap();
+    for key in FOUR {
+        assert!(!text.contains(&key[key.len() - 8..]), "{text}");
+    }
+    let upstream = upstream(&FOUR);
+    let alvus = start(&upstream, &file);
+    assert_eq!(alvus.states(), ["cooling", "rejected", "parked", "ready"]);
+    let left = |at: usize| {
+        let health = alvus.health();
+        health["key_status"][at]["seconds_left"].as_u64().unwrap()
+    };
+    assert!((2900..=3000).contains(&left(0)), "{}", left(0));
+    assert!((6900..=7000).contains(&left(2)), "{}", left(2));
+    for _ in 0..3 {
+        assert_eq!(alvus.ask().status, 200);
+    }
+    assert_eq!(upstream.seen().len(), 3, "the others were not asked");
+    // A hangup still gives rejected keys another chance, and that is kept too.
+    alvus.signal("HUP");
+    eventually("it reloads", || alvus.log().contains("1 tried again"));
+    stop(alvus);
+    let alvus = start(&upstream, &file);
+    assert_eq!(alvus.states(), ["cooling", "ready", "parked", "ready"]);
+}
+
+#[test]
+fn what_is_known_of_keys_that_are_no_longer_listed_is_no_matter() {
+    let dir = TempDir::new();
+    let file = kept(&dir);
+    let upstream = Upstream::new(|_| ok());
+    let env = [
+        ("API_KEYS", FOUR[3]),
+        ("STATE_FILE", file.to_str().unwrap()),
+    ];
+    let alvus = Alvus::before_with(&upstream, &env);
+    assert_eq!(alvus.states(), ["ready"]);
+    assert_eq!(alvus.ask().status, 200);
+}
+
+#[test]
+fn a_damaged_file_is_reported_ignored_and_replaced() {
+    let dir = TempDir::new();
+    let file = kept(&dir);
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("cooling", "cooking")).unwrap();
+    let upstream = upstream(&FOUR);
+    let alvus = start(&upstream, &file);
+    eventually("it says so", || alvus.log().contains("is damaged"));
+    assert_eq!(alvus.states(), ["ready"; 4]);
+    assert_eq!(alvus.ask().status, 200);
+    stop(alvus);
+    let alvus = start(&upstream, &file);
+    assert_eq!(alvus.states(), ["cooling", "rejected", "parked", "ready"]);
+}
+
+#[test]
+fn a_file_of_another_program_is_reported_and_left_alone() {
+    let dir = TempDir::new();
+    let file = dir.write("state", "precious\n");
+    let upstream = upstream(&FOUR);
+    let alvus = start(&upstream, &file);
+    eventually("it says so", || alvus.log().contains("left alone"));
+    assert_eq!(alvus.ask().status, 200);
+    stop(alvus);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious\n");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_a_line_in_the_log_and_nothing_else() {
+    let dir = TempDir::new();
+    let file = dir.0.join("no/such/folder/state");
+    let upstream = upstream(&FOUR);
+    let alvus = start(&upstream, &file);
+    assert_eq!(alvus.ask().status, 200);
+    let log = stop(alvus);
+    assert_eq!(log.matches("cannot write").count(), 1, "{log}");
+}
+
+#[test]
+fn nothing_is_written_while_there_is_nothing_to_keep() {
+    let dir = TempDir::new();
+    let file = dir.0.join("state");
+    let upstream = Upstream::new(|_| ok());
+    let alvus = start(&upstream, &file);
+    assert_eq!(alvus.ask().status, 200);
+    stop(alvus);
+    assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 0);
+}
