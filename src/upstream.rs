@@ -249,8 +249,9 @@ impl Upstream {
         let page = html && status.as_u16() < 400;
         if page && !self.web_page.load(Ordering::Relaxed) {
             crate::warn!(
-                "{} answered {} with a web page: a captive portal, or a wrong TARGET_BASE_URL?",
-                asked.host().unwrap_or_default(),
+                "{}://{} answered {} with a web page: a captive portal, or a wrong TARGET_BASE_URL?",
+                asked.scheme_str().unwrap_or_default(),
+                asked.authority().map_or("", |a| a.as_str()),
                 status.as_u16()
             );
         }
