@@ -481,7 +481,7 @@ fn a_web_page_passes_and_the_log_wonders_about_it_once() {
         }
         assert_eq!(alvus.ask().status, 200);
         alvus.ask();
-        assert_eq!(wondered(), 2, "it was away in between");
+        eventually("it was away in between", || wondered() == 2);
         assert_eq!(alvus.states(), ["ready"]);
     }
 }
