@@ -17,23 +17,33 @@ pub struct Question {
     /// The `stream` flag.
     pub streams: bool,
     /// A number for the conversation: the same for the same model, instructions and first
-    /// message of the user, however long the conversation has become.
+    /// message of the user, however long the conversation has become. Only where it was asked for.
     pub conversation: Option<u64>,
 }
 
 impl Question {
-    /// Reads a request's body.
-    pub fn read(body: &[u8]) -> Question {
+    /// Reads a request's body; the conversation only if that is `wanted`, for then its first
+    /// messages stand in memory twice for a moment.
+    pub fn read(body: &[u8], wanted: Conversation) -> Question {
         if !body.trim_ascii_start().starts_with(b"{") {
             return Question::default();
         }
         let mut json = serde_json::Deserializer::from_slice(body);
-        json.deserialize_map(Body).unwrap_or_default()
+        json.deserialize_map(Body(wanted)).unwrap_or_default()
     }
 }
 
+/// Whether the conversation is of interest.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Conversation {
+    /// It is.
+    Wanted,
+    /// It is not.
+    Ignored,
+}
+
 /// Reads the top level.
-struct Body;
+struct Body(Conversation);
 
 impl<'de> Visitor<'de> for Body {
     type Value = Question;
@@ -46,6 +56,7 @@ impl<'de> Visitor<'de> for Body {
         let mut question = Question::default();
         let mut hasher = DefaultHasher::new();
         let mut begun = false;
+        let wanted = self.0 == Conversation::Wanted;
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             match &*name {
                 "model" => {
@@ -55,8 +66,8 @@ impl<'de> Visitor<'de> for Body {
                 }
                 "stream" => question.streams = map.next_value::<Value>()? == Value::Bool(true),
                 // Anthropic's and the Responses API's names for the same
-                "system" | "instructions" => map.next_value::<Value>()?.hash(&mut hasher),
-                "messages" => {
+                "system" | "instructions" if wanted => map.next_value::<Value>()?.hash(&mut hasher),
+                "messages" if wanted => {
                     let messages: Beginning = map.next_value()?;
                     messages.0.hash(&mut hasher);
                     begun = !messages.0.is_empty();
@@ -107,7 +118,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Question {
-        Question::read(body.as_bytes())
+        Question::read(body.as_bytes(), Conversation::Wanted)
     }
 
     #[test]
@@ -156,6 +167,14 @@ mod tests {
         ] {
             assert_ne!(read(other).conversation, Some(first), "{other}");
         }
+    }
+
+    #[test]
+    fn a_conversation_nobody_asked_for_is_not_read() {
+        let body = br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+        let found = Question::read(body, Conversation::Ignored);
+        assert_eq!((&*found.model, found.streams), ("m", true));
+        assert_eq!(found.conversation, None);
     }
 
     #[test]

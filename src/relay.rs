@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::body::Body;
-use crate::config::Config;
+use crate::config::{Config, Rotation};
 use crate::hints::{self, Verdict};
 use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
@@ -27,7 +27,7 @@ use crate::pool::{
     Asker, Change, KeyView, LaneId, Merged, ModelView, Pick, Picked, Pool, Report, Settings, State,
     Ticket,
 };
-use crate::question::Question;
+use crate::question::{Conversation, Question};
 use crate::reply::{self, Downstream, Reply, whole_seconds};
 use crate::retry::{Attempt, Journey, Limits, Step};
 use crate::secret::SALT;
@@ -68,6 +68,7 @@ struct Rules {
     limits: Limits,
     first_byte: Duration,
     heartbeat: Duration,
+    conversation: Conversation,
     /// Streams of completions were seen to say when they are over.
     ends_are_marked: AtomicBool,
 }
@@ -297,7 +298,9 @@ impl Relay {
         let arrived = Instant::now();
         let rules = exchange.mapped.rules.clone();
         let body = exchange.body.as_ref();
-        let question = body.map_or_else(Question::default, |body| Question::read(&body.bytes));
+        let question = body.map_or_else(Question::default, |body| {
+            Question::read(&body.bytes, rules.conversation)
+        });
         if question.streams {
             exchange.mapped.request.ask_for_plain_text();
             if !rules.heartbeat.is_zero() {
@@ -730,6 +733,10 @@ impl Rules {
             },
             first_byte: config.first_byte_timeout,
             heartbeat: config.heartbeat,
+            conversation: match config.rotation {
+                Rotation::Sticky => Conversation::Wanted,
+                Rotation::RoundRobin => Conversation::Ignored,
+            },
             ends_are_marked: AtomicBool::new(false),
         })
     }

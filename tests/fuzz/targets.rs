@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use alvus::config::{Config, Loaded};
 use alvus::hints::{self, Verdict};
-use alvus::question::Question;
+use alvus::question::{Conversation, Question};
 use alvus::{route, sse};
 
 use crate::body::{Body, Framing};
@@ -298,7 +298,7 @@ fn events(input: &[u8]) {
 
 /// What is read of a body is what a whole parser reads of it.
 fn question(input: &[u8]) {
-    let found = Question::read(input);
+    let found = Question::read(input, Conversation::Wanted);
     let Ok(whole) = serde_json::from_slice::<serde_json::Value>(input) else {
         return;
     };
