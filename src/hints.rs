@@ -47,15 +47,21 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 const MIN_QUOTA_REST: Duration = Duration::from_secs(60);
 
 /// Words of a worker or model without capacity: NVIDIA NIM's, OpenRouter's for its own upstreams.
-const CAPACITY: [&str; 2] = ["ResourceExhausted: Worker", "Provider returned error"];
+const CAPACITY: [&str; 2] = [
+    "Worker local total request limit",
+    "Provider returned error",
+];
 
-/// Words of a limit that is not over in a minute.
-const QUOTA: [&str; 7] = [
+/// Words of a limit that is over in a minute, and that count first: Gemini speaks of a quota, OpenAI
+/// and Groq link to a page about billing, whatever the limit was.
+const MINUTE: [&str; 2] = ["PerMinute", "per min"];
+
+/// Words of a limit that is not.
+const QUOTA: [&str; 6] = [
     "insufficient_quota", // OpenAI
-    "billing",
-    "per day", // Groq: "tokens per day (TPD)"
-    "per-day", // OpenRouter: "free-models-per-day"
-    "PerDay",  // Gemini's quotaId
+    "per day",            // Groq: "tokens per day (TPD)"
+    "per-day",            // OpenRouter: "free-models-per-day"
+    "PerDay",             // Gemini's quotaId
     "daily",
     "quota exceeded",
 ];
@@ -138,14 +144,25 @@ pub fn judge_inside(json: &[u8]) -> Verdict {
     let Some(whole) = answer.json() else {
         return Verdict::Pass;
     };
-    let error = match &whole["error"] {
-        // NVIDIA NIM's two shapes have no `error`; a completion's own words must not count.
-        Value::Null if whole.get("choices").is_none() && answer.says(&CAPACITY) => {
-            return Verdict::Crowded(None);
-        }
-        Value::Null => return Verdict::Pass,
-        error => error,
+    let error = &whole["error"];
+    // Some always have the field, and fill it only when there is one.
+    let none = match error {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
     };
+    if none {
+        // NVIDIA NIM's two shapes have no `error`. Only these fields count: an answer may quote the words.
+        let says = |field: &str| {
+            let text = whole[field].as_str();
+            text.is_some_and(|text| has(text.as_bytes(), &CAPACITY))
+        };
+        return match says("detail") || says("message") {
+            true => Verdict::Crowded(None),
+            false => Verdict::Pass,
+        };
+    }
     let code = &error["code"];
     let number = code.as_u64().or_else(|| code.as_str()?.parse().ok());
     if let Some(status) = number.and_then(|n| u16::try_from(n).ok()) {
@@ -203,11 +220,10 @@ impl Answer<'_> {
 
     /// A 429: the minute's limit, or the day's.
     fn limit(&self) -> Verdict {
-        // Gemini speaks of quota and billing whatever the limit was, but names it.
         if self.says(&["PerDay"]) {
             return Verdict::Quota(None); // its retryDelay is a minute's
         }
-        if self.says(&["PerMinute"]) {
+        if self.says(&MINUTE) {
             return Verdict::Limited(self.stated());
         }
         let day_is_over = DAY_CLASSES.iter().any(|class| self.is_spent(class.0));
@@ -258,10 +274,14 @@ impl Answer<'_> {
             )
         };
         let sentence = || {
-            let text = std::str::from_utf8(self.words).ok()?;
-            let (_, after) = text.split_once("try again in ")?;
-            let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.'));
-            spelled(after[..end.unwrap_or(after.len())].trim_end_matches('.'))
+            let phrase = b"try again in ";
+            let at = position(self.words, phrase)? + phrase.len();
+            let after = &self.words[at..];
+            let end = after
+                .iter()
+                .position(|b| !(b.is_ascii_alphanumeric() || *b == b'.'));
+            let span = std::str::from_utf8(&after[..end.unwrap_or(after.len())]).ok()?;
+            spelled(span.trim_end_matches('.'))
         };
         delay.or_else(seconds).or_else(reset).or_else(sentence)
     }
@@ -304,8 +324,12 @@ impl Answer<'_> {
 
 /// Whether one of these words, in upper or lower case, stands in the text.
 fn has(text: &[u8], words: &[&str]) -> bool {
-    words.iter().any(|word| {
-        text.windows(word.len())
-            .any(|w| w.eq_ignore_ascii_case(word.as_bytes()))
-    })
+    words
+        .iter()
+        .any(|word| position(text, word.as_bytes()).is_some())
+}
+
+fn position(text: &[u8], word: &[u8]) -> Option<usize> {
+    text.windows(word.len())
+        .position(|w| w.eq_ignore_ascii_case(word))
 }

@@ -259,8 +259,10 @@ fn take_over(
     new: Config,
     server: &Server,
 ) -> Result<(), String> {
+    // Whatever can fail comes before anything changes.
+    let rules = server.rules(&new).map_err(|e| e.to_string())?;
     let merged = server.relay().reload(&new)?;
-    server.admit(&new).map_err(|e| e.to_string())?;
+    server.admit(rules);
     let live = config::differences(running, &new, false).join(", ");
     let fixed = config::differences(started_with, &new, true).join(", ");
     info!(

@@ -351,10 +351,10 @@ impl Relay {
             let (step, why) = match self.attempt(&rules, &exchange, &mut lease, reuse) {
                 Came::ClientLeft => return outcome.left(),
                 Came::Answer(answer, verdict) => {
-                    outcome.first_byte = Some(arrived.elapsed());
                     self.take_in(&mut lease, verdict, answer.status, &outcome.model);
                     let step = journey.attempted(Attempt::Answered(verdict), Instant::now());
                     if step == Step::Pass {
+                        outcome.first_byte = Some(arrived.elapsed());
                         if let Some(first) = &suspect {
                             self.settle_forbidden(first, answer.status);
                         }

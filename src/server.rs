@@ -162,15 +162,19 @@ impl Server {
         &self.0.relay
     }
 
-    /// From now on, lets in whom `config` lets in. Counts go on.
+    /// The rules of `config` about who may ask, with the counts so far; [`Server::admit`] brings
+    /// them to work.
     ///
     /// # Errors
-    /// When the system has no randomness to give; nothing changes then.
-    pub fn admit(&self, config: &Config) -> io::Result<()> {
-        let (bound, random) = (self.addr()?, random()?);
-        let mut access = self.0.access.lock().unwrap_or_else(PoisonError::into_inner);
-        *access = Arc::new(Access::new(config, bound, random, Some(&access)));
-        Ok(())
+    /// When the system has no randomness to give.
+    pub fn rules(&self, config: &Config) -> io::Result<Access> {
+        let earlier = self.0.access();
+        Ok(Access::new(config, self.addr()?, random()?, Some(&earlier)))
+    }
+
+    /// From now on, these rules hold.
+    pub fn admit(&self, rules: Access) {
+        *self.0.access.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// Accepts no more connections. Idle ones are closed; a request that comes on one before that

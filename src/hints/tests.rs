@@ -98,6 +98,20 @@ fn every_provider_is_understood_as_its_documentation_says() {
             r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","code":"insufficient_quota"}}"#,
             Quota(None),
         ),
+        (
+            "openai billing link",
+            429,
+            &[],
+            r#"{"error":{"message":"Rate limit reached for gpt-4 in organization org-x on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s. Visit https://platform.openai.com/account/rate-limits to learn more. You can increase your rate limit by adding a payment method to your account at https://platform.openai.com/account/billing.","type":"requests","code":"rate_limit_exceeded"}}"#,
+            Limited(secs(20)),
+        ),
+        (
+            "groq billing link",
+            429,
+            &[],
+            r#"{"error":{"message":"Rate limit reached for model `x` on tokens per minute (TPM): Limit 12000, Used 4437, Requested 9854. Please try again in 11.455s. Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            Limited(ms(11_455)),
+        ),
         // ---- Azure
         (
             "azure",
@@ -463,6 +477,17 @@ fn an_error_inside_a_200_is_judged_like_the_status_it_should_have_had() {
             Crowded(None),
         ),
         // no errors at all
+        (r#"{"error":"","choices":[]}"#, Pass),
+        (r#"{"error":false}"#, Pass),
+        (r#"{"error":{}}"#, Pass),
+        (
+            r#"{"object":"response","error":null,"output":[{"content":[{"text":"Worker local total request limit reached"}]}]}"#,
+            Pass,
+        ),
+        (
+            r#"{"type":"message","content":[{"text":"OpenRouter says: Provider returned error"}]}"#,
+            Pass,
+        ),
         (r#"{"error":null,"choices":[]}"#, Pass),
         (
             r#"{"choices":[{"delta":{"content":"ResourceExhausted: Worker local"}}]}"#,
