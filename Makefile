@@ -47,6 +47,10 @@ attack: prepare clients build ## slowhttptest in its four modes, a minute and a 
 deny: prepare ## the supply chain: licences, sources, duplicates, build-time code, unused crates
 	tests/deny
 
+# BENCH=quick for a look; see the usage in tests/bench/main.rs for other proxies and single scenarios.
+bench: build ## alvus beside nginx and haproxy: one table; BENCH=quick takes under two minutes
+	$(CARGO) bench --locked --bench bench -- $(BENCH)
+
 lint: prepare deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings

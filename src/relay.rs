@@ -171,11 +171,11 @@ impl Lease<'_> {
     /// Tells the pool what the attempt showed.
     fn report(&mut self, report: Report) -> Option<Change> {
         self.reported = true;
-        let change = self
-            .relay
-            .pool()
-            .report(&self.picked, report, Instant::now());
-        self.relay.freed.notify_all();
+        let mut pool = self.relay.pool();
+        let change = pool.report(&self.picked, report, Instant::now());
+        if pool.waiting() > 0 {
+            self.relay.freed.notify_all();
+        }
         change
     }
 }

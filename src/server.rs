@@ -1,10 +1,10 @@
 //! The front door: listens, hands requests to workers, drains at the end.
 //!
-//! The only room that names tiny_http. Its threads take turns (*leader and followers*): one of
-//! them listens; when a request comes that needs a worker, it lets the next thread listen and
-//! serves the request itself, so that a request is handed over once, not twice. `WORKERS` of them
-//! can serve at a time; the one more that listens is never busy, so `/health`, and a refusal when
-//! no worker comes free, never wait behind a stream. Threads start when they are first needed.
+//! The only room that names tiny_http. Every thread that is free listens; the one that receives a
+//! request that needs a worker serves it itself, so that a request is handed over once, not twice,
+//! and wakes nobody else. `WORKERS` of them can serve at a time; the one more that listens is never
+//! busy, so `/health`, and a refusal when no worker comes free, never wait behind a stream. Threads
+//! start when they are first needed.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -72,7 +72,7 @@ struct Inner {
     listener: TcpListener,
     relay: Relay,
     desk: Mutex<Desk>,
-    /// Signalled when a thread may find something to do, or may go.
+    /// Signalled when a request was served while the server drains.
     called: Condvar,
     workers: usize,
     worker_patience: Duration,
@@ -94,9 +94,9 @@ struct Desk {
     /// Requests that wait for a worker, oldest first.
     parked: VecDeque<(Request, Instant)>,
     threads: usize,
-    idle: usize,
+    /// Threads that wait for a request: all that serve none.
+    listening: usize,
     serving: usize,
-    listening: bool,
     draining: bool,
 }
 
@@ -226,39 +226,29 @@ impl Inner {
         Ok(())
     }
 
-    /// The life of a thread: serve who waits, else listen if nobody does, else be idle.
+    /// The life of a thread: serve who waits, else listen.
     fn take_turns(self: &Arc<Self>) {
         let mut desk = self.desk();
         loop {
-            let request = loop {
-                if desk.serving < self.workers
-                    && let Some((request, _)) = desk.parked.pop_front()
-                {
+            let free = desk.serving < self.workers;
+            let request = match free.then(|| desk.parked.pop_front()).flatten() {
+                Some((request, _)) => {
                     desk.serving += 1;
-                    break Some(request);
+                    drop(desk);
+                    request
                 }
-                if !desk.listening {
-                    desk.listening = true;
-                    break None;
-                }
-                desk.idle += 1;
-                desk = self
-                    .called
-                    .wait(desk)
-                    .unwrap_or_else(PoisonError::into_inner);
-                desk.idle -= 1;
-            };
-            drop(desk);
-            let request = match request {
-                Some(request) => request,
-                None => match caught(|| self.listen()) {
-                    Some(request) => request,
-                    None => {
-                        desk = self.desk();
-                        desk.listening = false;
-                        continue;
+                None => {
+                    desk.listening += 1;
+                    drop(desk);
+                    match caught(|| self.listen()) {
+                        Some(request) => request,
+                        None => {
+                            desk = self.desk();
+                            desk.listening -= 1;
+                            continue;
+                        }
                     }
-                },
+                }
             };
             caught(|| self.serve(request));
             desk = self.desk();
@@ -297,12 +287,10 @@ impl Inner {
             }
             // Someone must listen when this thread does not.
             let successor = desk.serving < self.workers
-                && (desk.idle > 0 || self.add_thread(&mut desk).is_ok());
+                && (desk.listening > 1 || self.add_thread(&mut desk).is_ok());
             if successor {
                 desk.serving += 1;
-                desk.listening = false;
-                drop(desk);
-                self.called.notify_one();
+                desk.listening -= 1;
                 return request;
             }
             if desk.parked.len() < self.max_parked {

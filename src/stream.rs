@@ -60,7 +60,12 @@ fn copy_pieces(
     if framing == Framing::None || framing == Framing::Length(0) {
         return send(to, head);
     }
-    let mut buffer = vec![0; start + PIECE + 2];
+    // What is short needs no more room than it has bytes: fewer to allocate, zero and touch.
+    let piece = match framing {
+        Framing::Length(length) => length.min(PIECE as u64) as usize,
+        _ => PIECE,
+    };
+    let mut buffer = vec![0; start + piece + 2];
     // An upstream that states a length has its body at hand; a stream's head must not wait for
     // the first token.
     let mut used = start;
@@ -71,7 +76,7 @@ fn copy_pieces(
         send(to, head)?;
     }
     loop {
-        let n = match read(from, &mut buffer[start..start + PIECE]) {
+        let n = match read(from, &mut buffer[start..start + piece]) {
             Ok(n) => n,
             Err(e) => {
                 // At least the head, so that the client sees a cut body and not a cut head.

@@ -327,16 +327,16 @@ impl Answer {
     /// When it cannot be read on.
     pub fn look_further(&mut self, patience: Duration) -> Result<bool, Failure> {
         let idle = CALL.with_borrow_mut(|call| std::mem::replace(&mut call.idle, patience));
-        let have = self.start.len();
-        self.start.resize(have + LOOK, 0);
+        // Not `resize` and `read`: optimised for size, that zeroes byte by byte.
+        let mut piece = [0; LOOK];
         let read = loop {
-            match self.body.read(&mut self.start[have..]) {
+            match self.body.read(&mut piece) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 other => break other,
             }
         };
-        self.start
-            .truncate(have + read.as_ref().copied().unwrap_or(0));
+        let came = read.as_ref().copied().unwrap_or(0);
+        self.start.extend_from_slice(&piece[..came]);
         CALL.with_borrow_mut(|call| call.idle = idle);
         match read {
             Ok(n) => Ok(n > 0),

@@ -59,14 +59,13 @@ impl Connector for Dialler {
 
 impl Dialler {
     fn wire(&self, stream: TcpStream, details: &ConnectionDetails) -> Result<Wire, ureq::Error> {
-        let buffers = || LazyBuffers::new(INPUT_BUFFER, OUTPUT_BUFFER);
+        if !details.needs_tls() {
+            return Ok(Wire::new(Kind::Plain(stream)));
+        }
         let tcp = Tcp {
             stream,
-            buffers: buffers(),
+            buffers: LazyBuffers::new(INPUT_BUFFER, OUTPUT_BUFFER),
         };
-        if !details.needs_tls() {
-            return Ok(Wire::Plain(tcp));
-        }
         let host = details
             .uri
             .host()
@@ -78,10 +77,9 @@ impl Dialler {
         let mut socket = TransportAdapter::new(tcp, details.current_time.clone());
         socket.set_timeout(details.timeout);
         session.complete_io(&mut socket)?;
-        Ok(Wire::Tls(Box::new(Tls {
+        Ok(Wire::new(Kind::Tls(Box::new(Tls {
             stream: StreamOwned::new(session, socket),
-            buffers: buffers(),
-        })))
+        }))))
     }
 }
 
@@ -116,34 +114,144 @@ fn dial(addr: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     Ok(TcpStream::from(socket))
 }
 
+// The socket is non-blocking, and every wait goes through [`wait`].
+
+fn send(mut to: &TcpStream, mut rest: &[u8], timeout: NextTimeout) -> Result<(), ureq::Error> {
+    while !rest.is_empty() {
+        match to.write(rest) {
+            Ok(n) => rest = &rest[n..],
+            Err(e) if e.kind() == ErrorKind::WouldBlock => wait(to, Interest::Write, timeout)?,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+fn receive(
+    mut from: &TcpStream,
+    input: &mut [u8],
+    timeout: NextTimeout,
+) -> Result<usize, ureq::Error> {
+    loop {
+        wait(from, Interest::Read, timeout)?;
+        match from.read(input) {
+            Ok(n) => return Ok(n),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn is_open(mut stream: &TcpStream) -> bool {
+    let probe = stream.read(&mut [0]);
+    matches!(probe, Err(e) if e.kind() == ErrorKind::WouldBlock)
+}
+
 /// A connection as ureq uses it.
 #[derive(Debug)]
-pub(super) enum Wire {
-    Plain(Tcp),
+pub(super) struct Wire {
+    kind: Kind,
+    buffers: Corked,
+    /// The last answer was read and nothing was asked since.
+    answered: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Plain(TcpStream),
     Tls(Box<Tls>),
+}
+
+impl Wire {
+    fn new(kind: Kind) -> Wire {
+        Wire {
+            kind,
+            buffers: Corked {
+                inner: LazyBuffers::new(INPUT_BUFFER, OUTPUT_BUFFER),
+                held: 0,
+            },
+            answered: false,
+        }
+    }
+
+    /// Sends what is held back.
+    fn uncork(&mut self, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let held = std::mem::take(&mut self.buffers.held);
+        if held == 0 {
+            return Ok(());
+        }
+        CALL.with_borrow_mut(|call| call.sent = true);
+        let bytes = &self.buffers.inner.output()[..held];
+        match &mut self.kind {
+            Kind::Plain(stream) => send(stream, bytes, timeout),
+            Kind::Tls(tls) => tls.send(bytes, timeout),
+        }
+    }
+}
+
+/// A connection's buffers, of which the output keeps what is small: ureq sends a request's head and
+/// its body one by one, and two writes are two system calls, two packets, two TLS records.
+#[derive(Debug)]
+struct Corked {
+    inner: LazyBuffers,
+    /// Bytes at the start of the output that wait for more, or for someone to read the answer.
+    held: usize,
+}
+
+impl Buffers for Corked {
+    fn output(&mut self) -> &mut [u8] {
+        &mut self.inner.output()[self.held..]
+    }
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        let (tmp, output) = self.inner.tmp_and_output();
+        (tmp, &mut output[self.held..])
+    }
+    fn input(&self) -> &[u8] {
+        self.inner.input()
+    }
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        self.inner.input_append_buf()
+    }
+    fn input_appended(&mut self, amount: usize) {
+        self.inner.input_appended(amount);
+    }
+    fn input_consume(&mut self, amount: usize) {
+        self.inner.input_consume(amount);
+    }
+    fn can_use_input(&self) -> bool {
+        self.inner.can_use_input()
+    }
 }
 
 impl Transport for Wire {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        match self {
-            Wire::Plain(tcp) => &mut tcp.buffers,
-            Wire::Tls(tls) => &mut tls.buffers,
-        }
+        &mut self.buffers
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        CALL.with_borrow_mut(|call| call.sent = true);
-        match self {
-            Wire::Plain(tcp) => tcp.transmit_output(amount, timeout),
-            Wire::Tls(tls) => tls.transmit_output(amount, timeout),
+        self.answered = false;
+        self.buffers.held += amount;
+        // A head that leaves too little room for the body to begin in would only slow it down.
+        match self.buffers.held > OUTPUT_BUFFER / 2 {
+            true => self.uncork(timeout),
+            false => Ok(()),
         }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let progress = match self {
-            Wire::Plain(tcp) => tcp.await_input(timeout),
-            Wire::Tls(tls) => tls.await_input(timeout),
-        };
+        let progress = self.uncork(timeout).and_then(|()| {
+            let input = self.buffers.input_append_buf();
+            if input.is_empty() {
+                return Err(ureq::Error::LargeResponseHeader(INPUT_BUFFER, INPUT_BUFFER));
+            }
+            let n = match &mut self.kind {
+                Kind::Plain(stream) => receive(stream, input, timeout)?,
+                Kind::Tls(tls) => tls.receive(input, timeout)?,
+            };
+            self.buffers.input_appended(n);
+            Ok(n > 0)
+        });
         match progress {
             // ureq takes a reset, or TLS without close_notify, for the end of a body that only the
             // connection's end delimits. Under another kind it stays the failure it is.
@@ -156,27 +264,33 @@ impl Transport for Wire {
             .into()),
             Ok(true) => {
                 CALL.with_borrow_mut(|call| call.received = true);
+                self.answered = true;
                 Ok(true)
             }
             other => other,
         }
     }
 
+    /// An idle connection with anything to read (bytes, an end, an error) is not fit for use. ureq
+    /// asks when it puts a connection into its pool and when it takes it out; the latter is enough.
     fn is_open(&mut self) -> bool {
-        match self {
-            Wire::Plain(tcp) => tcp.is_open(),
-            Wire::Tls(tls) => tls.stream.get_mut().get_mut().is_open(),
+        if std::mem::take(&mut self.answered) {
+            return true;
+        }
+        match &mut self.kind {
+            Kind::Plain(stream) => is_open(stream),
+            Kind::Tls(tls) => tls.stream.get_mut().get_mut().is_open(),
         }
     }
 
     fn is_tls(&self) -> bool {
-        matches!(self, Wire::Tls(_))
+        matches!(self.kind, Kind::Tls(_))
     }
 }
 
-/// A TCP connection; its socket is non-blocking and every wait goes through [`wait`].
+/// What rustls reads and writes through.
 #[derive(Debug)]
-pub(super) struct Tcp {
+struct Tcp {
     stream: TcpStream,
     buffers: LazyBuffers,
 }
@@ -187,79 +301,35 @@ impl Transport for Tcp {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let mut rest = &self.buffers.output()[..amount];
-        while !rest.is_empty() {
-            match (&self.stream).write(rest) {
-                Ok(n) => rest = &rest[n..],
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    wait(&self.stream, Interest::Write, timeout)?;
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
+        let bytes = &self.buffers.output()[..amount];
+        send(&self.stream, bytes, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let input = self.buffers.input_append_buf();
-        if input.is_empty() {
-            return Err(ureq::Error::LargeResponseHeader(INPUT_BUFFER, INPUT_BUFFER));
-        }
-        loop {
-            wait(&self.stream, Interest::Read, timeout)?;
-            match (&self.stream).read(input) {
-                Ok(n) => {
-                    self.buffers.input_appended(n);
-                    return Ok(n > 0);
-                }
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-
-    /// An idle connection with anything to read (bytes, an end, an error) is not fit for use.
-    fn is_open(&mut self) -> bool {
-        let probe = (&self.stream).read(&mut [0]);
-        matches!(probe, Err(e) if e.kind() == ErrorKind::WouldBlock)
-    }
-}
-
-/// TLS over a [`Tcp`].
-pub(super) struct Tls {
-    stream: StreamOwned<ClientConnection, TransportAdapter<Tcp>>,
-    buffers: LazyBuffers,
-}
-
-impl Transport for Tls {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.stream.get_mut().set_timeout(timeout);
-        self.stream.write_all(&self.buffers.output()[..amount])?;
-        Ok(())
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.stream.get_mut().set_timeout(timeout);
-        let input = self.buffers.input_append_buf();
-        if input.is_empty() {
-            return Err(ureq::Error::LargeResponseHeader(INPUT_BUFFER, INPUT_BUFFER));
-        }
-        let n = self.stream.read(input)?;
+        let n = receive(&self.stream, self.buffers.input_append_buf(), timeout)?;
         self.buffers.input_appended(n);
         Ok(n > 0)
     }
 
     fn is_open(&mut self) -> bool {
-        self.stream.get_mut().get_mut().is_open()
+        is_open(&self.stream)
+    }
+}
+
+/// TLS over a [`Tcp`].
+struct Tls {
+    stream: StreamOwned<ClientConnection, TransportAdapter<Tcp>>,
+}
+
+impl Tls {
+    fn send(&mut self, bytes: &[u8], timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.stream.get_mut().set_timeout(timeout);
+        Ok(self.stream.write_all(bytes)?)
     }
 
-    fn is_tls(&self) -> bool {
-        true
+    fn receive(&mut self, input: &mut [u8], timeout: NextTimeout) -> Result<usize, ureq::Error> {
+        self.stream.get_mut().set_timeout(timeout);
+        Ok(self.stream.read(input)?)
     }
 }
 
