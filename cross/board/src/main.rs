@@ -162,7 +162,7 @@ fn health(port: &str) {
     loop {
         if let Ok(mut tcp) = TcpStream::connect(format!("127.0.0.1:{port}")) {
             let _ =
-                tcp.write_all(b"GET /health HTTP/1.1\r\nhost: board\r\nconnection: close\r\n\r\n");
+                tcp.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
             let mut answer = String::new();
             if tcp.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200") {
                 let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
@@ -186,7 +186,7 @@ fn ask(port: &str, json: &str) {
         return println!("0 nobody listens on port {port}");
     };
     tcp.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    write!(tcp, "POST /v1/chat/completions HTTP/1.1\r\nhost: board\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{json}", json.len()).unwrap();
+    write!(tcp, "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{json}", json.len()).unwrap();
     for line in BufReader::new(tcp).lines() {
         let Ok(line) = line else { break };
         println!("{} {}", start.elapsed().as_millis(), line.trim_end());
