@@ -47,7 +47,7 @@ attack: prepare clients build ## slowhttptest in its four modes, a minute and a 
 deny: prepare ## the supply chain: licences, sources, duplicates, build-time code, unused crates
 	tests/deny
 
-# BENCH=quick for a look; see the usage in tests/bench/main.rs for other proxies and single scenarios.
+# BENCH=quick for a look; see the usage in tests/bench/bench.rs for other proxies and single scenarios.
 bench: build ## alvus beside nginx and haproxy: one table; BENCH=quick takes under two minutes
 	$(CARGO) bench --locked --bench bench -- $(BENCH)
 
