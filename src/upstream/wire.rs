@@ -195,6 +195,13 @@ impl Transport for Tcp {
                     wait(&self.stream, Interest::Write, timeout)?;
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // It wants no more of the request. What it said before, a 429 or a 413 perhaps,
+                // can still be read; if it said nothing, reading tells.
+                Err(e)
+                    if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+                {
+                    return Ok(());
+                }
                 Err(e) => return Err(e.into()),
             }
         }
