@@ -122,6 +122,11 @@ fn send(mut to: &TcpStream, mut rest: &[u8], timeout: NextTimeout) -> Result<(),
             Ok(n) => rest = &rest[n..],
             Err(e) if e.kind() == ErrorKind::WouldBlock => wait(to, Interest::Write, timeout)?,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            // It wants no more of the request. What it said before, a 429 or a 413 perhaps, can still
+            // be read; if it said nothing, reading tells.
+            Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                return Ok(());
+            }
             Err(e) => return Err(e.into()),
         }
     }
