@@ -9,7 +9,7 @@ CLIENTS := target/clients
 ALONE := $(filter-out boxes clients endure pages smuggling,$(basename $(notdir $(wildcard tests/*.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients bench attack fuzz soak deny lint clean prepare tools
+.PHONY: help run build test unit clients bench attack fuzz simulate soak deny lint clean prepare tools
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-zA-Z%_-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -36,6 +36,9 @@ fuzz: export FUZZ_SEC ?= 60
 fuzz: prepare ## fuzz the parsers, FUZZ_SEC (60) seconds each; FUZZ="head body" for some of them
 	RUSTFLAGS="-C instrument-coverage" LLVM_PROFILE_FILE=/dev/null CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/fuzz \
 	$(CARGO) test --locked --test fuzz -- $(FUZZ)
+
+simulate: prepare ## a day of traffic against modelled providers, in seconds: a table of policies
+	$(CARGO) test --locked --test simulator -- --nocapture
 
 soak: export SOAK_MIN ?= 10
 soak: prepare ## mixed traffic, faults and reloads for SOAK_MIN (10) minutes
