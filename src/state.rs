@@ -1,5 +1,5 @@
 //! What survives a restart: which keys rest, which are parked, which were rejected; as text, and
-//! back. Pure; [`file`] reads and writes it.
+//! back. Pure; [`mod@file`] reads and writes it.
 //!
 //! A key is known by a salted hash only, its [`Tag`]. Times are kept as what is left of them, with
 //! the wall clock beside it: a board without a real-time clock starts in 1970, or where it last
