@@ -389,6 +389,9 @@ impl Pool {
             }
             Report::Quota(stated) => {
                 slot.counts.quota += 1;
+                for lane in &mut self.lanes {
+                    lane.parked(key);
+                }
                 slot.park(stated, picked.at, now)
             }
             Report::Rejected(status) => {

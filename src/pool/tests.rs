@@ -743,3 +743,15 @@ fn what_one_pool_knows_of_its_keys_another_takes_up() {
     ));
     assert_eq!(new.pool.limits(&salt, t0 + secs(201)).len(), 2);
 }
+
+#[test]
+fn a_key_whose_quota_is_back_is_probed_and_not_stormed() {
+    let mut desk = Desk::new(1, SETTINGS);
+    desk.one(Report::Quota(Some(COOLDOWN)), Duration::ZERO);
+    let probe = desk.take(COOLDOWN);
+    let at = desk.t0 + COOLDOWN + PROBE_GAP;
+    assert_eq!(desk.pick(COOLDOWN), Pick::Wait(at));
+    desk.report(&probe, Report::Accepted, COOLDOWN);
+    desk.take(COOLDOWN);
+    desk.take(COOLDOWN);
+}
