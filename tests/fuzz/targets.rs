@@ -11,7 +11,8 @@ use std::time::Duration;
 use alvus::config::{Config, Loaded};
 use alvus::hints::{self, Verdict};
 use alvus::question::{Conversation, Question};
-use alvus::{route, sse};
+use alvus::secret::{SALT, tag};
+use alvus::{route, sse, state};
 
 use crate::body::{Body, Framing};
 use crate::engine::Target;
@@ -120,6 +121,22 @@ pub const TARGETS: &[Target] = &[
         run: question,
     },
     Target {
+        name: "state",
+        corpus: "state",
+        words: &[
+            b"\n",
+            b" ",
+            b"cooling",
+            b"parked",
+            b"rejected",
+            b"0123456789abcdef ",
+            b"%20",
+            b"end ",
+        ],
+        max_len: 4096,
+        run: saved,
+    },
+    Target {
         name: "route",
         corpus: "target",
         words: &[
@@ -218,7 +235,8 @@ fn config(input: &[u8]) {
             assert!((1..=256).contains(&config.workers));
             assert!(config.max_body >= 1024 * 1024);
             assert!(config.target.origin().starts_with("http"));
-            format!("{config:?} {warnings:?}")
+            // Not the rest: what stands in an address or a path is shown.
+            format!("{:?} {warnings:?}", config.api_keys)
         }
         Err(faults) => faults.to_string(),
     };
@@ -308,6 +326,26 @@ fn question(input: &[u8]) {
         assert_eq!(found.streams, whole["stream"] == true);
     } else {
         assert_eq!(found, Question::default());
+    }
+}
+
+// ---- the state file -----------------------------------------------------------------------------
+
+/// Whatever stands in a file, sealed or not, is refused or read, at any time of day; and what was
+/// read can be written and read again.
+fn saved(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+    let salt = [7; SALT];
+    let sealed = format!("alvus-state 1 salt={} clock=1800000000\n{text}", hex(&salt));
+    let end = hex(&tag(&salt, sealed.as_bytes()));
+    let sealed = format!("{sealed}end {end}\n");
+    for clock in [0, 1_800_000_000, u64::MAX] {
+        let _ = state::from_text(&text, clock);
+        if let Ok(saved) = state::from_text(&sealed, clock) {
+            let again = state::to_text(&saved.salt, &saved.entries, clock);
+            assert_eq!(state::from_text(&again, clock), Ok(saved));
+        }
     }
 }
 
