@@ -89,7 +89,7 @@ static JSON: AtomicBool = AtomicBool::new(false);
 static JOURNAL: OnceLock<bool> = OnceLock::new();
 static STARTED: OnceLock<Instant> = OnceLock::new();
 /// For errors and warnings, and for the rest.
-static LIMITS: Mutex<[Limit; 2]> = Mutex::new([Limit::NONE; 2]);
+static LIMITS: Mutex<[Limit; 3]> = Mutex::new([Limit::NONE; 3]);
 
 /// Sets what is worth a line from now on, and how it is written.
 pub fn set(level: LogLevel, format: LogFormat) {
@@ -109,7 +109,7 @@ pub fn log(level: LogLevel, message: fmt::Arguments<'_>) {
         return;
     }
     let text = message.to_string().replace(['\n', '\r'], " ");
-    admitted(level, formed(level, &text));
+    admitted(level, Kind::Message, formed(level, &text));
 }
 
 /// A line without values.
@@ -253,7 +253,7 @@ impl Line {
     pub fn write(&mut self) {
         if enabled(self.level) {
             let text = self.ended();
-            admitted(self.level, text);
+            admitted(self.level, Kind::Values, text);
         }
     }
 }
@@ -307,9 +307,22 @@ impl Limit {
     }
 }
 
+/// What a line tells: each kind has a limit of its own.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// A request, as named values.
+    Values,
+    /// Anything else.
+    Message,
+}
+
 /// Writes a line unless there were too many.
-fn admitted(level: LogLevel, line: String) {
-    let which = usize::from(level > LogLevel::Warn);
+fn admitted(level: LogLevel, kind: Kind, line: String) {
+    // A storm of requests must not hide that a key rests or that a reload was done.
+    let which = match kind {
+        Kind::Values => 0,
+        Kind::Message => 1 + usize::from(level > LogLevel::Warn),
+    };
     let second = STARTED.get_or_init(Instant::now).elapsed().as_secs();
     let (admits, suppressed) = {
         let limit = &mut LIMITS.lock().unwrap_or_else(PoisonError::into_inner)[which];
