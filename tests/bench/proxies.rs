@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Connection, question};
 
+/// Where Debian has nginx and haproxy, which is not in everybody's path.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Something that stands between client and upstream.
 #[derive(Clone)]
 pub struct Proxy {
@@ -149,7 +152,7 @@ impl Proxy {
             command
                 .args(words)
                 .env_clear()
-                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("PATH", PATH)
                 .current_dir(dir)
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
@@ -401,6 +404,7 @@ impl TlsUpstream {
         let file = dir.join("nginx.conf");
         fs::write(&file, text)?;
         let child = Command::new("nginx")
+            .env("PATH", PATH)
             .args([
                 "-c".as_ref(),
                 file.as_os_str(),
