@@ -233,7 +233,7 @@ impl Proxy {
                 let tls = if wish.tls { "ssl verify none" } else { "" };
                 let text = format!(
                     "global\n nbthread 1\n maxconn 4096\ndefaults\n mode http\n timeout connect 10s\n\
-                     \x20timeout client 300s\n timeout server 300s\n http-reuse always\n\
+                     \x20timeout client 300s\n timeout server 300s\n option http-no-delay\n http-reuse always\n\
                      frontend f\n bind 127.0.0.1:{port} backlog 4096\n default_backend b\n\
                      backend b\n server s {upstream} {tls}\n"
                 );
