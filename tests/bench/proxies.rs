@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Connection, question};
 
+/// Where Debian has nginx and haproxy, which is not in everybody's path.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Something that stands between client and upstream.
 #[derive(Clone)]
 pub struct Proxy {
@@ -149,7 +152,7 @@ impl Proxy {
             command
                 .args(words)
                 .env_clear()
-                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("PATH", PATH)
                 .current_dir(dir)
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
@@ -230,7 +233,7 @@ impl Proxy {
                 let tls = if wish.tls { "ssl verify none" } else { "" };
                 let text = format!(
                     "global\n nbthread 1\n maxconn 4096\ndefaults\n mode http\n timeout connect 10s\n\
-                     \x20timeout client 300s\n timeout server 300s\n http-reuse always\n\
+                     \x20timeout client 300s\n timeout server 300s\n option http-no-delay\n http-reuse always\n\
                      frontend f\n bind 127.0.0.1:{port} backlog 4096\n default_backend b\n\
                      backend b\n server s {upstream} {tls}\n"
                 );
@@ -401,6 +404,7 @@ impl TlsUpstream {
         let file = dir.join("nginx.conf");
         fs::write(&file, text)?;
         let child = Command::new("nginx")
+            .env("PATH", PATH)
             .args([
                 "-c".as_ref(),
                 file.as_os_str(),
