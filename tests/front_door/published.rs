@@ -455,3 +455,18 @@ fn a_server_that_is_dropped_ends_its_idle_connections() {
     drop(server);
     assert!(client.is_closed());
 }
+
+#[test]
+fn weights_that_are_no_numbers_do_not_cost_the_answer() {
+    let weights: Vec<String> = (0..60)
+        .map(|n| match n % 3 {
+            0 => format!("x{n};q=nan"),
+            1 => format!("x{n};q=0.{n}"),
+            _ => format!("x{n};q={n}"),
+        })
+        .collect();
+    let request = format!("GET / HTTP/1.1\r\nTE: {}\r\n\r\n", weights.join(", "));
+    let mut client = Client::connect(answering());
+    client.send(request.as_bytes());
+    assert_eq!(client.status(), 200);
+}
