@@ -59,10 +59,12 @@ impl<'de> Visitor<'de> for Body {
         let wanted = self.0 == Conversation::Wanted;
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             match &*name {
+                // Of a name that stands twice the last value counts, as for other parsers.
                 "model" => {
-                    if let Value::String(model) = map.next_value()? {
-                        question.model = model;
-                    }
+                    question.model = match map.next_value()? {
+                        Value::String(model) => model,
+                        _ => String::new(),
+                    };
                 }
                 "stream" => question.streams = map.next_value::<Value>()? == Value::Bool(true),
                 // Anthropic's and the Responses API's names for the same
@@ -136,6 +138,11 @@ mod tests {
             ),
             (r#"{"model":"caf\u00e9","stream":false}"#, "café", false),
             (r#"{"model":7,"stream":"true"}"#, "", false),
+            (
+                r#"{"model":"m","stream":true,"model":7,"stream":0}"#,
+                "",
+                false,
+            ),
             (r#"{"stream":true}"#, "", true),
             (r#"{"model":"m","stream":true"#, "", false), // cut short: the upstream will say so
             ("[1]", "", false),
