@@ -10,7 +10,7 @@ use crate::peer::Client;
 use crate::reply::whole_seconds;
 use crate::route;
 use crate::secret::ApiKey;
-use crate::upstream::{Failure, Reuse, Upstream};
+use crate::upstream::{Failure, Origin, Prepared, Reuse, Upstream};
 
 /// What a key is worth at this moment.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,8 +96,8 @@ impl fmt::Display for Finding {
 pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Result<bool, String> {
     let upstream = Upstream::new(config)?;
     let path = route::upward(&config.target.base_path, "/v1/models");
-    let url = config.target.origin() + &path;
-    let request = upstream.prepare("GET", &url, [].into_iter())?;
+    let target = Origin::new(&config.target)?;
+    let request = Prepared::new("GET", &target, path, [].into_iter())?;
     let mut any = false;
     for (index, key) in config.api_keys.iter().enumerate() {
         let finding = match upstream.send(&request, None, key, &Client::nobody(), Reuse::Allowed) {

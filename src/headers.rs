@@ -69,6 +69,14 @@ fn starts_with(name: &str, prefix: &str) -> bool {
     start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
+/// Whether a field can stand in a head as it is: a token for its name (RFC 9110 §5.6.2), and a value that
+/// cannot end the line.
+pub fn well_formed(name: &str, value: &[u8]) -> bool {
+    let token = |b: u8| matches!(b, b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'.' | b'^' | b'`' | b'|' | b'~');
+    let text = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
+    !name.is_empty() && name.bytes().all(token) && value.iter().all(text)
+}
+
 /// Whether a request's field goes up to the provider.
 pub fn goes_up(name: &str, options: &ConnectionOptions) -> bool {
     !(starts_with(name, FORWARDED_PREFIX)
@@ -128,6 +136,29 @@ mod tests {
         ] {
             assert_eq!(goes_up(name, &named), up, "{name} up");
             assert_eq!(comes_back(name, &named), back, "{name} back");
+        }
+    }
+
+    #[test]
+    fn what_would_break_a_head_is_not_well_formed() {
+        for (name, value, well) in [
+            ("x-a", &b"a b\t\xff"[..], true),
+            ("", b"a", false),
+            ("x a", b"a", false),
+            ("x:", b"a", false),
+            ("x\r\n", b"a", false),
+            ("x-\u{e9}", b"a", false),
+            ("x", b"a\r\nb: c", false),
+            ("x", b"a\nb", false),
+            ("x", b"a\0", false),
+            ("x", b"a\x7f", false),
+            ("x", b"", true),
+            ("!#$%&'*+-.^_`|~09azAZ", b"", true),
+            ("x(", b"", false),
+            ("x,", b"", false),
+            ("x@", b"", false),
+        ] {
+            assert_eq!(well_formed(name, value), well, "{name:?}: {value:?}");
         }
     }
 

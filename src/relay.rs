@@ -32,7 +32,7 @@ use crate::reply::{self, Downstream, Reply, whole_seconds};
 use crate::retry::{Attempt, Journey, Limits, Step};
 use crate::secret::SALT;
 use crate::state::{Entry, Limit};
-use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse, Upstream};
+use crate::upstream::{Answer, Failure, Kept, Origin, Prepared, Reuse, Upstream};
 use crate::{debug, info, route, sse, warn};
 
 /// How often a request that waits looks whether its client is still there.
@@ -62,9 +62,12 @@ pub struct Relay {
 #[derive(Debug)]
 struct Rules {
     upstream: Upstream,
+    target: Origin,
     base_path: String,
+    genai: Origin,
+    genai_path: String,
+    /// The target's, as people write it.
     origin: String,
-    genai: String,
     limits: Limits,
     first_byte: Duration,
     heartbeat: Duration,
@@ -225,7 +228,7 @@ impl Relay {
         Ok(merged)
     }
 
-    /// Maps a client's request onto the provider; see [`Upstream::prepare`].
+    /// Maps a client's request onto the provider; see [`Prepared::new`].
     ///
     /// # Errors
     /// In words for the client, when it cannot be sent as it is.
@@ -240,11 +243,11 @@ impl Relay {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let url = match route::is_genai(target) {
-            true => format!("{}{target}", rules.genai),
-            false => rules.origin.clone() + &route::upward(&rules.base_path, target),
+        let (to, path) = match route::is_genai(target) {
+            true => (&rules.genai, rules.genai_path.clone() + target),
+            false => (&rules.target, route::upward(&rules.base_path, target)),
         };
-        let request = rules.upstream.prepare(method, &url, fields)?;
+        let request = Prepared::new(method, to, path, fields)?;
         Ok(Mapped {
             is_completion: route::is_completion(target),
             rules,
@@ -724,9 +727,11 @@ impl Rules {
     fn new(config: &Config) -> Result<Rules, String> {
         Ok(Rules {
             upstream: Upstream::new(config)?,
+            target: Origin::new(&config.target)?,
             base_path: config.target.base_path.clone(),
+            genai: Origin::new(&config.genai)?,
+            genai_path: config.genai.base_path.clone(),
             origin: config.target.origin(),
-            genai: config.genai.to_string(),
             limits: Limits {
                 max_retries: config.max_retries,
                 max_wait: config.max_wait,
@@ -801,17 +806,10 @@ impl Outcome {
     /// The fields that tell a curious client what alvus did.
     fn fields(&self, head: &mut Vec<u8>) {
         if let Some(index) = self.key {
-            reply::field(head, "x-alvus-key", index.to_string().as_bytes());
+            reply::number(head, "x-alvus-key", index as u64);
         }
-        reply::field(
-            head,
-            "x-alvus-attempts",
-            self.attempts.to_string().as_bytes(),
-        );
-        reply::field(
-            head,
-            "x-alvus-waited-ms",
-            self.waited.as_millis().to_string().as_bytes(),
-        );
+        reply::number(head, "x-alvus-attempts", self.attempts.into());
+        let waited = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX);
+        reply::number(head, "x-alvus-waited-ms", waited);
     }
 }

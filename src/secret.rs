@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hint::black_box;
+use std::sync::Arc;
 
 use ring::digest;
 
@@ -32,13 +33,13 @@ const SHORT: usize = 12;
 
 /// One API key. Compare it, clone it, hash it, but never print it: `{}` and `{:?}` give its [label](ApiKey::label).
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct ApiKey(String);
+pub struct ApiKey(Arc<str>); // every request clones one
 
 impl ApiKey {
     /// Wraps the text of a key as it is. Whether it can travel in a header is [`ApiKey::fault`]'s question;
     /// `config` asks it of every key it reads.
     pub fn new(text: impl Into<String>) -> ApiKey {
-        ApiKey(text.into())
+        ApiKey(Arc::from(text.into()))
     }
 
     /// Why this text cannot be sent in an `Authorization` header, in words that hold none of it; `None` when it can.

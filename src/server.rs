@@ -20,7 +20,7 @@ use tiny_http::{Limits, Request};
 use crate::access::{Access, Visit};
 use crate::body::{Body, Budget};
 use crate::config::Config;
-use crate::logging::{Line, LogLevel};
+use crate::logging::{self, Line, LogLevel};
 use crate::metrics::Answered;
 use crate::peer::{self, Client};
 use crate::relay::{End, Exchange, Outcome, Relay};
@@ -664,6 +664,9 @@ fn log_request(
     outcome: &Outcome,
     took: Duration,
 ) {
+    if !logging::enabled(LogLevel::Info) {
+        return;
+    }
     let end = match outcome.end {
         End::Complete => "",
         End::ClientLeft => "the client left",

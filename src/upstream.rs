@@ -21,16 +21,18 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use ureq::http::uri::PathAndQuery;
+use ureq::http::{self, HeaderMap, HeaderValue, Method, Uri};
 
 use self::call::{CALL, CurrentCall};
 use self::dns::CachingResolver;
 use self::tls::TlsSetup;
 pub use self::tls::random;
 use self::wire::Dialler;
-use crate::config::Config;
+use crate::config::{Config, Scheme, Target};
 use crate::headers::{self, ConnectionOptions};
 use crate::peer::Client;
+use crate::reply;
 use crate::secret::ApiKey;
 
 /// Input buffer of a connection. An answer's head must fit.
@@ -63,25 +65,108 @@ pub enum Failure {
     ClientLeft,
 }
 
+/// Where requests go: a [`Target`] taken apart once for all of them.
+#[derive(Debug)]
+pub struct Origin {
+    scheme: http::uri::Scheme,
+    authority: http::uri::Authority,
+}
+
+impl Origin {
+    /// The origin of this target.
+    ///
+    /// # Errors
+    /// In the operator's words, when host and port cannot stand in a URL.
+    pub fn new(target: &Target) -> Result<Origin, String> {
+        let authority = target.authority.as_str();
+        Ok(Origin {
+            scheme: match target.scheme {
+                Scheme::Http => http::uri::Scheme::HTTP,
+                Scheme::Https => http::uri::Scheme::HTTPS,
+            },
+            authority: http::uri::Authority::try_from(authority)
+                .map_err(|_| format!("{authority:?} is no host"))?,
+        })
+    }
+}
+
 /// A request ready to be sent, as often as needed.
+///
+/// ureq gets to know its method, its target and its body. The other fields are lines ready to be
+/// written, which `wire.rs` lays into the head: as a map they would be hashed, copied and looked through
+/// by ureq, which has no use for them.
 #[derive(Debug)]
 pub struct Prepared {
     method: Method,
     uri: Uri,
-    headers: HeaderMap,
+    lines: Vec<u8>,
+    /// The lines of `Accept-Encoding`.
+    codings: Vec<u8>,
+    repeatable: bool,
 }
 
 impl Prepared {
+    /// Turns a client's request into what goes up: `to` and `path` are where, `fields` are the client's
+    /// own (the ones that stay down are left out here).
+    ///
+    /// # Errors
+    /// When method, path or a field cannot be sent; the text is for the client.
+    pub fn new<'a>(
+        method: &str,
+        to: &Origin,
+        path: String,
+        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+    ) -> Result<Prepared, String> {
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| "the request method is not valid".to_string())?;
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(to.scheme.clone());
+        parts.authority = Some(to.authority.clone());
+        parts.path_and_query = PathAndQuery::try_from(path).ok();
+        let uri = Uri::from_parts(parts).map_err(|_| {
+            "the request target holds characters that must be percent-encoded".to_string()
+        })?;
+        let connection = fields
+            .clone()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        let options = ConnectionOptions::new(connection.map(|(_, value)| value));
+        let mut prepared = Prepared {
+            repeatable: method.is_idempotent(),
+            method,
+            uri,
+            lines: Vec::with_capacity(512),
+            codings: Vec::new(),
+        };
+        for (name, value) in fields {
+            if !headers::goes_up(name, &options) {
+                continue;
+            }
+            if !headers::well_formed(name, value) {
+                return Err(format!("the header field `{name}` is not valid"));
+            }
+            prepared.repeatable |= name.eq_ignore_ascii_case("idempotency-key");
+            let lines = match name.eq_ignore_ascii_case("accept-encoding") {
+                true => &mut prepared.codings,
+                false => &mut prepared.lines,
+            };
+            reply::field(lines, name, value);
+        }
+        if prepared.codings.is_empty() {
+            prepared.ask_for_plain_text();
+        }
+        Ok(prepared)
+    }
+
     /// Whether the client allows it to be sent twice: by an idempotent method (RFC 9110 §9.2.2) or
     /// by an `Idempotency-Key`, with which the upstream sorts out repetitions.
     pub fn is_repeatable(&self) -> bool {
-        self.method.is_idempotent() || self.headers.contains_key("idempotency-key")
+        self.repeatable
     }
 
     /// Asks for an answer that can be read on the way, as a stream of events has to be.
     pub fn ask_for_plain_text(&mut self) {
-        let identity = HeaderValue::from_static("identity");
-        self.headers.insert(http::header::ACCEPT_ENCODING, identity);
+        self.codings.clear();
+        reply::field(&mut self.codings, "accept-encoding", b"identity");
     }
 }
 
@@ -138,46 +223,6 @@ impl Upstream {
         })
     }
 
-    /// Turns a client's request into what goes up: `url` is where, `fields` are the client's own
-    /// (the ones that stay down are left out here).
-    ///
-    /// # Errors
-    /// When method, target or a field cannot be sent; the text is for the client.
-    pub fn prepare<'a>(
-        &self,
-        method: &str,
-        url: &str,
-        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Prepared, String> {
-        let method = Method::from_bytes(method.as_bytes())
-            .map_err(|_| "the request method is not valid".to_string())?;
-        let uri = Uri::try_from(url).map_err(|_| {
-            "the request target holds characters that must be percent-encoded".to_string()
-        })?;
-        let connection = fields
-            .clone()
-            .filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
-        let options = ConnectionOptions::new(connection.map(|(_, value)| value));
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            if headers::goes_up(name, &options) {
-                let bad = || format!("the header field `{name}` is not valid");
-                let value = HeaderValue::from_bytes(value).map_err(|_| bad())?;
-                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
-                headers.append(name, value);
-            }
-        }
-        if !headers.contains_key(http::header::ACCEPT_ENCODING) {
-            let identity = HeaderValue::from_static("identity");
-            headers.insert(http::header::ACCEPT_ENCODING, identity);
-        }
-        Ok(Prepared {
-            method,
-            uri,
-            headers,
-        })
-    }
-
     /// Sends one attempt with `key` and waits for the answer's head.
     ///
     /// # Errors
@@ -193,22 +238,25 @@ impl Upstream {
         let mut request = http::Request::new(());
         *request.method_mut() = prepared.method.clone();
         *request.uri_mut() = prepared.uri.clone();
-        *request.headers_mut() = prepared.headers.clone();
-        let Ok(mut bearer) = HeaderValue::try_from(format!("Bearer {}", key.expose())) else {
+        let key = key.expose().as_bytes();
+        if !headers::well_formed("authorization", key) {
             return Err(Failure::NotSent(
                 "the key cannot stand in a header field".into(),
             ));
-        };
-        bearer.set_sensitive(true);
-        request
-            .headers_mut()
-            .insert(http::header::AUTHORIZATION, bearer);
+        }
+        let parts = [
+            &prepared.lines[..],
+            &prepared.codings,
+            b"authorization: Bearer ",
+            key,
+            b"\r\n",
+        ];
         if reuse == Reuse::Never {
             let settings = self.agent.configure_request(request);
             request = settings.max_idle_age(Duration::ZERO).build();
         }
 
-        let call = CurrentCall::begin(client, self.idle_timeout);
+        let call = CurrentCall::begin(client, self.idle_timeout, parts.concat());
         // ureq would announce chunks for a POST without a body, where a length of 0 is expected
         // (RFC 9110 §8.6).
         let expects_body = matches!(prepared.method, Method::POST | Method::PUT | Method::PATCH);

@@ -4,6 +4,7 @@
 //! call and the reading of its body stay on one worker thread, so a thread-local holds it.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
@@ -25,6 +26,8 @@ pub(super) struct Call {
     pub(super) idle: Duration,
     /// The connection was made for this call, not taken from the pool.
     pub(super) fresh: bool,
+    /// The lines that belong into the request's head, until they are there.
+    pub(super) lines: Lines,
     /// Bytes of the request went out.
     pub(super) sent: bool,
     /// Bytes of an answer came.
@@ -35,6 +38,16 @@ pub(super) struct Call {
     pub(super) timed_out: bool,
 }
 
+/// Fields as they are written; one of them holds a key.
+#[derive(Default)]
+pub(super) struct Lines(pub(super) Vec<u8>);
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lines")
+    }
+}
+
 thread_local! {
     pub(super) static CALL: RefCell<Call> = RefCell::default();
 }
@@ -43,10 +56,11 @@ thread_local! {
 pub(super) struct CurrentCall(std::marker::PhantomData<*const ()>);
 
 impl CurrentCall {
-    pub(super) fn begin(client: &Client, idle: Duration) -> CurrentCall {
+    pub(super) fn begin(client: &Client, idle: Duration, lines: Vec<u8>) -> CurrentCall {
         CALL.set(Call {
             client: client.clone(),
             idle,
+            lines: Lines(lines),
             ..Call::default()
         });
         CurrentCall(std::marker::PhantomData)

@@ -187,8 +187,43 @@ impl Wire {
             return Ok(());
         }
         CALL.with_borrow_mut(|call| call.sent = true);
-        let bytes = &self.buffers.inner.output()[..held];
-        match &mut self.kind {
+        self.kind
+            .send(&self.buffers.inner.output()[..held], timeout)
+    }
+
+    /// Holds back what ureq wrote, with the call's own lines in the head when that is at its end.
+    fn hold(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let end = b"\r\n";
+        let output = self.buffers.output();
+        let is_head = output[..amount].ends_with(b"\r\n\r\n");
+        let lines = match is_head {
+            true => CALL.with_borrow_mut(|call| std::mem::take(&mut call.lines.0)),
+            false => Vec::new(),
+        };
+        if lines.is_empty() {
+            self.buffers.held += amount;
+            return Ok(());
+        }
+        let at = amount - end.len();
+        if at + lines.len() + end.len() <= output.len() {
+            output[at..][..lines.len()].copy_from_slice(&lines);
+            output[at + lines.len()..][..end.len()].copy_from_slice(end);
+            self.buffers.held += amount + lines.len();
+            return Ok(());
+        }
+        // More than the buffer holds, they go out by themselves.
+        self.buffers.held += at;
+        self.uncork(timeout)?;
+        self.kind.send(&lines, timeout)?;
+        self.buffers.output()[..end.len()].copy_from_slice(end);
+        self.buffers.held = end.len();
+        Ok(())
+    }
+}
+
+impl Kind {
+    fn send(&mut self, bytes: &[u8], timeout: NextTimeout) -> Result<(), ureq::Error> {
+        match self {
             Kind::Plain(stream) => send(stream, bytes, timeout),
             Kind::Tls(tls) => tls.send(bytes, timeout),
         }
@@ -236,7 +271,7 @@ impl Transport for Wire {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.answered = false;
-        self.buffers.held += amount;
+        self.hold(amount, timeout)?;
         // A head that leaves too little room for the body to begin in would only slow it down.
         match self.buffers.held > OUTPUT_BUFFER / 2 {
             true => self.uncork(timeout),
