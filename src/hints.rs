@@ -138,8 +138,7 @@ pub fn judge<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, body: &
 /// [`Verdict::Pass`] when it is none, or one that is the request's own fault.
 pub fn judge_inside(json: &[u8]) -> Verdict {
     // Nearly every answer is a completion without an error, and need not be parsed to see that.
-    let speaks_of = |what: &[u8]| json.split(|b| *b == b'"').any(|word| word == what);
-    if speaks_of(b"choices") && !speaks_of(b"error") {
+    if CHOICES.is_in(json) && !ERROR.is_in(json) {
         return Verdict::Pass;
     }
     let answer = Answer {
@@ -198,6 +197,39 @@ pub fn judge_inside(json: &[u8]) -> Verdict {
         Verdict::Crowded(None)
     } else {
         Verdict::Trouble(None)
+    }
+}
+
+static CHOICES: Word<9> = Word::new(b"\"choices\"");
+static ERROR: Word<7> = Word::new(b"\"error\"");
+
+/// A word to look for in every answer (Boyer–Moore–Horspool): most bytes are never looked at.
+struct Word<const N: usize> {
+    bytes: &'static [u8; N],
+    /// By the byte that stands where the word's last one is looked for: how far on it may be found.
+    skip: [u8; 256],
+}
+
+impl<const N: usize> Word<N> {
+    const fn new(bytes: &'static [u8; N]) -> Word<N> {
+        let mut skip = [N as u8; 256];
+        let mut at = 0;
+        while at + 1 < N {
+            skip[bytes[at] as usize] = (N - 1 - at) as u8;
+            at += 1;
+        }
+        Word { bytes, skip }
+    }
+
+    fn is_in(&self, text: &[u8]) -> bool {
+        let mut at = 0;
+        while let Some(here) = text.get(at..at + N) {
+            if here == self.bytes {
+                return true;
+            }
+            at += usize::from(self.skip[usize::from(here[N - 1])]);
+        }
+        false
     }
 }
 

@@ -183,7 +183,9 @@ impl Line {
     pub fn word(&mut self, name: &str, value: &str) -> &mut Line {
         self.name(name);
         let odd = |c: char| c.is_whitespace() || c.is_control() || c == '"';
-        if self.json || value.is_empty() || value.contains(odd) {
+        let plain = |b: u8| b.is_ascii_graphic() && b != b'"'; // nearly always, and soon seen
+        let is_word = || value.bytes().all(plain) || !value.contains(odd);
+        if self.json || value.is_empty() || !is_word() {
             quote(&mut self.text, value);
         } else {
             self.text.push_str(value);

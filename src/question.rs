@@ -2,7 +2,6 @@
 //! conversation it belongs to. Pure, and in one pass: a body of many megabytes costs no second
 //! copy, as nothing of it is kept but these three.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -57,19 +56,18 @@ impl<'de> Visitor<'de> for Body {
         let mut hasher = DefaultHasher::new();
         let mut begun = false;
         let wanted = self.0 == Conversation::Wanted;
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            match &*name {
+        while let Some(name) = map.next_key()? {
+            match name {
                 // Of a name that stands twice the last value counts, as for other parsers.
-                "model" => {
+                Name::Model => {
                     question.model = match map.next_value()? {
                         Value::String(model) => model,
                         _ => String::new(),
                     };
                 }
-                "stream" => question.streams = map.next_value::<Value>()? == Value::Bool(true),
-                // Anthropic's and the Responses API's names for the same
-                "system" | "instructions" if wanted => map.next_value::<Value>()?.hash(&mut hasher),
-                "messages" if wanted => {
+                Name::Stream => question.streams = map.next_value::<Value>()? == Value::Bool(true),
+                Name::Instructions if wanted => map.next_value::<Value>()?.hash(&mut hasher),
+                Name::Messages if wanted => {
                     let messages: Beginning = map.next_value()?;
                     messages.0.hash(&mut hasher);
                     begun = !messages.0.is_empty();
@@ -77,9 +75,47 @@ impl<'de> Visitor<'de> for Body {
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        question.model.hash(&mut hasher);
-        question.conversation = begun.then(|| hasher.finish());
+        if begun {
+            question.model.hash(&mut hasher);
+            question.conversation = Some(hasher.finish());
+        }
         Ok(question)
+    }
+}
+
+/// A name of the top level. Recognised where it stands, it costs no allocation.
+enum Name {
+    Model,
+    Stream,
+    /// `system` or `instructions`: Anthropic's and the Responses API's names for the same.
+    Instructions,
+    Messages,
+    Other,
+}
+
+impl<'de> serde::Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+        deserializer.deserialize_identifier(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+        Ok(match name {
+            "model" => Name::Model,
+            "stream" => Name::Stream,
+            "system" | "instructions" => Name::Instructions,
+            "messages" => Name::Messages,
+            _ => Name::Other,
+        })
     }
 }
 

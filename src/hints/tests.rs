@@ -583,3 +583,17 @@ fn no_junk_is_too_strange_and_every_rest_is_in_bounds() {
         Verdict::Limited(None)
     );
 }
+
+#[test]
+fn a_word_is_found_wherever_it_stands() {
+    let text = br#"{"erro":"error","choice":1,"choices":[{"x":"er\"error"}]}"#;
+    for from in 0..text.len() {
+        for to in from..=text.len() {
+            let text = &text[from..to];
+            let (choices, error) = (br#""choices""#, br#""error""#);
+            let naive = |word: &[u8]| text.windows(word.len()).any(|w| w == word);
+            assert_eq!(CHOICES.is_in(text), naive(choices), "{from}..{to}");
+            assert_eq!(ERROR.is_in(text), naive(error), "{from}..{to}");
+        }
+    }
+}
