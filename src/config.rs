@@ -12,6 +12,7 @@ mod guests;
 mod lookalike;
 mod target;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
@@ -519,7 +520,7 @@ impl<'a> Values<'a> {
     ) -> T {
         let variable = variable(name);
         if let Some(Setting { value, origin }) = self.set.get(name) {
-            let text = value.to_string_lossy();
+            let text = text_of(value);
             match parse(text.trim()) {
                 Ok(value) => return value,
                 Err(why) => {
@@ -568,16 +569,18 @@ impl<'a> Values<'a> {
         let Some(Setting { value, origin }) = self.set.get(name) else {
             return Vec::new();
         };
-        let text = value.to_string_lossy();
-        let (mut keys, mut seen) = (Vec::new(), HashSet::new());
+        let text = text_of(value);
         let mut repeated: Vec<String> = Vec::new();
         let all: Vec<&str> = text
             .split(',')
             .map(str::trim)
             .filter(|key| !key.is_empty())
             .collect();
+        // There may be ten thousand: their number is known, so nothing grows.
+        let mut keys = Vec::with_capacity(all.len());
+        let mut seen = HashSet::with_capacity(all.len());
         for (at, key) in (1..).zip(&all) {
-            let key = ApiKey::new(*key);
+            let key = ApiKey::new(key);
             if let Some(fault) = key.fault() {
                 let count = all.len();
                 self.faults.push(format!(
@@ -604,7 +607,7 @@ impl<'a> Values<'a> {
         let Some(Setting { value, origin }) = self.set.get(name) else {
             return Vec::new();
         };
-        let (clients, faults) = guests::client_keys(&value.to_string_lossy(), api_keys);
+        let (clients, faults) = guests::client_keys(&text_of(value), api_keys);
         let faults = faults.iter().map(|why| format!("{name} ({origin}): {why}"));
         self.faults.extend(faults);
         self.warnings.extend(guests::short_keys(&clients));
@@ -697,7 +700,16 @@ fn variable(name: &str) -> &'static Variable {
 }
 
 fn is_blank(value: &OsString) -> bool {
-    value.to_string_lossy().trim().is_empty()
+    let visible = |b: &u8| b.is_ascii_graphic();
+    !value.as_encoded_bytes().iter().any(visible) && text_of(value).trim().is_empty()
+}
+
+/// As `to_string_lossy`, which is slow where nothing is lost.
+fn text_of(value: &OsString) -> Cow<'_, str> {
+    match value.to_str() {
+        Some(text) => text.into(),
+        None => value.to_string_lossy(),
+    }
 }
 
 /// How many characters of a wrong value are shown.

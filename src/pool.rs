@@ -272,13 +272,20 @@ impl Pool {
     /// Takes over a new list of keys; see the module's text.
     pub fn merge(&mut self, keys: &[ApiKey], settings: Settings, now: Instant) -> Merged {
         let mut merged = Merged::default();
-        let old = std::mem::take(&mut self.listed);
+        let old = std::mem::replace(&mut self.listed, Vec::with_capacity(keys.len()));
+        if old.is_empty() {
+            self.slots.reserve(keys.len());
+        }
         let mut known: HashMap<ApiKey, KeyId> = old
             .iter()
             .map(|id| (self.slot(*id).key.clone(), *id))
             .collect();
         for (index, key) in keys.iter().enumerate() {
-            let (id, is_new) = match known.remove(key) {
+            let before = match known.is_empty() {
+                true => None, // at the start, when there is no need to hash them all
+                false => known.remove(key),
+            };
+            let (id, is_new) = match before {
                 Some(id) => (id, false),
                 None => (self.add(key), true),
             };

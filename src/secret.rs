@@ -38,19 +38,23 @@ pub struct ApiKey(Arc<str>); // every request clones one
 impl ApiKey {
     /// Wraps the text of a key as it is. Whether it can travel in a header is [`ApiKey::fault`]'s question;
     /// `config` asks it of every key it reads.
-    pub fn new(text: impl Into<String>) -> ApiKey {
-        ApiKey(Arc::from(text.into()))
+    pub fn new(text: impl AsRef<str>) -> ApiKey {
+        ApiKey(text.as_ref().into())
     }
 
     /// Why this text cannot be sent in an `Authorization` header, in words that hold none of it; `None` when it can.
     /// A header value may hold visible ASCII; a space would split the credential.
     pub fn fault(&self) -> Option<&'static str> {
-        match self.0.chars().find(|c| !c.is_ascii_graphic()) {
-            None if self.0.is_empty() => Some("is empty"),
-            None => None,
-            Some(c) if c.is_control() => Some("holds a control character"),
-            Some(c) if c.is_whitespace() => Some("holds a space"),
-            Some(_) => Some("holds a character outside ASCII"),
+        if self.0.is_empty() {
+            return Some("is empty");
+        }
+        if self.0.bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
+        match self.0.chars().find(|c| !c.is_ascii_graphic())? {
+            c if c.is_control() => Some("holds a control character"),
+            c if c.is_whitespace() => Some("holds a space"),
+            _ => Some("holds a character outside ASCII"),
         }
     }
 

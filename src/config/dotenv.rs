@@ -78,6 +78,9 @@ fn read_value(text: &str) -> Result<String, &'static str> {
         let (value, rest) = double_quoted(rest)?;
         return only_comment(rest).map(|()| value);
     }
+    if !text.contains('#') {
+        return Ok(text.trim().to_owned()); // looked through far quicker
+    }
     // The space before `start` counts: in `NAME= # note` all is comment, in `NAME=#1` nothing is.
     let mut after_space = false;
     let comment = text.find(|c: char| {
