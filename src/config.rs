@@ -218,7 +218,7 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Largest request body, in bytes; at most 1 GiB, so it fits 32 bits.
     pub max_body: usize,
-    /// Threads that serve requests.
+    /// How many requests are served at a time.
     pub workers: usize,
     /// Connections of clients at a time.
     pub max_connections: usize,

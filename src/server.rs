@@ -1,19 +1,18 @@
-//! The front door: listens, hands requests to workers, drains at the end.
+//! The front door: listens, lets in, serves so many at a time, drains at the end.
 //!
-//! The only room that names tiny_http. Every thread that is free listens; the one that receives a
-//! request that needs a worker serves it itself, so that a request is handed over once, not twice,
-//! and wakes nobody else. `WORKERS` of them can serve at a time; the one more that listens is never
-//! busy, so `/health`, and a refusal when no worker comes free, never wait behind a stream. Threads
-//! start when they are first needed.
+//! The only room that names tiny_http. A request is served from head to end by the thread of its
+//! connection: it is never handed over, so it wakes nobody and needs no second stack. `WORKERS`
+//! is how many may be served at a time. The others wait in line for a [`Permit`], oldest first.
+//! `/health`, the other pages and refusals need none, so they never wait behind a stream.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tiny_http::{Limits, Request};
 
@@ -32,23 +31,22 @@ use crate::{error, info, route, upstream, warn};
 
 /// How long a request may wait for a worker. Agents give up after minutes, not seconds.
 const WORKER_PATIENCE: Duration = Duration::from_secs(30);
-/// How many requests may wait for a worker; each holds a connection and nothing else.
+/// How many requests may wait for a worker; each holds a connection and its thread.
 const MAX_PARKED: usize = 128;
 /// Connections that neither workers nor waiting requests may take up: for `/health` and refusals.
 const KEPT_FREE: usize = 8;
 /// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
 const RESERVED_DESCRIPTORS: usize = 16;
-/// How often waiting requests are looked at.
+/// How often a request that waits looks whether its client is still there.
 const TICK: Duration = Duration::from_millis(500);
 /// When a client may come back after no worker came free.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
-/// Stack of a worker. A TLS handshake in a debug build is the deepest call; only pages that are
-/// touched cost memory.
-const WORKER_STACK: usize = 256 * 1024;
+/// Stack of a connection's thread. A TLS handshake in a debug build is the deepest call; only
+/// pages that are touched cost memory.
+const STACK: usize = 256 * 1024;
 /// How much of a model's name stands in the log, in bytes.
 const MODEL_SHOWN: usize = 100;
-/// A reply of our own fits into the socket's buffer. One that does not (a page on hundreds of keys)
-/// gets this long, not more: see [`Inner::answer`].
+/// How long a client that has left our replies lying may take to make room for one more.
 const REPLY_PATIENCE: Duration = Duration::from_millis(100);
 /// Request bodies are read in steps of this size.
 const BODY_STEP: usize = 64 * 1024;
@@ -64,40 +62,73 @@ const BODY_RATE: u64 = 500;
 
 /// A running server.
 #[derive(Clone)]
-pub struct Server(Arc<Inner>);
+pub struct Server {
+    inner: Arc<Inner>,
+    /// Kept, because it ends with its last owner.
+    _http: Arc<tiny_http::Server>,
+}
 
 struct Inner {
-    http: tiny_http::Server,
     /// A second handle of the listening socket, to close the door with.
     listener: TcpListener,
     relay: Relay,
     desk: Mutex<Desk>,
-    /// Signalled when a request was served while the server drains.
+    /// Signalled when a request ends while the server drains.
     called: Condvar,
     workers: usize,
-    worker_patience: Duration,
     max_parked: usize,
-    write_patience: Duration,
     /// For all request bodies together, and so for each.
     bodies: Budget,
     /// Replaced as a whole by a reload.
-    access: Mutex<Arc<Access>>,
+    rules: Mutex<Arc<Rules>>,
     started: Instant,
     /// `GET /dashboard` is answered with the page.
     #[cfg(feature = "dashboard")]
     dashboard: bool,
 }
 
-/// Who does what.
+/// What a reload changes at the front door.
+pub struct Rules {
+    access: Access,
+    /// How long a request may wait for a worker.
+    patience: Duration,
+}
+
+impl Rules {
+    fn new(config: &Config, bound: SocketAddr, earlier: Option<&Access>) -> io::Result<Rules> {
+        Ok(Rules {
+            access: Access::new(config, bound, random()?, earlier),
+            patience: config.max_wait.min(WORKER_PATIENCE),
+        })
+    }
+}
+
+/// Who is served, and who waits. While anybody waits, `WORKERS` are served.
 #[derive(Default)]
 struct Desk {
-    /// Requests that wait for a worker, oldest first.
-    parked: VecDeque<(Request, Instant)>,
-    threads: usize,
-    /// Threads that wait for a request: all that serve none.
-    listening: usize,
+    /// The threads of requests that wait for a worker, oldest first.
+    parked: VecDeque<Thread>,
     serving: usize,
     draining: bool,
+}
+
+/// The right to be served; when dropped, it goes to whoever waits longest.
+struct Permit<'a>(&'a Inner);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let mut desk = self.0.desk();
+        let next = desk.parked.pop_front();
+        desk.serving -= usize::from(next.is_none());
+        if desk.draining {
+            self.0.called.notify_all();
+        }
+        drop(desk); // else it would be woken only to wait for the lock
+        if let Some(next) = next {
+            // It finds that it is no longer in line: see [`Inner::permit`].
+            next.unpark();
+        }
+    }
 }
 
 impl Server {
@@ -117,25 +148,20 @@ impl Server {
             );
         }
         let limits = Limits {
+            thread_stack: STACK,
             max_connections,
             body_timeout: BODY_PAUSE,
             error_body: refusal,
             ..Limits::default()
         };
-        let write_patience = limits.write_timeout;
-        let http = tiny_http::Server::from_listener_with(listener.try_clone()?, limits)
-            .map_err(|e| io::Error::other(e.to_string()))?;
-        let access = Access::new(config, listener.local_addr()?, random()?, None);
-        let server = Server(Arc::new(Inner {
-            access: Mutex::new(Arc::new(access)),
-            http,
-            listener,
+        let rules = Rules::new(config, listener.local_addr()?, None)?;
+        let inner = Arc::new(Inner {
+            rules: Mutex::new(Arc::new(rules)),
+            listener: listener.try_clone()?,
             relay,
             desk: Mutex::default(),
             called: Condvar::new(),
             workers: config.workers,
-            worker_patience: config.max_wait.min(WORKER_PATIENCE),
-            write_patience,
             // At least one each: a worker is still busy for a moment after its client has its answer.
             max_parked: MAX_PARKED
                 .min(max_connections.saturating_sub(config.workers + KEPT_FREE))
@@ -144,9 +170,15 @@ impl Server {
             started: Instant::now(),
             #[cfg(feature = "dashboard")]
             dashboard: config.dashboard,
-        }));
-        server.0.add_thread(&mut server.0.desk())?;
-        Ok(server)
+        });
+        let host = inner.clone();
+        let http =
+            tiny_http::Server::serve_in_place(listener, limits, move |request| host.meet(request))
+                .map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(Server {
+            inner,
+            _http: Arc::new(http),
+        })
     }
 
     /// Where it listens.
@@ -154,48 +186,53 @@ impl Server {
     /// # Errors
     /// When the system cannot say.
     pub fn addr(&self) -> io::Result<SocketAddr> {
-        self.0.listener.local_addr()
+        self.inner.listener.local_addr()
     }
 
     /// What serves the requests.
     pub fn relay(&self) -> &Relay {
-        &self.0.relay
+        &self.inner.relay
     }
 
-    /// The rules of `config` about who may ask, with the counts so far; [`Server::admit`] brings
-    /// them to work.
+    /// The rules of `config`, with the counts of clients so far; [`Server::admit`] brings them to
+    /// work.
     ///
     /// # Errors
     /// When the system has no randomness to give.
-    pub fn rules(&self, config: &Config) -> io::Result<Access> {
-        let earlier = self.0.access();
-        Ok(Access::new(config, self.addr()?, random()?, Some(&earlier)))
+    pub fn rules(&self, config: &Config) -> io::Result<Rules> {
+        let earlier = self.inner.rules();
+        Rules::new(config, self.addr()?, Some(&earlier.access))
     }
 
     /// From now on, these rules hold.
-    pub fn admit(&self, rules: Access) {
-        *self.0.access.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    pub fn admit(&self, rules: Rules) {
+        let rules = Arc::new(rules);
+        *self
+            .inner
+            .rules
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
     /// Accepts no more connections. Idle ones are closed; a request that comes on one before that
     /// is answered with 503.
     pub fn close_door(&self) {
-        self.0.desk().draining = true;
+        self.inner.desk().draining = true;
         // Wakes the accept thread, and makes the kernel refuse whoever comes now.
-        let _ = rustix::net::shutdown(&self.0.listener, rustix::net::Shutdown::Read);
+        let _ = rustix::net::shutdown(&self.inner.listener, rustix::net::Shutdown::Read);
     }
 
     /// Waits until every request is answered; `false` if that took longer than `patience`.
     pub fn drained(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
-        let mut desk = self.0.desk();
+        let mut desk = self.inner.desk();
         while desk.serving > 0 || !desk.parked.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
             desk = self
-                .0
+                .inner
                 .called
                 .wait_timeout(desk, left)
                 .unwrap_or_else(PoisonError::into_inner)
@@ -206,7 +243,7 @@ impl Server {
 
     /// How many requests are being served or wait for a worker.
     pub fn in_flight(&self) -> usize {
-        let desk = self.0.desk();
+        let desk = self.inner.desk();
         desk.serving + desk.parked.len()
     }
 }
@@ -216,135 +253,89 @@ impl Inner {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add_thread(self: &Arc<Self>, desk: &mut Desk) -> io::Result<()> {
-        let me = self.clone();
-        std::thread::Builder::new()
-            .name(format!("worker-{}", desk.threads))
-            .stack_size(WORKER_STACK)
-            .spawn(move || me.take_turns())?;
-        desk.threads += 1;
-        Ok(())
-    }
-
-    /// The life of a thread: serve who waits, else listen.
-    fn take_turns(self: &Arc<Self>) {
-        let mut desk = self.desk();
-        loop {
-            let free = desk.serving < self.workers;
-            let request = match free.then(|| desk.parked.pop_front()).flatten() {
-                Some((request, _)) => {
-                    desk.serving += 1;
-                    drop(desk);
-                    request
-                }
-                None => {
-                    desk.listening += 1;
-                    drop(desk);
-                    match caught(|| self.listen()) {
-                        Some(request) => request,
-                        None => {
-                            desk = self.desk();
-                            desk.listening -= 1;
-                            continue;
-                        }
-                    }
-                }
-            };
-            caught(|| self.serve(request));
-            desk = self.desk();
-            desk.serving -= 1;
-            if desk.draining {
-                self.called.notify_all();
-            }
-        }
-    }
-
-    /// Listens until a request comes that this thread is to serve itself.
-    fn listen(self: &Arc<Self>) -> Request {
-        loop {
-            let waiting = !self.desk().parked.is_empty();
-            let came = match waiting {
-                true => self.http.recv_timeout(TICK),
-                false => self.http.recv().map(Some),
-            };
-            if waiting {
-                self.turn_away_the_patient();
-            }
-            // An error is one connection that could not be accepted; the next may.
-            let Ok(Some(request)) = came else { continue };
-            let Some(request) = self.receive(request) else {
-                continue;
-            };
-            let mut desk = self.desk();
-            if desk.draining {
-                drop(desk);
-                self.refuse(
-                    request,
-                    &Reply::error(503, "shutting_down", "alvus is shutting down")
-                        .retry_after(BUSY_RETRY),
-                );
-                continue;
-            }
-            // Someone must listen when this thread does not.
-            let successor = desk.serving < self.workers
-                && (desk.listening > 1 || self.add_thread(&mut desk).is_ok());
-            if successor {
-                desk.serving += 1;
-                desk.listening -= 1;
-                return request;
-            }
-            if desk.parked.len() < self.max_parked {
-                desk.parked.push_back((request, Instant::now()));
-            } else {
-                drop(desk);
-                self.turn_away(request, &self.busy());
-            }
-        }
-    }
-
-    /// Answers what needs no worker: pages of our own, and who may not ask.
-    fn receive(&self, request: Request) -> Option<Request> {
-        let access = self.access();
-        let visit = visit(&request);
-        let refusal = match access.door(&visit) {
-            Err(refusal) => Some(refusal),
-            Ok(_) => {
-                let page = self.page(&request, &access, &visit);
-                if let Some(page) = page.or_else(|| access.preflight(&visit)) {
-                    self.answer(request, &page);
-                    return None;
-                }
-                access.client(&visit).err()
-            }
-        };
-        match refusal {
-            Some(refusal) => {
-                self.refuse(request, &refusal);
-                None
-            }
-            None => Some(request),
-        }
-    }
-
-    fn access(&self) -> Arc<Access> {
-        self.access
+    fn rules(&self) -> Arc<Rules> {
+        self.rules
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// Answers those who waited too long for a worker, and forgets those who left.
-    fn turn_away_the_patient(&self) {
-        let mut desk = self.desk();
-        let parked = std::mem::take(&mut desk.parked);
-        let (gone, stay): (VecDeque<_>, VecDeque<_>) =
-            parked.into_iter().partition(|(request, since)| {
-                since.elapsed() >= self.worker_patience || Client::new(request.client()).has_left()
-            });
-        desk.parked = stay;
-        drop(desk);
-        for (request, _) in gone {
-            self.turn_away(request, &self.busy());
+    /// What becomes of a request, on its connection's thread.
+    fn meet(&self, request: Request) {
+        // A bug costs one request, not the box. The panic's own message is on stderr.
+        if catch_unwind(AssertUnwindSafe(|| self.receive(request))).is_err() {
+            error!("a request failed inside alvus; please report the message above");
+        }
+    }
+
+    /// Lets in who may ask and answers the others; pages of our own need no worker.
+    fn receive(&self, request: Request) {
+        let rules = self.rules();
+        let visit = visit(&request);
+        let origin = match rules.access.door(&visit) {
+            Ok(origin) => origin.map(str::to_owned),
+            Err(refusal) => return self.refuse(request, None, &refusal),
+        };
+        let origin = origin.as_deref();
+        let page = self.page(&request, &rules.access, &visit);
+        if let Some(page) = page.or_else(|| rules.access.preflight(&visit)) {
+            return self.answer(request, origin, &page);
+        }
+        let client = match rules.access.client(&visit) {
+            Ok(client) => client,
+            Err(refusal) => return self.refuse(request, origin, &refusal),
+        };
+        match self.permit(&request, rules.patience) {
+            Ok(_permit) => {
+                let client = client.map(|at| rules.access.counted(at));
+                self.serve(request, origin, client);
+            }
+            Err(Some(busy)) => self.turn_away(request, origin, &busy),
+            Err(None) => self.refuse(
+                request,
+                origin,
+                &Reply::error(503, "shutting_down", "alvus is shutting down")
+                    .retry_after(BUSY_RETRY),
+            ),
+        }
+    }
+
+    /// Waits for a worker. `Err`: none comes free for this request, and why; `None`: the server
+    /// drains.
+    fn permit(&self, request: &Request, patience: Duration) -> Result<Permit<'_>, Option<Reply>> {
+        let me = {
+            let mut desk = self.desk();
+            if desk.draining {
+                return Err(None);
+            }
+            if desk.serving < self.workers {
+                desk.serving += 1;
+                return Ok(Permit(self));
+            }
+            if desk.parked.len() >= self.max_parked {
+                return Err(Some(self.busy()));
+            }
+            let me = thread::current();
+            desk.parked.push_back(me.clone());
+            me.id()
+        };
+        let client = Client::new(request.client());
+        let since = Instant::now();
+        loop {
+            let left = patience.saturating_sub(since.elapsed());
+            thread::park_timeout(TICK.min(left));
+            let gives_up = since.elapsed() >= patience || client.has_left();
+            let mut desk = self.desk();
+            let Some(place) = desk.parked.iter().position(|t| t.id() == me) else {
+                return Ok(Permit(self));
+            };
+            if gives_up {
+                desk.parked.remove(place);
+                if desk.draining {
+                    self.called.notify_all();
+                }
+                return Err(Some(self.busy()));
+            }
         }
     }
 
@@ -406,12 +397,14 @@ impl Inner {
         }
     }
 
-    /// Serves one request on this thread.
-    fn serve(&self, mut request: Request) {
+    /// Passes a request on to the upstream, and the answer back.
+    fn serve(&self, mut request: Request, origin: Option<&str>, client: Option<&str>) {
         let began = Instant::now();
         let target = match route::origin_form(request.url()) {
             Ok(target) => target.to_string(),
-            Err(bad) => return self.refuse(request, &Reply::error(400, "bad_target", bad.0)),
+            Err(bad) => {
+                return self.refuse(request, origin, &Reply::error(400, "bad_target", bad.0));
+            }
         };
         #[cfg(test)]
         tests::bug_at(&target, "/bug/early");
@@ -422,27 +415,23 @@ impl Inner {
             .any(|m| method.eq_ignore_ascii_case(m))
         {
             let text = "TRACE and CONNECT do not lead to an API";
-            return self.refuse(request, &Reply::error(501, "bad_method", text));
+            return self.refuse(request, origin, &Reply::error(501, "bad_method", text));
         }
         let body = match self.read_body(&mut request) {
             Ok(body) => body,
-            Err(Some(reply)) => return self.refuse(request, &reply),
+            Err(Some(reply)) => return self.refuse(request, origin, &reply),
             Err(None) => return request.client().shutdown(),
         };
         let method = request.method().to_string();
         let fields: Vec<_> = request.raw_headers().collect();
         let mapped = match self.relay.map(&method, &target, fields.into_iter()) {
             Ok(mapped) => mapped,
-            Err(text) => return self.refuse(request, &Reply::error(400, "bad_request", &text)),
-        };
-        let access = self.access();
-        let (origin, client) = {
-            let visit = visit(&request);
-            let client = access.client(&visit).ok().flatten();
-            (origin(&access, &visit), client.map(|at| access.counted(at)))
+            Err(text) => {
+                return self.refuse(request, origin, &Reply::error(400, "bad_request", &text));
+            }
         };
         let socket = request.client();
-        let down = downstream(&request, origin.as_deref());
+        let down = downstream(&request, origin);
         let exchange = Exchange {
             mapped,
             body,
@@ -551,28 +540,23 @@ impl Inner {
     }
 
     /// Answers with a reply of our own and keeps the connection.
-    ///
-    /// Never waits long for the client, since it may be the listening thread that answers: one
-    /// client that asks and asks and takes no answers would otherwise hold up all the others.
-    fn answer(&self, request: Request, reply: &Reply) {
+    fn answer(&self, request: Request, origin: Option<&str>, reply: &Reply) {
         let socket = request.client();
+        // While it is being answered, a connection is not closed to make room for another one: a
+        // client that asks and asks and takes no answers must not keep many of them that way.
         if !peer::takes_more(&socket, REPLY_PATIENCE) {
             return socket.shutdown();
         }
-        let patience = |patience| set_socket_timeout(&socket, Timeout::Send, Some(patience));
-        let _ = patience(REPLY_PATIENCE);
-        let origin = origin(&self.access(), &visit(&request));
-        let down = downstream(&request, origin.as_deref());
+        let down = downstream(&request, origin);
         let mut out = request.into_writer();
         let sent = out.write_all(&reply.to_bytes(down));
         if sent.and_then(|()| out.flush()).is_err() {
-            return socket.shutdown();
+            socket.shutdown();
         }
-        let _ = patience(self.write_patience);
     }
 
     /// Answers and closes: what follows on the connection is not to be trusted or not wanted.
-    fn refuse(&self, mut request: Request, reply: &Reply) {
+    fn refuse(&self, mut request: Request, origin: Option<&str>, reply: &Reply) {
         request.close_connection();
         info!(
             "{} refused: {} {}",
@@ -580,11 +564,11 @@ impl Inner {
             reply.status,
             reply.body
         );
-        self.turn_away(request, reply);
+        self.turn_away(request, origin, reply);
     }
 
     /// Answers a request that goes no further, and counts it.
-    fn turn_away(&self, request: Request, reply: &Reply) {
+    fn turn_away(&self, request: Request, origin: Option<&str>, reply: &Reply) {
         let answered = Answered {
             status: reply.status,
             first_byte: None,
@@ -593,7 +577,7 @@ impl Inner {
             cut: false,
         };
         self.relay.metrics().answered(answered, Instant::now());
-        self.answer(request, reply);
+        self.answer(request, origin, reply);
     }
 }
 
@@ -611,15 +595,6 @@ fn raise_descriptor_limit() -> usize {
     descriptors.unwrap_or(usize::MAX)
 }
 
-/// Runs `f`; a bug in it costs one request, not the box. The panic's own message is on stderr.
-fn caught<T>(f: impl FnOnce() -> T) -> Option<T> {
-    let result = catch_unwind(AssertUnwindSafe(f));
-    if result.is_err() {
-        error!("a request failed inside alvus; please report the message above");
-    }
-    result.ok()
-}
-
 /// What decides whether a request may be served.
 fn visit(request: &Request) -> Visit<'_> {
     Visit::new(
@@ -628,11 +603,6 @@ fn visit(request: &Request) -> Visit<'_> {
         request.url(),
         request.raw_headers(),
     )
-}
-
-/// The web origin that may read the answer.
-fn origin(access: &Access, visit: &Visit<'_>) -> Option<String> {
-    access.door(visit).ok().flatten().map(str::to_owned)
 }
 
 fn random() -> io::Result<[u8; 16]> {
@@ -713,7 +683,8 @@ mod tests {
 
     fn ask(addr: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(addr).expect("connect");
-        let request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("send");
         let mut answer = String::new();
         stream

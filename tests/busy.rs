@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{
-    Act, Alvus, CHAT, Client, PATIENCE, Response, SSE_HEAD, Upstream, answer, chunk, eventually,
-    gate, ok,
+    Act, Alvus, CHAT, Client, KEYS, PATIENCE, Response, SSE_HEAD, TempDir, Upstream, answer, chunk,
+    eventually, gate, ok,
 };
 
 /// An upstream whose first request is held until the gate opens; the others are answered.
@@ -73,6 +73,30 @@ fn a_request_that_gets_no_worker_in_time_is_told_so() {
     upstream.wait_for(1);
     is_busy(&ask(&alvus).response());
     assert_eq!(upstream.seen().len(), 1, "it did not go up");
+    go.send(()).unwrap();
+    assert_eq!(first.response().status, 200);
+}
+
+#[test]
+fn a_reload_changes_how_long_a_request_waits_for_a_worker() {
+    let (upstream, go) = holds_the_first();
+    let dir = TempDir::new();
+    let configure = |wait| {
+        let (key, url) = (KEYS[0], upstream.base_url());
+        let text =
+            format!("API_KEYS={key}\nTARGET_BASE_URL={url}\nWORKERS=1\nMAX_WAIT_SEC={wait}\n");
+        dir.write("conf", &text)
+    };
+    let path = configure("300");
+    let alvus = Alvus::launch(&["--env-file", path.to_str().unwrap()], &[]);
+    let mut first = ask(&alvus);
+    upstream.wait_for(1);
+    configure("1");
+    eventually("it is read", || alvus.log().contains("MAX_WAIT_SEC"));
+    let asked = Instant::now();
+    is_busy(&ask(&alvus).response());
+    // With the old value it would have been half a minute.
+    assert!(asked.elapsed() < Duration::from_secs(25));
     go.send(()).unwrap();
     assert_eq!(first.response().status, 200);
 }

@@ -269,9 +269,9 @@ fn requests_that_can_be_read_in_two_ways() {
         "A: b\x7f",
         ": b",
         "no colon",
-        "Host: a\r\nHost: b",
+        "Host: b",
     ] {
-        let request = format!("POST /v1/framing HTTP/1.1\r\n{fields}\r\n\r\n0\r\n\r\n");
+        let request = format!("POST /v1/framing HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n0\r\n\r\n");
         is_told_off(&siege, 400, request.as_bytes());
     }
     for line in [
@@ -291,6 +291,11 @@ fn requests_that_can_be_read_in_two_ways() {
         is_told_off(&siege, 400, format!("{line}\r\nHost: a\r\n\r\n").as_bytes());
     }
     is_told_off(&siege, 400, b"GET /v1/framing HTTP/1.1\nHost: a\n\n");
+    is_told_off(
+        &siege,
+        400,
+        b"GET /v1/framing HTTP/1.1\r\nA: no host\r\n\r\n",
+    );
     is_told_off(
         &siege,
         400,
@@ -394,29 +399,29 @@ fn heads_that_are_too_large() {
     is_told_off(
         &siege,
         414,
-        format!("GET /v1/{long} HTTP/1.1\r\n\r\n").as_bytes(),
+        format!("GET /v1/{long} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(),
     );
     is_told_off(
         &siege,
         431,
-        format!("GET /v1/long HTTP/1.1\r\nA: {long}\r\n\r\n").as_bytes(),
+        format!("GET /v1/long HTTP/1.1\r\nHost: a\r\nA: {long}\r\n\r\n").as_bytes(),
     );
     is_told_off(
         &siege,
         431,
-        format!("GET /v1/long HTTP/1.1\r\n{long}: a\r\n\r\n").as_bytes(),
+        format!("GET /v1/long HTTP/1.1\r\nHost: a\r\n{long}: a\r\n\r\n").as_bytes(),
     );
     let many = "a: b\r\n".repeat(20_000);
     is_told_off(
         &siege,
         431,
-        format!("GET /v1/long HTTP/1.1\r\n{many}\r\n").as_bytes(),
+        format!("GET /v1/long HTTP/1.1\r\nHost: a\r\n{many}\r\n").as_bytes(),
     );
     let wide = format!("a: {}\r\n", "x".repeat(4000)).repeat(9);
     is_told_off(
         &siege,
         431,
-        format!("GET /v1/long HTTP/1.1\r\n{wide}\r\n").as_bytes(),
+        format!("GET /v1/long HTTP/1.1\r\nHost: a\r\n{wide}\r\n").as_bytes(),
     );
     nothing_went_up(&upstream);
     siege.survive();
@@ -462,7 +467,7 @@ fn what_is_not_http_at_all() {
         // and where a request is expected behind a good one
         let answer = say(
             siege.dial(),
-            &[b"GET /health HTTP/1.1\r\n\r\n", &noise[..]].concat(),
+            &[b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", &noise[..]].concat(),
         );
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
@@ -483,7 +488,7 @@ fn five_hundred_connections_that_say_little() {
             let said = [
                 "",
                 "G",
-                "GET / HTTP/1.1\r\n",
+                "GET / HTTP/1.1\r\nHost: a\r\n",
                 "GET / HTTP/1.1\r\nHost: a\r\nX",
             ][n % 4];
             stream.write_all(said.as_bytes()).unwrap();
@@ -518,7 +523,9 @@ fn one_byte_a_second() {
             .unwrap();
     }
     for stream in &mut drips[WORKERS..] {
-        stream.write_all(b"GET /v1/drip HTTP/1.1\r\nX: ").unwrap();
+        stream
+            .write_all(b"GET /v1/drip HTTP/1.1\r\nHost: a\r\nX: ")
+            .unwrap();
     }
     let mut tap: Vec<TcpStream> = drips.iter().map(|s| s.try_clone().unwrap()).collect();
     let over = &AtomicBool::new(false);
@@ -689,8 +696,8 @@ fn a_storm_of_resets() {
                     // before accept, with a head, and with a request on its way
                     let said = [
                         "",
-                        "GET /health HTTP/1.1\r\n",
-                        "GET /health HTTP/1.1\r\n\r\n",
+                        "GET /health HTTP/1.1\r\nHost: a\r\n",
+                        "GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
                         CHAT,
                     ][(n + round) % 4];
                     let _ = stream.write_all(said.as_bytes());

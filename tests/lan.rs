@@ -329,12 +329,14 @@ fn on_ipv6_it_answers_to_its_address() {
 }
 
 #[test]
-fn http_1_0_needs_no_host_and_an_absolute_target_counts_as_one() {
+fn only_http_1_0_needs_no_host_and_an_absolute_target_counts_as_one() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     for (line, fields, status) in [
         ("GET /v1/models HTTP/1.0", &[][..], 200),
         ("GET /v1/models HTTP/1.0", &["Host: evil.example"], 421),
+        ("GET /v1/models HTTP/1.1", &[], 400),
+        ("GET http://localhost/v1/models HTTP/1.1", &[], 400),
         (
             "GET http://localhost:1/v1/models HTTP/1.1",
             &["Host: localhost:1"],

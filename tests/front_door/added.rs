@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,14 +33,19 @@ fn has_left(socket: &ClientSocket, within: Duration) -> bool {
 fn headers_come_as_sent() {
     let server = server();
     let mut client = Client::new(&server);
-    client.send(b"GET / HTTP/1.1\r\nX-b: \t caf\xe9 \xff\t \r\nX-A:1\r\nx-B:\r\n\r\n");
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-b: \t caf\xe9 \xff\t \r\nX-A:1\r\nx-B:\r\n\r\n");
     let request = next(&server);
     let headers: Vec<_> = request.raw_headers().collect();
     assert_eq!(
         headers,
-        [("X-b", &b"caf\xe9 \xff"[..]), ("X-A", b"1"), ("x-B", b"")]
+        [
+            ("Host", &b"a"[..]),
+            ("X-b", b"caf\xe9 \xff"),
+            ("X-A", b"1"),
+            ("x-B", b"")
+        ]
     );
-    assert_eq!(request.headers()[0].value.as_str(), "caf? ?");
+    assert_eq!(request.headers()[1].value.as_str(), "caf? ?");
 }
 
 #[test]
@@ -60,7 +66,7 @@ fn a_client_that_waits_for_the_last_response_has_not_left() {
     ] {
         let server = server();
         let mut client = Client::new(&server);
-        client.send(format!("POST / HTTP/1.1\r\n{last}\r\n\r\nabc"));
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{last}\r\n\r\nabc"));
         let request = next(&server);
         let socket = request.client();
         let writer = request.into_writer();
@@ -75,7 +81,7 @@ fn a_client_that_waits_for_the_last_response_has_not_left() {
 fn a_shutdown_ends_the_connection_in_both_directions() {
     let server = server();
     let mut client = Client::new(&server);
-    client.send("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
     let mut request = next(&server);
     let socket = request.client();
     let reader = thread::spawn(move || {
@@ -97,8 +103,8 @@ fn a_shutdown_ends_the_connection_in_both_directions() {
 #[test]
 fn connections_persist_as_their_request_says() {
     for (stays, head) in [
-        (true, "GET / HTTP/1.1\r\n"),
-        (false, "GET / HTTP/1.1\r\nConnection: Close\r\n"),
+        (true, "GET / HTTP/1.1\r\nHost: a\r\n"),
+        (false, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n"),
         (false, "GET / HTTP/1.0\r\n"),
         (true, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n"),
     ] {
@@ -124,7 +130,7 @@ fn a_connection_is_closed_after_the_response_when_asked() {
     let server = server();
     for request in [
         &GET.repeat(2)[..],
-        b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
     ] {
         let mut client = Client::new(&server);
         client.send(request);
@@ -142,7 +148,9 @@ fn a_client_that_still_sends_can_read_why_it_is_refused() {
     let server = server();
     for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
         let mut client = Client::new(&server);
-        client.send(format!("POST / HTTP/1.1\r\n{framing}\r\n\r\n30d40\r\n"));
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n30d40\r\n"
+        ));
         let mut request = next(&server);
         request.close_connection();
         let refusal = thread::spawn(move || {
@@ -162,7 +170,8 @@ fn a_client_that_still_sends_can_read_why_it_is_refused() {
 fn a_client_that_waits_for_a_continue_in_vain_is_disconnected() {
     let server = server();
     let mut client = Client::new(&server);
-    client.send("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n\r\n");
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n\r\n");
     let request = next(&server);
     assert!(!request.keeps_alive());
     write_ok(request);
@@ -230,7 +239,7 @@ fn a_connection_is_not_idle_while_a_response_is_outstanding() {
 fn a_body_that_stops_coming_is_an_error() {
     let server = server_with(|l| l.body_timeout = SHORT);
     let mut client = Client::new(&server);
-    client.send("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
     let end = next(&server).as_reader().read_to_end(&mut Vec::new());
     assert_eq!(end.unwrap_err().kind(), ErrorKind::TimedOut);
 }
@@ -307,8 +316,49 @@ fn a_thread_of_a_connection_needs_only_a_small_stack() {
     let fields: String = (0..99)
         .map(|i| format!("X-{i}: {}\r\n", "x".repeat(200)))
         .collect();
-    client.send(format!("GET / HTTP/1.1\r\n{fields}\r\n"));
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
     write_ok(next(&server));
     assert_eq!(client.status(), 200);
     assert_eq!(client.send("nonsense\r\n\r\n").status(), 400);
+}
+
+#[test]
+fn requests_are_served_in_place_by_the_thread_of_their_connection() {
+    let (tell, told) = channel();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server::serve_in_place(listener, Limits::default(), move |request| {
+        tell.send(thread::current().id()).unwrap();
+        write_ok(request);
+    })
+    .unwrap();
+    let mut clients = [Client::new(&server), Client::new(&server)];
+    let threads = clients.each_mut().map(|client| {
+        let ids = [(); 2].map(|()| {
+            assert_eq!(client.send(GET).status(), 200);
+            told.recv_timeout(HANG).unwrap()
+        });
+        assert_eq!(ids[0], ids[1]);
+        ids[0]
+    });
+    assert_ne!(threads[0], threads[1]);
+    assert!(server.try_recv().unwrap().is_none());
+}
+
+#[test]
+fn a_panic_while_serving_in_place_costs_its_request_only() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server::serve_in_place(listener, Limits::default(), |request| {
+        assert!(request.url() != "/bug", "this is the test");
+        write_ok(request);
+    })
+    .unwrap();
+    for _ in 0..5 {
+        let mut client = Client::new(&server);
+        let answer = client
+            .send("GET /bug HTTP/1.1\r\nHost: a\r\n\r\n")
+            .until_the_end()
+            .unwrap();
+        assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+        assert_eq!(Client::new(&server).send(GET).status(), 200);
+    }
 }

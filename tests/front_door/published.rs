@@ -95,7 +95,7 @@ fn nothing_is_allocated_by_a_declared_length() {
     for length in ["9000000000000", "2147483648", "18446744073709551615"] {
         let mut client = Client::new(&server);
         client.send(format!(
-            "POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\nbody"
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\nbody"
         ));
         drop(next(&server));
         assert_eq!(client.status(), 500);
@@ -106,7 +106,7 @@ fn nothing_is_allocated_by_a_declared_length() {
 fn an_answer_does_not_wait_for_a_body_that_nobody_reads() {
     let server = server();
     let mut client = Client::new(&server);
-    client.send("POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
     let request = next(&server);
     let answered = thread::spawn(move || write_ok(request));
     assert_eq!(client.status(), 200);
@@ -122,7 +122,9 @@ fn a_request_follows_a_body_that_nobody_read() {
             true => "x".repeat(3000),
             false => format!("bb8\r\n{}\r\n0\r\nTrailer: t\r\n\r\n", "x".repeat(3000)),
         };
-        client.send(format!("POST / HTTP/1.1\r\n{framing}\r\n\r\n{body}"));
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{body}"
+        ));
         write_ok(next(&server));
         assert_eq!(client.status(), 200);
     }
@@ -144,7 +146,9 @@ fn a_body_cut_short_is_an_error() {
     ] {
         let mut client = Client::new(&server);
         client
-            .send(format!("POST / HTTP/1.1\r\n{framing}\r\n\r\n{body}"))
+            .send(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{body}"
+            ))
             .sends_no_more();
         let mut request = next(&server);
         for _ in 0..2 {
@@ -170,7 +174,7 @@ fn a_malformed_chunk_is_an_error() {
     ] {
         let mut client = Client::new(&server);
         client
-            .send("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
             .send(body);
         let end = next(&server).as_reader().read_to_end(&mut Vec::new());
         assert_eq!(
@@ -187,7 +191,7 @@ fn the_body_of_a_request_that_offers_an_upgrade_has_an_end() {
     let mut client = Client::new(&server);
     let offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c";
     client.send(format!(
-        "POST / HTTP/1.1\r\n{offer}\r\nContent-Length: 5\r\n\r\nhello"
+        "POST / HTTP/1.1\r\nHost: a\r\n{offer}\r\nContent-Length: 5\r\n\r\nhello"
     ));
     let mut request = next(&server);
     let reader = thread::spawn(move || {
@@ -208,7 +212,7 @@ fn the_body_of_a_request_that_offers_an_upgrade_has_an_end() {
 fn an_upgraded_connection_carries_bytes_both_ways() {
     let server = server();
     let mut client = Client::new(&server);
-    client.send("GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nping");
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nping");
     let request = next(&server);
     let echo = thread::spawn(move || {
         let mut stream = request.upgrade("echo", Response::empty(101));
@@ -236,7 +240,7 @@ fn another_version_of_http_is_refused_and_the_connection_closed() {
 fn continue_is_a_bare_line() {
     let server = server();
     let mut client = Client::new(&server);
-    client.send("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     let mut request = next(&server);
     let reader = thread::spawn(move || {
         request.as_reader().read_to_end(&mut Vec::new()).unwrap();
@@ -279,7 +283,7 @@ fn what_the_writer_still_holds_is_sent_when_it_is_dropped() {
 fn pipelined_requests_come_one_at_a_time_and_in_order() {
     let server = server();
     let mut client = Client::new(&server);
-    client.send("GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\n\r\n");
+    client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
     for url in ["/1", "/2", "/3"] {
         let request = next(&server);
         assert_eq!(request.url(), url);
@@ -312,7 +316,7 @@ fn a_value_that_is_not_ascii_does_not_cost_the_connection() {
     let mut client = Client::connect(answering());
     assert_eq!(
         client
-            .send("GET / HTTP/1.1\r\nX-Name: caf\u{e9}\r\n\r\n")
+            .send("GET / HTTP/1.1\r\nHost: a\r\nX-Name: caf\u{e9}\r\n\r\n")
             .status(),
         200
     );
@@ -345,7 +349,7 @@ fn a_body_of_two_lengths_is_refused() {
     ] {
         refused(
             400,
-            format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n0\r\n\r\n").as_bytes(),
+            format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n0\r\n\r\n").as_bytes(),
         );
     }
 }
@@ -363,7 +367,7 @@ fn a_length_that_is_not_a_number_is_refused() {
     ] {
         refused(
             400,
-            format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\nabc").as_bytes(),
+            format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\nabc").as_bytes(),
         );
     }
 }
@@ -378,7 +382,8 @@ fn a_transfer_encoding_other_than_chunked_is_refused() {
         "identity",
         "",
     ] {
-        let request = format!("POST / HTTP/1.1\r\nTransfer-Encoding: {encoding}\r\n\r\n0\r\n\r\n");
+        let request =
+            format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {encoding}\r\n\r\n0\r\n\r\n");
         refused(400, request.as_bytes());
     }
     refused(
@@ -396,7 +401,7 @@ fn a_malformed_request_line_is_refused() {
         "G\tT / HTTP/1.1",
         "GET /\0 HTTP/1.1",
     ] {
-        refused(400, format!("{line}\r\n\r\n").as_bytes());
+        refused(400, format!("{line}\r\nHost: a\r\n\r\n").as_bytes());
     }
 }
 
@@ -412,15 +417,29 @@ fn a_malformed_header_field_is_refused() {
         "A: b\rc",
         "A: b\nContent-Length: 3",
         "A: b\r\n folded",
-        "Host: a\r\nHost: b",
     ] {
-        refused(400, format!("GET / HTTP/1.1\r\n{field}\r\n\r\n").as_bytes());
+        refused(
+            400,
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n").as_bytes(),
+        );
+    }
+}
+
+#[test]
+fn a_request_that_does_not_name_one_host_is_refused() {
+    for fields in [
+        "",
+        "A: b\r\n",
+        "Host: a\r\nHost: b\r\n",
+        "Host: a\r\nhost: a\r\n",
+    ] {
+        refused(400, format!("GET / HTTP/1.1\r\n{fields}\r\n").as_bytes());
     }
 }
 
 #[test]
 fn a_line_that_ends_in_a_bare_lf_is_refused() {
-    refused(400, b"GET / HTTP/1.1\r\nA: b\n\r\n\r\n");
+    refused(400, b"GET / HTTP/1.1\r\nHost: a\r\nA: b\n\r\n\r\n");
 }
 
 #[test]
@@ -431,17 +450,27 @@ fn who_speaks_tls_is_refused_at_once() {
 #[test]
 fn a_head_too_large_is_refused() {
     let long = "x".repeat(9000);
-    refused(414, format!("GET /{long} HTTP/1.1\r\n\r\n").as_bytes());
     refused(
-        431,
-        format!("GET / HTTP/1.1\r\nA: {long}\r\n\r\n").as_bytes(),
+        414,
+        format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(),
     );
     refused(
         431,
-        format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(20_000)).as_bytes(),
+        format!("GET / HTTP/1.1\r\nHost: a\r\nA: {long}\r\n\r\n").as_bytes(),
+    );
+    refused(
+        431,
+        format!(
+            "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+            "a: b\r\n".repeat(20_000)
+        )
+        .as_bytes(),
     );
     let wide = format!("a: {}\r\n", "x".repeat(4000)).repeat(9);
-    refused(431, format!("GET / HTTP/1.1\r\n{wide}\r\n").as_bytes());
+    refused(
+        431,
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{wide}\r\n").as_bytes(),
+    );
     refused(414, &vec![b'x'; 5_000_000]);
 }
 
@@ -465,7 +494,10 @@ fn weights_that_are_no_numbers_do_not_cost_the_answer() {
             _ => format!("x{n};q={n}"),
         })
         .collect();
-    let request = format!("GET / HTTP/1.1\r\nTE: {}\r\n\r\n", weights.join(", "));
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nTE: {}\r\n\r\n",
+        weights.join(", ")
+    );
     let mut client = Client::connect(answering());
     client.send(request.as_bytes());
     assert_eq!(client.status(), 200);

@@ -197,8 +197,8 @@ pub const TARGETS: &[Target] = &[
 ];
 
 const HTTP: &[&[u8]] = &[
-    b"GET / HTTP/1.1\r\n",
-    b"POST /v1/x HTTP/1.1\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: a\r\n",
     b"HEAD / HTTP/1.0\r\n",
     b"HTTP/1.1",
     b"HTTP/1.0",
@@ -535,6 +535,7 @@ const STRICTER: &[(&str, &str)] = &[
     ("both Content-Length and Transfer-Encoding", "framing"),
     ("Transfer-Encoding in HTTP/1.0", "framing"),
     ("more than one Host", "RFC 9112 §3.2"),
+    ("there is no Host", "RFC 9112 §3.2"),
     (
         "the expectation is not 100-continue",
         "RFC 9110 §10.1.1: 417",
