@@ -27,8 +27,11 @@ impl Question {
         if !body.trim_ascii_start().starts_with(b"{") {
             return Question::default();
         }
-        let mut json = serde_json::Deserializer::from_slice(body);
-        json.deserialize_map(Body(wanted)).unwrap_or_default()
+        let read = |wanted| serde_json::Deserializer::from_slice(body).deserialize_map(Body(wanted));
+        // Messages that are no list make no conversation; the rest counts all the same.
+        read(wanted)
+            .or_else(|_| read(Conversation::Ignored))
+            .unwrap_or_default()
     }
 }
 
@@ -180,6 +183,7 @@ mod tests {
                 false,
             ),
             (r#"{"stream":true}"#, "", true),
+            (r#"{"messages":true,"model":"m"}"#, "m", false),
             (r#"{"model":"m","stream":true"#, "", false), // cut short: the upstream will say so
             ("[1]", "", false),
             ("", "", false),
