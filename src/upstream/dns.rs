@@ -36,7 +36,10 @@ struct Names {
 type System = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 struct Known {
-    name: String,
+    host: String,
+    port: u16,
+    /// Not an address, which stands for itself.
+    is_name: bool,
     /// What the last look-up that succeeded has found.
     addrs: Vec<SocketAddr>,
     /// When the last look-up began.
@@ -75,23 +78,12 @@ impl Resolver for CachingResolver {
             } else {
                 80
             });
-        let addrs = match host.trim_matches(['[', ']']).parse() {
-            Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) => {
-                let limit = config.timeouts().connect.unwrap_or(Duration::MAX);
-                self.look_up(format!("{host}:{port}"), limit)?
-            }
-        };
         let mut found = self.empty();
-        addrs
-            .into_iter()
-            .take(MAX_ADDRS)
-            .for_each(|a| found.push(a));
-        if found.is_empty() {
-            Err(ureq::Error::HostNotFound)
-        } else {
-            Ok(found)
-        }
+        let limit = config.timeouts().connect.unwrap_or(Duration::MAX);
+        self.look_up(host, port, limit, |addrs| {
+            addrs.iter().take(MAX_ADDRS).for_each(|a| found.push(*a));
+        })?;
+        Ok(found)
     }
 }
 
@@ -106,14 +98,24 @@ impl CachingResolver {
         }))
     }
 
-    fn look_up(&self, name: String, limit: Duration) -> Result<Vec<SocketAddr>, ureq::Error> {
+    /// Hands `found` the addresses of this host, of which there is at least one.
+    fn look_up(
+        &self,
+        host: &str,
+        port: u16,
+        limit: Duration,
+        found: impl FnOnce(&[SocketAddr]),
+    ) -> Result<(), ureq::Error> {
         let started = Instant::now();
         let mut known = self.0.lock();
-        let at = known.iter().position(|k| k.name == name);
+        let at = known.iter().position(|k| k.port == port && k.host == host);
         let at = at.unwrap_or_else(|| {
+            let ip = host.trim_matches(['[', ']']).parse().ok();
             known.push(Known {
-                name,
-                addrs: Vec::new(),
+                host: host.into(),
+                port,
+                is_name: ip.is_none(),
+                addrs: ip.map(|ip| SocketAddr::new(ip, port)).into_iter().collect(),
                 asked: started,
                 asking: false,
                 rounds: 0,
@@ -123,15 +125,17 @@ impl CachingResolver {
         });
         let entry = &mut known[at];
         let round = entry.rounds;
-        if !entry.asking && (entry.addrs.is_empty() || entry.asked.elapsed() > DNS_FRESH) {
+        let is_old = || started.saturating_duration_since(entry.asked) > DNS_FRESH;
+        if entry.is_name && !entry.asking && (entry.addrs.is_empty() || is_old()) {
             // Whether or not it succeeds, the next look-up of a known name is that far away.
             entry.asked = started;
-            entry.asking = self.ask(at, entry.name.clone());
+            entry.asking = self.ask(at, format!("{host}:{port}"));
         }
         loop {
             let entry = &known[at];
             if !entry.addrs.is_empty() {
-                return Ok(entry.addrs.clone());
+                found(&entry.addrs);
+                return Ok(());
             }
             if entry.rounds != round {
                 return Err(io::Error::other(entry.failed.clone()).into());
@@ -195,8 +199,14 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    fn name() -> String {
-        "provider.test:443".into()
+    /// Looks up the one name of these tests.
+    fn look_up(
+        resolver: &CachingResolver,
+        limit: Duration,
+    ) -> Result<Vec<SocketAddr>, ureq::Error> {
+        let mut found = Vec::new();
+        resolver.look_up("provider.test", 443, limit, |addrs| found.extend(addrs))?;
+        Ok(found)
     }
 
     fn addrs(last: u8) -> Vec<SocketAddr> {
@@ -243,36 +253,56 @@ mod tests {
         let (resolver, say, asked) = scripted();
         std::thread::scope(|scope| {
             let waiting: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| resolver.look_up(name(), LONG).unwrap()))
+                .map(|_| scope.spawn(|| look_up(&resolver, LONG).unwrap()))
                 .collect();
             say.send(Ok(addrs(1))).unwrap();
             for one in waiting {
                 assert_eq!(one.join().unwrap(), addrs(1));
             }
         });
-        assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(1));
+        assert_eq!(look_up(&resolver, LONG).unwrap(), addrs(1));
         assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn an_address_stands_for_itself() {
+        let (resolver, _, asked) = scripted();
+        for host in ["192.0.2.1", "[2001:db8::1]"] {
+            for _ in 0..2 {
+                let mut found = Vec::new();
+                let look =
+                    |addrs: &[SocketAddr]| found.extend(addrs.iter().map(ToString::to_string));
+                resolver.look_up(host, 80, LONG, look).unwrap();
+                assert_eq!(found, [format!("{host}:80")]);
+                resolver
+                    .0
+                    .lock()
+                    .iter_mut()
+                    .for_each(|k| k.asked -= 2 * DNS_FRESH);
+            }
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 0);
     }
 
     #[test]
     fn an_old_address_is_served_while_it_is_looked_up_again_and_when_that_fails() {
         let (resolver, say, asked) = scripted();
         say.send(Ok(addrs(1))).unwrap();
-        resolver.look_up(name(), LONG).unwrap();
+        look_up(&resolver, LONG).unwrap();
         age(&resolver);
         for _ in 0..3 {
             // The name server says nothing meanwhile.
-            assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(1));
+            assert_eq!(look_up(&resolver, LONG).unwrap(), addrs(1));
         }
         say.send(failed()).unwrap();
         settle(&resolver);
-        assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(1));
+        assert_eq!(look_up(&resolver, LONG).unwrap(), addrs(1));
         assert_eq!(asked.load(Ordering::SeqCst), 2);
         age(&resolver);
         say.send(Ok(addrs(2))).unwrap();
-        resolver.look_up(name(), LONG).unwrap();
+        look_up(&resolver, LONG).unwrap();
         settle(&resolver);
-        assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(2));
+        assert_eq!(look_up(&resolver, LONG).unwrap(), addrs(2));
     }
 
     #[test]
@@ -282,22 +312,22 @@ mod tests {
         say.send(Ok(Vec::new())).unwrap();
         say.send(Ok(addrs(1))).unwrap();
         for words in ["the name server is away", "the host name has no address"] {
-            let error = resolver.look_up(name(), LONG).unwrap_err().to_string();
+            let error = look_up(&resolver, LONG).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
-        assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(1));
+        assert_eq!(look_up(&resolver, LONG).unwrap(), addrs(1));
     }
 
     #[test]
     fn a_slow_name_server_costs_one_look_up_and_its_late_answer_is_used() {
         let (resolver, say, asked) = scripted();
         for _ in 0..3 {
-            let error = resolver.look_up(name(), Duration::from_millis(1));
+            let error = look_up(&resolver, Duration::from_millis(1));
             let error = error.unwrap_err().to_string();
             assert!(error.contains("did not answer in time"), "{error}");
         }
         say.send(Ok(addrs(1))).unwrap();
-        assert_eq!(resolver.look_up(name(), LONG).unwrap(), addrs(1));
+        assert_eq!(look_up(&resolver, LONG).unwrap(), addrs(1));
         assert_eq!(asked.load(Ordering::SeqCst), 1);
     }
 }
