@@ -10,61 +10,72 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// has to pace itself for, and the memory of a window stays below 16 KiB.
 const MOST: usize = 1000;
 
-/// The instants of the last minute's requests, oldest first.
+/// The instants of the last minute's requests.
 #[derive(Debug, Default)]
-pub(super) struct Window(VecDeque<Instant>);
+pub(super) struct Window {
+    /// All but the newest, oldest first. Of ten thousand keys most have none: no room is made for them.
+    earlier: VecDeque<Instant>,
+    newest: Option<Instant>,
+}
 
 impl Window {
     /// A request goes out.
     pub(super) fn add(&mut self, now: Instant) {
         self.forget(now);
-        if self.0.len() == MOST {
-            self.0.pop_front();
+        if self.is_full() {
+            self.earlier.pop_front();
         }
-        self.0.push_back(now);
+        self.earlier.extend(self.newest.replace(now));
     }
 
     /// The request that was added at this instant was never sent.
     pub(super) fn take_back(&mut self, at: Instant) {
-        if let Some(i) = self.0.iter().rposition(|t| *t == at) {
-            self.0.remove(i);
+        if self.newest == Some(at) {
+            self.newest = self.earlier.pop_back();
+        } else if let Some(i) = self.earlier.iter().rposition(|t| *t == at) {
+            self.earlier.remove(i);
         }
     }
 
     /// How many requests of the last minute came after `since`.
     pub(super) fn count(&self, since: Option<Instant>, now: Instant) -> u32 {
-        let from = self.0.partition_point(|at| {
+        let is_out = |at: &Instant| {
             now.saturating_duration_since(*at) >= MINUTE || since.is_some_and(|since| *at < since)
-        });
+        };
+        let earlier = self.earlier.len() - self.earlier.partition_point(is_out);
+        let newest = self.newest.is_some_and(|at| !is_out(&at));
         // At most MOST.
-        (self.0.len() - from) as u32
+        (earlier + usize::from(newest)) as u32
     }
 
     /// When another request fits under `limit`: `None` if now.
     pub(super) fn free_at(&self, limit: u32, now: Instant) -> Option<Instant> {
-        let newest_that_must_go = self.0.len().checked_sub(limit.max(1) as usize)?;
-        let at = *self.0.get(newest_that_must_go)? + MINUTE;
+        let newest_that_must_go = self.len().checked_sub(limit.max(1) as usize)?;
+        let at = self.earlier.get(newest_that_must_go).copied();
+        let at = at.or(self.newest)? + MINUTE;
         (at > now).then_some(at)
     }
 
     /// The last request.
     pub(super) fn newest(&self) -> Option<Instant> {
-        self.0.back().copied()
+        self.newest
     }
 
     /// Whether there were more requests than it can remember.
     pub(super) fn is_full(&self) -> bool {
-        self.0.len() == MOST
+        self.len() == MOST
+    }
+
+    fn len(&self) -> usize {
+        self.earlier.len() + usize::from(self.newest.is_some())
     }
 
     fn forget(&mut self, now: Instant) {
-        while self
-            .0
-            .front()
-            .is_some_and(|at| now.saturating_duration_since(*at) >= MINUTE)
-        {
-            self.0.pop_front();
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= MINUTE;
+        while self.earlier.front().is_some_and(|at| is_old(*at)) {
+            self.earlier.pop_front();
         }
+        self.newest = self.newest.filter(|at| !is_old(*at));
     }
 }
 
