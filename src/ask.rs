@@ -178,7 +178,9 @@ fn word(value: &Value) -> String {
     match value {
         Value::String(text) => plain(text),
         Value::Null => "-".into(),
-        other => other.to_string(),
+        Value::Bool(yes) => yes.to_string(),
+        // alvus itself writes no other numbers.
+        other => other.as_u64().map_or("?".into(), |n| n.to_string()),
     }
 }
 

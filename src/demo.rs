@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::reply::quoted;
+
 /// The demo's keys; they open nothing.
 pub const KEYS: [&str; 3] = [
     "demo-key-of-no-worth-aaaa",
@@ -104,13 +106,11 @@ fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
     } else if body["stream"] == true {
         streamed(stream)
     } else {
-        let answer = serde_json::json!({
-            "id": "demo", "object": "chat.completion", "created": 0, "model": "demo",
-            "choices": [{"index": 0, "finish_reason": "stop",
-                         "message": {"role": "assistant", "content": WORDS.concat()}}],
-            "usage": {"prompt_tokens": 0, "completion_tokens": WORDS.len(), "total_tokens": WORDS.len()},
-        });
-        plain(stream, "200 OK", "", &answer.to_string())
+        let (content, tokens) = (quoted(&WORDS.concat()), WORDS.len());
+        let answer = format!(
+            r#"{{"id":"demo","object":"chat.completion","created":0,"model":"demo","choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant","content":{content}}}}}],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens},"total_tokens":{tokens}}}}}"#
+        );
+        plain(stream, "200 OK", "", &answer)
     }
 }
 
@@ -147,11 +147,10 @@ fn streamed(mut to: &TcpStream) -> io::Result<()> {
         to.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())
     };
     for word in WORDS {
-        let delta = serde_json::json!({
-            "id": "demo", "object": "chat.completion.chunk", "created": 0, "model": "demo",
-            "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": null}],
-        });
-        event(&delta.to_string())?;
+        let content = quoted(word);
+        event(&format!(
+            r#"{{"id":"demo","object":"chat.completion.chunk","created":0,"model":"demo","choices":[{{"index":0,"delta":{{"content":{content}}},"finish_reason":null}}]}}"#
+        ))?;
         thread::sleep(TOKEN_PAUSE);
     }
     event(

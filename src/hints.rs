@@ -300,7 +300,7 @@ impl Answer<'_> {
             .find_map(spelled);
         let metadata = &error["metadata"];
         let seconds = || match &metadata["retry_after_seconds"] {
-            Value::Number(n) => decimal(&n.to_string()),
+            Value::Number(n) => Duration::try_from_secs_f64(n.as_f64()?).ok(),
             Value::String(text) => decimal(text),
             _ => None,
         };

@@ -27,11 +27,8 @@ impl Question {
         if !body.trim_ascii_start().starts_with(b"{") {
             return Question::default();
         }
-        let read = |wanted| serde_json::Deserializer::from_slice(body).deserialize_map(Body(wanted));
-        // Messages that are no list make no conversation; the rest counts all the same.
-        read(wanted)
-            .or_else(|_| read(Conversation::Ignored))
-            .unwrap_or_default()
+        let mut json = serde_json::Deserializer::from_slice(body);
+        json.deserialize_any(Body(wanted)).unwrap_or_default()
     }
 }
 
@@ -44,14 +41,33 @@ pub enum Conversation {
     Ignored,
 }
 
+/// For a visitor: of what it does not look for it makes the default. serde's own way, an error that names
+/// what was found, would link the writing of floats: 20 kB.
+macro_rules! anything_else_is_the_default {
+    () => { anything_else_is_the_default!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str); };
+    ($($visit:ident: $found:ty),+) => {
+        $(fn $visit<E>(self, _: $found) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        })+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+        fn expecting(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Ok(())
+        }
+    };
+}
+
 /// Reads the top level.
 struct Body(Conversation);
 
 impl<'de> Visitor<'de> for Body {
     type Value = Question;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+    anything_else_is_the_default!();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Question, A::Error> {
+        Ok(Question::default())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Question, A::Error> {
@@ -107,8 +123,8 @@ struct NameVisitor;
 impl Visitor<'_> for NameVisitor {
     type Value = Name;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
+    fn expecting(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Name, E> {
@@ -122,12 +138,13 @@ impl Visitor<'_> for NameVisitor {
     }
 }
 
-/// The messages up to the user's first one.
+/// The messages up to the user's first one; none where there is no list of them.
+#[derive(Default)]
 struct Beginning(Vec<Value>);
 
 impl<'de> serde::Deserialize<'de> for Beginning {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Beginning, D::Error> {
-        deserializer.deserialize_seq(Messages)
+        deserializer.deserialize_any(Messages)
     }
 }
 
@@ -136,8 +153,11 @@ struct Messages;
 impl<'de> Visitor<'de> for Messages {
     type Value = Beginning;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of messages")
+    anything_else_is_the_default!();
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Beginning, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Beginning::default())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Beginning, A::Error> {
@@ -184,6 +204,11 @@ mod tests {
             ),
             (r#"{"stream":true}"#, "", true),
             (r#"{"messages":true,"model":"m"}"#, "m", false),
+            (r#"{"messages":null,"model":"m"}"#, "m", false),
+            (r#"{"messages":-1,"model":"m"}"#, "m", false),
+            (r#"{"messages":1.5,"model":"m"}"#, "m", false),
+            (r#"{"messages":"a","model":"m"}"#, "m", false),
+            (r#"{"messages":{"a":[{}]},"model":"m"}"#, "m", false),
             (r#"{"model":"m","stream":true"#, "", false), // cut short: the upstream will say so
             ("[1]", "", false),
             ("", "", false),

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::logging::quote;
+
 /// How the body that follows a head is framed (RFC 9112 §6).
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Framing {
@@ -174,8 +176,16 @@ pub fn whole_seconds(wait: Duration) -> u64 {
 
 /// `{"error":{…}}` as OpenAI writes it.
 pub fn error_json(kind: &str, code: &str, message: &str) -> String {
-    serde_json::json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
-        .to_string()
+    let [code, message, kind] = [code, message, kind].map(quoted);
+    format!(r#"{{"error":{{"code":{code},"message":{message},"param":null,"type":{kind}}}}}"#)
+}
+
+/// A JSON string. What alvus itself says in JSON is put together by hand: serde_json's way to write
+/// a value links the writing of floats, 20 kB.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    quote(&mut out, text);
+    out
 }
 
 fn kind(status: u16) -> &'static str {

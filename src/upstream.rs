@@ -135,7 +135,7 @@ impl Prepared {
             method,
             uri,
             lines: Vec::with_capacity(512),
-            codings: Vec::new(),
+            codings: Vec::with_capacity(64),
         };
         for (name, value) in fields {
             if !headers::goes_up(name, &options) {

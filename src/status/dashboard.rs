@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::Load;
 use crate::metrics::recent::{Recent, STEP};
-use crate::reply::Reply;
+use crate::reply::{Reply, quoted};
 
 /// Where the page is.
 pub const PATH: &str = "/dashboard";
@@ -47,7 +47,7 @@ pub fn data(health: Reply, load: &Load, origin: &str, recent: &Recent, now: Inst
         ",\"workers\":{},\"parked\":{},\"upstream\":{},\"upstream_well\":{},\"step_sec\":{STEP},\"slots\":[",
         load.workers,
         load.parked,
-        serde_json::Value::from(origin),
+        quoted(origin),
         load.upstream_well,
     );
     for (i, slot) in recent.slots(now).enumerate() {

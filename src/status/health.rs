@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Load;
 use crate::pool::{KeyView, ModelView, State};
-use crate::reply::{Reply, whole_seconds};
+use crate::reply::{Reply, quoted, whole_seconds};
 
 /// The page. `clients`: each by name, with its requests. 503 when no key can serve, so that a load
 /// balancer sends its requests elsewhere.
@@ -56,7 +56,7 @@ pub fn page(
             out,
             "{}{{\"index\":{i},\"label\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left},\"requests\":{},\"failures\":{{\"limited\":{},\"quota\":{},\"rejected\":{},\"no_answer\":{}}},\"in_flight\":{},\"last_used_sec_ago\":{},\"models\":[",
             comma(i),
-            json(&key.label),
+            quoted(&key.label),
             c.requests,
             c.limited,
             c.quota,
@@ -72,7 +72,7 @@ pub fn page(
                 out,
                 "{}{{\"model\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left}}}",
                 comma(n),
-                json(model),
+                quoted(model),
             );
         }
         out.push_str("]}");
@@ -83,7 +83,7 @@ pub fn page(
             out,
             "{}{{\"model\":{},\"in_flight\":{},\"waiting\":{},\"capacity\":{}}}",
             comma(i),
-            json(&view.model),
+            quoted(&view.model),
             view.in_flight,
             view.waiting,
             view.capacity.map_or("null".into(), |n| n.to_string()),
@@ -95,10 +95,6 @@ pub fn page(
 
 fn comma(at: usize) -> &'static str {
     if at > 0 { "," } else { "" }
-}
-
-fn json(text: &str) -> serde_json::Value {
-    text.into()
 }
 
 /// State, reason, and seconds left.
