@@ -41,6 +41,8 @@ const INPUT_BUFFER: usize = 16 * 1024;
 const OUTPUT_BUFFER: usize = 8 * 1024;
 /// How long an idle connection is kept. Below nginx's 75 s, so that we close first.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
+/// Room for the fields of most requests.
+const LINES: usize = 512;
 /// How much of a body nobody wants is read so that its connection can be used again.
 const DRAIN_LIMIT: usize = 16 * 1024;
 /// How long that may take between two pieces.
@@ -134,7 +136,7 @@ impl Prepared {
             repeatable: method.is_idempotent(),
             method,
             uri,
-            lines: Vec::with_capacity(512),
+            lines: Vec::with_capacity(LINES),
             codings: Vec::with_capacity(64),
         };
         for (name, value) in fields {
@@ -184,6 +186,9 @@ pub enum Reuse {
 pub struct Upstream {
     agent: ureq::Agent,
     idle_timeout: Duration,
+    /// Never used. musl's allocator gives the page of a size back when its last block is freed: without
+    /// this block every request would have one mapped, cleared and unmapped for its lines.
+    _company: Vec<u8>,
     /// The last answer was a web page.
     web_page: AtomicBool,
 }
@@ -219,6 +224,7 @@ impl Upstream {
         Ok(Upstream {
             agent: ureq::Agent::with_parts(settings, Dialler { tls }, CachingResolver::default()),
             idle_timeout: config.idle_timeout,
+            _company: Vec::with_capacity(LINES),
             web_page: AtomicBool::new(false),
         })
     }
