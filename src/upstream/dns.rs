@@ -281,6 +281,7 @@ mod tests {
                     .for_each(|k| k.asked -= 2 * DNS_FRESH);
             }
         }
+        assert!(resolver.0.lock().iter().all(|k| !k.asking));
         assert_eq!(asked.load(Ordering::SeqCst), 0);
     }
 
