@@ -41,9 +41,10 @@ const RESERVED_DESCRIPTORS: usize = 16;
 const TICK: Duration = Duration::from_millis(500);
 /// When a client may come back after no worker came free.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
-/// Stack of a connection's thread. A TLS handshake in a debug build is the deepest call; only
-/// pages that are touched cost memory.
-const STACK: usize = 256 * 1024;
+/// Stack of a connection's thread. The deepest calls, a TLS handshake and an error of 128 nested
+/// lists, take half of it. Only pages that are touched cost memory, but 256 of the whole have to
+/// fit into the address space of a small board (`tests/endure.rs`).
+const STACK: usize = 128 * 1024;
 /// How much of a model's name stands in the log, in bytes.
 const MODEL_SHOWN: usize = 100;
 /// How long a client that has left our replies lying may take to make room for one more.
