@@ -218,7 +218,9 @@ impl Line {
             let quote = self.text.len() - 2;
             self.text.insert_str(quote, "_ms");
         }
-        let _ = write!(self.text, "{}", value.as_millis());
+        // 128 bits take several times as long to write.
+        let millis = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
+        let _ = write!(self.text, "{millis}");
         if !self.json {
             self.text.push_str("ms");
         }

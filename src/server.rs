@@ -41,9 +41,10 @@ const RESERVED_DESCRIPTORS: usize = 16;
 const TICK: Duration = Duration::from_millis(500);
 /// When a client may come back after no worker came free.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
-/// Stack of a connection's thread. A TLS handshake in a debug build is the deepest call; only
-/// pages that are touched cost memory.
-const STACK: usize = 256 * 1024;
+/// Stack of a connection's thread. The deepest calls, a TLS handshake and an error of 128 nested
+/// lists, take half of it. Only pages that are touched cost memory, but 256 of the whole have to
+/// fit into the address space of a small board (`tests/endure.rs`).
+const STACK: usize = 128 * 1024;
 /// How much of a model's name stands in the log, in bytes.
 const MODEL_SHOWN: usize = 100;
 /// How long a client that has left our replies lying may take to make room for one more.
@@ -422,7 +423,7 @@ impl Inner {
             Err(Some(reply)) => return self.refuse(request, origin, &reply),
             Err(None) => return request.client().shutdown(),
         };
-        let method = request.method().to_string();
+        let method = request.method().as_str().to_owned();
         let fields: Vec<_> = request.raw_headers().collect();
         let mapped = match self.relay.map(&method, &target, fields.into_iter()) {
             Ok(mapped) => mapped,
@@ -461,10 +462,8 @@ impl Inner {
     /// Reads the whole body, within the limits. `Err(None)`: the client left while sending it.
     fn read_body(&self, request: &mut Request) -> Result<Option<Body>, Option<Reply>> {
         let declared = request.body_length();
-        let chunked = request
-            .raw_headers()
-            .any(|(name, _)| name.eq_ignore_ascii_case("transfer-encoding"));
-        if declared.is_none() && !chunked {
+        let chunked = |(name, _): (&str, _)| name.eq_ignore_ascii_case("transfer-encoding");
+        if declared.is_none() && !request.raw_headers().any(chunked) {
             return Ok(None);
         }
         let too_large = || {
@@ -481,23 +480,23 @@ impl Inner {
             Some(Reply::error(408, "body_timeout", text))
         };
         let began = Instant::now();
+        let mut have = 0;
         loop {
-            let have = body.bytes.len();
             // One byte beyond the limit shows that an undeclared body is too large.
             let room = declared.unwrap_or(self.bodies.limit + 1) - have;
             let step = room.min(BODY_STEP);
             if step == 0 {
                 return Ok(Some(body));
             }
-            if !body.reserve(step) {
+            // What was not filled by the last read is not written once more for the next.
+            if !body.stretch(have + step) {
                 let text = "too many request bodies at once (MAX_BODY_MB bounds them all together)";
                 return Err(Some(
                     Reply::error(503, "body_budget", text).retry_after(BUSY_RETRY),
                 ));
             }
-            body.bytes.resize(have + step, 0);
             let read = loop {
-                match request.as_reader().read(&mut body.bytes[have..]) {
+                match request.as_reader().read(&mut body.bytes[have..have + step]) {
                     Err(e) if e.kind() == ErrorKind::Interrupted => {}
                     other => break other,
                 }
@@ -516,8 +515,9 @@ impl Inner {
                     });
                 }
             };
-            body.bytes.truncate(have + n);
+            have += n;
             if n == 0 {
+                body.bytes.truncate(have);
                 // The declared end is reached by `step`, so this is the end of the chunks.
                 return if declared.is_none() {
                     Ok(Some(body))
@@ -525,14 +525,14 @@ impl Inner {
                     Err(None)
                 };
             }
-            if body.bytes.len() > self.bodies.limit {
+            if have > self.bodies.limit {
                 return Err(too_large());
             }
             let grace = match self.desk().parked.is_empty() {
                 true => BODY_GRACE,
                 false => BODY_GRACE_BUSY,
             };
-            let earned = Duration::from_secs(body.bytes.len() as u64 / BODY_RATE);
+            let earned = Duration::from_secs(have as u64 / BODY_RATE);
             if began.elapsed() > grace + earned {
                 return Err(too_slow());
             }

@@ -132,8 +132,11 @@ impl Host {
     }
 
     fn name(text: &str) -> Option<Host> {
-        if let Ok(address) = text.parse() {
-            return Some(Host::Address(address));
+        // One of IPv6 stands in brackets.
+        if text.starts_with(|c: char| c.is_ascii_digit())
+            && let Ok(address) = text.parse()
+        {
+            return Some(Host::Address(IpAddr::V4(address)));
         }
         let name = text.strip_suffix('.').unwrap_or(text);
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);

@@ -245,6 +245,22 @@ fn a_body_that_stops_coming_is_an_error() {
 }
 
 #[test]
+fn a_body_may_pause_for_longer_than_a_connection_may_be_idle() {
+    let server = server_with(|l| l.idle_timeout = SHORT);
+    let mut client = Client::new(&server);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    let mut request = next(&server);
+    let socket = request.client();
+    let reader = thread::spawn(move || {
+        let mut body = String::new();
+        request.as_reader().read_to_string(&mut body).map(|_| body)
+    });
+    assert!(!has_left(&socket, SHORT * 3));
+    client.send("hello");
+    assert_eq!(reader.join().unwrap().unwrap(), "hello");
+}
+
+#[test]
 fn a_response_that_nobody_takes_is_an_error() {
     let server = server_with(|l| l.write_timeout = SHORT);
     let mut client = Client::new(&server);
