@@ -6,7 +6,7 @@
 CARGO ?= cargo
 CLIENTS := target/clients
 # The tests that need nothing but Rust: all but those with other people's programs.
-ALONE := $(filter-out boxes clients endure pages smuggling,$(basename $(notdir $(wildcard tests/*.rs))))
+ALONE := $(filter-out boxes clients endure network pages smuggling,$(basename $(notdir $(wildcard tests/*.rs))))
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test unit clients bench attack fuzz simulate soak deny lint clean prepare tools
