@@ -121,8 +121,10 @@ fn read_only_file_systems_are_enough() {
     assert_eq!(alvus.ask().status, 200);
 }
 
+/// `STOP_SEC`: how long alvus is stopped; `make attack` takes a minute.
 #[test]
 fn a_stop_for_a_while_loses_nothing() {
+    let stop = std::env::var("STOP_SEC").map_or(3, |n| n.parse().unwrap());
     let (go, gone) = gate();
     let gone = Mutex::new(Some(gone));
     let upstream = Upstream::new(move |_| match gone.lock().unwrap().take() {
@@ -144,7 +146,7 @@ fn a_stop_for_a_while_loses_nothing() {
     go.send(()).unwrap();
     let mut meanwhile = alvus.connect();
     meanwhile.send(CHAT);
-    thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(stop));
     alvus.signal("CONT");
     assert_eq!(streaming.chunk().unwrap().unwrap(), b"data: 2\n\n");
     assert_eq!(streaming.chunk().unwrap(), None);
