@@ -44,8 +44,9 @@ soak: export SOAK_MIN ?= 10
 soak: prepare ## mixed traffic, faults and reloads for SOAK_MIN (10) minutes
 	$(CARGO) test --locked --test soak
 
-attack: prepare clients build ## slowhttptest in its four modes, a minute and a half
+attack: prepare clients build ## slowhttptest in its four modes, and a stop for a minute
 	tests/attack/slow target/release/alvus
+	STOP_SEC=60 $(CARGO) test --locked --quiet --test endure a_stop
 
 deny: prepare ## the supply chain: licences, sources, duplicates, build-time code, unused crates
 	tests/deny
