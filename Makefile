@@ -6,7 +6,7 @@
 CARGO ?= cargo
 CLIENTS := target/clients
 # The tests that need nothing but Rust: all but those with other people's programs.
-ALONE := $(filter-out boxes clients endure pages smuggling,$(basename $(notdir $(wildcard tests/*.rs))))
+ALONE := $(filter-out boxes clients endure network pages smuggling,$(basename $(notdir $(wildcard tests/*.rs))))
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test unit clients bench attack fuzz simulate soak deny lint clean prepare tools
@@ -44,8 +44,9 @@ soak: export SOAK_MIN ?= 10
 soak: prepare ## mixed traffic, faults and reloads for SOAK_MIN (10) minutes
 	$(CARGO) test --locked --test soak
 
-attack: prepare clients build ## slowhttptest in its four modes, a minute and a half
+attack: prepare clients build ## slowhttptest in its four modes, and a stop for a minute
 	tests/attack/slow target/release/alvus
+	STOP_SEC=60 $(CARGO) test --locked --quiet --test endure a_stop
 
 deny: prepare ## the supply chain: licences, sources, duplicates, build-time code, unused crates
 	tests/deny

@@ -23,7 +23,7 @@ pub enum Attempt {
     Empty,
     /// Nothing was sent: DNS, connect, TLS.
     NotSent,
-    /// A pooled connection turned out to be dead: not one byte of an answer came.
+    /// A pooled connection turned out to be dead: it ended at once, without one byte of an answer.
     Stale,
     /// The request was sent, at least in part, and no answer came.
     MaybeSent,

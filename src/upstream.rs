@@ -57,7 +57,7 @@ const LOOK: usize = 2 * 1024;
 pub enum Failure {
     /// Not one byte of the request went out: name, connect, TLS.
     NotSent(String),
-    /// A pooled connection was dead: the request was written, nothing came back.
+    /// A pooled connection was dead: it ended as soon as the request was written, and nothing came back.
     Stale(String),
     /// The request went out, at least in part; then it failed.
     MaybeSent(String),

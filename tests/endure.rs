@@ -121,6 +121,42 @@ fn read_only_file_systems_are_enough() {
     assert_eq!(alvus.ask().status, 200);
 }
 
+/// Stops alvus for a while: 3 s, or `STOP_SEC`; `make attack` takes a minute.
+fn stop(alvus: &Alvus, meanwhile: impl FnOnce()) {
+    let time = std::env::var("STOP_SEC").map_or(3, |n| n.parse().unwrap());
+    alvus.signal("STOP");
+    meanwhile();
+    thread::sleep(Duration::from_secs(time));
+    alvus.signal("CONT");
+}
+
+#[test]
+fn a_stop_while_all_keys_rest_neither_shortens_nor_forgets_their_rest() {
+    let limited = Mutex::new(Vec::new());
+    let upstream = Upstream::new(move |seen| {
+        let mut limited = limited.lock().unwrap();
+        match seen.key_index() {
+            _ if limited.contains(&seen.key) => ok(),
+            index => {
+                limited.push(seen.key.clone());
+                // The first key rests for longer than any stop here.
+                let rest = [600, 5, 5][index];
+                answer(429, &format!("Retry-After: {rest}\r\n"), "{}")
+            }
+        }
+    });
+    let alvus = Alvus::before(&upstream);
+    let began = Instant::now();
+    let mut waiting = alvus.connect();
+    waiting.send(CHAT);
+    eventually("it waits", || alvus.health()["waiting"] == 1);
+    stop(&alvus, || ());
+    assert_eq!(waiting.response().status, 200);
+    assert!(began.elapsed() >= Duration::from_secs(5), "too early");
+    assert_eq!(alvus.states()[0], "cooling");
+    assert_eq!(alvus.ask().status, 200);
+}
+
 #[test]
 fn a_stop_for_a_while_loses_nothing() {
     let (go, gone) = gate();
@@ -140,12 +176,11 @@ fn a_stop_for_a_while_loses_nothing() {
     streaming.send(CHAT);
     streaming.head();
     assert_eq!(streaming.chunk().unwrap().unwrap(), b"data: 1\n\n");
-    alvus.signal("STOP");
-    go.send(()).unwrap();
     let mut meanwhile = alvus.connect();
-    meanwhile.send(CHAT);
-    thread::sleep(Duration::from_secs(3));
-    alvus.signal("CONT");
+    stop(&alvus, || {
+        go.send(()).unwrap();
+        meanwhile.send(CHAT);
+    });
     assert_eq!(streaming.chunk().unwrap().unwrap(), b"data: 2\n\n");
     assert_eq!(streaming.chunk().unwrap(), None);
     assert_eq!(meanwhile.response().status, 200);

@@ -7,10 +7,10 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -740,4 +740,74 @@ fn a_handshake_that_stalls() {
 fn a_handshake_that_breaks_off() {
     let (url, _done) = greets(b"\x16\x03\x03\x00\x50");
     unreachable(&url, &[], "it closed the connection");
+}
+
+/// rustls declines (RFC 5246 §7.2.2, no_renegotiation), and OpenSSL takes that for an end.
+#[test]
+fn a_renegotiation_that_the_upstream_wants() {
+    let ca = Ca::new();
+    ca.good(); // leaves cert.pem and key.pem there
+    for begun in [false, true] {
+        let mut server = Command::new("openssl")
+            .args(["s_server", "-tls1_2", "-accept", "127.0.0.1:0"])
+            .args(["-cert", "cert.pem", "-key", "key.pem"])
+            .current_dir(&ca.0.0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl is installed");
+        let mut orders = server.stdin.take().unwrap();
+        let mut said = BufReader::new(server.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.starts_with("ACCEPT") {
+            line.clear();
+            assert!(said.read_line(&mut line).unwrap() > 0, "it listens");
+        }
+        let port = line.trim_end().rsplit(':').next().unwrap().to_string();
+        let file = ca.file();
+        let alvus = before(
+            &format!("https://localhost:{port}/v1"),
+            &[
+                ("SSL_CERT_FILE", &file),
+                ("FIRST_BYTE_TIMEOUT_SEC", "30"),
+                ("IDLE_TIMEOUT_SEC", "30"),
+            ],
+        );
+        let (come, came) = channel();
+        std::thread::scope(|scope| {
+            let alvus = &alvus;
+            let asked = scope.spawn(move || {
+                if !begun {
+                    return refused(alvus, 502, "upstream_broke", "HandshakeFailure");
+                }
+                let mut client = alvus.connect();
+                client.send(CHAT);
+                assert_eq!(client.head().status, 200);
+                let mut half = [0; 4];
+                client.read_exact(&mut half);
+                come.send(()).unwrap();
+                assert!(client.ended(), "cut");
+                noted(alvus);
+                assert_eq!(alvus.states(), ["ready"]);
+            });
+            let mut request = Vec::new();
+            while !request.ends_with(b"{\"model\":\"m\"}") {
+                let mut byte = [0];
+                said.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            if begun {
+                orders
+                    .write_all(b"HTTP/1.1 200 OK\nContent-Length: 20\n\nhalf")
+                    .unwrap();
+                // Only what one read begins with is an order.
+                came.recv_timeout(PATIENCE).expect("the answer begins");
+            }
+            orders.write_all(b"R\n").unwrap();
+            asked.join().unwrap();
+        });
+        let _ = server.kill();
+        let _ = server.wait();
+    }
 }

@@ -591,6 +591,23 @@ fn a_dead_kept_connection_is_tried_again_once_and_not_twice() {
 }
 
 #[test]
+fn a_kept_connection_that_ends_when_there_was_time_to_work_is_not_taken_for_a_dead_one() {
+    let upstream = Upstream::new(|seen| match seen.target.as_str() {
+        "/v1/first" => ok(),
+        _ => Act::Do(Box::new(|_| thread::sleep(Duration::from_millis(2500)))),
+    });
+    let alvus = Alvus::before(&upstream);
+    let mut client = alvus.connect();
+    assert_eq!(post_again(&mut client, "/v1/first").status, 200);
+    let response = post_again(&mut client, "/v1/second");
+    assert_eq!(
+        (response.status, response.json()["error"]["code"].as_str()),
+        (502, Some("upstream_broke"))
+    );
+    assert_eq!(upstream.seen().len(), 2, "sent once");
+}
+
+#[test]
 fn a_request_whose_answer_had_begun_is_not_sent_again() {
     for beginning in [
         "HTTP/1.1 20",

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ureq::unversioned::transport::NextTimeout;
 
@@ -17,6 +17,10 @@ use crate::peer::{Client, Interest, Wake};
 
 /// A clock that shows less was never set (2024-01-01).
 const SANE_CLOCK: Duration = Duration::from_secs(1_704_067_200);
+
+/// A kept connection that ends so soon after the first bytes went out had been closed before they
+/// arrived: its end and our request crossed on a slow line. Later, someone may have been at work.
+const CROSSING: Duration = Duration::from_secs(2);
 
 /// How far the call on this thread came.
 #[derive(Debug, Default)]
@@ -28,8 +32,8 @@ pub(super) struct Call {
     pub(super) fresh: bool,
     /// The lines that belong into the request's head, until they are there.
     pub(super) lines: Lines,
-    /// Bytes of the request went out.
-    pub(super) sent: bool,
+    /// When the first bytes of the request went out.
+    pub(super) sent: Option<Instant>,
     /// Bytes of an answer came.
     pub(super) received: bool,
     /// The client left while we waited.
@@ -85,13 +89,13 @@ impl Call {
 
     pub(super) fn failure(&self, error: &ureq::Error) -> Failure {
         let text = in_words(error);
-        match error {
+        match (error, self.sent) {
             _ if self.client_left => Failure::ClientLeft,
-            _ if !self.sent => Failure::NotSent(text),
-            _ if !self.fresh && !self.received && !matches!(error, ureq::Error::Timeout(_)) => {
+            (_, None) => Failure::NotSent(text),
+            (ureq::Error::Timeout(_), _) => Failure::TimedOut(text),
+            (_, Some(sent)) if !self.fresh && !self.received && sent.elapsed() < CROSSING => {
                 Failure::Stale(text)
             }
-            ureq::Error::Timeout(_) => Failure::TimedOut(text),
             _ => Failure::MaybeSent(text),
         }
     }

@@ -186,7 +186,7 @@ impl Wire {
         if held == 0 {
             return Ok(());
         }
-        CALL.with_borrow_mut(|call| call.sent = true);
+        CALL.with_borrow_mut(|call| *call.sent.get_or_insert_with(Instant::now));
         self.kind
             .send(&self.buffers.inner.output()[..held], timeout)
     }

@@ -1,0 +1,308 @@
+//! A network that goes away and comes back, between alvus and the upstream: what the client sees,
+//! what the pool records, how soon all is well again.
+//!
+//! Each test runs this program again in a network namespace of its own (`unshare`, `ip`), where the
+//! upstream has an address that can be taken away. As root a namespace that cannot be had is a
+//! failure; for others the tests say that they were skipped.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::Write;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    Act, Alvus, CHAT, Client, KEYS, PATIENCE, SSE_HEAD, Upstream, chunk, eventually, gate, ok,
+};
+
+// Addresses for tests (RFC 2544).
+const UPSTREAM: &str = "198.18.0.1";
+const OURS: &str = "198.18.0.2";
+/// Set where the namespace is entered.
+const INSIDE: &str = "ALVUS_TEST_NAMESPACE";
+/// A link that leads nowhere.
+const NOWHERE: &str = "link add nowhere type veth peer name beyond";
+/// How long the network is away.
+const AWAY: Duration = Duration::from_secs(2);
+/// TCP repeats what was lost after 0.2, 0.6, 1.4, 3 s: so long after an [`AWAY`] all is there.
+const RECOVERY: Duration = Duration::from_secs(5);
+
+/// Runs `test`, which has this name, in a namespace of its own.
+fn alone(name: &str, test: fn()) {
+    if std::env::var_os(INSIDE).is_some() {
+        ip("link set lo up");
+        // What comes out at the other end is addressed to nobody there.
+        ip(NOWHERE);
+        ip("link set beyond up");
+        ip("link set nowhere arp off up");
+        ip(&format!("address add {OURS}/32 dev nowhere"));
+        ip(&format!("address add {UPSTREAM}/32 dev lo"));
+        return test();
+    }
+    let root = rustix::process::geteuid().is_root();
+    let unshare = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.arg(if root { "-n" } else { "-rn" }).args(words);
+        command
+    };
+    let tried = unshare(&["sh", "-c", &format!("ip {NOWHERE}")]).output();
+    if !tried.as_ref().is_ok_and(|out| out.status.success()) {
+        assert!(!root, "no network namespace can be had: {tried:?}");
+        // Not by eprintln!, of which nothing is seen when a test passes.
+        let words = format!("SKIPPED {name}: no network namespace can be had: {tried:?}\n");
+        return std::io::stderr().write_all(words.as_bytes()).unwrap();
+    }
+    let program = std::env::current_exe().unwrap();
+    let out = unshare(&[program.to_str().unwrap(), "--exact", name, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "nothing was tested: {said}");
+}
+
+fn ip(line: &str) {
+    let out = Command::new("ip").args(line.split(' ')).output();
+    let out = out.expect("ip (iproute2) is installed");
+    assert!(out.status.success(), "ip {line}: {out:?}");
+}
+
+/// From now on whatever goes to or comes from the upstream is lost without a word.
+fn lose() {
+    ip(&format!("route add {UPSTREAM} dev nowhere src {OURS}"));
+    ip(&format!("route del local {UPSTREAM} table local"));
+}
+
+/// From now on there is no way to the upstream, and the kernel says so.
+fn unplug() {
+    ip(&format!("route del local {UPSTREAM} table local"));
+}
+
+/// The network is back.
+fn mend() {
+    ip("route flush table main");
+    ip(&format!(
+        "route add local {UPSTREAM} dev lo table local src {UPSTREAM}"
+    ));
+}
+
+fn upstream(behaviour: impl Fn() -> Act + Send + Sync + 'static) -> Upstream {
+    Upstream::at(format!("{UPSTREAM}:0").parse().unwrap(), move |_| {
+        behaviour()
+    })
+}
+
+fn before(upstream: &Upstream, more: &[(&str, &str)]) -> Alvus {
+    let mut env = vec![
+        ("API_KEYS", KEYS[0]),
+        ("MAX_RETRIES", "0"),
+        ("CONNECT_TIMEOUT_SEC", "1"),
+    ];
+    env.retain(|(name, _)| more.iter().all(|(n, _)| n != name));
+    env.extend_from_slice(more);
+    Alvus::before_with(upstream, &env)
+}
+
+/// No key is blamed, and the next request is answered, soon.
+fn recovers(alvus: &Alvus) {
+    let back = Instant::now();
+    assert_eq!(alvus.states(), ["ready"], "no key is to blame");
+    let response = alvus.ask();
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert!(back.elapsed() < RECOVERY, "{:?}", back.elapsed());
+    eventually("nothing is left", || alvus.health()["in_flight"] == 0);
+    assert_eq!(alvus.states(), ["ready"]);
+}
+
+/// An upstream that begins its first answer with `begin` and ends it with `end`, when it is told to.
+fn halting(begin: String, end: String) -> (Upstream, Sender<()>) {
+    let (go, gone) = gate();
+    let gone = Mutex::new(Some(gone));
+    let upstream = upstream(move || match gone.lock().unwrap().take() {
+        Some(gone) => {
+            let (begin, end) = (begin.clone(), end.clone());
+            Act::Do(Box::new(move |stream| {
+                let _ = stream.write_all(begin.as_bytes());
+                let _ = gone.recv_timeout(PATIENCE);
+                let _ = stream.write_all(end.as_bytes());
+            }))
+        }
+        None => ok(),
+    });
+    (upstream, go)
+}
+
+fn halting_stream() -> (Upstream, Sender<()>) {
+    halting(
+        format!("{SSE_HEAD}{}", chunk("data: 1\n\n")),
+        format!("{}0\r\n\r\n", chunk("data: 2\n\n")),
+    )
+}
+
+/// A request whose stream has begun.
+fn streaming(alvus: &Alvus) -> Client {
+    let mut client = alvus.connect();
+    client.send(CHAT);
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.chunk().unwrap().unwrap(), b"data: 1\n\n");
+    client
+}
+
+#[test]
+fn a_stream_goes_on_after_the_network_was_away() {
+    alone("a_stream_goes_on_after_the_network_was_away", || {
+        for away in [lose, unplug] {
+            let (upstream, go) = halting_stream();
+            let alvus = before(&upstream, &[]);
+            let mut client = streaming(&alvus);
+            away();
+            go.send(()).unwrap();
+            thread::sleep(AWAY);
+            mend();
+            let back = Instant::now();
+            assert_eq!(client.chunk().unwrap().unwrap(), b"data: 2\n\n");
+            assert_eq!(client.chunk().unwrap(), None);
+            assert!(back.elapsed() < RECOVERY, "{:?}", back.elapsed());
+            recovers(&alvus);
+            assert_eq!(upstream.seen().len(), 2);
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_has_gone_silent_ends_with_an_error() {
+    alone("a_stream_that_has_gone_silent_ends_with_an_error", || {
+        let (upstream, _go) = halting_stream();
+        let alvus = before(&upstream, &[("IDLE_TIMEOUT_SEC", "1")]);
+        let mut client = streaming(&alvus);
+        lose();
+        let last = client.chunk().unwrap().expect("an error event");
+        assert!(String::from_utf8_lossy(&last).contains("stream_truncated"));
+        mend();
+        recovers(&alvus);
+    });
+}
+
+#[test]
+fn an_answer_is_waited_for_while_the_network_is_away() {
+    alone("an_answer_is_waited_for_while_the_network_is_away", || {
+        for away in [lose, unplug] {
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+            let (upstream, go) = halting(String::new(), answer.into());
+            let alvus = before(&upstream, &[]);
+            let mut client = alvus.connect();
+            client.send(CHAT);
+            upstream.wait_for(1);
+            away();
+            go.send(()).unwrap();
+            thread::sleep(AWAY);
+            mend();
+            assert_eq!(client.response().status, 200);
+            assert_eq!(upstream.seen().len(), 1, "asked once");
+            recovers(&alvus);
+        }
+    });
+}
+
+#[test]
+fn a_request_that_is_lost_on_a_kept_connection_times_out_and_is_not_repeated() {
+    alone(
+        "a_request_that_is_lost_on_a_kept_connection_times_out_and_is_not_repeated",
+        || {
+            let upstream = upstream(ok);
+            let alvus = before(&upstream, &[("FIRST_BYTE_TIMEOUT_SEC", "1")]);
+            assert_eq!(alvus.ask().status, 200); // its connection is kept
+            lose();
+            let response = alvus.ask();
+            assert_eq!(response.status, 504, "{}", response.text());
+            assert_eq!(response.json()["error"]["code"], "upstream_timeout");
+            let key = alvus.health()["key_status"][0].clone();
+            assert_eq!(key["failures"]["no_answer"], 1, "{key}");
+            assert_eq!(upstream.seen().len(), 1);
+            mend();
+            recovers(&alvus);
+        },
+    );
+}
+
+#[test]
+fn an_outage_while_nothing_happens_is_not_noticed() {
+    alone("an_outage_while_nothing_happens_is_not_noticed", || {
+        for away in [lose, unplug] {
+            let upstream = upstream(ok);
+            let alvus = before(&upstream, &[]);
+            assert_eq!(alvus.ask().status, 200);
+            away();
+            thread::sleep(AWAY);
+            mend();
+            recovers(&alvus);
+            let connections: Vec<usize> = upstream.seen().iter().map(|s| s.connection).collect();
+            assert_eq!(connections, [0, 0], "the kept connection still serves");
+            assert!(!alvus.log().contains("warn"), "{}", alvus.log());
+        }
+    });
+}
+
+#[test]
+fn a_network_that_swallows_everything_is_an_upstream_that_cannot_be_reached() {
+    alone(
+        "a_network_that_swallows_everything_is_an_upstream_that_cannot_be_reached",
+        || cannot_be_reached(lose, "no answer in time"),
+    );
+}
+
+#[test]
+fn a_network_that_is_not_there_is_an_upstream_that_cannot_be_reached() {
+    alone(
+        "a_network_that_is_not_there_is_an_upstream_that_cannot_be_reached",
+        || cannot_be_reached(unplug, "unreachable"),
+    );
+}
+
+fn cannot_be_reached(away: fn(), words: &str) {
+    let upstream = upstream(ok);
+    let alvus = before(&upstream, &[]);
+    away();
+    let response = alvus.ask();
+    let error = &response.json()["error"];
+    assert_eq!(response.status, 503, "{error}");
+    assert_eq!(error["code"], "upstream_unreachable");
+    assert!(
+        error["message"].as_str().unwrap().contains(words),
+        "{error}"
+    );
+    let key = alvus.health()["key_status"][0].clone();
+    assert_eq!(key["failures"]["no_answer"], 1, "{key}");
+    mend();
+    recovers(&alvus);
+    eventually("the log tells of it", || {
+        alvus.log().matches("could not reach").count() == 1
+    });
+}
+
+#[test]
+fn a_request_that_meets_no_network_goes_up_when_it_is_back() {
+    alone(
+        "a_request_that_meets_no_network_goes_up_when_it_is_back",
+        || {
+            let upstream = upstream(ok);
+            let alvus = before(&upstream, &[("MAX_RETRIES", "20")]);
+            lose();
+            let mut client = alvus.connect();
+            client.send(CHAT);
+            thread::sleep(AWAY);
+            mend();
+            let back = Instant::now();
+            assert_eq!(client.response().status, 200);
+            assert!(back.elapsed() < RECOVERY * 2, "{:?}", back.elapsed());
+            assert_eq!(upstream.seen().len(), 1, "it went up once");
+            recovers(&alvus);
+        },
+    );
+}
