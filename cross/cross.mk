@@ -22,7 +22,7 @@ cross-test: prepare ## the socket tests of `make test` against the Pi Zero's and
 emulate: ## boot the emulated Pi Zero and netbook with the binaries in dist/ and use alvus there
 	@cross/emulate
 
-init-test: ## try the init scripts with the real start-stop-daemon, OpenRC and systemd
+init-test: build ## try the init scripts with the real start-stop-daemon, OpenRC and systemd
 	@cross/init/try
 
 install: ## target/release/alvus (or BIN=FILE) and init scripts under $(DESTDIR)$(PREFIX)
