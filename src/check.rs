@@ -110,6 +110,7 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
                 answer.discard();
                 match verdict {
                     Verdict::Limited(wait) | Verdict::Quota(wait) => Finding::Limited(wait),
+                    Verdict::ModelQuota => Finding::Limited(None),
                     Verdict::Rejected | Verdict::Forbidden => Finding::Rejected(status),
                     Verdict::Pass if (200..300).contains(&status) => Finding::Ok,
                     Verdict::Pass | Verdict::Crowded(_) | Verdict::Trouble(_) => {

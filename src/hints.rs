@@ -24,6 +24,8 @@ pub enum Verdict {
     Limited(Option<Duration>),
     /// The key's quota, spent for hours: parked until the stated reset, if there is one.
     Quota(Option<Duration>),
+    /// The key's quota of a day for this model alone: the key rests for it, for an hour each time.
+    ModelQuota,
     /// This key is not, or no longer, valid.
     Rejected,
     /// 403: the key, or the request (moderation): a second key will tell.
@@ -57,11 +59,10 @@ const CAPACITY: [&str; 2] = [
 const MINUTE: [&str; 2] = ["PerMinute", "per min"];
 
 /// Words of a limit that is not.
-const QUOTA: [&str; 6] = [
+const QUOTA: [&str; 5] = [
     "insufficient_quota", // OpenAI
     "per day",            // Groq: "tokens per day (TPD)"
     "per-day",            // OpenRouter: "free-models-per-day"
-    "PerDay",             // Gemini's quotaId
     "daily",
     "quota exceeded",
 ];
@@ -247,6 +248,8 @@ impl Answer<'_> {
             429 if self.is_off_plan() => Verdict::Pass,
             429 => self.limit(),
             402 => Verdict::Quota(self.quota_rest()),
+            // No API says that in HTML: a captive portal does, or a proxy that wants a login.
+            401 if self.is_page() => Verdict::Trouble(self.stated()),
             401 => Verdict::Rejected,
             400 if self.says(&["API_KEY_INVALID"]) => Verdict::Rejected, // Gemini
             403 => Verdict::Forbidden,
@@ -257,8 +260,14 @@ impl Answer<'_> {
 
     /// A 429: the minute's limit, or the day's.
     fn limit(&self) -> Verdict {
-        if self.says(&["PerDay"]) {
-            return Verdict::Quota(None); // its retryDelay is a minute's
+        // Gemini's quotaId; the retryDelay beside it is a minute's.
+        let is_day = |word: &&[u8]| has(word, &["PerDay"]);
+        let mut days = self.words.split(|b| *b == b'"').filter(is_day).peekable();
+        if days.peek().is_some() {
+            return match days.all(|word| has(word, &["PerModel"])) {
+                true => Verdict::ModelQuota,
+                false => Verdict::Quota(None),
+            };
         }
         if self.says(&MINUTE) {
             return Verdict::Limited(self.stated());
@@ -334,6 +343,10 @@ impl Answer<'_> {
 
     fn is_spent(&self, remaining: &str) -> bool {
         (self.header)(remaining).and_then(decimal) == Some(Duration::ZERO)
+    }
+
+    fn is_page(&self) -> bool {
+        (self.header)("content-type").is_some_and(|kind| has(kind.as_bytes(), &["text/html"]))
     }
 
     fn is_off_plan(&self) -> bool {

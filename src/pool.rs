@@ -126,6 +126,8 @@ pub enum Report {
     Limited(Option<Duration>),
     /// The key's quota is spent: park it for that long, or for hours.
     Quota(Option<Duration>),
+    /// The key's quota for this model is spent: rest for an hour.
+    ModelQuota,
     /// 401, or a 403 that another key did not get: out of the pool.
     Rejected(u16),
     /// The model has no capacity. No key is to blame.
@@ -400,6 +402,12 @@ impl Pool {
                     lane.parked(key);
                 }
                 slot.park(stated, picked.at, now)
+            }
+            Report::ModelQuota => {
+                slot.counts.quota += 1;
+                let rest = lane.spent(key, QUOTA_RESTS[0], pace, picked.at, now)?;
+                let gone = matches!(slot.standing, Standing::Out(_) | Standing::Retired);
+                (!gone).then_some(Change::Rests(rest))
             }
             Report::Rejected(status) => {
                 slot.counts.rejected += 1;

@@ -531,6 +531,7 @@ impl Relay {
             Verdict::Pass => (Report::Accepted, None),
             Verdict::Limited(stated) => (Report::Limited(stated), stated),
             Verdict::Quota(stated) => (Report::Quota(stated), stated),
+            Verdict::ModelQuota => (Report::ModelQuota, None),
             Verdict::Crowded(stated) => (Report::Crowded(stated), stated),
             Verdict::Rejected => (Report::Rejected(status), None),
             // A 403 is judged when a second key was tried.
@@ -703,7 +704,7 @@ fn examine(
 fn reason(attempt: Attempt) -> Reason {
     match attempt {
         Attempt::Answered(Verdict::Limited(_) | Verdict::Pass) => Reason::Limited,
-        Attempt::Answered(Verdict::Quota(_)) => Reason::Quota,
+        Attempt::Answered(Verdict::Quota(_) | Verdict::ModelQuota) => Reason::Quota,
         Attempt::Answered(Verdict::Rejected) => Reason::Rejected,
         Attempt::Answered(Verdict::Forbidden) => Reason::Forbidden,
         Attempt::Answered(Verdict::Crowded(_)) => Reason::Crowded,

@@ -49,7 +49,8 @@ pub enum Step {
 /// How far one request may go.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Rounds of waiting (for a key, or after trouble) at most.
+    /// Rounds of waiting (for a key, or after trouble) at most. Pauses after an attempt that sent
+    /// nothing are not counted: only time bounds those.
     pub max_retries: u32,
     /// Time from the request's arrival after which no further round begins.
     pub max_wait: Duration,
@@ -97,7 +98,11 @@ impl Journey {
         match attempt {
             // The pool knows now who must rest; picking the next key may mean waiting for it.
             Attempt::Answered(
-                Verdict::Limited(_) | Verdict::Quota(_) | Verdict::Rejected | Verdict::Crowded(_),
+                Verdict::Limited(_)
+                | Verdict::Quota(_)
+                | Verdict::ModelQuota
+                | Verdict::Rejected
+                | Verdict::Crowded(_),
             ) => Step::Again,
             Attempt::Answered(Verdict::Forbidden) if !self.forbidden => {
                 self.forbidden = true;
@@ -111,7 +116,12 @@ impl Journey {
                 self.stale_tried = true;
                 Step::Afresh
             }
-            Attempt::NotSent | Attempt::Empty => self.pause(Duration::ZERO, now, Step::GiveUp),
+            // Costs nobody anything, so a network may be away for as long as the client would wait.
+            Attempt::NotSent => match self.pause_in_time(Duration::ZERO, now) {
+                Some(pause) => Step::Pause(pause),
+                None => Step::GiveUp,
+            },
+            Attempt::Empty => self.pause(Duration::ZERO, now, Step::GiveUp),
             Attempt::Stale | Attempt::MaybeSent if self.repeatable => {
                 self.pause(Duration::ZERO, now, Step::GiveUp)
             }
@@ -132,15 +142,20 @@ impl Journey {
 
     /// A pause of at least `least`, if time and rounds allow one more; else `or`.
     fn pause(&mut self, least: Duration, now: Instant, or: Step) -> Step {
+        match self.pause_in_time(least, now) {
+            Some(pause) if self.begin_round() => Step::Pause(pause),
+            _ => or,
+        }
+    }
+
+    /// The next pause, if there is time for it.
+    fn pause_in_time(&mut self, least: Duration, now: Instant) -> Option<Duration> {
         let full = FIRST_PAUSE
             .saturating_mul(1 << self.pauses.min(8))
             .min(MAX_PAUSE);
         self.pauses += 1;
         let pause = self.jittered(full).max(least);
-        match self.in_time(pause, now) && self.begin_round() {
-            true => Step::Pause(pause),
-            false => or,
-        }
+        self.in_time(pause, now).then_some(pause)
     }
 
     /// Between half of it and all of it.
@@ -188,6 +203,7 @@ mod tests {
             (Attempt::Answered(Verdict::Pass), Some(Step::Pass)),
             (Attempt::Answered(Verdict::Limited(None)), Some(Step::Again)),
             (Attempt::Answered(Verdict::Quota(None)), Some(Step::Again)),
+            (Attempt::Answered(Verdict::ModelQuota), Some(Step::Again)),
             (Attempt::Answered(Verdict::Rejected), Some(Step::Again)),
             (Attempt::Answered(Verdict::Forbidden), Some(Step::Again)),
             (Attempt::Answered(Verdict::Crowded(None)), Some(Step::Again)),
@@ -262,13 +278,35 @@ mod tests {
         let t0 = Instant::now();
         let mut j = journey(7, 300, t0);
         for full in [250, 500, 1000, 2000, 4000, 4000, 4000] {
-            let Step::Pause(pause) = j.attempted(Attempt::NotSent, t0) else {
+            let Step::Pause(pause) = j.attempted(Attempt::Empty, t0) else {
                 panic!("no pause of {full} ms")
             };
             let full = Duration::from_millis(full);
             assert!((full / 2..=full).contains(&pause), "{pause:?} of {full:?}");
         }
-        assert_eq!(j.attempted(Attempt::NotSent, t0), Step::GiveUp);
+        assert_eq!(j.attempted(Attempt::Empty, t0), Step::GiveUp);
+    }
+
+    #[test]
+    fn where_nothing_was_sent_only_time_ends_the_pauses_and_they_are_part_of_it() {
+        for (max_retries, max_wait) in [(0, 60), (1, 60), (10, 300), (1, 3), (10, 0)] {
+            let t0 = Instant::now();
+            let mut j = journey(max_retries, max_wait, t0);
+            let (mut now, mut tries) = (t0, 0);
+            while let Step::Pause(pause) = j.attempted(Attempt::NotSent, now) {
+                assert!(pause <= MAX_PAUSE);
+                now += pause;
+                tries += 1;
+            }
+            let (waited, all) = (now - t0, Duration::from_secs(max_wait));
+            let what = format!("{max_retries} {max_wait}: {tries} in {waited:?}");
+            assert!(waited <= all && waited + MAX_PAUSE >= all, "{what}");
+            assert!(tries >= max_wait / 4, "{what}");
+            // The rounds are untouched.
+            let trouble = j.attempted(Attempt::Answered(Verdict::Trouble(None)), t0);
+            let more = max_retries > 0 && max_wait > 0;
+            assert_eq!(matches!(trouble, Step::Pause(_)), more, "{what}");
+        }
     }
 
     #[test]

@@ -703,7 +703,7 @@ mod tests {
             ("TARGET_BASE_URL", &target),
             ("PORT", "0"),
             ("WORKERS", "1"),
-            ("MAX_RETRIES", "0"),
+            ("MAX_WAIT_SEC", "0"),
         ];
         let loaded = Config::parse(None, ".env", settings).expect("valid");
         let relay = Relay::new(&loaded.config).expect("a relay");

@@ -367,7 +367,7 @@ fn a_provider_with_a_private_ca_is_reached_through_ssl_cert_file() {
     let env = [
         ("API_KEYS", KEYS[0]),
         ("TARGET_BASE_URL", url.as_str()),
-        ("MAX_RETRIES", "0"),
+        ("MAX_WAIT_SEC", "0"),
     ];
 
     let trusting = Alvus::start(&[&env[..], &[("SSL_CERT_FILE", ca.as_str())]].concat());

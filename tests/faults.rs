@@ -27,7 +27,7 @@ fn before(url: &str, more: &[(&str, &str)]) -> Alvus {
     let mut env = vec![
         ("TARGET_BASE_URL", url),
         ("API_KEYS", KEYS[0]),
-        ("MAX_RETRIES", "0"),
+        ("MAX_WAIT_SEC", "0"),
         ("CONNECT_TIMEOUT_SEC", "1"),
         ("FIRST_BYTE_TIMEOUT_SEC", "1"),
         ("IDLE_TIMEOUT_SEC", "1"),

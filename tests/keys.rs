@@ -222,12 +222,44 @@ fn an_upstream_that_cannot_be_reached_is_tried_again_and_no_key_is_blamed() {
 }
 
 #[test]
+fn a_request_outlasts_a_network_that_is_away_for_more_pauses_than_it_has_retries() {
+    let addr = dead_addr();
+    let url = format!("http://{addr}/v1");
+    let env = [
+        ("TARGET_BASE_URL", url.as_str()),
+        ("API_KEYS", KEYS[0]),
+        ("MAX_RETRIES", "1"),
+    ];
+    let alvus = Alvus::start(&env);
+    let mut client = alvus.connect();
+    client.send(CHAT);
+    eventually("it was tried three times", || {
+        let tried = alvus.health()["key_status"][0]["failures"]["no_answer"].as_u64();
+        tried >= Some(3)
+    });
+    let upstream = Upstream::at(addr, |_| ok());
+    assert_eq!(client.response().status, 200);
+    assert_eq!(upstream.seen().len(), 1, "it went up once");
+    assert_eq!(alvus.states(), ["ready"]);
+}
+
+#[test]
+fn a_401_that_is_a_page_is_a_portals_and_costs_no_key() {
+    let portal = "Content-Type: text/html; charset=utf-8\r\n";
+    let upstream = Upstream::scripted(vec![answer(401, portal, "<html>Log in"), ok()]);
+    let alvus = Alvus::before(&upstream);
+    assert_eq!(alvus.ask().status, 200);
+    assert_eq!(upstream.seen().len(), 2);
+    assert_eq!(alvus.states(), ["ready", "ready", "ready"]);
+}
+
+#[test]
 fn an_upstream_that_stays_away_is_reported_in_words() {
     let url = format!("http://{}/v1", dead_addr());
     let env = [
         ("TARGET_BASE_URL", url.as_str()),
         ("API_KEYS", KEYS[0]),
-        ("MAX_RETRIES", "1"),
+        ("MAX_WAIT_SEC", "1"),
     ];
     let response = Alvus::start(&env).ask();
     assert_eq!(response.status, 503);

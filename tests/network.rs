@@ -101,7 +101,7 @@ fn upstream(behaviour: impl Fn() -> Act + Send + Sync + 'static) -> Upstream {
 fn before(upstream: &Upstream, more: &[(&str, &str)]) -> Alvus {
     let mut env = vec![
         ("API_KEYS", KEYS[0]),
-        ("MAX_RETRIES", "0"),
+        ("MAX_WAIT_SEC", "0"),
         ("CONNECT_TIMEOUT_SEC", "1"),
     ];
     env.retain(|(name, _)| more.iter().all(|(n, _)| n != name));
@@ -292,7 +292,7 @@ fn a_request_that_meets_no_network_goes_up_when_it_is_back() {
         "a_request_that_meets_no_network_goes_up_when_it_is_back",
         || {
             let upstream = upstream(ok);
-            let alvus = before(&upstream, &[("MAX_RETRIES", "20")]);
+            let alvus = before(&upstream, &[("MAX_RETRIES", "0"), ("MAX_WAIT_SEC", "60")]);
             lose();
             let mut client = alvus.connect();
             client.send(CHAT);

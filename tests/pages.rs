@@ -146,7 +146,7 @@ fn a_browser_shows_that_the_upstream_is_down() {
     let env = [
         ("TARGET_BASE_URL", url.as_str()),
         ("API_KEYS", KEYS[0]),
-        ("MAX_RETRIES", "0"),
+        ("MAX_WAIT_SEC", "0"),
         ("DASHBOARD", "1"),
     ];
     let alvus = Alvus::start(&env);

@@ -219,6 +219,27 @@ fn every_provider_is_understood_as_its_documentation_says() {
             429,
             &[],
             r#"[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[{"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},{"retryDelay":"34s"}]}}]"#,
+            ModelQuota,
+        ),
+        (
+            "gemini day of the whole project",
+            429,
+            &[],
+            r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[{"violations":[{"quotaId":"GenerateRequestsPerDayPerProject"}]},{"retryDelay":"34s"}]}}"#,
+            Quota(None),
+        ),
+        (
+            "gemini day of the model and of the whole project",
+            429,
+            &[],
+            r#"{"error":{"code":429,"details":[{"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"},{"quotaId":"GenerateRequestsPerDayPerProject"}]}]}}"#,
+            Quota(None),
+        ),
+        (
+            "gemini day of the project, minute of the model",
+            429,
+            &[],
+            r#"{"error":{"code":429,"details":[{"violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel"},{"quotaId":"GenerateRequestsPerDayPerProject"}]}]}}"#,
             Quota(None),
         ),
         (
@@ -335,6 +356,20 @@ fn every_provider_is_understood_as_its_documentation_says() {
         ),
         // ---- whoever
         ("a bad key", 401, &[], "", Rejected),
+        (
+            "a bad key in JSON",
+            401,
+            &[("content-type", "application/json")],
+            "<html>",
+            Rejected,
+        ),
+        (
+            "a captive portal",
+            401,
+            &[("content-type", "Text/HTML; charset=utf-8")],
+            "<html>Please log in",
+            Trouble(None),
+        ),
         ("trouble", 500, &[], "", Trouble(None)),
         ("trouble", 502, &[], "<html>", Trouble(None)),
         (

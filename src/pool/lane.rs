@@ -298,6 +298,22 @@ impl Lane {
         (!known).then_some(rest)
     }
 
+    /// The key's quota for this model is spent: it rests for so long, and what it took until then
+    /// says nothing about the limit of a minute.
+    pub(super) fn spent(
+        &mut self,
+        key: usize,
+        rest: Duration,
+        pace: Pace,
+        sent: Instant,
+        now: Instant,
+    ) -> Option<Duration> {
+        let proven = self.seats[key].proven;
+        let news = self.limited(key, Some(rest), rest, pace, sent, now);
+        self.seats[key].proven = proven;
+        news
+    }
+
     /// The key rests until then, as it did before a restart.
     pub(super) fn resume(&mut self, key: usize, until: Instant, now: Instant) {
         let seat = &mut self.seats[key];

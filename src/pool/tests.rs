@@ -431,6 +431,26 @@ fn a_parked_key_is_parked_for_other_models_too() {
 }
 
 #[test]
+fn a_spent_quota_of_one_model_rests_the_key_for_that_model_alone_and_is_remembered() {
+    let salt = [7; SALT];
+    let mut desk = Desk::new(1, SETTINGS);
+    let other = desk.pool.enter("other", desk.t0);
+    let hour = secs(3600);
+    let spent = desk.one(Report::ModelQuota, T0);
+    assert_eq!(spent, Some(Change::Rests(hour)));
+    assert_eq!(desk.wait(secs(1)), hour);
+    let picked = desk.pool.pick(other, Asker::default(), desk.t0);
+    assert!(matches!(picked, Pick::Key(_)), "{picked:?}");
+    assert_eq!(desk.pool.snapshot(desk.t0)[0].counts.quota, 1);
+    let limits = desk.pool.limits(&salt, desk.t0);
+    assert_eq!(limits.len(), 1);
+    assert_eq!(limits[0].model.as_deref(), Some("m"));
+    // Nothing is known of the minute's limit: after one probe as many go as come.
+    desk.one(Report::Accepted, hour);
+    assert_eq!(desk.indices(3, hour), [0, 0, 0]);
+}
+
+#[test]
 fn a_herd_that_spends_a_quota_counts_as_one() {
     let mut desk = Desk::new(1, SETTINGS);
     let herd: Vec<Picked> = (0..9).map(|_| desk.take(T0)).collect();
