@@ -931,6 +931,7 @@ impl Sim {
                 Verdict::Pass => Report::Accepted,
                 Verdict::Limited(stated) => Report::Limited(stated),
                 Verdict::Quota(stated) => Report::Quota(stated),
+                Verdict::ModelQuota => Report::ModelQuota,
                 Verdict::Crowded(stated) => Report::Crowded(stated),
                 Verdict::Rejected => Report::Rejected(status),
                 Verdict::Forbidden | Verdict::Trouble(_) => Report::Unclear,
