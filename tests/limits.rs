@@ -13,6 +13,22 @@ use common::{
     Act, Alvus, Client, PATIENCE, Response, SSE_HEAD, Upstream, answer, chunk, eventually, gate, ok,
 };
 
+const GEMINI_DAY: &str = r#"[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[{"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},{"retryDelay":"34s"}]}}]"#;
+
+#[test]
+fn a_models_spent_day_leaves_the_key_to_other_models() {
+    let upstream = Upstream::new(|seen| match seen.body_text().contains("spent") {
+        true => answer(429, "", GEMINI_DAY),
+        false => ok(),
+    });
+    let alvus = Alvus::before(&upstream);
+    let response = ask(&alvus, r#"{"model":"spent"}"#);
+    assert_eq!(response.status, 503, "{}", response.text());
+    assert_eq!(response.field("retry-after"), Some("3600"));
+    assert_eq!(ask(&alvus, r#"{"model":"other"}"#).status, 200);
+    assert_eq!(alvus.states(), ["cooling", "cooling", "cooling"]);
+}
+
 /// A chat request with this body.
 fn chat(body: &str) -> String {
     format!(

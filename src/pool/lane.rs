@@ -20,6 +20,12 @@ const CAPACITY_GAP: Duration = Duration::from_secs(2);
 const CAPACITY_STEP: Duration = MINUTE;
 /// How many requests may be unanswered at once beyond what is proven, once that goes well.
 const MOST_ALLOWED: u32 = 8;
+/// So many windows of a confirmed limit are used up without asking for more.
+const UNASKED: u32 = 4;
+/// A limit of fewer may as well be one of tokens, which agrees with itself by chance.
+const LEAST_CONFIRMED: u32 = 5;
+/// A minute, and the rest after it. Of longer windows not enough is remembered.
+const LONGEST_WINDOW: Duration = Duration::from_secs(2 * 60);
 /// After so long, as many as come.
 const CAPACITY_TRUST: Duration = Duration::from_secs(30 * 60);
 
@@ -73,6 +79,12 @@ pub(super) struct Seat {
     unproven: bool,
     /// As many requests were accepted before the last refusal; see [`Seat::beyond_proven`].
     proven: Option<u32>,
+    /// How long the upstream's window is, while its last two refusals came after equally many.
+    confirmed: Option<Duration>,
+    /// Windows since then that ended without a refusal, because the key was held back.
+    unasked: u32,
+    /// When the window began, where that was not with a rest.
+    begins: Option<Instant>,
     /// When `proven` changed last, for [`Pace::Auto`].
     proven_at: Instant,
     /// How many may be unanswered at once beyond what is proven: 1, doubling with each success.
@@ -153,6 +165,9 @@ impl Lane {
                 rested: None,
                 unproven: false,
                 proven: None,
+                confirmed: None,
+                unasked: 0,
+                begins: None,
                 proven_at: now,
                 allowed: 1,
                 unanswered: 0,
@@ -271,6 +286,13 @@ impl Lane {
             let accepted = seat
                 .sent_lately(pace, now)
                 .saturating_sub(seat.unanswered + 1);
+            let agrees = accepted >= LEAST_CONFIRMED && seat.proven == Some(accepted);
+            let first = seat.window.first(seat.window_began(pace), now);
+            seat.confirmed = first
+                .filter(|_| agrees)
+                .map(|first| now.saturating_duration_since(first).saturating_add(rest))
+                .filter(|window| *window <= LONGEST_WINDOW);
+            seat.unasked = 0;
             seat.proven = (!seat.window.is_full()).then_some(accepted);
             seat.proven_at = now;
             seat.allowed = 1;
@@ -474,9 +496,19 @@ impl Seat {
                 return Some(Place::Paced(at));
             }
         }
+        let beyond = self.beyond_proven(pace, now);
+        if let Some(window) = self.confirmed.filter(|_| beyond && self.unasked < UNASKED) {
+            let at = self.window.first(self.window_began(pace), now)? + window;
+            if at > now {
+                self.unasked += 1;
+                self.begins = Some(at);
+                self.unproven = true;
+                return Some(Place::Paced(at));
+            }
+        }
         // In single file (then in twos, fours, …) after a rest and beyond what is proven, so that
         // a herd of waiters finds a limit with one request and not with each of them.
-        if self.unanswered >= self.allowed && (self.unproven || self.beyond_proven(pace, now)) {
+        if self.unanswered >= self.allowed && (self.unproven || beyond) {
             let at = self.window.newest()? + PROBE_GAP;
             return (at > now).then_some(Place::Held(at));
         }
@@ -495,10 +527,13 @@ impl Seat {
     /// and, where alvus does not pace itself, of the time since the last rest, with which most
     /// limits begin anew.
     fn sent_lately(&self, pace: Pace, now: Instant) -> u32 {
-        let since = match pace {
+        self.window.count(self.window_began(pace), now)
+    }
+
+    fn window_began(&self, pace: Pace) -> Option<Instant> {
+        match pace {
             Pace::Auto => None,
-            _ => self.rested.map(|(_, until)| until),
-        };
-        self.window.count(since, now)
+            _ => self.rested.map(|(_, until)| until).max(self.begins),
+        }
     }
 }

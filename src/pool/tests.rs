@@ -318,6 +318,48 @@ fn a_limit_met_once_is_met_again_with_one_request_and_not_with_a_herd() {
 }
 
 #[test]
+fn a_limit_that_was_confirmed_is_asked_about_in_one_window_of_five() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let mut at = T0;
+    let mut refused = Vec::new();
+    for window in 0..14 {
+        let mut used = 0;
+        // Six a window of ten seconds; as many ask as may.
+        while let Pick::Key(picked) = desk.pick(at) {
+            used += 1;
+            if used > 6 {
+                refused.push(window);
+                desk.report(&picked, limited(10), at);
+            } else {
+                desk.report(&picked, Report::Accepted, at);
+            }
+            desk.pool.release(&picked);
+        }
+        assert!(used >= 6, "{window}: {used}");
+        assert_eq!(desk.wait(at), at + secs(10), "{window}");
+        at += secs(10);
+    }
+    assert_eq!(refused, [0, 1, 6, 11]);
+}
+
+#[test]
+fn a_limit_that_is_lower_than_confirmed_is_learned_anew() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let mut at = T0;
+    for limit in [6, 6, 2, 6, 6] {
+        for _ in 0..limit {
+            desk.one(Report::Accepted, at);
+        }
+        if let Pick::Key(picked) = desk.pick(at) {
+            desk.report(&picked, limited(10), at);
+        }
+        at += secs(10);
+    }
+    // After the two nothing is confirmed: more than six are asked for.
+    assert!(matches!(desk.pick(at), Pick::Key(_)));
+}
+
+#[test]
 fn beyond_what_was_proven_each_success_lets_more_through() {
     let mut desk = Desk::new(1, SETTINGS);
     desk.one(limited(5), T0);

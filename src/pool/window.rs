@@ -48,6 +48,14 @@ impl Window {
         (earlier + usize::from(newest)) as u32
     }
 
+    /// The first request of the last minute that came after `since`.
+    pub(super) fn first(&self, since: Option<Instant>, now: Instant) -> Option<Instant> {
+        let is_in = |at: &Instant| {
+            now.saturating_duration_since(*at) < MINUTE && since.is_none_or(|since| *at >= since)
+        };
+        self.earlier.iter().copied().chain(self.newest).find(is_in)
+    }
+
     /// When another request fits under `limit`: `None` if now.
     pub(super) fn free_at(&self, limit: u32, now: Instant) -> Option<Instant> {
         let newest_that_must_go = self.len().checked_sub(limit.max(1) as usize)?;
