@@ -24,7 +24,7 @@ pub enum Verdict {
     Limited(Option<Duration>),
     /// The key's quota, spent for hours: parked until the stated reset, if there is one.
     Quota(Option<Duration>),
-    /// The key's quota of a day for this model alone: the key rests for it, for an hour each time.
+    /// The key's quota of a day for this model alone: the key rests for it, for hours.
     ModelQuota,
     /// This key is not, or no longer, valid.
     Rejected,

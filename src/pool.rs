@@ -126,7 +126,7 @@ pub enum Report {
     Limited(Option<Duration>),
     /// The key's quota is spent: park it for that long, or for hours.
     Quota(Option<Duration>),
-    /// The key's quota for this model is spent: rest for an hour.
+    /// The key's quota for this model is spent: rest for hours.
     ModelQuota,
     /// 401, or a 403 that another key did not get: out of the pool.
     Rejected(u16),
@@ -160,7 +160,7 @@ pub enum Change {
 pub enum State {
     /// Can be picked.
     Ready,
-    /// Held back by `RPM_LIMIT`, for that much longer.
+    /// Held back by alvus itself (`RPM_LIMIT`, or a limit that was confirmed), for that much longer.
     Throttled(Duration),
     /// Limited by the upstream, for that much longer.
     Cooling(Duration),
@@ -405,7 +405,7 @@ impl Pool {
             }
             Report::ModelQuota => {
                 slot.counts.quota += 1;
-                let rest = lane.spent(key, QUOTA_RESTS[0], pace, picked.at, now)?;
+                let rest = lane.spent(key, &QUOTA_RESTS, pace, picked.at, now)?;
                 let gone = matches!(slot.standing, Standing::Out(_) | Standing::Retired);
                 (!gone).then_some(Change::Rests(rest))
             }

@@ -27,12 +27,8 @@ impl Question {
         if !body.trim_ascii_start().starts_with(b"{") {
             return Question::default();
         }
-        let read =
-            |wanted| serde_json::Deserializer::from_slice(body).deserialize_any(Body(wanted));
-        // Messages that are no list make no conversation; the rest counts all the same.
-        read(wanted)
-            .or_else(|_| read(Conversation::Ignored))
-            .unwrap_or_default()
+        let mut json = serde_json::Deserializer::from_slice(body);
+        json.deserialize_any(Body(wanted)).unwrap_or_default()
     }
 }
 

@@ -425,7 +425,7 @@ impl Inner {
         };
         let method = request.method().as_str().to_owned();
         let fields: Vec<_> = request.raw_headers().collect();
-        let mapped = match self.relay.map(&method, &target, fields.into_iter()) {
+        let mapped = match self.relay.map(&method, &target, fields.iter().copied()) {
             Ok(mapped) => mapped,
             Err(text) => {
                 return self.refuse(request, origin, &Reply::error(400, "bad_request", &text));

@@ -603,13 +603,8 @@ fn all_kept_connections_may_be_dead_and_the_request_is_answered_all_the_same() {
     assert_eq!((connections[1], connections[3]), (1, 2));
 }
 
-#[test]
-fn a_dead_kept_connection_is_tried_again_once_and_not_twice() {
-    let upstream = Upstream::new(|seen| match seen.target.as_str() {
-        "/v1/first" => ok(),
-        _ => Act::SayAndClose(Vec::new()),
-    });
-    let alvus = Alvus::before(&upstream);
+/// Two requests on one connection.
+fn answered_first_and_broken_second(alvus: &Alvus) {
     let mut client = alvus.connect();
     assert_eq!(post_again(&mut client, "/v1/first").status, 200);
     let response = post_again(&mut client, "/v1/second");
@@ -617,6 +612,16 @@ fn a_dead_kept_connection_is_tried_again_once_and_not_twice() {
         (response.status, response.json()["error"]["code"].as_str()),
         (502, Some("upstream_broke"))
     );
+}
+
+#[test]
+fn a_dead_kept_connection_is_tried_again_once_and_not_twice() {
+    let upstream = Upstream::new(|seen| match seen.target.as_str() {
+        "/v1/first" => ok(),
+        _ => Act::SayAndClose(Vec::new()),
+    });
+    let alvus = Alvus::before(&upstream);
+    answered_first_and_broken_second(&alvus);
     let connections: Vec<usize> = upstream.seen().iter().map(|s| s.connection).collect();
     assert_eq!(connections, [0, 0, 1]);
     assert_eq!(alvus.states(), ["ready", "ready", "ready"]);
@@ -629,13 +634,7 @@ fn a_kept_connection_that_ends_when_there_was_time_to_work_is_not_taken_for_a_de
         _ => Act::Do(Box::new(|_| thread::sleep(Duration::from_millis(2500)))),
     });
     let alvus = Alvus::before(&upstream);
-    let mut client = alvus.connect();
-    assert_eq!(post_again(&mut client, "/v1/first").status, 200);
-    let response = post_again(&mut client, "/v1/second");
-    assert_eq!(
-        (response.status, response.json()["error"]["code"].as_str()),
-        (502, Some("upstream_broke"))
-    );
+    answered_first_and_broken_second(&alvus);
     assert_eq!(upstream.seen().len(), 2, "sent once");
 }
 

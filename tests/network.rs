@@ -297,6 +297,7 @@ fn a_request_that_meets_no_network_goes_up_when_it_is_back() {
             let mut client = alvus.connect();
             client.send(CHAT);
             thread::sleep(AWAY);
+            assert!(upstream.seen().is_empty(), "nothing gets through");
             mend();
             let back = Instant::now();
             assert_eq!(client.response().status, 200);

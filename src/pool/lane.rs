@@ -265,17 +265,10 @@ impl Lane {
         now: Instant,
     ) -> Option<Duration> {
         let seat = &mut self.seats[key];
-        // Of the requests under way when a limit was hit, each may be refused; only the first
-        // one is news.
-        let known = seat.rested.is_some_and(|(began, _)| sent <= began);
+        let known = seat.knew(sent);
         let rest = stated.unwrap_or_else(|| {
-            let level = if known {
-                seat.level.saturating_sub(1)
-            } else {
-                seat.level
-            };
             cooldown
-                .saturating_mul(1 << level.min(8))
+                .saturating_mul(1 << seat.level_at(sent).min(8))
                 .min(MAX_ESCALATED.max(cooldown))
         });
         if !known {
@@ -320,19 +313,23 @@ impl Lane {
         (!known).then_some(rest)
     }
 
-    /// The key's quota for this model is spent: it rests for so long, and what it took until then
-    /// says nothing about the limit of a minute.
+    /// The key's quota for this model is spent: it rests for the first of `rests`, for the next one
+    /// if that is repeated; and what it took until then says nothing about the limit of a minute.
     pub(super) fn spent(
         &mut self,
         key: usize,
-        rest: Duration,
+        rests: &[Duration],
         pace: Pace,
         sent: Instant,
         now: Instant,
     ) -> Option<Duration> {
-        let proven = self.seats[key].proven;
+        let seat = &self.seats[key];
+        let (proven, level) = (seat.proven, seat.level_at(sent));
+        let rest = rests[(level as usize).min(rests.len() - 1)];
         let news = self.limited(key, Some(rest), rest, pace, sent, now);
-        self.seats[key].proven = proven;
+        let seat = &mut self.seats[key];
+        seat.proven = proven;
+        seat.level = level + 1;
         news
     }
 
@@ -528,6 +525,17 @@ impl Seat {
     /// limits begin anew.
     fn sent_lately(&self, pace: Pace, now: Instant) -> u32 {
         self.window.count(self.window_began(pace), now)
+    }
+
+    /// Whether a refusal of what was sent then is no news: of the requests under way when a limit was
+    /// hit, each may be refused.
+    fn knew(&self, sent: Instant) -> bool {
+        self.rested.is_some_and(|(began, _)| sent <= began)
+    }
+
+    /// How many rests without a success came before the one that a refusal of this request means.
+    fn level_at(&self, sent: Instant) -> u32 {
+        self.level.saturating_sub(u32::from(self.knew(sent)))
     }
 
     fn window_began(&self, pace: Pace) -> Option<Instant> {

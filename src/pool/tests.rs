@@ -487,9 +487,14 @@ fn a_spent_quota_of_one_model_rests_the_key_for_that_model_alone_and_is_remember
     let limits = desk.pool.limits(&salt, desk.t0);
     assert_eq!(limits.len(), 1);
     assert_eq!(limits[0].model.as_deref(), Some("m"));
+    // Still spent: it rests for longer, until a request is accepted.
+    let more = desk.one(Report::ModelQuota, hour);
+    assert_eq!(more, Some(Change::Rests(6 * hour)));
     // Nothing is known of the minute's limit: after one probe as many go as come.
-    desk.one(Report::Accepted, hour);
-    assert_eq!(desk.indices(3, hour), [0, 0, 0]);
+    desk.one(Report::Accepted, 7 * hour);
+    assert_eq!(desk.indices(3, 7 * hour), [0, 0, 0]);
+    let anew = desk.one(Report::ModelQuota, 7 * hour + secs(1));
+    assert_eq!(anew, Some(Change::Rests(hour)));
 }
 
 #[test]
