@@ -2,7 +2,8 @@
 //!
 //! The only room that names tiny_http. A request is served from head to end by the thread of its
 //! connection: it is never handed over, so it wakes nobody and needs no second stack. `WORKERS`
-//! is how many may be served at a time. The others wait in line for a [`Permit`], oldest first.
+//! is how many may be served at a time. The others wait in line for a [`Permit`], oldest first. A
+//! request gets in line when it is here as a whole: a slow upload holds up nobody but itself.
 //! `/health`, the other pages and refusals need none, so they never wait behind a stream.
 
 use std::collections::VecDeque;
@@ -31,9 +32,10 @@ use crate::{error, info, route, upstream, warn};
 
 /// How long a request may wait for a worker. Agents give up after minutes, not seconds.
 const WORKER_PATIENCE: Duration = Duration::from_secs(30);
-/// How many requests may wait for a worker; each holds a connection and its thread.
-const MAX_PARKED: usize = 128;
-/// Connections that neither workers nor waiting requests may take up: for `/health` and refusals.
+/// How many requests beyond `WORKERS` may be let in, to be received and to wait for a worker; each
+/// holds a connection and its thread.
+const MAX_WAITING: usize = 128;
+/// Connections that no such request may take up: for `/health` and refusals.
 const KEPT_FREE: usize = 8;
 /// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
 const RESERVED_DESCRIPTORS: usize = 16;
@@ -52,9 +54,9 @@ const REPLY_PATIENCE: Duration = Duration::from_millis(100);
 /// Request bodies are read in steps of this size.
 const BODY_STEP: usize = 64 * 1024;
 /// A body may take this long in any case; a slower one must come at [`BODY_RATE`] on average, for
-/// it holds a worker. Both as in Apache's `RequestReadTimeout body=20,MinRate=500`.
+/// it holds a place. Both as in Apache's `RequestReadTimeout body=20,MinRate=500`.
 const BODY_GRACE: Duration = Duration::from_secs(20);
-/// The same while others wait for a worker.
+/// The same while half of the places are taken.
 const BODY_GRACE_BUSY: Duration = Duration::from_secs(3);
 /// Longest pause within a body.
 const BODY_PAUSE: Duration = Duration::from_secs(10);
@@ -77,7 +79,8 @@ struct Inner {
     /// Signalled when a request ends while the server drains.
     called: Condvar,
     workers: usize,
-    max_parked: usize,
+    /// How many requests may be in the house.
+    places: usize,
     /// For all request bodies together, and so for each.
     bodies: Budget,
     /// Replaced as a whole by a reload.
@@ -104,13 +107,28 @@ impl Rules {
     }
 }
 
-/// Who is served, and who waits. While anybody waits, `WORKERS` are served.
+/// Who is in the house. While anybody waits for a worker, `WORKERS` are served.
 #[derive(Default)]
 struct Desk {
+    /// Requests that are being received, wait, or are served.
+    inside: usize,
     /// The threads of requests that wait for a worker, oldest first.
     parked: VecDeque<Thread>,
     serving: usize,
     draining: bool,
+}
+
+/// A place in the house, from when a request is let in until it is answered.
+struct Place<'a>(&'a Inner);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut desk = self.0.desk();
+        desk.inside -= 1;
+        if desk.draining {
+            self.0.called.notify_all();
+        }
+    }
 }
 
 /// The right to be served; when dropped, it goes to whoever waits longest.
@@ -121,9 +139,6 @@ impl Drop for Permit<'_> {
         let mut desk = self.0.desk();
         let next = desk.parked.pop_front();
         desk.serving -= usize::from(next.is_none());
-        if desk.draining {
-            self.0.called.notify_all();
-        }
         drop(desk); // else it would be woken only to wait for the lock
         if let Some(next) = next {
             // It finds that it is no longer in line: see [`Inner::permit`].
@@ -163,10 +178,10 @@ impl Server {
             desk: Mutex::default(),
             called: Condvar::new(),
             workers: config.workers,
-            // At least one each: a worker is still busy for a moment after its client has its answer.
-            max_parked: MAX_PARKED
-                .min(max_connections.saturating_sub(config.workers + KEPT_FREE))
-                .max(config.workers),
+            // At least two for each worker: it is busy for a moment after its client has its answer.
+            places: (config.workers + MAX_WAITING)
+                .min(max_connections.saturating_sub(KEPT_FREE))
+                .max(2 * config.workers),
             bodies: Budget::new(config.max_body),
             started: Instant::now(),
             #[cfg(feature = "dashboard")]
@@ -227,7 +242,7 @@ impl Server {
     pub fn drained(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         let mut desk = self.inner.desk();
-        while desk.serving > 0 || !desk.parked.is_empty() {
+        while desk.inside > 0 {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -242,10 +257,9 @@ impl Server {
         true
     }
 
-    /// How many requests are being served or wait for a worker.
+    /// How many requests are being received, wait for a worker, or are served.
     pub fn in_flight(&self) -> usize {
-        let desk = self.inner.desk();
-        desk.serving + desk.parked.len()
+        self.inner.desk().inside
     }
 }
 
@@ -286,12 +300,9 @@ impl Inner {
             Ok(client) => client,
             Err(refusal) => return self.refuse(request, origin, &refusal),
         };
-        match self.permit(&request, rules.patience) {
-            Ok(_permit) => {
-                let client = client.map(|at| rules.access.counted(at));
-                self.serve(request, origin, client);
-            }
-            Err(Some(busy)) => self.turn_away(request, origin, &busy),
+        match self.place() {
+            Ok(_place) => self.serve(request, origin, &rules, client),
+            Err(Some(crowded)) => self.turn_away(request, origin, &crowded),
             Err(None) => self.refuse(
                 request,
                 origin,
@@ -301,26 +312,31 @@ impl Inner {
         }
     }
 
-    /// Waits for a worker. `Err`: none comes free for this request, and why; `None`: the server
-    /// drains.
-    fn permit(&self, request: &Request, patience: Duration) -> Result<Permit<'_>, Option<Reply>> {
+    /// Lets a request in. `Err`: there is no place for it, and why; `None`: the server drains.
+    fn place(&self) -> Result<Place<'_>, Option<Reply>> {
+        let mut desk = self.desk();
+        if desk.draining {
+            return Err(None);
+        }
+        if desk.inside >= self.places {
+            return Err(Some(self.busy()));
+        }
+        desk.inside += 1;
+        Ok(Place(self))
+    }
+
+    /// Waits for a worker; `Err`: none came free in time, or the client left.
+    fn permit(&self, client: &Client, patience: Duration) -> Result<Permit<'_>, Reply> {
         let me = {
             let mut desk = self.desk();
-            if desk.draining {
-                return Err(None);
-            }
             if desk.serving < self.workers {
                 desk.serving += 1;
                 return Ok(Permit(self));
-            }
-            if desk.parked.len() >= self.max_parked {
-                return Err(Some(self.busy()));
             }
             let me = thread::current();
             desk.parked.push_back(me.clone());
             me.id()
         };
-        let client = Client::new(request.client());
         let since = Instant::now();
         loop {
             let left = patience.saturating_sub(since.elapsed());
@@ -332,10 +348,7 @@ impl Inner {
             };
             if gives_up {
                 desk.parked.remove(place);
-                if desk.draining {
-                    self.called.notify_all();
-                }
-                return Err(Some(self.busy()));
+                return Err(self.busy());
             }
         }
     }
@@ -384,13 +397,13 @@ impl Inner {
     }
 
     fn load(&self) -> Load {
-        let (serving, parked) = {
+        let (inside, parked) = {
             let desk = self.desk();
-            (desk.serving, desk.parked.len())
+            (desk.inside, desk.parked.len())
         };
         Load {
             uptime: self.started.elapsed(),
-            in_flight: serving + parked,
+            in_flight: inside,
             parked,
             waiting: self.relay.waiting(),
             workers: self.workers,
@@ -399,7 +412,13 @@ impl Inner {
     }
 
     /// Passes a request on to the upstream, and the answer back.
-    fn serve(&self, mut request: Request, origin: Option<&str>, client: Option<&str>) {
+    fn serve(
+        &self,
+        mut request: Request,
+        origin: Option<&str>,
+        rules: &Rules,
+        guest: Option<usize>,
+    ) {
         let began = Instant::now();
         let target = match route::origin_form(request.url()) {
             Ok(target) => target.to_string(),
@@ -407,8 +426,6 @@ impl Inner {
                 return self.refuse(request, origin, &Reply::error(400, "bad_target", bad.0));
             }
         };
-        #[cfg(test)]
-        tests::bug_at(&target, "/bug/early");
         // TRACE would show the client the key that went up with it, and CONNECT open a tunnel.
         let method = request.method().as_str();
         if ["TRACE", "CONNECT"]
@@ -423,6 +440,15 @@ impl Inner {
             Err(Some(reply)) => return self.refuse(request, origin, &reply),
             Err(None) => return request.client().shutdown(),
         };
+        let socket = request.client();
+        let client = Client::new(socket.clone());
+        let _permit = match self.permit(&client, rules.patience) {
+            Ok(permit) => permit,
+            Err(busy) => return self.turn_away(request, origin, &busy),
+        };
+        #[cfg(test)]
+        tests::bug_at(&target, "/bug/early");
+        let guest = guest.map(|at| rules.access.counted(at));
         let method = request.method().as_str().to_owned();
         let fields: Vec<_> = request.raw_headers().collect();
         let mapped = match self.relay.map(&method, &target, fields.iter().copied()) {
@@ -431,12 +457,11 @@ impl Inner {
                 return self.refuse(request, origin, &Reply::error(400, "bad_request", &text));
             }
         };
-        let socket = request.client();
         let down = downstream(&request, origin);
         let exchange = Exchange {
             mapped,
             body,
-            client: Client::new(socket.clone()),
+            client,
             down,
         };
         let bytes_in = exchange.body.as_ref().map_or(0, |body| body.bytes.len()) as u64;
@@ -456,7 +481,7 @@ impl Inner {
             socket.shutdown();
         }
         drop(out);
-        log_request(&method, &target, client, &outcome, began.elapsed());
+        log_request(&method, &target, guest, &outcome, began.elapsed());
     }
 
     /// Reads the whole body, within the limits. `Err(None)`: the client left while sending it.
@@ -528,7 +553,7 @@ impl Inner {
             if have > self.bodies.limit {
                 return Err(too_large());
             }
-            let grace = match self.desk().parked.is_empty() {
+            let grace = match self.desk().inside * 2 < self.places {
                 true => BODY_GRACE,
                 false => BODY_GRACE_BUSY,
             };

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Load {
     /// Time since the start.
     pub uptime: Duration,
-    /// Requests being served or waiting for a worker.
+    /// Requests being received, waiting for a worker or served.
     pub in_flight: usize,
     /// Requests waiting for a worker.
     pub parked: usize,

@@ -73,7 +73,7 @@ pub fn page(counts: &Counts, keys: &[KeyView], clients: &[(&str, usize)], load: 
         ("waits_total", "counter", "Requests that waited for a key.", counts.waits),
         ("request_bytes_total", "counter", "Bytes of request bodies.", counts.bytes_in),
         ("response_bytes_total", "counter", "Bytes of answers' bodies.", counts.bytes_out),
-        ("requests_in_flight", "gauge", "Requests being served or waiting for a worker.", load.in_flight as u64),
+        ("requests_in_flight", "gauge", "Requests being received, waiting for a worker or served.", load.in_flight as u64),
         ("requests_waiting_for_key", "gauge", "Requests in line for a key.", load.waiting as u64),
         ("requests_waiting_for_worker", "gauge", "Requests in line for a worker.", load.parked as u64),
         ("workers", "gauge", "Requests that can be served at a time.", load.workers as u64),
