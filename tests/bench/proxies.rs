@@ -65,7 +65,9 @@ impl Proxy {
     }
 
     pub fn alvus(name: &str, path: &str) -> Proxy {
-        Proxy::of(name, Kind::Alvus(path.into()))
+        // It is started in a directory of its own. What is not there is found out then.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        Proxy::of(name, Kind::Alvus(path))
     }
 
     pub fn other(name: &str, command: &str) -> Proxy {
