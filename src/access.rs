@@ -23,6 +23,10 @@ const BASIC: &str = "Basic realm=\"alvus\", charset=\"UTF-8\"";
 /// How long a browser may remember a preflight, in seconds.
 const PREFLIGHT_AGE: &str = "600";
 
+/// How long a browser keeps the cookie, in seconds: a month, so that a phone need not be told the key
+/// each time it is taken up.
+const COOKIE_AGE: &str = "2592000";
+
 /// A wrong name is repeated up to this length.
 const ECHOED: usize = 64;
 
@@ -310,7 +314,7 @@ impl Access {
         let password = visit.authorization.and_then(password).ok_or(())?;
         self.known(&password).ok_or(())?;
         Ok(Some(format!(
-            "{}; Path=/; HttpOnly; SameSite=Strict",
+            "{}; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict",
             self.cookie
         )))
     }
@@ -478,7 +482,7 @@ mod tests {
         );
         let given = cookie(&shown).expect("a cookie");
         let (value, rest) = given.split_once(';').expect("attributes");
-        assert_eq!(rest, " Path=/; HttpOnly; SameSite=Strict");
+        assert_eq!(rest, " Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict");
         assert!(!value.contains("client-key"));
         let again = page(&access, &visit("192.168.1.7", &[("cookie", value)]));
         assert_eq!((again.status, cookie(&again)), (200, None));

@@ -2,9 +2,9 @@
 //!
 //! It is found where the same configuration would start it. Nothing is changed by asking.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::config::Config;
 /// `/health` never waits behind anything, so this is long.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A page of 1000 keys is a quarter of this.
-const LARGEST_PAGE: u64 = 1024 * 1024;
+const LARGEST_PAGE: usize = 1024 * 1024;
 /// Between two looks of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -27,7 +27,13 @@ pub fn health(config: &Config) -> Result<Value, String> {
         return Err("PORT is 0, so alvus listens on any free port; say which with PORT=…".into());
     }
     let page = get(addr, config).map_err(|e| {
-        format!("no alvus answers on {addr}: {e} (is it running? HOST and PORT say where)")
+        let why = match e.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+                format!("no answer in {} s", PATIENCE.as_secs())
+            }
+            _ => e.to_string(),
+        };
+        format!("no alvus answers on {addr}: {why} (is it running? HOST and PORT say where)")
     })?;
     let foreign = || format!("what answers on {addr} is not alvus");
     let text = String::from_utf8(page).map_err(|_| foreign())?;
@@ -56,8 +62,8 @@ fn address(config: &Config) -> SocketAddr {
 }
 
 fn get(addr: SocketAddr, config: &Config) -> std::io::Result<Vec<u8>> {
+    let until = Instant::now() + PATIENCE;
     let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
     let mut request = format!("GET /health HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
     // Any client may look; on an address of the network, even from here, only a client.
     if let Some(client) = config.client_keys.first() {
@@ -67,8 +73,18 @@ fn get(addr: SocketAddr, config: &Config) -> std::io::Result<Vec<u8>> {
     }
     request += "\r\n";
     stream.write_all(request.as_bytes())?;
-    let mut page = Vec::new();
-    stream.take(LARGEST_PAGE).read_to_end(&mut page)?;
+    let (mut page, mut piece) = (Vec::new(), [0; 4096]);
+    while page.len() < LARGEST_PAGE {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece)? {
+            0 => break,
+            n => page.extend_from_slice(&piece[..n]),
+        }
+    }
     Ok(page)
 }
 
@@ -79,14 +95,11 @@ pub fn is_up(page: &Value) -> bool {
 
 /// The page as a table, with `colours` or without; ends with a line break.
 pub fn table(page: &Value, colours: bool) -> String {
-    let mut out = format!(
-        "alvus {}: {}",
-        word(&page["version"]),
-        word(&page["status"])
-    );
+    let status = word(&page["status"]);
     let Some(keys) = page["key_status"].as_array() else {
-        return out + " (it says no more without one of its CLIENT_KEYS)\n";
+        return format!("alvus: {status} (it says no more without one of its CLIENT_KEYS)\n");
     };
+    let mut out = format!("alvus {}: {status}", word(&page["version"]));
     let up = page["uptime_sec"].as_u64().unwrap_or_default();
     out += &format!(
         ", up {} d {} h {} min, {} in flight, {} waiting\n\n",
@@ -109,12 +122,12 @@ pub fn table(page: &Value, colours: bool) -> String {
     ];
     let rows = keys.iter().map(|key| {
         let failures = &key["failures"];
-        let state = match word(&key["state"]) {
-            state if state == "cooling" => format!("cooling {} s", word(&key["seconds_left"])),
-            state => state,
+        let state = match key["seconds_left"].as_u64() {
+            Some(left) if left > 0 => format!("{} {}", word(&key["state"]), span(left)),
+            _ => word(&key["state"]),
         };
         let used = match key["last_used_sec_ago"].as_u64() {
-            Some(age) => format!("{age} s ago"),
+            Some(age) => format!("{} ago", span(age)),
             None => "never".into(),
         };
         vec![
@@ -153,7 +166,7 @@ fn columns(out: &mut String, head: &[&str], mut rows: Vec<Vec<String>>, colours:
         for (at, cell) in row.iter().enumerate() {
             let colour = match cell.as_bytes() {
                 [b'r', b'e', b'a', ..] => "\x1b[32m",
-                [b'c', b'o', ..] => "\x1b[33m",
+                [b'c', b'o', ..] | [b'p', b'a', ..] => "\x1b[33m",
                 [b'r', b'e', b'j', ..] => "\x1b[31m",
                 _ => "",
             };
@@ -170,6 +183,16 @@ fn columns(out: &mut String, head: &[&str], mut rows: Vec<Vec<String>>, colours:
         }
         *out += line.trim_end();
         out.push('\n');
+    }
+}
+
+/// A time in its largest unit, as long as that leaves two digits or so.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..600 => format!("{seconds} s"),
+        600..36_000 => format!("{} min", seconds / 60),
+        36_000..864_000 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
     }
 }
 
@@ -203,6 +226,8 @@ mod tests {
                 {"index": 1, "label": "…b002", "state": "cooling", "seconds_left": 42, "requests": 7,
                  "failures": {"limited": 1}, "in_flight": 0, "last_used_sec_ago": null},
                 {"index": 2, "label": "\u{1b}[2J", "state": "rejected", "requests": 1},
+                {"index": 3, "label": "…d004", "state": "parked", "seconds_left": 82_000, "requests": 3,
+                 "failures": {"limited": 0}, "in_flight": 0, "last_used_sec_ago": 4000},
             ]
         })
     }
@@ -216,6 +241,7 @@ KEY         STATE         REQUESTS  LIMITED  REJECTED  NO ANSWER  IN FLIGHT  LAS
 0    …f9a1  ready         512       9        0         1          1          0 s ago
 1    …b002  cooling 42 s  7         1        -         -          0          never
 2    ?[2J   rejected      1         -        -         -          -          never
+3    …d004  parked 22 h   3         0        -         -          0          66 min ago
 
 CLIENT  REQUESTS
 phone   12
@@ -230,6 +256,7 @@ phone   12
             "\x1b[32mready\x1b[0m",
             "\x1b[33mcooling 42 s\x1b[0m",
             "\x1b[31mrejected\x1b[0m",
+            "\x1b[33mparked 22 h\x1b[0m",
         ] {
             assert!(coloured.contains(state), "{coloured}");
         }
@@ -245,7 +272,7 @@ phone   12
         let brief = serde_json::json!({"status": "ok"});
         let text = table(&brief, true);
         assert!(
-            text.starts_with("alvus -: ok (") && text.contains("CLIENT_KEYS"),
+            text.starts_with("alvus: ok (") && text.contains("CLIENT_KEYS"),
             "{text}"
         );
         assert!(is_up(&brief) && !is_up(&serde_json::json!({"status": "down"})));

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Command::Version => print(&format!("alvus {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Check { json: true } => check_in_json(load(&mut EnvFile::new(env_file))),
         Command::Check { json: false } => run_check(&load(&mut EnvFile::new(env_file))?),
-        Command::Status { watch } => run_status(&load(&mut EnvFile::new(env_file))?, watch),
+        Command::Status { watch } => run_status(&load_to_ask(&mut EnvFile::new(env_file))?, watch),
         Command::Demo => run_demo(),
         Command::Serve => {
             let mut file = EnvFile::new(env_file);
@@ -130,11 +130,17 @@ fn print(text: &str) -> Result<(), Exit> {
 /// Reads the configuration, says its warnings and sets the log level.
 fn load(file: &mut EnvFile) -> Result<Config, Exit> {
     let text = file.read();
-    take_in(file, text)
+    take_in(file, text, &[])
 }
 
-/// The same with a file that was just read.
-fn take_in(file: &EnvFile, text: Text) -> Result<Config, Exit> {
+/// The same to ask a running alvus, perhaps on another machine: that takes no key of the provider's.
+fn load_to_ask(file: &mut EnvFile) -> Result<Config, Exit> {
+    let text = file.read();
+    take_in(file, text, &[("API_KEYS", "none")])
+}
+
+/// The same with a file that was just read, and with `overrides` on top of the environment.
+fn take_in(file: &EnvFile, text: Text, overrides: &[(&str, &str)]) -> Result<Config, Exit> {
     let shown = file.shown();
     let text = text.map_err(|e| (MISUSED, format!("error: cannot read {shown}: {e}")))?;
     if text.is_some() && file.is_open_to_others() {
@@ -143,7 +149,7 @@ fn take_in(file: &EnvFile, text: Text) -> Result<Config, Exit> {
             &format!("warn: {shown} can be read by others on this machine; run: chmod 600 {shown}"),
         );
     }
-    parse(text.as_deref(), &shown, &[])
+    parse(text.as_deref(), &shown, overrides)
 }
 
 /// Checks what was read, with `overrides` on top of the environment.
@@ -196,7 +202,7 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
             (Some(Order::Stop), _) => break,
             (Some(Order::Reload), Some(file)) => Some(load(file)),
             (Some(Order::Reload), None) => Some(Ok(running.clone())),
-            (None, Some(file)) => file.news().map(|text| take_in(file, text)),
+            (None, Some(file)) => file.news().map(|text| take_in(file, text, &[])),
             (None, None) => None,
         };
         let done = match new {
@@ -260,6 +266,16 @@ fn take_over(
     server: &Server,
 ) -> Result<(), String> {
     // Whatever can fail comes before anything changes.
+    if new.client_keys.is_empty()
+        && !running.client_keys.is_empty()
+        && new.host.to_canonical().is_loopback()
+        && !started_with.host.to_canonical().is_loopback()
+    {
+        let host = started_with.host;
+        return Err(format!(
+            "without CLIENT_KEYS everyone on the network could use your keys: alvus listens on {host} until a restart"
+        ));
+    }
     let rules = server.rules(&new).map_err(|e| e.to_string())?;
     let merged = server.relay().reload(&new)?;
     server.admit(rules);

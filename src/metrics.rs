@@ -159,7 +159,10 @@ impl Metrics {
 
     /// The upstream is well again, or in trouble.
     pub fn upstream(&self, well: bool, now: Instant) {
-        self.note(if well { What::Back } else { What::Down }, 0, 0, now);
+        match well {
+            true => self.note(What::Back, 0, 0, now),
+            false => self.note(What::Down, 0, 1, now),
+        }
     }
 
     /// The configuration was taken over, with so many keys.

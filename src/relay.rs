@@ -137,6 +137,8 @@ enum NoKey {
     ClientLeft,
     AllRejected,
     NoOther,
+    /// A reload brought another provider, and keys for that one.
+    Moved,
     /// Not before then, which is too late.
     TooLate(Instant),
 }
@@ -219,10 +221,11 @@ impl Relay {
     /// In the operator's words, when the upstream's settings cannot be used.
     pub fn reload(&self, config: &Config) -> Result<Merged, String> {
         let rules = Arc::new(Rules::new(config)?);
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
-        let merged = self
-            .pool()
-            .merge(&config.api_keys, settings(config), Instant::now());
+        // At once, for who picks a key looks at both: no provider is to see another one's.
+        let mut pool = self.pool();
+        *self.rules() = rules;
+        let merged = pool.merge(&config.api_keys, settings(config), Instant::now());
+        drop(pool);
         self.freed.notify_all();
         self.metrics.reloaded(config.api_keys.len(), Instant::now());
         Ok(merged)
@@ -238,11 +241,7 @@ impl Relay {
         target: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
     ) -> Result<Mapped, String> {
-        let rules = self
-            .rules
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let rules = self.rules().clone();
         let (to, path) = match route::is_genai(target) {
             true => (&rules.genai, rules.genai_path.clone() + target),
             false => (&rules.target, route::upward(&rules.base_path, target)),
@@ -292,8 +291,7 @@ impl Relay {
 
     /// Where requests go, as people write it: no path, no secret.
     pub fn origin(&self) -> String {
-        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.origin.clone()
+        self.rules().origin.clone()
     }
 
     /// Serves one request: the main loop of alvus.
@@ -337,7 +335,8 @@ impl Relay {
         let mut again: Option<Reason> = None;
         loop {
             let client = &exchange.client;
-            let found = self.lease(&visit, &mut journey, suspect.as_ref(), client, &mut outcome);
+            let avoid = suspect.as_ref();
+            let found = self.lease(&visit, &rules, &mut journey, avoid, client, &mut outcome);
             let mut lease = match found {
                 Ok(lease) => lease,
                 Err(NoKey::ClientLeft) => return outcome.left(),
@@ -463,6 +462,7 @@ impl Relay {
     fn lease(
         &self,
         visit: &Visit<'_>,
+        rules: &Rules,
         journey: &mut Journey,
         avoid: Option<&Picked>,
         client: &Client,
@@ -472,6 +472,9 @@ impl Relay {
         let mut wait: Option<(Ticket, Instant)> = None;
         let mut pool = self.pool();
         let found = loop {
+            if !self.rules().lead_where(rules) {
+                break Err(NoKey::Moved);
+            }
             let now = Instant::now();
             let asker = Asker {
                 ticket: wait.map(|(ticket, _)| ticket),
@@ -630,6 +633,10 @@ impl Relay {
                     "the upstream forbade this request (403), in more words than alvus keeps";
                 Reply::error(403, "forbidden", text)
             }
+            NoKey::Moved => {
+                let text = "alvus was given another provider while this request waited; ask again";
+                Reply::error(503, "provider_changed", text).retry_after(Duration::ZERO)
+            }
             NoKey::AllRejected | NoKey::ClientLeft => {
                 let text = format!(
                     "all {of} keys were rejected by the upstream; correct API_KEYS and reload or restart alvus"
@@ -637,6 +644,11 @@ impl Relay {
                 Reply::error(503, "keys_rejected", &text).retry_after(REJECTED_RETRY)
             }
         }
+    }
+
+    /// Where requests go. Who locks both locks the pool first.
+    fn rules(&self) -> MutexGuard<'_, Arc<Rules>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pool. A panic while it was locked costs one request, not the proxy.
@@ -725,6 +737,11 @@ fn settings(config: &Config) -> Settings {
 }
 
 impl Rules {
+    /// Whether requests go to the same places by these rules.
+    fn lead_where(&self, others: &Rules) -> bool {
+        std::ptr::eq(self, others) || (self.target == others.target && self.genai == others.genai)
+    }
+
     fn new(config: &Config) -> Result<Rules, String> {
         Ok(Rules {
             upstream: Upstream::new(config)?,

@@ -131,6 +131,12 @@ impl Reply {
         Reply::json(status, error_json(kind(status), code, message))
     }
 
+    /// What an error says in words.
+    pub fn reason(&self) -> Option<String> {
+        let body: serde_json::Value = serde_json::from_str(&self.body).ok()?;
+        Some(body["error"]["message"].as_str()?.to_owned())
+    }
+
     /// The same with `Retry-After`.
     pub fn retry_after(mut self, wait: Duration) -> Reply {
         self.retry_after = Some(wait);

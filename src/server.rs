@@ -28,7 +28,7 @@ use crate::reply::{self, Downstream, Reply};
 #[cfg(feature = "dashboard")]
 use crate::status::dashboard;
 use crate::status::{Load, health, prometheus};
-use crate::{error, info, route, upstream, warn};
+use crate::{error, route, upstream, warn};
 
 /// How long a request may wait for a worker. Agents give up after minutes, not seconds.
 const WORKER_PATIENCE: Duration = Duration::from_secs(30);
@@ -47,6 +47,8 @@ const BUSY_RETRY: Duration = Duration::from_secs(5);
 /// lists, take half of it. Only pages that are touched cost memory, but 256 of the whole have to
 /// fit into the address space of a small board (`tests/endure.rs`).
 const STACK: usize = 128 * 1024;
+/// How much of a path stands in the log, in bytes.
+const PATH_SHOWN: usize = 200;
 /// How much of a model's name stands in the log, in bytes.
 const MODEL_SHOWN: usize = 100;
 /// How long a client that has left our replies lying may take to make room for one more.
@@ -294,6 +296,9 @@ impl Inner {
         let origin = origin.as_deref();
         let page = self.page(&request, &rules.access, &visit);
         if let Some(page) = page.or_else(|| rules.access.preflight(&visit)) {
+            if matches!(page.status, 401 | 403) {
+                log_refusal(&request, &page); // someone may be trying out keys
+            }
             return self.answer(request, origin, &page);
         }
         let client = match rules.access.client(&visit) {
@@ -583,17 +588,12 @@ impl Inner {
     /// Answers and closes: what follows on the connection is not to be trusted or not wanted.
     fn refuse(&self, mut request: Request, origin: Option<&str>, reply: &Reply) {
         request.close_connection();
-        info!(
-            "{} refused: {} {}",
-            request.method(),
-            reply.status,
-            reply.body
-        );
         self.turn_away(request, origin, reply);
     }
 
     /// Answers a request that goes no further, and counts it.
     fn turn_away(&self, request: Request, origin: Option<&str>, reply: &Reply) {
+        log_refusal(&request, reply);
         let answered = Answered {
             status: reply.status,
             first_byte: None,
@@ -651,7 +651,30 @@ fn refusal(status: u16, reason: &str) -> (&'static str, String) {
     )
 }
 
-/// One line for one request: no query string, no header, no body.
+/// The beginning of a request's line: no query string, no header, no body.
+fn request_line(method: &str, target: &str, status: u16) -> Line {
+    let path = route::path(target);
+    let shown = path.floor_char_boundary(PATH_SHOWN);
+    let mut line = Line::new(LogLevel::Info, "request");
+    line.bare("").word("method", method);
+    line.bare(" ").word("path", &path[..shown]);
+    line.bare(" -> ").number("status", status.into());
+    line
+}
+
+/// One line for a request that goes no further, with the reason that its client is given.
+fn log_refusal(request: &Request, reply: &Reply) {
+    if !logging::enabled(LogLevel::Info) {
+        return;
+    }
+    // A target that is no path may hold a user's name and password.
+    let target = route::origin_form(request.url()).unwrap_or("-");
+    let mut line = request_line(request.method().as_str(), target, reply.status);
+    line.word("refused", reply.reason().as_deref().unwrap_or_default());
+    line.write();
+}
+
+/// One line for a request that was served.
 fn log_request(
     method: &str,
     target: &str,
@@ -667,10 +690,7 @@ fn log_request(
         End::ClientLeft => "the client left",
         End::Cut => "cut short",
     };
-    let mut line = Line::new(LogLevel::Info, "request");
-    line.bare("").word("method", method);
-    line.bare(" ").word("path", route::path(target));
-    line.bare(" -> ").number("status", outcome.status.into());
+    let mut line = request_line(method, target, outcome.status);
     if !end.is_empty() {
         line.note("end", end);
     }

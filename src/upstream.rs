@@ -68,7 +68,7 @@ pub enum Failure {
 }
 
 /// Where requests go: a [`Target`] taken apart once for all of them.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Origin {
     scheme: http::uri::Scheme,
     authority: http::uri::Authority,

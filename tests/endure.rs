@@ -5,18 +5,19 @@
 
 mod common;
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Act, Alvus, CHAT, Client, FRUGAL, KEYS, PATIENCE, SSE_HEAD, TempDir, Upstream, alvus_command,
-    answer, chunk, dead_addr, eventually, gate, ok, say,
+    Act, Alvus, CHAT, Client, FRUGAL, KEYS, PATIENCE, SSE_HEAD, TempDir, Upstream, alone,
+    alvus_command, alvus_under, answer, chunk, dead_addr, eventually, gate, ok, say,
 };
 
 /// An alvus whose words nobody reads.
@@ -121,6 +122,108 @@ fn read_only_file_systems_are_enough() {
     assert_eq!(alvus.ask().status, 200);
 }
 
+/// The usual, with a state file, stopped again: what it said.
+fn lives_and_stops(upstream: &Upstream, file: &Path, more: &[(&str, &str)]) -> String {
+    let mut env = vec![("STATE_FILE", file.to_str().unwrap())];
+    env.extend_from_slice(more);
+    let mut alvus = Alvus::before_with(upstream, &env);
+    assert_eq!(alvus.ask().status, 200);
+    alvus.signal("TERM");
+    assert_eq!(alvus.wait().code(), Some(0));
+    eventually("its last words", || alvus.log().contains("stopping"));
+    alvus.log()
+}
+
+/// An upstream that rejects the keys of which this is true.
+fn rejects(which: fn(usize) -> bool) -> Upstream {
+    Upstream::new(move |seen| match seen.key_index() {
+        index if which(index) => answer(401, "", ""),
+        _ => ok(),
+    })
+}
+
+#[test]
+fn a_full_disk_keeps_the_state_that_was_written_before_and_loses_no_request() {
+    alone(
+        "a_full_disk_keeps_the_state_that_was_written_before_and_loses_no_request",
+        || {
+            let dir = TempDir::new();
+            let small = ["-t", "tmpfs", "-o", "size=64k", "none"];
+            let mut mount = Command::new("mount");
+            assert!(mount.args(small).arg(&dir.0).status().unwrap().success());
+            let (file, fill) = (dir.0.join("state"), dir.0.join("fill"));
+            let log = lives_and_stops(&rejects(|key| key == 0), &file, &[]);
+            assert!(!log.contains("STATE_FILE"), "{log}");
+            let before = std::fs::read_to_string(&file).unwrap();
+            let mut filling = File::create(&fill).unwrap();
+            while filling.write_all(&[0; 4096]).is_ok() {}
+
+            let log = lives_and_stops(&rejects(|key| key == 1), &file, &[]);
+            assert!(log.contains("STATE_FILE: 1 rests"), "{log}");
+            let full = log.matches("cannot write").count();
+            assert_eq!((full, log.contains("No space left")), (1, true), "{log}");
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+            assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 2);
+
+            drop(filling);
+            std::fs::remove_file(&fill).unwrap();
+            lives_and_stops(&rejects(|key| key == 1), &file, &[]);
+            let upstream = rejects(|_| false);
+            let env = [("STATE_FILE", file.to_str().unwrap())];
+            let alvus = Alvus::before_with(&upstream, &env);
+            assert_eq!(alvus.states(), ["rejected", "rejected", "ready"]);
+        },
+    );
+}
+
+#[test]
+fn a_file_that_alvus_may_not_read_is_refused_in_words_and_taken_when_it_may() {
+    // Root may read everything.
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let (upstream, dir) = (Upstream::new(|_| ok()), TempDir::new());
+    let text = |keys: &[&str]| {
+        let (keys, url) = (keys.join(","), upstream.base_url());
+        format!("API_KEYS={keys}\nTARGET_BASE_URL={url}\nPORT=0\n")
+    };
+    let path = dir.write("conf", &text(&KEYS));
+    let root = rustix::process::geteuid().is_root();
+    let wrapper = if root { &nobody[..] } else { &["env"] };
+    let allow = |mode| std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    let runs = alvus_under(wrapper, &dir).arg("--version").output();
+    if !runs.as_ref().is_ok_and(|out| out.status.success()) {
+        eprintln!("SKIPPED: the binary cannot be run as somebody else: {runs:?}");
+        return;
+    }
+    if root {
+        std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
+    }
+    allow(0o600);
+    let args = ["--env-file", path.to_str().unwrap()];
+    let alvus = Alvus::launch_under(wrapper, &args, &[]);
+    let said = |words: &str| alvus.log().matches(words).count();
+    allow(0);
+    eventually("it is refused", || said("Permission denied") == 1);
+    assert_eq!(alvus.ask().status, 200);
+    assert_eq!(alvus.states().len(), 3, "the running configuration stays");
+    let out = alvus_under(wrapper, &dir).args(args).output().unwrap();
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(
+        (out.status.code(), err.lines().count()),
+        (Some(2), 1),
+        "{err}"
+    );
+    assert!(err.contains("cannot read") && err.contains("conf"), "{err}");
+    allow(0o600);
+    std::fs::write(&path, text(&KEYS[..2])).unwrap();
+    eventually("it is read", || said("reloaded: 2 keys") == 1);
+    assert_eq!((said("refused"), said("warn")), (1, 0), "{}", alvus.log());
+}
+
 /// Stops alvus for a while: 3 s, or `STOP_SEC`; `make attack` takes a minute.
 fn stop(alvus: &Alvus, meanwhile: impl FnOnce()) {
     let time = std::env::var("STOP_SEC").map_or(3, |n| n.parse().unwrap());
@@ -222,10 +325,10 @@ fn a_rest_takes_its_time(alvus: &Alvus) {
     assert!(uptime < 600, "{uptime}");
 }
 
-#[test]
-fn a_wall_clock_that_jumps_by_fifty_years_changes_nothing() {
+/// The library that shows a program another wall clock; `None` where nothing can be loaded.
+fn faketime() -> Option<String> {
     if std::env::var_os("ALVUS_BIN").is_some() {
-        return; // nothing can be loaded into a static binary
+        return None; // a static binary
     }
     let lib = ["x86_64", "i386", "aarch64", "arm"]
         .map(|cpu| format!("/usr/lib/{cpu}-linux-gnu/faketime/libfaketimeMT.so.1"))
@@ -234,11 +337,58 @@ fn a_wall_clock_that_jumps_by_fifty_years_changes_nothing() {
         .iter()
         .find(|path| path.exists())
         .expect("libfaketime is missing: run `make clients`");
+    Some(lib.display().to_string())
+}
+
+#[test]
+fn a_rest_that_was_kept_is_shortened_by_a_clock_that_can_be_believed_only() {
+    let Some(lib) = faketime() else { return };
+    let limits = || {
+        Upstream::new(|seen| match seen.key_index() {
+            0 => answer(429, "Retry-After: 3000\r\n", ""),
+            1 => answer(401, "", ""),
+            _ => ok(),
+        })
+    };
+    let clock = |offset| {
+        [
+            ("LD_PRELOAD", lib.as_str()),
+            ("FAKETIME", offset),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ]
+    };
+    // When it was written, when it is read, what is left of the 3000 s.
+    for (written, read, left) in [
+        ("+0", "+0", 2800..=3000),
+        ("+0", "+1000s", 1800..=2000),
+        ("+0", "+4000s", 0..=0),
+        ("+0", "-1000s", 2800..=3000), // set back meanwhile
+        ("+0", "-50y", 2800..=3000),   // read before the clock was set
+        ("-50y", "+0", 2800..=3000),   // written before that
+        ("-50y", "-50y", 2800..=3000),
+    ] {
+        let dir = TempDir::new();
+        let file = dir.0.join("state");
+        lives_and_stops(&limits(), &file, &clock(written));
+        let mut env = vec![("STATE_FILE", file.to_str().unwrap())];
+        env.extend(clock(read));
+        let upstream = limits();
+        let alvus = Alvus::before_with(&upstream, &env);
+        let key = alvus.health()["key_status"][0].clone();
+        let found = key["seconds_left"].as_u64().unwrap();
+        assert!(left.contains(&found), "{written}, {read}: {found}");
+        assert_eq!(alvus.states()[1], "rejected", "{written}, {read}");
+    }
+}
+
+#[test]
+fn a_wall_clock_that_jumps_by_fifty_years_changes_nothing() {
+    let Some(lib) = faketime() else { return };
     let dir = TempDir::new();
     let clock = dir.write("clock", "+0");
     let clock_path = clock.display().to_string();
     let fake = [
-        ("LD_PRELOAD", lib.to_str().unwrap()),
+        ("LD_PRELOAD", lib.as_str()),
         ("FAKETIME_TIMESTAMP_FILE", &clock_path),
         ("FAKETIME_NO_CACHE", "1"),
         ("DONT_FAKE_MONOTONIC", "1"), // a jump of the wall clock does not move that one

@@ -201,6 +201,45 @@ fn the_network_is_not_let_in_without_client_keys_or_a_word() {
 }
 
 #[test]
+fn client_keys_cannot_be_taken_away_while_alvus_still_listens_on_the_network() {
+    let (upstream, dir) = (Upstream::new(|_| ok()), common::TempDir::new());
+    let file = |lines: &str| {
+        let url = upstream.base_url();
+        dir.write(
+            "conf",
+            &format!("API_KEYS={}\nTARGET_BASE_URL={url}\n{lines}\n", KEYS[0]),
+        )
+    };
+    let closed = format!("HOST=0.0.0.0\nCLIENT_KEYS={}", clients());
+    let path = file(&closed);
+    let alvus = Alvus::launch(&["--env-file", path.to_str().unwrap()], &[]);
+    // HOST takes a restart, so the new file is not what it says.
+    for lines in [
+        "HOST=127.0.0.1",
+        "HOST=localhost\nOPEN_LAN=yes",
+        "OPEN_LAN=no",
+    ] {
+        let refused = alvus.log().matches("reload refused").count();
+        file(lines);
+        alvus.signal("HUP");
+        eventually("it is refused", || {
+            alvus.log().matches("reload refused").count() > refused
+        });
+        let addr = SocketAddr::new("127.0.0.1".parse().unwrap(), alvus.addr.port());
+        is_error(&models(addr, &["Host: localhost"]), 401, "missing_api_key");
+    }
+    assert!(
+        alvus.log().contains("listens on 0.0.0.0 until a restart"),
+        "{}",
+        alvus.log()
+    );
+    file("HOST=0.0.0.0\nOPEN_LAN=yes"); // whoever says so
+    alvus.signal("HUP");
+    eventually("it is taken over", || alvus.log().contains("reloaded"));
+    assert!(alvus.log().contains("warn: OPEN_LAN"), "{}", alvus.log());
+}
+
+#[test]
 fn the_network_sees_the_status_only_and_whoever_has_a_key_sees_all() {
     let upstream = Upstream::new(|_| answer(401, "", ""));
     let alvus = Alvus::before_with(

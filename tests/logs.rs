@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{Alvus, CHAT, KEYS, TempDir, Upstream, alvus_command, answer, eventually, ok};
+use common::{Alvus, AtEnd, CHAT, KEYS, TempDir, Upstream, alvus_command, answer, eventually, ok};
 
 /// Every line of the log as JSON.
 fn lines(alvus: &Alvus) -> Vec<serde_json::Value> {
@@ -72,6 +72,83 @@ fn in_json_every_line_is_an_object() {
 }
 
 #[test]
+fn a_refused_request_is_a_line_like_any_other_with_its_reason() {
+    let upstream = Upstream::new(|_| ok());
+    let clients = "phone:client-key-never-shown-aaaa0001";
+    for format in ["text", "json"] {
+        let env = [
+            ("LOG_FORMAT", format),
+            ("CLIENT_KEYS", clients),
+            ("HOST", "0.0.0.0"),
+        ];
+        let alvus = Alvus::before_with(&upstream, &env);
+        for (line, field, status, reason) in [
+            ("GET /a?secret", "Host: evil.example", 421, "evil.example"),
+            (
+                "GET /b",
+                "Origin: http://evil.example",
+                403,
+                "http://evil.example",
+            ),
+            (
+                "POST /c",
+                "x-api-key: guessed-secret",
+                401,
+                "Incorrect API key",
+            ),
+            (
+                "GET /metrics",
+                "Forwarded: for=192.0.2.7",
+                401,
+                "provide an API key",
+            ),
+            ("GET http://u:secret@a:x/", "A: b", 421, "secret@a:x"),
+        ] {
+            let mut client = common::Client::connect(([127, 0, 0, 1], alvus.addr.port()).into());
+            let host = if field.starts_with("Host") {
+                ""
+            } else {
+                "Host: a\r\n"
+            };
+            client.send(format!("{line} HTTP/1.1\r\n{host}{field}\r\n\r\n"));
+            assert_eq!(client.response().status, status, "{line}");
+            let (method, target) = line.split_once(' ').unwrap();
+            let path = target.split('?').next().unwrap();
+            let path = if target.starts_with('/') { path } else { "/" };
+            let begin = match format {
+                "text" => format!("info: {method} {path} -> {status} refused=\""),
+                _ => format!(
+                    r#"{{"level":"info","event":"request","method":"{method}","path":"{path}","status":{status},"refused":""#
+                ),
+            };
+            eventually(&begin, || {
+                let log = alvus.log();
+                let found = log.lines().find(|l| l.starts_with(&begin));
+                found.is_some_and(|l| l.contains(reason))
+            });
+        }
+        assert!(!alvus.log().contains("?secret"), "{}", alvus.log());
+        assert!(!alvus.log().contains("guessed"), "{}", alvus.log());
+    }
+}
+
+#[test]
+fn a_path_without_end_is_cut_in_the_log() {
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before(&upstream);
+    let mut client = alvus.connect();
+    let path = "%fc".repeat(2000);
+    client.send(format!("GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client.response();
+    eventually("it is logged", || alvus.log().contains("GET /"));
+    assert!(
+        alvus.log().lines().all(|l| l.len() < 600),
+        "{}",
+        alvus.log()
+    );
+}
+
+#[test]
 fn to_the_journal_each_line_begins_with_its_priority() {
     let dir = TempDir::new();
     for (matches, start) in [
@@ -125,6 +202,7 @@ fn a_storm_is_cut_and_counted() {
     let alvus = Alvus::before(&upstream);
     let done = AtomicBool::new(false);
     let asked: usize = thread::scope(|scope| {
+        let end = AtEnd(&done);
         let ask = || {
             let mut client = alvus.connect();
             let mut asked = 0;
@@ -139,7 +217,7 @@ fn a_storm_is_cut_and_counted() {
         eventually("lines are suppressed", || {
             alvus.log().contains("lines suppressed")
         });
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         clients.into_iter().map(|c| c.join().unwrap()).sum()
     });
     // Every request is either a line or counted in one.
@@ -163,4 +241,33 @@ fn a_storm_is_cut_and_counted() {
             .sum();
         written + suppressed == asked
     });
+}
+
+#[test]
+fn a_storm_of_requests_hides_no_other_news_and_stays_json() {
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before_with(&upstream, &[("LOG_FORMAT", "json")]);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let end = AtEnd(&done);
+        let ask = || {
+            let mut client = alvus.connect();
+            while !done.load(Ordering::Relaxed) {
+                client.send(CHAT);
+                assert_eq!(client.response().status, 200);
+            }
+        };
+        (0..4).for_each(|_| drop(scope.spawn(ask)));
+        let counted = || alvus.log().matches(" lines suppressed").count();
+        eventually("lines are suppressed", || counted() >= 1);
+        alvus.signal("HUP");
+        eventually("the reload is told of", || {
+            alvus.log().contains("reloaded:")
+        });
+        eventually("the storm went on meanwhile", || counted() >= 2);
+        drop(end);
+    });
+    for line in lines(&alvus) {
+        assert!(line["level"].is_string(), "{line}");
+    }
 }

@@ -1,76 +1,40 @@
 //! A network that goes away and comes back, between alvus and the upstream: what the client sees,
 //! what the pool records, how soon all is well again.
 //!
-//! Each test runs this program again in a network namespace of its own (`unshare`, `ip`), where the
-//! upstream has an address that can be taken away. As root a namespace that cannot be had is a
-//! failure; for others the tests say that they were skipped.
+//! Each test runs `alone`, in a network of its own, where the upstream has an address that can be
+//! taken away.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::io::Write;
-use std::process::Command;
-use std::sync::Mutex;
 use std::sync::mpsc::Sender;
+use std::sync::{Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Act, Alvus, CHAT, Client, KEYS, PATIENCE, SSE_HEAD, Upstream, chunk, eventually, gate, ok,
+    Act, Alvus, CHAT, Client, KEYS, PATIENCE, SSE_HEAD, Upstream, alone, chunk, eventually, gate,
+    ip, ok,
 };
 
 // Addresses for tests (RFC 2544).
 const UPSTREAM: &str = "198.18.0.1";
 const OURS: &str = "198.18.0.2";
-/// Set where the namespace is entered.
-const INSIDE: &str = "ALVUS_TEST_NAMESPACE";
-/// A link that leads nowhere.
-const NOWHERE: &str = "link add nowhere type veth peer name beyond";
 /// How long the network is away.
 const AWAY: Duration = Duration::from_secs(2);
 /// TCP repeats what was lost after 0.2, 0.6, 1.4, 3 s: so long after an [`AWAY`] all is there.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// Runs `test`, which has this name, in a namespace of its own.
-fn alone(name: &str, test: fn()) {
-    if std::env::var_os(INSIDE).is_some() {
-        ip("link set lo up");
-        // What comes out at the other end is addressed to nobody there.
-        ip(NOWHERE);
-        ip("link set beyond up");
-        ip("link set nowhere arp off up");
-        ip(&format!("address add {OURS}/32 dev nowhere"));
-        ip(&format!("address add {UPSTREAM}/32 dev lo"));
-        return test();
-    }
-    let root = rustix::process::geteuid().is_root();
-    let unshare = |words: &[&str]| {
-        let mut command = Command::new("unshare");
-        command.arg(if root { "-n" } else { "-rn" }).args(words);
-        command
-    };
-    let tried = unshare(&["sh", "-c", &format!("ip {NOWHERE}")]).output();
-    if !tried.as_ref().is_ok_and(|out| out.status.success()) {
-        assert!(!root, "no network namespace can be had: {tried:?}");
-        // Not by eprintln!, of which nothing is seen when a test passes.
-        let words = format!("SKIPPED {name}: no network namespace can be had: {tried:?}\n");
-        return std::io::stderr().write_all(words.as_bytes()).unwrap();
-    }
-    let program = std::env::current_exe().unwrap();
-    let out = unshare(&[program.to_str().unwrap(), "--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "nothing was tested: {said}");
-}
-
-fn ip(line: &str) {
-    let out = Command::new("ip").args(line.split(' ')).output();
-    let out = out.expect("ip (iproute2) is installed");
-    assert!(out.status.success(), "ip {line}: {out:?}");
+/// The way to the upstream: here at first, and a link that leads nowhere.
+fn link() {
+    // What comes out at the other end is addressed to nobody there.
+    ip("link add nowhere type veth peer name beyond");
+    ip("link set beyond up");
+    ip("link set nowhere arp off up");
+    ip(&format!("address add {OURS}/32 dev nowhere"));
+    ip(&format!("address add {UPSTREAM}/32 dev lo"));
 }
 
 /// From now on whatever goes to or comes from the upstream is lost without a word.
@@ -93,6 +57,8 @@ fn mend() {
 }
 
 fn upstream(behaviour: impl Fn() -> Act + Send + Sync + 'static) -> Upstream {
+    static LINKED: Once = Once::new();
+    LINKED.call_once(link);
     Upstream::at(format!("{UPSTREAM}:0").parse().unwrap(), move |_| {
         behaviour()
     })

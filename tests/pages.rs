@@ -5,10 +5,13 @@
 
 mod common;
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
-use common::{Alvus, CHAT, KEYS, TempDir, Upstream, answer, dead_addr, eventually, ok};
+use common::{
+    Alvus, CHAT, KEYS, TempDir, Upstream, alone, answer, dead_addr, eventually, ip, ok, unshare,
+};
 
 /// Runs a program to its end: whether it was content, and what it said to both ends.
 fn run(command: &mut Command, input: &[u8]) -> (bool, String, String) {
@@ -45,33 +48,43 @@ fn promtool_finds_nothing_to_say_about_the_metrics() {
     assert!(!content, "promtool proves nothing");
 }
 
-/// The dashboard as a browser has it once its script has run: the text of its body.
+/// Chromium with this profile, to print the page at `url` once its script has run.
+fn browser(profile: &TempDir, url: &str) -> Vec<String> {
+    let profile = format!("--user-data-dir={}", profile.0.display());
+    let words = [
+        "chromium-headless-shell",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=3000",
+        &profile,
+        "--dump-dom",
+        url,
+    ];
+    words.map(str::to_owned).into()
+}
+
+/// The dashboard as a browser on this machine has it: the text of its body.
 fn browse(alvus: &Alvus) -> String {
-    let dir = TempDir::new();
-    let profile = format!("--user-data-dir={}", dir.0.display());
-    let (_, dom, err) = run(
-        Command::new("chromium-headless-shell")
-            .args(["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
-            .args([
-                "--enable-logging=stderr",
-                "--virtual-time-budget=3000",
-                &profile,
-            ])
-            .args(["--dump-dom", &format!("{}/dashboard", alvus.url())]),
-        b"",
-    );
+    let profile = TempDir::new();
+    let words = browser(&profile, &format!("{}/dashboard", alvus.url()));
+    let (_, dom, err) = run(Command::new(&words[0]).args(&words[1..]), b"");
     // What the policy forbids, and what the script gets wrong, a browser says on its console.
     assert!(!err.contains("CONSOLE"), "{err}");
-    let body = dom
-        .split_once("<body")
-        .unwrap_or_else(|| panic!("no page: {dom}{err}"))
-        .1;
+    text_of(&dom)
+}
+
+fn text_of(dom: &str) -> String {
+    let body = dom.split_once("<body");
+    let body = body.unwrap_or_else(|| panic!("no page: {dom}")).1;
     let body = body.split("<script>").next().unwrap();
     let mut text = String::new();
     for piece in body.split('<') {
         text += piece.split_once('>').map_or("", |(_, words)| words);
         text.push(' ');
     }
+    let text = text.replace("&nbsp;", " ");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -156,8 +169,86 @@ fn a_browser_shows_that_the_upstream_is_down() {
         &text,
         &[
             "The upstream is in trouble",
-            "failed the last time",
+            "failed at the last attempt",
             "1 request, 1 failed",
         ],
+    );
+}
+
+/// Another machine, with nothing but a cable to this one (RFC 2544's addresses).
+const HERE: &str = "198.18.0.1";
+const THERE: &str = "198.18.0.2";
+
+/// What a browser on the other machine makes of a page.
+fn browse_there(profile: &TempDir, url: &str) -> String {
+    let plugged = format!(
+        "echo unplugged; read plugged; ip link set lo up; ip address add {THERE}/24 dev there; \
+         ip link set there up; exec \"$@\""
+    );
+    let log = profile.0.join("said");
+    let mut machine = unshare("-n")
+        .args(["sh", "-c", &plugged, "sh"])
+        .args(browser(profile, url))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(machine.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "unplugged\n");
+    ip("link add here type veth peer name there");
+    ip(&format!("link set there netns {}", machine.id()));
+    ip(&format!("address add {HERE}/24 dev here"));
+    ip("link set here up");
+    machine.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let mut dom = String::new();
+    out.read_to_string(&mut dom).unwrap();
+    machine.wait().unwrap();
+    // The cable goes with the machine, a moment later.
+    let cable = || Command::new("ip").args(["link", "show", "here"]).output();
+    eventually("the cable is gone", || !cable().unwrap().status.success());
+    let err = std::fs::read_to_string(log).unwrap();
+    assert!(
+        !err.contains("CONSOLE") || dom.contains("_api_key"),
+        "{err}"
+    );
+    text_of(&dom)
+}
+
+#[test]
+fn a_browser_elsewhere_shows_a_key_once_and_then_the_cookie_opens_the_dashboard() {
+    alone(
+        "a_browser_elsewhere_shows_a_key_once_and_then_the_cookie_opens_the_dashboard",
+        || {
+            const KEY: &str = "client-key-never-shown-aaaa0001";
+            let upstream = Upstream::new(|_| ok());
+            let clients = format!("phone:{KEY}");
+            let env = [
+                ("HOST", "0.0.0.0"),
+                ("CLIENT_KEYS", &*clients),
+                ("DASHBOARD", "1"),
+            ];
+            let alvus = Alvus::before_with(&upstream, &env);
+            let port = alvus.addr.port();
+            let page = |user: &str| format!("http://{user}{HERE}:{port}/dashboard");
+            let (phone, stranger) = (TempDir::new(), TempDir::new());
+            let refused = |text: &str| holds(text, &["missing_api_key"]);
+            refused(&browse_there(&phone, &page("")));
+            holds(
+                &browse_there(&stranger, &page("me:wrong-key-never-shown@")),
+                &["invalid_api_key"],
+            );
+            // As a link that holds the key, which is what the browser's own dialogue comes to.
+            let shown = browse_there(&phone, &page(&format!("me:{KEY}@")));
+            holds(&shown, &["All 3 keys are ready", "Key 2 …3333"]);
+            // The browser was closed meanwhile and has forgotten the key; it has the cookie.
+            let shown = browse_there(&phone, &page(""));
+            holds(&shown, &["All 3 keys are ready", "Key 2 …3333"]);
+            refused(&browse_there(&stranger, &page("")));
+            assert_eq!(upstream.seen().len(), 0);
+            assert!(!alvus.log().contains("client-key"), "{}", alvus.log());
+        },
     );
 }

@@ -5,6 +5,8 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::{Alvus, KEYS, TempDir, Upstream, answer, eventually, ok};
 
@@ -70,6 +72,57 @@ fn rests_quotas_and_rejections_survive_a_restart() {
     stop(alvus);
     let alvus = start(&upstream, &file);
     assert_eq!(alvus.states(), ["cooling", "ready", "parked", "ready"]);
+}
+
+/// There is a time to write only every 30 s, so this is the one test that takes as long.
+#[test]
+fn a_kill_costs_no_more_than_was_learned_since_the_last_write_half_a_minute_ago() {
+    let every = alvus::state::file::EVERY;
+    let dir = TempDir::new();
+    let (limited, file) = (upstream(&FOUR), dir.0.join("state"));
+    let began = Instant::now();
+    let mut alvus = start(&limited, &file);
+    let ask_for = |alvus: &Alvus, model: &str| {
+        let body = format!("{{\"model\":\"{model}\"}}");
+        let length = body.len();
+        let mut client = alvus.connect();
+        client.send(format!(
+            "POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        assert_eq!(client.response().status, 200);
+    };
+    ask_for(&alvus, "first");
+    ask_for(&alvus, "second");
+    while !file.exists() {
+        assert!(began.elapsed() < every * 2, "nothing was written");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(began.elapsed() > every - Duration::from_secs(1), "too soon");
+    let text = fs::read_to_string(&file).unwrap();
+    ask_for(&alvus, "third");
+    alvus.signal("KILL");
+    alvus.wait();
+    assert_eq!(fs::read_to_string(&file).unwrap(), text, "once in 30 s");
+    let upstream = upstream(&FOUR);
+    let alvus = start(&upstream, &file);
+    assert_eq!(alvus.states(), ["cooling", "rejected", "parked", "ready"]);
+    let rests = alvus.health()["key_status"][0]["models"].clone();
+    let rests = rests.as_array().unwrap().iter();
+    let rests: Vec<_> = rests
+        .map(|rest| {
+            (
+                rest["model"].as_str().unwrap(),
+                rest["seconds_left"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert!(
+        matches!(rests[..], [("first", 2800..3000), ("second", 2800..3000)]),
+        "{rests:?}"
+    );
+    // What the kill took away is learned again, for one refused request.
+    ask_for(&alvus, "third");
+    assert_eq!(upstream.seen().len(), 2);
 }
 
 #[test]

@@ -3,13 +3,15 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::{
-    Alvus, KEYS, TempDir, Upstream, alvus_command, answer, dead_addr, eventually, ok, run_alvus,
+    Alvus, KEYS, PATIENCE, TempDir, Upstream, alvus_command, answer, dead_addr, eventually, ok,
+    run_alvus,
 };
 
 const CLIENT: &str = "client-key-never-shown-aaaa0001";
@@ -133,6 +135,52 @@ fn status_of_nobody_or_of_something_else_is_a_failure_in_one_line() {
         assert!(err.contains("is not alvus"), "{err}");
         answers.join().unwrap();
     }
+}
+
+#[test]
+fn status_of_something_that_never_ends_its_answer_gives_up_after_five_seconds() {
+    for drips in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let answers = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.set_read_timeout(Some(PATIENCE));
+            let _ = stream.read(&mut [0; 4096]);
+            let until = Instant::now() + PATIENCE;
+            while drips && stream.write_all(b"x").is_ok() && Instant::now() < until {
+                thread::sleep(Duration::from_millis(100));
+            }
+            let _ = stream.read(&mut [0]); // until it leaves
+        });
+        let began = Instant::now();
+        let env = [("API_KEYS", KEYS[0]), ("PORT", &port)];
+        let (code, out, err) = run_alvus(&["status"], &env, None);
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains("no answer in 5 s"), "{err}");
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+        answers.join().unwrap();
+    }
+}
+
+#[test]
+fn status_of_another_machine_takes_a_client_key_and_none_of_the_providers() {
+    let upstream = Upstream::new(|_| ok());
+    let clients = format!("phone:{CLIENT}");
+    let env = [("HOST", "0.0.0.0"), ("CLIENT_KEYS", &*clients)];
+    let alvus = Alvus::before_with(&upstream, &env);
+    let port = alvus.addr.port().to_string();
+    let mut env = vec![("PORT", port.as_str()), ("CLIENT_KEYS", &clients)];
+    let (code, out, err) = run_alvus(&["status"], &env, None);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("…3333") && out.contains("phone   0"), "{out}");
+    env[1] = ("HOST", "192.0.2.7");
+    let (code, out, err) = run_alvus(&["status"], &env, None);
+    assert_eq!(
+        (code, out.as_str(), err.lines().count()),
+        (2, "", 1),
+        "{err}"
+    );
+    assert!(err.contains("CLIENT_KEYS=name:key"), "{err}");
 }
 
 #[test]

@@ -4,12 +4,14 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Alvus, KEYS, TempDir, Upstream, answer, eventually, ok};
+use common::{Act, Alvus, AtEnd, KEYS, TempDir, Upstream, answer, chunk, eventually, ok};
 
 /// A file of two lines.
 fn text(keys: &[&str], upstream: &Upstream) -> String {
@@ -119,6 +121,163 @@ fn a_folder_swapped_behind_the_file_is_at_work_without_a_signal() {
     symlink("data/conf", &path).unwrap();
     let alvus = reading(&path);
     follows(&alvus, &upstream, swap);
+}
+
+/// Streams and answers, all of them slow enough to be under way when a file is read; key 0 is limited.
+fn slow_upstream() -> Upstream {
+    Upstream::new(|seen| {
+        if seen.key_index() == 0 {
+            return answer(429, "Retry-After: 3000\r\n", "");
+        }
+        // Connections that were kept would be asked twice when they are closed meanwhile.
+        let head = |kind: &str| format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{kind}\r\n\r\n");
+        let pieces = match seen.body.ends_with(b"1}") {
+            true => [
+                head("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked"),
+                chunk("data: 1\n\n"),
+                chunk("data: 2\n\n") + "0\r\n\r\n",
+            ],
+            false => [head("Content-Length: 4"), "do".into(), "ne".into()],
+        };
+        Act::Do(Box::new(move |stream| {
+            for piece in pieces {
+                thread::sleep(Duration::from_millis(10));
+                let _ = stream.write_all(piece.as_bytes());
+            }
+        }))
+    })
+}
+
+#[test]
+fn while_the_file_is_written_again_and_again_no_request_is_lost_and_removed_keys_rest_in_peace() {
+    const CLIENTS: usize = 12;
+    let (upstream, dir) = (slow_upstream(), TempDir::new());
+    let path = dir.0.join("conf");
+    let first = dir.write("0", &text(&KEYS, &upstream));
+    symlink(first, &path).unwrap();
+    let alvus = reading(&path);
+    let (over, done) = (
+        AtomicBool::new(false),
+        [const { AtomicUsize::new(0) }; CLIENTS],
+    );
+    let client = |n: usize| {
+        // Every other one asks for a stream, and every other pair keeps its connection.
+        let body = format!("{{\"model\":\"m\",\"n\":{}}}", n % 2);
+        let request = format!(
+            "POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut kept = alvus.connect();
+        while !over.load(Ordering::Relaxed) {
+            if n % 4 < 2 {
+                kept = alvus.connect();
+            }
+            kept.send(&request);
+            let response = kept.response();
+            assert_eq!((response.status, response.whole), (200, true));
+            let expected = ["done", "data: 1\n\ndata: 2\n\n"][n % 2];
+            assert_eq!(response.text(), expected);
+            done[n].fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    // Whatever was under way at this moment is over, and more was asked since.
+    let all_ask_again = || {
+        let before = done.each_ref().map(|n| n.load(Ordering::Relaxed));
+        eventually("every client has asked again", || {
+            let now = done.each_ref().map(|n| n.load(Ordering::Relaxed));
+            now.iter()
+                .zip(before)
+                .all(|(now, before)| *now >= before + 2)
+        });
+    };
+    let at = AtomicUsize::new(1);
+    let next = || dir.0.join(at.fetch_add(1, Ordering::Relaxed).to_string());
+    let in_place = |text: &str| fs::write(&path, text).unwrap();
+    let renamed = |text: &str| replace(&path, text);
+    let linked = |text: &str| {
+        let (target, spare) = (next(), next());
+        fs::write(&target, text).unwrap();
+        symlink(target, &spare).unwrap();
+        fs::rename(spare, &path).unwrap();
+    };
+    thread::scope(|scope| {
+        let end = AtEnd(&over);
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|n| scope.spawn(move || client(n)))
+            .collect();
+        all_ask_again();
+        for (round, edit) in [&in_place as &dyn Fn(&str), &linked, &renamed]
+            .into_iter()
+            .enumerate()
+        {
+            edit(&text(&[KEYS[0], KEYS[2]], &upstream));
+            eventually("the key is removed", || {
+                said(&alvus, "0 new, 1 removed") == round + 1
+            });
+            all_ask_again();
+            let from = upstream.seen().len();
+            all_ask_again();
+            let seen = upstream.seen();
+            assert!(
+                seen[from..].iter().all(|s| s.key_index() == 2),
+                "round {round}"
+            );
+            edit("PORT=x\n");
+            eventually("garbage is refused", || {
+                said(&alvus, "reload refused") == round + 1
+            });
+            edit(&text(&KEYS, &upstream));
+            eventually("it is back", || {
+                said(&alvus, "1 new, 0 removed") == round + 1
+            });
+            let from = upstream.seen().len();
+            all_ask_again();
+            let seen = upstream.seen();
+            assert!(
+                seen[from..].iter().any(|s| s.key_index() == 1),
+                "round {round}"
+            );
+        }
+        drop(end);
+        clients
+            .into_iter()
+            .for_each(|client| client.join().unwrap());
+    });
+    eventually("nothing is left", || alvus.health()["in_flight"] == 0);
+    assert_eq!(alvus.states(), ["cooling", "ready", "ready"]);
+    let seen = upstream.seen();
+    let asked = |key| seen.iter().filter(|s| s.key_index() == key).count();
+    // The limit was met once at first, by as many as were under way; it was not forgotten since.
+    assert!(asked(0) <= CLIENTS, "{}", asked(0));
+    let keys = alvus.health()["key_status"].clone();
+    assert_eq!(
+        (&keys[0]["requests"], &keys[2]["requests"]),
+        (&asked(0).into(), &asked(2).into())
+    );
+    hides_its_keys(&alvus);
+}
+
+#[test]
+fn a_request_that_waits_shows_the_provider_it_is_for_no_key_of_the_next_one() {
+    let dir = TempDir::new();
+    let limited = Upstream::new(|_| answer(429, "Retry-After: 200\r\n", ""));
+    let troubled = Upstream::new(|_| answer(503, "Retry-After: 3\r\n", "busy"));
+    // While it waits for a key, and between two attempts, when it has the provider's own last words.
+    for (before, words) in [(limited, "provider_changed"), (troubled, "busy")] {
+        let after = Upstream::new(|_| ok());
+        let (path, alvus) = started(&dir, &KEYS[..1], &before);
+        let mut waiting = alvus.connect();
+        waiting.send(common::CHAT);
+        before.wait_for(1);
+        replace(&path, &text(&KEYS[1..], &after));
+        says(&alvus, "reloaded: 2 keys");
+        let response = waiting.response();
+        assert_eq!(response.status, 503, "{}", response.text());
+        assert!(response.text().contains(words), "{}", response.text());
+        assert_eq!(alvus.ask().status, 200);
+        assert!(before.seen().iter().all(|seen| seen.key_index() == 0));
+        assert!(after.seen().iter().all(|seen| seen.key_index() > 0));
+    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ pub const STEP: u64 = 10;
 pub const SLOTS: usize = 60;
 /// Events kept.
 const EVENTS: usize = 32;
+/// Failures of the upstream with nothing but pauses of this length between them are one event.
+const FLAP: Duration = Duration::from_secs(600);
 
 /// What happened in one slot.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub enum What {
     Parked,
     /// `key` was rejected with status `number`.
     Rejected,
-    /// The upstream cannot be reached, or fails.
+    /// The upstream cannot be reached, or fails, for the `number`th time of late.
     Down,
     /// It is well again.
     Back,
@@ -120,7 +122,16 @@ impl Recent {
     }
 
     /// Keeps an event, and forgets the oldest for it.
-    pub fn note(&mut self, what: What, key: usize, number: u64, now: Instant) {
+    pub fn note(&mut self, what: What, key: usize, mut number: u64, now: Instant) {
+        // An upstream that fails now and then would push out what is known of the keys.
+        let mut last = self.events.iter().rev();
+        if let (What::Down, Some(back), Some(down)) = (what, last.next(), last.next())
+            && (back.what, down.what) == (What::Back, What::Down)
+            && now.saturating_duration_since(down.at) < FLAP
+        {
+            number += down.number;
+            self.events.truncate(self.events.len() - 2);
+        }
         if self.events.len() == EVENTS {
             self.events.pop_front();
         }
@@ -215,5 +226,33 @@ mod tests {
         assert_eq!(events.len(), EVENTS);
         assert_eq!((events[0].0, events[0].1.key), (Duration::from_secs(1), 39));
         assert_eq!(events[EVENTS - 1].1.key, 8);
+    }
+
+    #[test]
+    fn an_upstream_that_comes_and_goes_is_two_events_and_not_all_of_them() {
+        let start = Instant::now();
+        let mut recent = Recent::new(start);
+        recent.note(What::Limited, 1, 60, start);
+        let mut now = start;
+        for _ in 0..50 {
+            now += FLAP - Duration::from_secs(1);
+            recent.note(What::Down, 0, 1, now);
+            recent.note(What::Back, 0, 0, now);
+        }
+        let events: Vec<_> = recent
+            .events(now)
+            .map(|(_, e)| (e.what, e.number))
+            .collect();
+        assert_eq!(
+            events,
+            [(What::Back, 0), (What::Down, 50), (What::Limited, 60)]
+        );
+        // Other news in between, or a long peace, begin anew.
+        recent.note(What::Limited, 1, 60, now);
+        recent.note(What::Down, 0, 1, now);
+        recent.note(What::Back, 0, 0, now);
+        recent.note(What::Down, 0, 1, now + FLAP);
+        let numbers: Vec<u64> = recent.events(now).map(|(_, e)| e.number).collect();
+        assert_eq!(numbers, [1, 0, 1, 60, 0, 50, 60]);
     }
 }

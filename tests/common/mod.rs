@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -41,6 +41,15 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(Instant::now() < until, "never happened: {what}");
         thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sets a flag when it is dropped, by a failing test too, so that threads that go by it end.
+pub struct AtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -76,6 +85,56 @@ impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+// ---- namespaces ---------------------------------------------------------------------------------
+
+/// Set where the namespaces are entered.
+const INSIDE: &str = "ALVUS_TEST_NAMESPACE";
+
+/// `unshare` with these flags, as anyone may call it.
+pub fn unshare(flags: &str) -> Command {
+    let mut command = Command::new("unshare");
+    let root = rustix::process::geteuid().is_root();
+    command.args((!root).then_some("-r")).arg(flags);
+    command
+}
+
+/// Runs `test`, which has this name, once more in a network and a set of mounts of its own, where only
+/// loopback is up. As root namespaces that cannot be had are a failure; for others the test says
+/// that it was skipped.
+pub fn alone(name: &str, test: fn()) {
+    if std::env::var_os(INSIDE).is_some() {
+        ip("link set lo up");
+        return test();
+    }
+    let flags = "-nm";
+    let tried = unshare(flags)
+        .args("ip link add here type veth peer name there".split(' '))
+        .output();
+    if !tried.as_ref().is_ok_and(|out| out.status.success()) {
+        let root = rustix::process::geteuid().is_root();
+        assert!(!root, "no network namespace can be had: {tried:?}");
+        // Not by eprintln!, of which nothing is seen when a test passes.
+        let words = format!("SKIPPED {name}: no network namespace can be had: {tried:?}\n");
+        return std::io::stderr().write_all(words.as_bytes()).unwrap();
+    }
+    let program = std::env::current_exe().unwrap();
+    let out = unshare(flags)
+        .args([program.to_str().unwrap(), "--exact", name, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "nothing was tested: {said}");
+}
+
+/// `ip` with the words of this line.
+pub fn ip(line: &str) {
+    let out = Command::new("ip").args(line.split(' ')).output();
+    let out = out.expect("ip (iproute2) is installed");
+    assert!(out.status.success(), "ip {line}: {out:?}");
 }
 
 // ---- the binary ---------------------------------------------------------------------------------
@@ -162,7 +221,7 @@ impl Alvus {
         Alvus::launch_under(&[], args, env)
     }
 
-    fn launch_under(wrapper: &[&str], args: &[&str], env: &[(&str, &str)]) -> Alvus {
+    pub fn launch_under(wrapper: &[&str], args: &[&str], env: &[(&str, &str)]) -> Alvus {
         let dir = TempDir::new();
         let mut command = alvus_under(wrapper, &dir);
         command
