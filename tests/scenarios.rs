@@ -521,10 +521,15 @@ fn a_provider_that_names_no_time_and_takes_few_at_a_time_serves_every_request() 
     let later = MODELS.map(|model| provider.crowded(model));
     assert_eq!(later, crowded, "not once more");
     let book = provider.book();
-    for (n, full) in book.entries.iter().enumerate() {
-        let same = |e: &Entry| e.said == Said::Crowded && e.model == full.model;
-        if same(full) {
-            let herd = book.in_spite_of(n, same);
+    for model in MODELS {
+        let full = |e: &Entry| e.said == Said::Crowded && e.model == model;
+        let refused: Vec<usize> = (0..book.entries.len())
+            .filter(|n| full(&book.entries[*n]))
+            .collect();
+        let alone_until = book.entries[refused[0]].at + 2 * SECOND;
+        for n in refused {
+            assert!(book.known(n) >= Some(alone_until), "two seconds of peace");
+            let herd = book.in_spite_of(n, full);
             assert!(herd.is_empty(), "{herd:#?}");
         }
     }
@@ -617,7 +622,7 @@ fn a_models_spent_day_rests_its_key_for_that_model_and_a_minute_only_as_long_as_
 #[test]
 fn a_network_that_is_away_for_a_while_loses_no_request_and_rests_no_key() {
     let (provider, mut upstream) = Provider::start(rules(Dialect::Nim, 1000, HOUR));
-    let alvus = Alvus::before(&upstream);
+    let alvus = Alvus::before_with(&upstream, &[("COOLDOWN_SEC", "1")]);
     let mut lost = work(&provider, &alvus, &MODELS, 4, 4);
     provider.unplugged.store(true, Ordering::SeqCst);
     upstream.close();
@@ -648,7 +653,7 @@ fn a_provider_that_is_away_for_a_while_loses_no_request_and_rests_no_key() {
         outage: Some(10),
         ..rules(Dialect::Nim, 1000, HOUR)
     });
-    let alvus = Alvus::before(&upstream);
+    let alvus = Alvus::before_with(&upstream, &[("COOLDOWN_SEC", "1")]);
     let lost = work(&provider, &alvus, &MODELS, 4, 8);
     assert!(provider.count(Said::Away) > 0, "it was away");
     assert_eq!(alvus.states(), ["ready", "ready", "ready"]);
