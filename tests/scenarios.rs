@@ -626,12 +626,13 @@ fn a_network_that_is_away_for_a_while_loses_no_request_and_rests_no_key() {
     let mut lost = work(&provider, &alvus, &MODELS, 4, 4);
     provider.unplugged.store(true, Ordering::SeqCst);
     upstream.close();
+    let mut meanwhile = Vec::new();
     let _back = thread::scope(|scope| {
         let agents = scope.spawn(|| work(&provider, &alvus, &MODELS, 4, 4));
         eventually("alvus notices", || alvus.log().contains("could not reach"));
         let until = Instant::now() + AWAY;
         while Instant::now() < until {
-            assert_eq!(alvus.states(), ["ready", "ready", "ready"]);
+            meanwhile.push(alvus.states());
             thread::sleep(Duration::from_millis(50));
         }
         provider.unplugged.store(false, Ordering::SeqCst);
@@ -639,7 +640,9 @@ fn a_network_that_is_away_for_a_while_loses_no_request_and_rests_no_key() {
         lost += agents.join().unwrap();
         back
     });
-    assert_eq!(alvus.states(), ["ready", "ready", "ready"]);
+    meanwhile.push(alvus.states());
+    let well = |states: &Vec<String>| states.iter().all(|state| state == "ready");
+    assert!(meanwhile.iter().all(well), "{meanwhile:?}");
     assert_eq!(provider.book().entries.len(), 32, "each went up once");
     let log = alvus.log();
     assert!(!log.contains("rests") && !log.contains("parked"), "{log}");
