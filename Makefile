@@ -37,8 +37,8 @@ fuzz: prepare ## fuzz the parsers, FUZZ_SEC (60) seconds each; FUZZ="head body" 
 	RUSTFLAGS="-C instrument-coverage" LLVM_PROFILE_FILE=/dev/null CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/fuzz \
 	$(CARGO) test --locked --test fuzz -- $(FUZZ)
 
-simulate: prepare ## a day of traffic against modelled providers, in seconds: a table of policies
-	$(CARGO) test --locked --test simulator -- --nocapture
+simulate: prepare ## a day of traffic against modelled providers, in seconds: a table of policies; then each once over sockets
+	$(CARGO) test --locked --test simulator --test scenarios -- --nocapture
 
 soak: export SOAK_MIN ?= 10
 soak: prepare ## mixed traffic, faults and reloads for SOAK_MIN (10) minutes

@@ -7,7 +7,7 @@ mod common;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{
     Act, Alvus, Client, PATIENCE, Response, SSE_HEAD, Upstream, answer, chunk, eventually, gate, ok,
@@ -488,80 +488,4 @@ fn visual_models_go_to_a_host_of_their_own_whole() {
     assert_eq!(genai.seen()[0].target, "/v1/genai/black-forest-labs/flux");
     assert_eq!(genai.seen()[0].key_index(), 0);
     assert!(upstream.seen().is_empty());
-}
-
-// ---- a storm ------------------------------------------------------------------------------------
-
-/// Whom an upstream refused: key, and number of its window.
-type Refused = Arc<Mutex<Vec<(usize, usize)>>>;
-
-/// An upstream that allows each key so many requests a window and counts whom it refused.
-fn strict(limit: usize, window: Duration) -> (Upstream, Refused) {
-    // For each key: when its window began, how many since, and (key, number of the window) refused.
-    let windows: Mutex<HashMap<usize, (Instant, usize, usize)>> = Mutex::default();
-    let refused = Refused::default();
-    let noted = refused.clone();
-    let upstream = Upstream::new(move |seen| {
-        let key = seen.key_index();
-        let mut windows = windows.lock().unwrap();
-        let (began, used, number) = windows.entry(key).or_insert((Instant::now(), 0, 0));
-        if began.elapsed() >= window {
-            (*began, *used, *number) = (Instant::now(), 0, *number + 1);
-        }
-        *used += 1;
-        if *used <= limit {
-            return ok();
-        }
-        noted.lock().unwrap().push((key, *number));
-        let left = window.saturating_sub(began.elapsed());
-        answer(
-            429,
-            &format!("retry-after-ms: {}\r\n", left.as_millis() + 20),
-            "",
-        )
-    });
-    (upstream, refused)
-}
-
-/// So many clients at once, each with so many requests; all must succeed.
-fn storm(alvus: &Alvus, clients: usize, each: usize) {
-    let fine = AtomicBool::new(true);
-    std::thread::scope(|scope| {
-        for _ in 0..clients {
-            scope.spawn(|| {
-                for _ in 0..each {
-                    if alvus.ask().status != 200 {
-                        fine.store(false, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    assert!(fine.load(Ordering::Relaxed), "{}", alvus.log());
-}
-
-#[test]
-fn once_a_limit_is_known_a_storm_costs_one_refused_request_a_key_and_window() {
-    let (upstream, refused) = strict(8, Duration::from_secs(2));
-    let alvus = Alvus::before(&upstream);
-    storm(&alvus, 16, 6); // 96 requests, 24 a window
-    let mut count: HashMap<(usize, usize), usize> = HashMap::new();
-    for met in refused.lock().unwrap().iter() {
-        *count.entry(*met).or_default() += 1;
-    }
-    eprintln!("refused, by (key, window): {count:?}");
-    // The first time nobody knows the limit, and what is under way may be refused with it.
-    count.retain(|(_, window), _| *window > 0);
-    assert!(count.values().all(|n| *n <= 1), "{count:?}");
-    eventually("all keys are given back", || {
-        alvus.health()["in_flight"] == 0
-    });
-}
-
-#[test]
-fn with_a_pace_a_storm_costs_no_refused_request_at_all() {
-    let (upstream, refused) = strict(20, Duration::from_secs(3600));
-    let alvus = Alvus::before_with(&upstream, &[("RPM_LIMIT", "20")]);
-    storm(&alvus, 16, 3); // 48 of the 60 that a minute has room for
-    assert_eq!(refused.lock().unwrap().len(), 0);
 }

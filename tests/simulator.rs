@@ -19,6 +19,11 @@ use alvus::pool::{Asker, Change, LaneId, Pick, Picked, Pool, Report, Settings, S
 use alvus::retry::{Attempt, Journey, Limits, Step};
 use alvus::secret::ApiKey;
 
+#[path = "common/dialect.rs"]
+mod dialect;
+
+use dialect::{Dialect, Refusal};
+
 const COOLDOWN: Duration = Duration::from_secs(60);
 const MAX_RETRIES: u32 = 10;
 const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -58,14 +63,6 @@ impl Dice {
 }
 
 // ---------------------------------------------------------------------------------- providers
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dialect {
-    Nim,
-    Groq,
-    OpenRouter,
-    Gemini,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -177,7 +174,7 @@ impl Upstream {
         key + 1 == self.scenario.keys && self.scenario.revoked.is_some_and(|at| now >= at)
     }
 
-    fn answer(&self, status: u16, blame: Blame, body: impl Into<String>) -> Answer {
+    fn answer(&self, status: u16, blame: Blame, body: &str) -> Answer {
         Answer {
             after: Duration::from_millis(60),
             lasts: Duration::ZERO,
@@ -185,6 +182,13 @@ impl Upstream {
             fields: Vec::new(),
             body: body.into(),
             blame,
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal, blame: Blame) -> Answer {
+        Answer {
+            fields: refusal.fields,
+            ..self.answer(refusal.status, blame, &refusal.body)
         }
     }
 
@@ -217,25 +221,22 @@ impl Upstream {
         match fault {
             Some(Fault::Wifi) => return self.answer(0, Blame::Upstream, ""),
             Some(Fault::Outage) => {
-                let status = 502 + self.dice.below(2) as u16;
-                return self.answer(status, Blame::Upstream, "<html>Bad gateway</html>");
+                let n = self.dice.below(2);
+                return self.refuse(dialect::outage(n), Blame::Upstream);
             }
             None => {}
         }
         if self.is_revoked(key, now) {
-            let body = r#"{"error":{"message":"Invalid API Key","code":"invalid_api_key"}}"#;
-            return self.answer(401, Blame::Revoked, body);
+            return self.refuse(dialect::revoked(), Blame::Revoked);
         }
         if scenario.dialect == Dialect::OpenRouter {
             if task.prompt.is_multiple_of(40) {
-                let body = r#"{"error":{"message":"Your input was flagged","code":403,"metadata":{"reasons":["violence"]}}}"#;
-                return self.answer(403, Blame::Request, body);
+                return self.refuse(dialect::moderated(), Blame::Request);
             }
             // A backend of theirs is full for ten seconds of every ten minutes.
             if now.as_secs() % 600 < 10 {
-                let body = r#"{"error":{"message":"Provider returned error","code":429,"metadata":{"raw":"try later","provider_name":"X","retry_after_seconds":5}}}"#;
                 self.crowded += 1;
-                return self.answer(429, Blame::Upstream, body);
+                return self.refuse(dialect::backend_full(5), Blame::Upstream);
             }
         }
         if let Some(refusal) = self.day(key, now) {
@@ -250,23 +251,8 @@ impl Upstream {
         let most = self.scenario.at_a_time.unwrap_or(u32::MAX);
         if self.in_flight[model] >= most {
             self.crowded += 1;
-            let text = format!(
-                "ResourceExhausted: Worker local total request limit reached ({most}/{most})"
-            );
-            let (status, body) = match self.dice.below(3) {
-                0 => (429, format!(r#"{{"detail":"{text}"}}"#)),
-                1 => (
-                    500,
-                    format!(r#"{{"message":"{text}","type":"internal_server_error","code":500}}"#),
-                ),
-                _ => (
-                    200,
-                    format!(
-                        r#"{{"error":{{"message":"{text}","type":"internal_server_error","code":500}}}}"#
-                    ),
-                ),
-            };
-            return self.answer(status, Blame::Upstream, body);
+            let shape = self.dice.below(3);
+            return self.refuse(dialect::crowded(most, shape), Blame::Upstream);
         }
         // It counts from here on.
         let window = self.window(key, now);
@@ -323,32 +309,12 @@ impl Upstream {
         if self.days[key].1 < most {
             return None;
         }
-        let mut answer = self.answer(429, Blame::Quota, "");
-        match dialect {
-            Dialect::OpenRouter => {
-                let reset = (MONDAY + (now + SIX).as_secs() + left) * 1000;
-                answer.body = format!(
-                    r#"{{"error":{{"message":"Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day","code":429,"metadata":{{"headers":{{"X-RateLimit-Limit":"{most}","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{reset}"}}}}}}}}"#
-                );
-            }
-            Dialect::Gemini => {
-                answer.body = r#"[{"error":{"code":429,"message":"You exceeded your current quota","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"21s"}]}}]"#.into();
-            }
-            Dialect::Groq | Dialect::Nim => {
-                let wait = left.min(86_400 / u64::from(most));
-                answer.fields.push(("retry-after", wait.to_string()));
-                answer
-                    .fields
-                    .push(("x-ratelimit-remaining-requests", "0".into()));
-                answer
-                    .fields
-                    .push(("x-ratelimit-reset-requests", format!("{wait}s")));
-                answer.body = format!(
-                    r#"{{"error":{{"message":"Rate limit reached for model `m` on requests per day (RPD): Limit {most}, Used {most}, Requested 1. Please try again in {wait}s.","type":"requests","code":"rate_limit_exceeded"}}}}"#
-                );
-            }
-        }
-        Some(answer)
+        let left = match dialect {
+            Dialect::OpenRouter | Dialect::Gemini => left,
+            _ => left.min(86_400 / u64::from(most)),
+        };
+        let refusal = dialect.day(most, Duration::from_secs(left), epoch(now));
+        Some(self.refuse(refusal, Blame::Quota))
     }
 
     fn minute(&mut self, key: usize, model: usize, now: Duration) -> Option<Answer> {
@@ -361,28 +327,9 @@ impl Upstream {
             return None;
         }
         let left = 60 - (now + SIX + Duration::from_secs(17) * key as u32).as_secs() % 60;
-        let mut answer = self.answer(429, Blame::Key, "");
-        match self.scenario.dialect {
-            Dialect::Nim => answer.body = r#"{"status":429,"title":"Too Many Requests"}"#.into(),
-            Dialect::Groq => {
-                answer.fields.push(("retry-after", left.to_string()));
-                answer.body = format!(
-                    r#"{{"error":{{"message":"Rate limit reached for model `m` on requests per minute (RPM): Limit 30, Used 30, Requested 1. Please try again in {left}s.","type":"requests","code":"rate_limit_exceeded"}}}}"#
-                );
-            }
-            Dialect::OpenRouter => {
-                let reset = (MONDAY + (now + SIX).as_secs() + left) * 1000;
-                answer.body = format!(
-                    r#"{{"error":{{"message":"Rate limit exceeded: free-models-per-min. ","code":429,"metadata":{{"headers":{{"X-RateLimit-Limit":"20","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{reset}"}}}}}}}}"#
-                );
-            }
-            Dialect::Gemini => {
-                answer.body = format!(
-                    r#"[{{"error":{{"code":429,"message":"Resource has been exhausted","status":"RESOURCE_EXHAUSTED","details":[{{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel-FreeTier"}}]}},{{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"{left}s"}}]}}}}]"#
-                );
-            }
-        }
-        Some(answer)
+        let dialect = self.scenario.dialect;
+        let refusal = dialect.minute(Duration::from_secs(left), epoch(now));
+        Some(self.refuse(refusal, Blame::Key))
     }
 
     fn tokens(&mut self, key: usize, task: &Task, now: Duration) -> Option<Answer> {
@@ -395,22 +342,14 @@ impl Upstream {
             return None;
         }
         let wait = missing * 60.0 / most;
-        let mut answer = self.answer(429, Blame::Key, "");
-        answer
-            .fields
-            .push(("retry-after", (wait.ceil() as u64).max(1).to_string()));
-        answer
-            .fields
-            .push(("x-ratelimit-remaining-tokens", "0".into()));
-        answer
-            .fields
-            .push(("x-ratelimit-reset-tokens", format!("{wait:.3}s")));
-        answer.body = format!(
-            r#"{{"error":{{"message":"Rate limit reached for model `m` on tokens per minute (TPM): Limit {most}, Used 7174, Requested {}. Please try again in {wait:.3}s.","type":"tokens","code":"rate_limit_exceeded"}}}}"#,
-            task.tokens
-        );
-        Some(answer)
+        let refusal = dialect::tokens(most, task.tokens, wait);
+        Some(self.refuse(refusal, Blame::Key))
     }
+}
+
+/// The same as `Date`, in seconds since 1970.
+fn epoch(now: Duration) -> u64 {
+    MONDAY + (now + SIX).as_secs()
 }
 
 /// The `Date` of an answer.

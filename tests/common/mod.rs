@@ -3,6 +3,7 @@
 //! Nothing sleeps to wait for readiness; a hang becomes a failure after [`PATIENCE`].
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part
 
+pub mod dialect;
 pub mod provider;
 
 use std::collections::VecDeque;
@@ -615,6 +616,8 @@ pub struct Upstream {
     addr: SocketAddr,
     seen: Arc<(Mutex<Vec<Seen>>, Condvar)>,
     script: Option<Arc<Mutex<VecDeque<Act>>>>,
+    closing: Arc<AtomicBool>,
+    listens: Option<thread::JoinHandle<()>>,
 }
 
 impl Upstream {
@@ -632,8 +635,13 @@ impl Upstream {
         let addr = listener.local_addr().unwrap();
         let seen: Arc<(Mutex<Vec<Seen>>, Condvar)> = Arc::default();
         let (noted, behaviour): (_, Behaviour) = (seen.clone(), Arc::new(behaviour));
-        thread::spawn(move || {
+        let closing = Arc::new(AtomicBool::new(false));
+        let closed = closing.clone();
+        let listens = thread::spawn(move || {
             for (number, stream) in listener.incoming().flatten().enumerate() {
+                if closed.load(Ordering::SeqCst) {
+                    return;
+                }
                 let (noted, behaviour) = (noted.clone(), behaviour.clone());
                 thread::spawn(move || serve(stream, number, &noted, &behaviour));
             }
@@ -642,7 +650,17 @@ impl Upstream {
             addr,
             seen,
             script: None,
+            closing,
+            listens: Some(listens),
         }
+    }
+
+    /// From now on new connections are refused; those that are open stay.
+    pub fn close(&mut self) {
+        self.closing.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(self.addr)); // wakes the listener
+        let listens = self.listens.take().expect("closed once");
+        listens.join().unwrap();
     }
 
     /// Answers with these, in this order; complains at the end if one was never asked for.

@@ -82,7 +82,8 @@ fn error(status: u16, code: &str, message: &str) -> Act {
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
-fn respond(seen: &Seen) -> Act {
+/// The answer to this request.
+pub fn respond(seen: &Seen) -> Act {
     let path = seen.target.split('?').next().unwrap_or_default();
     let say = |body: Value| answer(200, JSON, &body.to_string());
     let asked: Value = serde_json::from_slice(&seen.body).unwrap_or_default();
