@@ -556,13 +556,15 @@ fn a_spent_quota_of_one_model_rests_the_key_for_that_model_alone_and_is_remember
     let limits = desk.pool.limits(&salt, desk.t0);
     assert_eq!(limits.len(), 1);
     assert_eq!(limits[0].model.as_deref(), Some("m"));
-    // Still spent: it rests for longer, until a request is accepted.
-    let more = desk.one(Report::ModelQuota(None), hour);
+    // Still spent: it rests for longer, until a request is accepted; or for as long as is stated.
+    let stated = desk.one(Report::ModelQuota(Some(secs(432))), hour);
+    assert_eq!(stated, Some(Change::Rests(secs(432))));
+    let more = desk.one(Report::ModelQuota(None), hour + secs(432));
     assert_eq!(more, Some(Change::Rests(6 * hour)));
     // Nothing is known of the minute's limit: after one probe as many go as come.
-    desk.one(Report::Accepted, 7 * hour);
-    assert_eq!(desk.indices(3, 7 * hour), [0, 0, 0]);
-    let anew = desk.one(Report::ModelQuota(None), 7 * hour + secs(1));
+    desk.one(Report::Accepted, 8 * hour);
+    assert_eq!(desk.indices(3, 8 * hour), [0, 0, 0]);
+    let anew = desk.one(Report::ModelQuota(None), 8 * hour + secs(1));
     assert_eq!(anew, Some(Change::Rests(hour)));
 }
 
