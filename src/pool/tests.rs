@@ -386,6 +386,35 @@ fn a_limit_met_with_one_key_is_met_with_another_by_one_request_only() {
 }
 
 #[test]
+fn what_another_key_took_is_no_measure_once_that_one_has_rested() {
+    let mut desk = Desk::new(2, SETTINGS);
+    for _ in 0..12 {
+        desk.one(Report::Accepted, T0);
+    }
+    let refused = desk.take(T0);
+    desk.report(&refused, limited(1), T0);
+    let picked = desk.indices(4, secs(2));
+    let probes = picked.iter().filter(|index| **index == refused.index);
+    assert_eq!(probes.count(), 1, "the others go to the other at once");
+}
+
+#[test]
+fn a_window_is_as_short_as_was_seen_although_a_rest_was_longer() {
+    let mut desk = Desk::new(1, SETTINGS);
+    // Asked about in the third of these, as the limit is kept for four windows in between.
+    for (at, rest) in [(0, 10), (10, 10), (60, 15)] {
+        for _ in 0..6 {
+            desk.one(Report::Accepted, secs(at));
+        }
+        assert!(desk.one(limited(rest), secs(at)).is_some());
+    }
+    for _ in 0..6 {
+        desk.one(Report::Accepted, secs(75));
+    }
+    assert_eq!(desk.wait(secs(75)), secs(85));
+}
+
+#[test]
 fn what_was_accepted_counts_although_the_answer_comes_after_a_refusal() {
     let mut desk = Desk::new(1, SETTINGS);
     let herd: Vec<Picked> = (0..6).map(|_| desk.take(T0)).collect();
