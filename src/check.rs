@@ -109,8 +109,9 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
                 let verdict = hints::judge(status, |name| answer.header(name), answer.start());
                 answer.discard();
                 match verdict {
-                    Verdict::Limited(wait) | Verdict::Quota(wait) => Finding::Limited(wait),
-                    Verdict::ModelQuota => Finding::Limited(None),
+                    Verdict::Limited(wait) | Verdict::Quota(wait) | Verdict::ModelQuota(wait) => {
+                        Finding::Limited(wait)
+                    }
                     Verdict::Rejected | Verdict::Forbidden => Finding::Rejected(status),
                     Verdict::Pass if (200..300).contains(&status) => Finding::Ok,
                     Verdict::Pass | Verdict::Crowded(_) | Verdict::Trouble(_) => {

@@ -24,8 +24,9 @@ pub enum Verdict {
     Limited(Option<Duration>),
     /// The key's quota, spent for hours: parked until the stated reset, if there is one.
     Quota(Option<Duration>),
-    /// The key's quota of a day for this model alone: the key rests for it, for hours.
-    ModelQuota,
+    /// The key's quota of a day for this model alone: the key rests for it until the stated reset, if
+    /// there is one.
+    ModelQuota(Option<Duration>),
     /// This key is not, or no longer, valid.
     Rejected,
     /// 403: the key, or the request (moderation): a second key will tell.
@@ -66,6 +67,9 @@ const QUOTA: [&str; 5] = [
     "daily",
     "quota exceeded",
 ];
+
+/// Words that come with the name of the model whose limit it is: OpenAI's, Groq's.
+const ONE_MODEL: [&str; 1] = ["limit reached for "];
 
 /// Pairs of fields: how much is left of a limit, and when it begins anew.
 const CLASSES: [(&str, &str); 12] = [
@@ -265,7 +269,7 @@ impl Answer<'_> {
         let mut days = self.words.split(|b| *b == b'"').filter(is_day).peekable();
         if days.peek().is_some() {
             return match days.all(|word| has(word, &["PerModel"])) {
-                true => Verdict::ModelQuota,
+                true => Verdict::ModelQuota(None),
                 false => Verdict::Quota(None),
             };
         }
@@ -274,7 +278,10 @@ impl Answer<'_> {
         }
         let day_is_over = DAY_CLASSES.iter().any(|class| self.is_spent(class.0));
         if day_is_over || self.says(&QUOTA) {
-            return Verdict::Quota(self.quota_rest());
+            return match self.says(&ONE_MODEL) {
+                true => Verdict::ModelQuota(self.quota_rest()),
+                false => Verdict::Quota(self.quota_rest()),
+            };
         }
         Verdict::Limited(self.stated())
     }

@@ -22,7 +22,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use self::lane::{Fitness, Lane, Place, Turn};
-use self::window::Window;
+use self::window::{MINUTE, Window};
 use crate::config::{Pace, Rotation};
 use crate::secret::{ApiKey, SALT};
 use crate::state::{Entry, Kind, Limit};
@@ -95,7 +95,7 @@ pub struct Merged {
 /// Who asks for a key.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Asker<'a> {
-    /// Its place in the queue, if it waits.
+    /// Its place among the others; without one it is the last.
     pub ticket: Option<Ticket>,
     /// Not this one.
     pub avoid: Option<&'a Picked>,
@@ -126,8 +126,8 @@ pub enum Report {
     Limited(Option<Duration>),
     /// The key's quota is spent: park it for that long, or for hours.
     Quota(Option<Duration>),
-    /// The key's quota for this model is spent: rest for hours.
-    ModelQuota,
+    /// The key's quota for this model is spent: rest for that long, or for hours.
+    ModelQuota(Option<Duration>),
     /// 401, or a 403 that another key did not get: out of the pool.
     Rejected(u16),
     /// The model has no capacity. No key is to blame.
@@ -160,7 +160,7 @@ pub enum Change {
 pub enum State {
     /// Can be picked.
     Ready,
-    /// Held back by alvus itself (`RPM_LIMIT`, or a limit that was confirmed), for that much longer.
+    /// Held back by alvus itself (`RPM_LIMIT`, or a limit that is trusted), for that much longer.
     Throttled(Duration),
     /// Limited by the upstream, for that much longer.
     Cooling(Duration),
@@ -267,12 +267,12 @@ impl Pool {
             next: 0,
             settings,
         };
-        pool.merge(keys, settings, now);
+        pool.merge(keys, settings);
         pool
     }
 
     /// Takes over a new list of keys; see the module's text.
-    pub fn merge(&mut self, keys: &[ApiKey], settings: Settings, now: Instant) -> Merged {
+    pub fn merge(&mut self, keys: &[ApiKey], settings: Settings) -> Merged {
         let mut merged = Merged::default();
         let old = std::mem::replace(&mut self.listed, Vec::with_capacity(keys.len()));
         if old.is_empty() {
@@ -296,7 +296,7 @@ impl Pool {
             let revived = matches!(slot.standing, Standing::Out(_));
             if is_new || revived {
                 slot.standing = Standing::Good;
-                self.lanes.iter_mut().for_each(|lane| lane.admit(id.0, now));
+                self.lanes.iter_mut().for_each(|lane| lane.admit(id.0));
             }
             merged.new += usize::from(is_new);
             merged.revived += usize::from(revived);
@@ -312,12 +312,9 @@ impl Pool {
     }
 
     /// A request for this model comes; it must [`Pool::exit`] the lane it is given.
-    pub fn enter(&mut self, model: &str, now: Instant) -> LaneId {
+    pub fn enter(&mut self, model: &str, now: Instant) -> (LaneId, Ticket) {
         let id = self.lane_for(model, now);
-        let lane = &mut self.lanes[id.0];
-        lane.visitors += 1;
-        lane.last_used = now;
-        id
+        (id, self.lanes[id.0].enter(now))
     }
 
     /// The request is over.
@@ -359,9 +356,9 @@ impl Pool {
         }
     }
 
-    /// Joins the queue of requests that wait in this lane.
-    pub fn queue_up(&mut self, lane: LaneId) -> Ticket {
-        self.lanes[lane.0].queue_up()
+    /// Joins the queue of requests that wait in this lane, behind those that arrived earlier.
+    pub fn queue_up(&mut self, lane: LaneId, ticket: Ticket) {
+        self.lanes[lane.0].queue_up(ticket);
     }
 
     /// Leaves the queue; a ticket that has left already is no matter.
@@ -376,13 +373,13 @@ impl Pool {
 
     /// Takes in what an attempt showed; once for each, before its [`Pool::release`].
     pub fn report(&mut self, picked: &Picked, report: Report, now: Instant) -> Option<Change> {
-        let Settings { cooldown, pace, .. } = self.settings;
+        let Settings { cooldown, .. } = self.settings;
         let (key, lane) = (picked.id.0, &mut self.lanes[picked.lane.0]);
         let slot = self.slots[key].as_mut()?;
         lane.answered(key);
         match report {
             Report::Accepted => {
-                let well = lane.accepted(key, pace, picked.at, now);
+                let well = lane.accepted(key, picked.at, now);
                 // As with rests: only what was sent since proves anything.
                 let parked = slot.parked.take_if(|parked| *parked < picked.at);
                 if parked.is_some() {
@@ -392,7 +389,7 @@ impl Pool {
             }
             Report::Limited(stated) => {
                 slot.counts.limited += 1;
-                let news = lane.limited(key, stated, cooldown, pace, picked.at, now)?;
+                let news = lane.limited(key, stated, cooldown, picked.at, now)?;
                 let gone = matches!(slot.standing, Standing::Out(_) | Standing::Retired);
                 (!gone).then_some(Change::Rests(news))
             }
@@ -403,9 +400,9 @@ impl Pool {
                 }
                 slot.park(stated, picked.at, now)
             }
-            Report::ModelQuota => {
+            Report::ModelQuota(stated) => {
                 slot.counts.quota += 1;
-                let rest = lane.spent(key, &QUOTA_RESTS, pace, picked.at, now)?;
+                let rest = lane.spent(key, stated, &QUOTA_RESTS, picked.at, now)?;
                 let gone = matches!(slot.standing, Standing::Out(_) | Standing::Retired);
                 (!gone).then_some(Change::Rests(rest))
             }
@@ -593,7 +590,7 @@ impl Pool {
         let mut lane = Lane::new(model, now);
         let (before, after) = self.listed.split_at(self.next.min(self.listed.len()));
         for id in after.iter().chain(before) {
-            lane.admit(id.0, now);
+            lane.admit(id.0);
         }
         if self.lanes.len() < MAX_LANES {
             self.lanes.push(lane);
@@ -705,7 +702,7 @@ fn fitness(slot: Option<&Slot>, pace: Pace, now: Instant) -> Fitness {
     match (slot.standing, pace) {
         (Standing::Out(_) | Standing::Retired, _) => Fitness::Gone,
         (Standing::Parked(at), _) if at > now => Fitness::Parked(at),
-        (_, Pace::Fixed(limit)) => match slot.window.free_at(limit, now) {
+        (_, Pace::Fixed(limit)) => match slot.window.free_at(limit, MINUTE, now) {
             Some(at) => Fitness::Paced(at),
             None => Fitness::Fit,
         },

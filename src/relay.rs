@@ -156,6 +156,7 @@ enum Came {
 struct Visit<'a> {
     relay: &'a Relay,
     lane: LaneId,
+    ticket: Ticket,
     conversation: Option<u64>,
 }
 
@@ -224,7 +225,7 @@ impl Relay {
         // At once, for who picks a key looks at both: no provider is to see another one's.
         let mut pool = self.pool();
         *self.rules() = rules;
-        let merged = pool.merge(&config.api_keys, settings(config), Instant::now());
+        let merged = pool.merge(&config.api_keys, settings(config));
         drop(pool);
         self.freed.notify_all();
         self.metrics.reloaded(config.api_keys.len(), Instant::now());
@@ -308,9 +309,11 @@ impl Relay {
                 exchange.client = exchange.patient_client(rules.heartbeat);
             }
         }
+        let (lane, ticket) = self.pool().enter(&question.model, arrived);
         let mut visit = Visit {
             relay: self,
-            lane: self.pool().enter(&question.model, arrived),
+            lane,
+            ticket,
             conversation: question.conversation,
         };
         let repeatable = exchange.mapped.request.is_repeatable();
@@ -468,8 +471,8 @@ impl Relay {
         client: &Client,
         outcome: &mut Outcome,
     ) -> Result<Lease<'_>, NoKey> {
-        // Our place in the queue, and since when, once there is anything to wait for.
-        let mut wait: Option<(Ticket, Instant)> = None;
+        // Since when, once there is anything to wait for.
+        let mut wait: Option<Instant> = None;
         let mut pool = self.pool();
         let found = loop {
             if !self.rules().lead_where(rules) {
@@ -477,7 +480,7 @@ impl Relay {
             }
             let now = Instant::now();
             let asker = Asker {
-                ticket: wait.map(|(ticket, _)| ticket),
+                ticket: Some(visit.ticket),
                 avoid,
                 conversation: visit.conversation,
             };
@@ -497,7 +500,8 @@ impl Relay {
                 break Err(NoKey::TooLate(soonest));
             }
             if wait.is_none() {
-                wait = Some((pool.queue_up(visit.lane), now));
+                pool.queue_up(visit.lane, visit.ticket);
+                wait = Some(now);
             }
             // `soonest` is now when others are first: they will say when they are through.
             let nap = match soonest.saturating_duration_since(now) {
@@ -517,8 +521,8 @@ impl Relay {
                 break Err(NoKey::ClientLeft);
             }
         };
-        if let Some((ticket, since)) = wait {
-            pool.leave(visit.lane, ticket);
+        if let Some(since) = wait {
+            pool.leave(visit.lane, visit.ticket);
             self.freed.notify_all(); // the next in the queue is first now
             drop(pool);
             let waited = since.elapsed();
@@ -534,7 +538,7 @@ impl Relay {
             Verdict::Pass => (Report::Accepted, None),
             Verdict::Limited(stated) => (Report::Limited(stated), stated),
             Verdict::Quota(stated) => (Report::Quota(stated), stated),
-            Verdict::ModelQuota => (Report::ModelQuota, None),
+            Verdict::ModelQuota(stated) => (Report::ModelQuota(stated), stated),
             Verdict::Crowded(stated) => (Report::Crowded(stated), stated),
             Verdict::Rejected => (Report::Rejected(status), None),
             // A 403 is judged when a second key was tried.
@@ -716,7 +720,7 @@ fn examine(
 fn reason(attempt: Attempt) -> Reason {
     match attempt {
         Attempt::Answered(Verdict::Limited(_) | Verdict::Pass) => Reason::Limited,
-        Attempt::Answered(Verdict::Quota(_) | Verdict::ModelQuota) => Reason::Quota,
+        Attempt::Answered(Verdict::Quota(_) | Verdict::ModelQuota(_)) => Reason::Quota,
         Attempt::Answered(Verdict::Rejected) => Reason::Rejected,
         Attempt::Answered(Verdict::Forbidden) => Reason::Forbidden,
         Attempt::Answered(Verdict::Crowded(_)) => Reason::Crowded,

@@ -100,7 +100,7 @@ impl Journey {
             Attempt::Answered(
                 Verdict::Limited(_)
                 | Verdict::Quota(_)
-                | Verdict::ModelQuota
+                | Verdict::ModelQuota(_)
                 | Verdict::Rejected
                 | Verdict::Crowded(_),
             ) => Step::Again,
@@ -203,7 +203,10 @@ mod tests {
             (Attempt::Answered(Verdict::Pass), Some(Step::Pass)),
             (Attempt::Answered(Verdict::Limited(None)), Some(Step::Again)),
             (Attempt::Answered(Verdict::Quota(None)), Some(Step::Again)),
-            (Attempt::Answered(Verdict::ModelQuota), Some(Step::Again)),
+            (
+                Attempt::Answered(Verdict::ModelQuota(None)),
+                Some(Step::Again),
+            ),
             (Attempt::Answered(Verdict::Rejected), Some(Step::Again)),
             (Attempt::Answered(Verdict::Forbidden), Some(Step::Again)),
             (Attempt::Answered(Verdict::Crowded(None)), Some(Step::Again)),

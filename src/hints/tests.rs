@@ -150,6 +150,20 @@ fn every_provider_is_understood_as_its_documentation_says() {
             Quota(secs(432)),
         ),
         (
+            "groq day of a model",
+            429,
+            &[("retry-after", "432")],
+            r#"{"error":{"message":"Rate limit reached for model `llama-3.3-70b-versatile` in organization `org_01` service tier `on_demand` on tokens per day (TPD): Limit 100000, Used 99834, Requested 1234. Please try again in 7m12s.","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            ModelQuota(secs(432)),
+        ),
+        (
+            "openai day of a model",
+            429,
+            &[],
+            r#"{"error":{"message":"Rate limit reached for gpt-4o in organization org-1 on requests per day (RPD): Limit 200, Used 200, Requested 1. Please try again in 7m12s.","type":"requests","code":"rate_limit_exceeded"}}"#,
+            ModelQuota(secs(432)),
+        ),
+        (
             "groq 413",
             413,
             &[("retry-after", "9")],
@@ -219,7 +233,7 @@ fn every_provider_is_understood_as_its_documentation_says() {
             429,
             &[],
             r#"[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[{"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},{"retryDelay":"34s"}]}}]"#,
-            ModelQuota,
+            ModelQuota(None),
         ),
         (
             "gemini day of the whole project",

@@ -20,17 +20,22 @@ const CAPACITY_GAP: Duration = Duration::from_secs(2);
 const CAPACITY_STEP: Duration = MINUTE;
 /// How many requests may be unanswered at once beyond what is proven, once that goes well.
 const MOST_ALLOWED: u32 = 8;
-/// So many windows of a confirmed limit are used up without asking for more.
+/// For so many windows a limit that is trusted is kept without asking for more; for twice and four times
+/// as many once it was confirmed again.
 const UNASKED: u32 = 4;
-/// A limit of fewer may as well be one of tokens, which agrees with itself by chance.
-const LEAST_CONFIRMED: u32 = 5;
-/// A minute, and the rest after it. Of longer windows not enough is remembered.
+/// The same where the operator wants to be held back: [`Pace::Auto`].
+const UNASKED_AUTO: u32 = 16;
+/// So many requests have to speak for a limit before it is trusted: those that were accepted, for
+/// each refusal after equally many. A limit of tokens agrees with itself by chance, but not for long.
+const LEAST_EVIDENCE: u32 = 5;
+/// A minute, and a rest of a minute after it. What takes longer is no limit of a minute.
 const LONGEST_WINDOW: Duration = Duration::from_secs(2 * 60);
 /// After so long, as many as come.
 const CAPACITY_TRUST: Duration = Duration::from_secs(30 * 60);
 
-/// A place in the queue of one lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A request's place among those of its lane, from its arrival to its end: one that was refused does not
+/// start over behind the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
 /// Where a key stands in this lane.
@@ -77,20 +82,30 @@ pub(super) struct Seat {
     rested: Option<(Instant, Instant)>,
     /// Has rested, and no request was accepted since.
     unproven: bool,
-    /// As many requests were accepted before the last refusal; see [`Seat::beyond_proven`].
+    /// What the refusal showed that the key rests for. Taken in when the rest ends, as requests that were
+    /// accepted before it may be answered after it.
+    met: Option<Met>,
+    /// The upstream's limit as far as it is known: as many were accepted before the last refusal.
     proven: Option<u32>,
-    /// How long the upstream's window is, while its last two refusals came after equally many.
-    confirmed: Option<Duration>,
-    /// Windows since then that ended without a refusal, because the key was held back.
-    unasked: u32,
-    /// When the window began, where that was not with a rest.
-    begins: Option<Instant>,
-    /// When `proven` changed last, for [`Pace::Auto`].
-    proven_at: Instant,
+    /// Refusals in a row that came after as many as the one before.
+    agreed: u32,
+    /// How long the upstream's window is: a minute, or what was seen of a limit that is trusted.
+    span: Duration,
+    /// Until then the limit is trusted: the key is held back rather than asked for more.
+    trusted: Option<Instant>,
     /// How many may be unanswered at once beyond what is proven: 1, doubling with each success.
     allowed: u32,
     unanswered: u32,
     window: Window,
+}
+
+/// What a refusal showed.
+#[derive(Debug)]
+struct Met {
+    /// As many were accepted before it,
+    accepted: u32,
+    /// of which the first was sent then.
+    since: Instant,
 }
 
 /// How many requests a model takes at a time, since it said that it was full.
@@ -133,9 +148,12 @@ pub(super) struct Lane {
     line: VecDeque<(usize, u64)>,
     /// Keys that return to the line at an instant, the soonest first; likewise.
     resting: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// Whoever came first is first.
     queue: VecDeque<Ticket>,
     next_turn: u64,
     next_ticket: u64,
+    /// The key that was refused last.
+    refused: Option<usize>,
     capacity: Option<Capacity>,
 }
 
@@ -152,23 +170,24 @@ impl Lane {
             queue: VecDeque::new(),
             next_turn: 0,
             next_ticket: 0,
+            refused: None,
             capacity: None,
         }
     }
 
     /// A key comes to the end of the line, or comes back to it.
-    pub(super) fn admit(&mut self, key: usize, now: Instant) {
+    pub(super) fn admit(&mut self, key: usize) {
         while self.seats.len() <= key {
             self.seats.push(Seat {
                 place: Place::Away,
                 level: 0,
                 rested: None,
                 unproven: false,
+                met: None,
                 proven: None,
-                confirmed: None,
-                unasked: 0,
-                begins: None,
-                proven_at: now,
+                agreed: 0,
+                span: MINUTE,
+                trusted: None,
                 allowed: 1,
                 unanswered: 0,
                 window: Window::default(),
@@ -188,7 +207,7 @@ impl Lane {
         now: Instant,
         fitness: impl Fn(usize) -> Fitness,
     ) -> Turn {
-        self.wake(now);
+        self.wake(pace, now);
         if let Some(turn) = self.held_by_capacity(now) {
             return turn;
         }
@@ -197,7 +216,7 @@ impl Lane {
             || self
                 .queue
                 .front()
-                .is_none_or(|front| Some(*front) == ticket);
+                .is_none_or(|front| ticket.is_some_and(|ticket| ticket <= *front));
         let mut best: Option<(usize, u64)> = None; // place in the line, score
         let mut at = 0;
         while let Some((key, turn)) = self.line.get(at).copied() {
@@ -209,7 +228,7 @@ impl Lane {
                 Fitness::Gone => Some(Place::Away),
                 Fitness::Parked(until) => Some(Place::Held(until)),
                 Fitness::Paced(until) => Some(Place::Paced(until)),
-                Fitness::Fit => self.seats[key].hold(pace, now),
+                Fitness::Fit => self.seats[key].hold(self.limit(key), now),
             };
             if let Some(place) = hold {
                 self.move_to(key, place);
@@ -260,7 +279,6 @@ impl Lane {
         key: usize,
         stated: Option<Duration>,
         cooldown: Duration,
-        pace: Pace,
         sent: Instant,
         now: Instant,
     ) -> Option<Duration> {
@@ -275,20 +293,8 @@ impl Lane {
             if stated.is_none() {
                 seat.level += 1;
             }
-            // All but the refused one and those that have no answer yet.
-            let accepted = seat
-                .sent_lately(pace, now)
-                .saturating_sub(seat.unanswered + 1);
-            let agrees = accepted >= LEAST_CONFIRMED && seat.proven == Some(accepted);
-            let first = seat.window.first(seat.window_began(pace), now);
-            seat.confirmed = first
-                .filter(|_| agrees)
-                .map(|first| now.saturating_duration_since(first).saturating_add(rest))
-                .filter(|window| *window <= LONGEST_WINDOW);
-            seat.unasked = 0;
-            seat.proven = (!seat.window.is_full()).then_some(accepted);
-            seat.proven_at = now;
-            seat.allowed = 1;
+            seat.meet(now);
+            self.refused = Some(key);
         }
         if seat.place == Place::Away {
             return None;
@@ -313,23 +319,24 @@ impl Lane {
         (!known).then_some(rest)
     }
 
-    /// The key's quota for this model is spent: it rests for the first of `rests`, for the next one
-    /// if that is repeated; and what it took until then says nothing about the limit of a minute.
+    /// The key's quota for this model is spent: it rests for as long as the upstream stated, or else for
+    /// the first of `rests`, for the next one if that is repeated; and what it took until then says
+    /// nothing about the limit of a minute.
     pub(super) fn spent(
         &mut self,
         key: usize,
+        stated: Option<Duration>,
         rests: &[Duration],
-        pace: Pace,
         sent: Instant,
         now: Instant,
     ) -> Option<Duration> {
         let seat = &self.seats[key];
         let (proven, level) = (seat.proven, seat.level_at(sent));
-        let rest = rests[(level as usize).min(rests.len() - 1)];
-        let news = self.limited(key, Some(rest), rest, pace, sent, now);
+        let rest = stated.unwrap_or(rests[(level as usize).min(rests.len() - 1)]);
+        let news = self.limited(key, Some(rest), rest, sent, now);
         let seat = &mut self.seats[key];
-        seat.proven = proven;
-        seat.level = level + 1;
+        (seat.met, seat.proven) = (None, proven);
+        seat.level = level + u32::from(stated.is_none());
         news
     }
 
@@ -349,15 +356,18 @@ impl Lane {
     }
 
     /// A request with this key was accepted. Says whether that proves the key well again.
-    pub(super) fn accepted(&mut self, key: usize, pace: Pace, sent: Instant, now: Instant) -> bool {
+    pub(super) fn accepted(&mut self, key: usize, sent: Instant, now: Instant) -> bool {
+        let limit = self.limit(key);
         let seat = &mut self.seats[key];
         // An answer to a request sent before a refusal proves nothing about the time after it.
-        if seat.rested.is_some_and(|(began, _)| sent <= began) {
-            seat.proven = seat.proven.map(|n| n.saturating_add(1));
+        if seat.knew(sent) {
+            if let Some(met) = &mut seat.met {
+                met.accepted += 1;
+            }
             return false;
         }
-        let answered = seat.sent_lately(pace, now).saturating_sub(seat.unanswered);
-        seat.allowed = match seat.proven.is_some_and(|proven| answered > proven) {
+        let answered = seat.sent_lately(now).saturating_sub(seat.unanswered);
+        seat.allowed = match limit.is_some_and(|limit| answered > limit) {
             true => (seat.allowed * 2).min(MOST_ALLOWED),
             false => 1,
         };
@@ -418,15 +428,24 @@ impl Lane {
         (self.in_flight >= capacity.limit).then_some(Turn::AfterOthers)
     }
 
-    pub(super) fn queue_up(&mut self) -> Ticket {
-        let ticket = Ticket(self.next_ticket);
+    /// A request comes.
+    pub(super) fn enter(&mut self, now: Instant) -> Ticket {
+        self.visitors += 1;
+        self.last_used = now;
         self.next_ticket += 1;
-        self.queue.push_back(ticket);
-        ticket
+        Ticket(self.next_ticket)
+    }
+
+    pub(super) fn queue_up(&mut self, ticket: Ticket) {
+        if let Err(at) = self.queue.binary_search(&ticket) {
+            self.queue.insert(at, ticket);
+        }
     }
 
     pub(super) fn leave(&mut self, ticket: Ticket) {
-        self.queue.retain(|t| *t != ticket);
+        if let Ok(at) = self.queue.binary_search(&ticket) {
+            self.queue.remove(at);
+        }
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -440,9 +459,11 @@ impl Lane {
     }
 
     /// Returns to the line whoever has rested enough.
-    fn wake(&mut self, now: Instant) {
+    fn wake(&mut self, pace: Pace, now: Instant) {
         while let Some((_, key)) = self.first_rest().filter(|(at, _)| *at <= now) {
             self.resting.pop();
+            let limit = self.limit(key);
+            self.seats[key].learn(limit, pace);
             self.line_up(key);
         }
     }
@@ -476,55 +497,87 @@ impl Lane {
         }
     }
 
+    /// As many requests as the key is known to take. For one that was never refused that is what another
+    /// took, while that one rests: keys of one pool mostly have the same plan.
+    fn limit(&self, key: usize) -> Option<u32> {
+        let of_other = || {
+            let other = &self.seats[self.refused.filter(|other| *other != key)?];
+            let rests = matches!(other.place, Place::Cooling(_));
+            let met = other.met.as_ref().map(|met| met.accepted);
+            let limit = met.or(other.proven).filter(|_| rests);
+            limit.filter(|limit| *limit >= LEAST_EVIDENCE)
+        };
+        self.seats[key].proven.or_else(of_other)
+    }
+
     fn drop_from_line(&mut self, at: usize) {
         self.line.remove(at);
     }
 }
 
 impl Seat {
-    /// Where the key has to wait although its turn has come, if it has to.
-    fn hold(&mut self, pace: Pace, now: Instant) -> Option<Place> {
-        if let (Pace::Auto, Some(limit)) = (pace, self.proven) {
-            // Up again slowly: one more after each minute in which there was no refusal.
-            if now.saturating_duration_since(self.proven_at) >= MINUTE {
-                self.proven = Some(limit.saturating_add(1));
-                self.proven_at = now;
-            } else if let Some(at) = self.window.free_at(limit, now) {
-                return Some(Place::Paced(at));
+    /// A refusal that is news: what does it show?
+    fn meet(&mut self, now: Instant) {
+        // All but the refused one and those that have no answer yet.
+        let accepted = self.sent_lately(now).saturating_sub(self.unanswered + 1);
+        let since = self.window.first(self.began(), self.span, now);
+        let is_whole = |at| now.saturating_duration_since(at) < self.span;
+        (self.met, self.allowed) = (None, 1);
+        match self.proven {
+            _ if self.window.is_full() => self.proven = None,
+            // Long after a rest nobody knows where the upstream's window began: these may be of two.
+            Some(proven) if proven != accepted && !self.began().is_some_and(is_whole) => {
+                self.proven = Some(proven.clamp(accepted.div_ceil(2), accepted));
             }
+            _ => self.met = since.map(|since| Met { accepted, since }),
         }
-        let beyond = self.beyond_proven(pace, now);
-        if let Some(window) = self.confirmed.filter(|_| beyond && self.unasked < UNASKED) {
-            let at = self.window.first(self.window_began(pace), now)? + window;
-            if at > now {
-                self.unasked += 1;
-                self.begins = Some(at);
-                self.unproven = true;
-                return Some(Place::Paced(at));
-            }
+    }
+
+    /// The rest after a refusal is over. `expected`: the limit so far, or that of another key.
+    fn learn(&mut self, expected: Option<u32>, pace: Pace) {
+        let (Some(met), Some((_, until))) = (self.met.take(), self.rested) else {
+            return;
+        };
+        self.agreed = match expected == Some(met.accepted) {
+            true => self.agreed.saturating_add(1),
+            false => 0,
+        };
+        self.proven = Some(met.accepted);
+        let (unasked, witnesses) = match pace {
+            Pace::Auto => (UNASKED_AUTO, self.agreed.max(1)), // at first sight
+            _ => (UNASKED, self.agreed),
+        };
+        let span = until.saturating_duration_since(met.since);
+        if met.accepted.saturating_mul(witnesses) >= LEAST_EVIDENCE && span <= LONGEST_WINDOW {
+            // Stated in whole seconds, a rest is too long rather than too short.
+            self.span = self.span.min(span);
+            let again = self.agreed.saturating_sub(1).min(2);
+            self.trusted = Some(until + self.span * (unasked << again));
+        } else {
+            (self.span, self.trusted) = (MINUTE, None);
+        }
+    }
+
+    /// Where the key has to wait although its turn has come, if it has to.
+    fn hold(&self, limit: Option<u32>, now: Instant) -> Option<Place> {
+        let beyond = limit.filter(|limit| self.sent_lately(now) >= *limit);
+        if let Some(limit) = beyond.filter(|_| self.trusted.is_some_and(|until| now < until)) {
+            let at = self.window.free_at(limit, self.span, now)?;
+            return Some(Place::Paced(at));
         }
         // In single file (then in twos, fours, …) after a rest and beyond what is proven, so that
         // a herd of waiters finds a limit with one request and not with each of them.
-        if self.unanswered >= self.allowed && (self.unproven || beyond) {
+        if self.unanswered >= self.allowed && (self.unproven || beyond.is_some()) {
             let at = self.window.newest()? + PROBE_GAP;
             return (at > now).then_some(Place::Held(at));
         }
         None
     }
 
-    /// Whether more was sent than the upstream accepted before its last refusal.
-    fn beyond_proven(&self, pace: Pace, now: Instant) -> bool {
-        pace != Pace::Auto
-            && self
-                .proven
-                .is_some_and(|proven| self.sent_lately(pace, now) >= proven)
-    }
-
-    /// Requests that count towards what the upstream may be counting: those of the last minute,
-    /// and, where alvus does not pace itself, of the time since the last rest, with which most
-    /// limits begin anew.
-    fn sent_lately(&self, pace: Pace, now: Instant) -> u32 {
-        self.window.count(self.window_began(pace), now)
+    /// Requests that count towards what the upstream may be counting: those of its window's length,
+    /// but none from before the last rest, as most limits begin anew with its end.
+    fn sent_lately(&self, now: Instant) -> u32 {
+        self.window.count(self.began(), self.span, now)
     }
 
     /// Whether a refusal of what was sent then is no news: of the requests under way when a limit was
@@ -538,10 +591,8 @@ impl Seat {
         self.level.saturating_sub(u32::from(self.knew(sent)))
     }
 
-    fn window_began(&self, pace: Pace) -> Option<Instant> {
-        match pace {
-            Pace::Auto => None,
-            _ => self.rested.map(|(_, until)| until).max(self.begins),
-        }
+    /// The end of the last rest.
+    fn began(&self) -> Option<Instant> {
+        self.rested.map(|(_, until)| until)
     }
 }

@@ -27,8 +27,15 @@ impl Desk {
     fn new(n: usize, settings: Settings) -> Desk {
         let t0 = Instant::now();
         let mut pool = Pool::new(&keys(n), settings, t0);
-        let lane = pool.enter("m", t0);
+        let (lane, _) = pool.enter("m", t0);
         Desk { pool, lane, t0 }
+    }
+
+    /// Another request comes and has to wait.
+    fn queue_up(&mut self) -> Ticket {
+        let (lane, ticket) = self.pool.enter("m", self.t0);
+        self.pool.queue_up(lane, ticket);
+        ticket
     }
 
     fn pick(&mut self, after: Duration) -> Pick {
@@ -98,7 +105,7 @@ fn ready_keys_take_turns_evenly() {
 fn a_new_model_goes_on_where_the_others_are() {
     let mut desk = Desk::new(3, SETTINGS);
     desk.take(T0);
-    let other = desk.pool.enter("other", desk.t0);
+    let (other, _) = desk.pool.enter("other", desk.t0);
     let picked = desk.pool.pick(other, Asker::default(), desk.t0);
     assert!(
         matches!(picked, Pick::Key(Picked { index: 1, .. })),
@@ -245,7 +252,7 @@ fn a_herd_of_refusals_counts_as_one() {
 fn a_limit_holds_for_its_model_alone() {
     let mut desk = Desk::new(1, SETTINGS);
     desk.one(UNSAID, T0);
-    let other = desk.pool.enter("other", desk.t0);
+    let (other, _) = desk.pool.enter("other", desk.t0);
     let picked = desk.pool.pick(other, Asker::default(), desk.t0);
     assert!(matches!(picked, Pick::Key(..)), "{picked:?}");
     let view = &desk.pool.snapshot(desk.t0)[0];
@@ -317,17 +324,15 @@ fn a_limit_met_once_is_met_again_with_one_request_and_not_with_a_herd() {
     assert!(desk.report(&sixth, limited(10), at).is_some());
 }
 
-#[test]
-fn a_limit_that_was_confirmed_is_asked_about_in_one_window_of_five() {
-    let mut desk = Desk::new(1, SETTINGS);
-    let mut at = T0;
+/// Of so many windows of ten seconds those in which a key is refused that is asked for all it may be.
+fn refused_windows(desk: &mut Desk, limit: u32, windows: u64) -> Vec<u64> {
     let mut refused = Vec::new();
-    for window in 0..14 {
+    for window in 0..windows {
+        let at = secs(10 * window);
         let mut used = 0;
-        // Six a window of ten seconds; as many ask as may.
         while let Pick::Key(picked) = desk.pick(at) {
             used += 1;
-            if used > 6 {
+            if used > limit {
                 refused.push(window);
                 desk.report(&picked, limited(10), at);
             } else {
@@ -335,11 +340,116 @@ fn a_limit_that_was_confirmed_is_asked_about_in_one_window_of_five() {
             }
             desk.pool.release(&picked);
         }
-        assert!(used >= 6, "{window}: {used}");
+        assert!(used >= limit, "{window}: {used}");
         assert_eq!(desk.wait(at), at + secs(10), "{window}");
-        at += secs(10);
     }
-    assert_eq!(refused, [0, 1, 6, 11]);
+    refused
+}
+
+#[test]
+fn a_limit_that_was_confirmed_is_asked_about_less_and_less() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let refused = refused_windows(&mut desk, 6, 60);
+    assert_eq!(refused, [0, 1, 6, 15, 32, 49]);
+}
+
+#[test]
+fn a_small_limit_has_to_be_confirmed_more_often() {
+    let mut desk = Desk::new(1, SETTINGS);
+    assert_eq!(refused_windows(&mut desk, 1, 9), [0, 1, 2, 3, 4, 5]);
+    let mut desk = Desk::new(1, SETTINGS);
+    assert_eq!(refused_windows(&mut desk, 2, 9), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_limit_met_with_one_key_is_met_with_another_by_one_request_only() {
+    let mut desk = Desk::new(2, SETTINGS);
+    for _ in 0..12 {
+        desk.one(Report::Accepted, T0);
+    }
+    let refused = desk.take(T0);
+    desk.report(&refused, limited(10), T0);
+    // The other took as many; two more are not asked of it at once.
+    let next = desk.take(ms(1));
+    assert_ne!(next.index, refused.index);
+    assert_eq!(desk.wait(ms(1)), ms(1) + PROBE_GAP);
+    desk.report(&next, limited(10), ms(2));
+    // Two keys that agree: one of them need not be asked again.
+    let at = secs(11);
+    let mut used = [0; 2];
+    for _ in 0..20 {
+        let picked = desk.take(at);
+        desk.report(&picked, Report::Accepted, at);
+        used[usize::from(picked.index == next.index)] += 1;
+    }
+    assert_eq!(used, [6, 14]);
+}
+
+#[test]
+fn what_another_key_took_is_no_measure_once_that_one_has_rested() {
+    let mut desk = Desk::new(2, SETTINGS);
+    for _ in 0..12 {
+        desk.one(Report::Accepted, T0);
+    }
+    let refused = desk.take(T0);
+    desk.report(&refused, limited(1), T0);
+    let picked = desk.indices(4, secs(2));
+    let probes = picked.iter().filter(|index| **index == refused.index);
+    assert_eq!(probes.count(), 1, "the others go to the other at once");
+}
+
+#[test]
+fn a_window_is_as_short_as_was_seen_although_a_rest_was_longer() {
+    let mut desk = Desk::new(1, SETTINGS);
+    // Asked about in the third of these, as the limit is kept for four windows in between.
+    for (at, rest) in [(0, 10), (10, 10), (60, 15)] {
+        for _ in 0..6 {
+            desk.one(Report::Accepted, secs(at));
+        }
+        assert!(desk.one(limited(rest), secs(at)).is_some());
+    }
+    for _ in 0..6 {
+        desk.one(Report::Accepted, secs(75));
+    }
+    assert_eq!(desk.wait(secs(75)), secs(85));
+}
+
+#[test]
+fn what_was_accepted_counts_although_the_answer_comes_after_a_refusal() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let herd: Vec<Picked> = (0..6).map(|_| desk.take(T0)).collect();
+    desk.report(&herd[5], limited(10), ms(1));
+    for picked in &herd[..5] {
+        desk.report(picked, Report::Accepted, ms(2));
+    }
+    // Five go at once, as before.
+    let at = secs(11);
+    desk.one(Report::Accepted, at);
+    for _ in 0..4 {
+        desk.take(at);
+    }
+    assert!(matches!(desk.pick(at), Pick::Wait(_)));
+}
+
+#[test]
+fn requests_of_two_windows_of_the_upstream_make_no_higher_limit() {
+    let mut desk = Desk::new(1, SETTINGS);
+    for _ in 0..6 {
+        desk.one(Report::Accepted, T0);
+    }
+    desk.one(limited(10), T0);
+    // Long after the rest: three at the end of a window, six in the next.
+    let at = secs(100);
+    for _ in 0..9 {
+        desk.one(Report::Accepted, at);
+    }
+    desk.one(limited(10), at);
+    let at = secs(111);
+    desk.one(Report::Accepted, at);
+    for _ in 0..5 {
+        desk.take(at);
+    }
+    assert!(matches!(desk.pick(at), Pick::Wait(_)), "six, not nine");
 }
 
 #[test]
@@ -388,7 +498,7 @@ fn a_fixed_pace_lets_so_many_through_in_any_minute() {
     }
     assert_eq!(desk.wait(secs(30)), secs(60));
     assert_eq!(desk.states(secs(30)), [State::Throttled(secs(30))]);
-    let other = desk.pool.enter("other", desk.t0);
+    let (other, _) = desk.pool.enter("other", desk.t0);
     let picked = desk.pool.pick(other, Asker::default(), desk.t0 + secs(30));
     assert!(
         matches!(picked, Pick::Wait(_)),
@@ -411,25 +521,13 @@ fn what_was_not_sent_does_not_count_towards_the_pace() {
 }
 
 #[test]
-fn an_automatic_pace_is_what_was_accepted_and_rises_by_one_a_clean_minute() {
+fn an_automatic_pace_trusts_a_limit_at_first_sight_and_seldom_asks_for_more() {
     let pace = Settings {
         pace: Pace::Auto,
         ..SETTINGS
     };
     let mut desk = Desk::new(1, pace);
-    for _ in 0..4 {
-        desk.one(Report::Accepted, T0);
-    }
-    desk.one(limited(10), T0);
-    assert_eq!(
-        desk.wait(secs(10)),
-        secs(60),
-        "five of them are in the last minute"
-    );
-    for _ in 0..5 {
-        desk.one(Report::Accepted, secs(60)); // a minute has passed: 4 + 1
-    }
-    assert_eq!(desk.wait(secs(61)), secs(120));
+    assert_eq!(refused_windows(&mut desk, 6, 60), [0, 17, 34]);
 }
 
 // ---- quota and rejection ------------------------------------------------------------------------
@@ -461,7 +559,7 @@ fn a_spent_quota_parks_the_key_for_all_models_and_longer_each_time() {
 #[test]
 fn a_parked_key_is_parked_for_other_models_too() {
     let mut desk = Desk::new(2, SETTINGS);
-    let other = desk.pool.enter("other", desk.t0);
+    let (other, _) = desk.pool.enter("other", desk.t0);
     desk.one(Report::Quota(None), T0);
     for _ in 0..3 {
         let picked = desk.pool.pick(other, Asker::default(), desk.t0);
@@ -476,9 +574,9 @@ fn a_parked_key_is_parked_for_other_models_too() {
 fn a_spent_quota_of_one_model_rests_the_key_for_that_model_alone_and_is_remembered() {
     let salt = [7; SALT];
     let mut desk = Desk::new(1, SETTINGS);
-    let other = desk.pool.enter("other", desk.t0);
+    let (other, _) = desk.pool.enter("other", desk.t0);
     let hour = secs(3600);
-    let spent = desk.one(Report::ModelQuota, T0);
+    let spent = desk.one(Report::ModelQuota(None), T0);
     assert_eq!(spent, Some(Change::Rests(hour)));
     assert_eq!(desk.wait(secs(1)), hour);
     let picked = desk.pool.pick(other, Asker::default(), desk.t0);
@@ -487,13 +585,15 @@ fn a_spent_quota_of_one_model_rests_the_key_for_that_model_alone_and_is_remember
     let limits = desk.pool.limits(&salt, desk.t0);
     assert_eq!(limits.len(), 1);
     assert_eq!(limits[0].model.as_deref(), Some("m"));
-    // Still spent: it rests for longer, until a request is accepted.
-    let more = desk.one(Report::ModelQuota, hour);
+    // Still spent: it rests for longer, until a request is accepted; or for as long as is stated.
+    let stated = desk.one(Report::ModelQuota(Some(secs(432))), hour);
+    assert_eq!(stated, Some(Change::Rests(secs(432))));
+    let more = desk.one(Report::ModelQuota(None), hour + secs(432));
     assert_eq!(more, Some(Change::Rests(6 * hour)));
     // Nothing is known of the minute's limit: after one probe as many go as come.
-    desk.one(Report::Accepted, 7 * hour);
-    assert_eq!(desk.indices(3, 7 * hour), [0, 0, 0]);
-    let anew = desk.one(Report::ModelQuota, 7 * hour + secs(1));
+    desk.one(Report::Accepted, 8 * hour);
+    assert_eq!(desk.indices(3, 8 * hour), [0, 0, 0]);
+    let anew = desk.one(Report::ModelQuota(None), 8 * hour + secs(1));
     assert_eq!(anew, Some(Change::Rests(hour)));
 }
 
@@ -586,7 +686,7 @@ fn waiters_are_served_in_the_order_they_came() {
     let mut desk = Desk::new(1, SETTINGS);
     desk.one(limited(5), T0);
     let (lane, t1) = (desk.lane, desk.t0 + secs(5));
-    let (a, b) = (desk.pool.queue_up(lane), desk.pool.queue_up(lane));
+    let (a, b) = (desk.queue_up(), desk.queue_up());
     let with = |ticket| Asker {
         ticket: Some(ticket),
         ..Asker::default()
@@ -606,9 +706,27 @@ fn waiters_are_served_in_the_order_they_came() {
 }
 
 #[test]
+fn a_request_that_is_refused_does_not_start_over_behind_the_others() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let (lane, first) = desk.pool.enter("m", desk.t0);
+    desk.one(limited(5), T0);
+    let second = desk.queue_up();
+    let at = desk.t0 + secs(5);
+    for (ticket, is_first) in [(second, false), (first, true)] {
+        desk.pool.queue_up(lane, first);
+        let asker = Asker {
+            ticket: Some(ticket),
+            ..Asker::default()
+        };
+        let picked = desk.pool.pick(lane, asker, at);
+        assert_eq!(matches!(picked, Pick::Key(_)), is_first, "{picked:?}");
+    }
+}
+
+#[test]
 fn a_waiter_that_leaves_lets_the_next_one_pass() {
     let mut desk = Desk::new(1, SETTINGS);
-    let (a, b) = (desk.pool.queue_up(desk.lane), desk.pool.queue_up(desk.lane));
+    let (a, b) = (desk.queue_up(), desk.queue_up());
     desk.pool.leave(desk.lane, a);
     let asker = Asker {
         ticket: Some(b),
@@ -650,7 +768,7 @@ fn remembered(pool: &Pool) -> usize {
 fn with_keys(names: &[&str]) -> (Desk, Vec<ApiKey>) {
     let keys: Vec<ApiKey> = names.iter().map(|name| key(name)).collect();
     let mut desk = Desk::new(0, SETTINGS);
-    desk.pool.merge(&keys, SETTINGS, desk.t0);
+    desk.pool.merge(&keys, SETTINGS);
     (desk, keys)
 }
 
@@ -658,7 +776,7 @@ fn with_keys(names: &[&str]) -> (Desk, Vec<ApiKey>) {
 fn a_reload_keeps_the_rest_and_the_counters_of_keys_that_stay() {
     let (mut desk, _) = with_keys(&["a", "b"]);
     desk.one(limited(9), T0);
-    let merged = desk.pool.merge(&[key("c"), key("a")], SETTINGS, desk.t0);
+    let merged = desk.pool.merge(&[key("c"), key("a")], SETTINGS);
     let expected = Merged {
         new: 1,
         removed: 1,
@@ -678,7 +796,7 @@ fn a_removed_key_finishes_what_it_carries_and_is_forgotten() {
         .map(|_| desk.take(T0))
         .filter(|p| p.index == 0)
         .collect();
-    desk.pool.merge(&[key("b")], SETTINGS, desk.t0);
+    desk.pool.merge(&[key("b")], SETTINGS);
     assert_eq!(desk.report(&carried[0], UNSAID, T0), None);
     assert_eq!(desk.report(&carried[1], Report::Rejected(401), T0), None);
     assert_eq!(remembered(&desk.pool), 2);
@@ -693,7 +811,7 @@ fn a_rejected_key_that_is_still_listed_is_tried_again_after_a_reload() {
     let (mut desk, keys) = with_keys(&["a"]);
     desk.one(Report::Rejected(401), T0);
     assert_eq!(desk.pick(T0), Pick::AllRejected);
-    assert_eq!(desk.pool.merge(&keys, SETTINGS, desk.t0).revived, 1);
+    assert_eq!(desk.pool.merge(&keys, SETTINGS).revived, 1);
     assert_eq!(desk.indices(1, T0), [0]);
 }
 
@@ -701,8 +819,8 @@ fn a_rejected_key_that_is_still_listed_is_tried_again_after_a_reload() {
 fn a_key_that_comes_back_while_its_old_self_is_in_flight_starts_anew() {
     let (mut desk, keys) = with_keys(&["a", "b"]);
     let old = desk.take(T0);
-    desk.pool.merge(&keys[1..], SETTINGS, desk.t0);
-    assert_eq!(desk.pool.merge(&keys, SETTINGS, desk.t0).new, 1);
+    desk.pool.merge(&keys[1..], SETTINGS);
+    assert_eq!(desk.pool.merge(&keys, SETTINGS).new, 1);
     desk.pool.release(&old);
     assert_eq!(remembered(&desk.pool), 2);
 }
@@ -712,7 +830,7 @@ fn the_table_of_models_is_bounded_and_forgets_the_one_unused_for_the_longest() {
     let mut desk = Desk::new(1, SETTINGS); // "m" stays: its request is under way
     for n in 0..10_000 {
         let at = desk.t0 + secs(n);
-        let lane = desk.pool.enter(&format!("model-{n}"), at);
+        let (lane, _) = desk.pool.enter(&format!("model-{n}"), at);
         assert_ne!(lane, LaneId(0), "there is room");
         desk.pool.exit(lane);
     }
@@ -720,7 +838,7 @@ fn the_table_of_models_is_bounded_and_forgets_the_one_unused_for_the_longest() {
     assert_eq!(models.len(), MAX_LANES);
     assert!(models.iter().any(|view| view.model == "m"));
     assert!(models.iter().any(|view| view.model == "model-9999"));
-    let long = desk.pool.enter(&"x".repeat(200), desk.t0);
+    let (long, _) = desk.pool.enter(&"x".repeat(200), desk.t0);
     assert_eq!(
         long,
         LaneId(0),
@@ -729,7 +847,7 @@ fn the_table_of_models_is_bounded_and_forgets_the_one_unused_for_the_longest() {
     for n in 0..MAX_LANES {
         desk.pool.enter(&format!("busy-{n}"), desk.t0);
     }
-    assert_eq!(desk.pool.enter("one-too-many", desk.t0), LaneId(0));
+    assert_eq!(desk.pool.enter("one-too-many", desk.t0).0, LaneId(0));
 }
 
 #[test]
@@ -797,13 +915,13 @@ fn what_one_pool_knows_of_its_keys_another_takes_up() {
     assert_eq!(pool.limits(&salt, t0).len(), 3);
     // The rest is for one model, and after it the key is on probation as before.
     let mut new = Desk {
-        lane: pool.enter("m", t0),
+        lane: pool.enter("m", t0).0,
         pool,
         t0,
     };
     assert_eq!(new.indices(2, T0), [3, 3]);
     assert_eq!(new.states(T0)[0], State::Cooling(secs(200)));
-    let other = new.pool.enter("other", t0);
+    let (other, _) = new.pool.enter("other", t0);
     assert!(matches!(
         new.pool.pick(other, Asker::default(), t0),
         Pick::Key(picked) if picked.index == 0

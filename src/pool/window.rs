@@ -37,30 +37,31 @@ impl Window {
         }
     }
 
-    /// How many requests of the last minute came after `since`.
-    pub(super) fn count(&self, since: Option<Instant>, now: Instant) -> u32 {
-        let is_out = |at: &Instant| {
-            now.saturating_duration_since(*at) >= MINUTE || since.is_some_and(|since| *at < since)
-        };
-        let earlier = self.earlier.len() - self.earlier.partition_point(is_out);
-        let newest = self.newest.is_some_and(|at| !is_out(&at));
+    /// How many requests of the last `span`, a minute at most, came after `since`.
+    pub(super) fn count(&self, since: Option<Instant>, span: Duration, now: Instant) -> u32 {
+        let is_in = |at: &Instant| is_in(*at, since, span, now);
+        let earlier = self.earlier.len() - self.earlier.partition_point(|at| !is_in(at));
+        let newest = self.newest.is_some_and(|at| is_in(&at));
         // At most MOST.
         (earlier + usize::from(newest)) as u32
     }
 
-    /// The first request of the last minute that came after `since`.
-    pub(super) fn first(&self, since: Option<Instant>, now: Instant) -> Option<Instant> {
-        let is_in = |at: &Instant| {
-            now.saturating_duration_since(*at) < MINUTE && since.is_none_or(|since| *at >= since)
-        };
-        self.earlier.iter().copied().chain(self.newest).find(is_in)
+    /// The first of these.
+    pub(super) fn first(
+        &self,
+        since: Option<Instant>,
+        span: Duration,
+        now: Instant,
+    ) -> Option<Instant> {
+        let mut all = self.earlier.iter().copied().chain(self.newest);
+        all.find(|at| is_in(*at, since, span, now))
     }
 
-    /// When another request fits under `limit`: `None` if now.
-    pub(super) fn free_at(&self, limit: u32, now: Instant) -> Option<Instant> {
+    /// When another request fits under `limit` in `span`: `None` if now.
+    pub(super) fn free_at(&self, limit: u32, span: Duration, now: Instant) -> Option<Instant> {
         let newest_that_must_go = self.len().checked_sub(limit.max(1) as usize)?;
         let at = self.earlier.get(newest_that_must_go).copied();
-        let at = at.or(self.newest)? + MINUTE;
+        let at = at.or(self.newest)? + span;
         (at > now).then_some(at)
     }
 
@@ -87,6 +88,10 @@ impl Window {
     }
 }
 
+fn is_in(at: Instant, since: Option<Instant>, span: Duration, now: Instant) -> bool {
+    now.saturating_duration_since(at) < span && since.is_none_or(|since| at >= since)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,14 +104,14 @@ mod tests {
         for ms in [0, 100, 40_000] {
             window.add(at(ms));
         }
-        assert_eq!(window.count(None, at(59_999)), 3);
-        assert_eq!(window.count(None, at(60_000)), 2);
-        assert_eq!(window.count(Some(at(40_000)), at(40_000)), 1);
-        assert_eq!(window.free_at(4, at(41_000)), None);
-        assert_eq!(window.free_at(3, at(41_000)), Some(at(60_000)));
-        assert_eq!(window.free_at(2, at(41_000)), Some(at(60_100)));
-        assert_eq!(window.free_at(1, at(41_000)), Some(at(100_000)));
-        assert_eq!(window.free_at(3, at(60_000)), None);
+        assert_eq!(window.count(None, MINUTE, at(59_999)), 3);
+        assert_eq!(window.count(None, MINUTE, at(60_000)), 2);
+        assert_eq!(window.count(Some(at(40_000)), MINUTE, at(40_000)), 1);
+        assert_eq!(window.free_at(4, MINUTE, at(41_000)), None);
+        assert_eq!(window.free_at(3, MINUTE, at(41_000)), Some(at(60_000)));
+        assert_eq!(window.free_at(2, MINUTE, at(41_000)), Some(at(60_100)));
+        assert_eq!(window.free_at(1, MINUTE, at(41_000)), Some(at(100_000)));
+        assert_eq!(window.free_at(3, MINUTE, at(60_000)), None);
     }
 
     #[test]
@@ -117,7 +122,7 @@ mod tests {
         window.add(t0 + MINUTE / 2);
         window.take_back(t0);
         window.take_back(t0);
-        assert_eq!(window.count(None, t0 + MINUTE / 2), 1);
+        assert_eq!(window.count(None, MINUTE, t0 + MINUTE / 2), 1);
     }
 
     #[test]
@@ -128,6 +133,6 @@ mod tests {
             window.add(t0);
         }
         assert!(window.is_full());
-        assert_eq!(window.count(None, t0), MOST as u32);
+        assert_eq!(window.count(None, MINUTE, t0), MOST as u32);
     }
 }
