@@ -14,7 +14,7 @@ mod target;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -390,7 +390,7 @@ fn parse_host(text: &str) -> Option<IpAddr> {
 struct Values<'a> {
     env_file: Option<&'a str>,
     env_file_name: &'a str,
-    set: Settings,
+    set: Settings<'a>,
     strangers: Vec<Stranger>,
     faults: Vec<String>,
     warnings: Vec<String>,
@@ -398,10 +398,10 @@ struct Values<'a> {
 
 /// Settings by name. A dozen of them need no map, and a map's code is 5 kB of the binary.
 #[derive(Default)]
-struct Settings(Vec<(&'static str, Setting)>);
+struct Settings<'a>(Vec<(&'static str, Setting<'a>)>);
 
-impl Settings {
-    fn get(&self, name: &str) -> Option<&Setting> {
+impl<'a> Settings<'a> {
+    fn get(&self, name: &str) -> Option<&Setting<'a>> {
         self.0
             .iter()
             .find(|(n, _)| *n == name)
@@ -409,7 +409,7 @@ impl Settings {
     }
 
     /// Replaces an earlier one and returns it.
-    fn insert(&mut self, name: &'static str, setting: Setting) -> Option<Setting> {
+    fn insert(&mut self, name: &'static str, setting: Setting<'a>) -> Option<Setting<'a>> {
         let at = self.0.iter().position(|(n, _)| *n == name);
         let earlier = at.map(|at| self.0.swap_remove(at).1);
         self.0.push((name, setting));
@@ -417,8 +417,8 @@ impl Settings {
     }
 }
 
-struct Setting {
-    value: OsString,
+struct Setting<'a> {
+    value: Cow<'a, OsStr>,
     /// For the messages: `environment`, or `.env line 7`.
     origin: String,
 }
@@ -469,7 +469,10 @@ impl<'a> Values<'a> {
                 if let Some(earlier) = self.set.insert(
                     ours.name,
                     Setting {
-                        value: value.into(),
+                        value: match value {
+                            Cow::Borrowed(text) => Cow::Borrowed(text.as_ref()),
+                            Cow::Owned(text) => Cow::Owned(text.into()),
+                        },
                         origin,
                     },
                 ) {
@@ -478,9 +481,9 @@ impl<'a> Values<'a> {
                         "{name} is set again on line {line}, so {earlier} has no effect"
                     ));
                 }
-            } else if let Some(ours) = lookalike::nearest(&name) {
+            } else if let Some(ours) = lookalike::nearest(name) {
                 self.strangers.push(Stranger {
-                    name,
+                    name: name.to_owned(),
                     ours: ours.name,
                     line: Some(origin),
                 });
@@ -497,7 +500,7 @@ impl<'a> Values<'a> {
             self.set.insert(
                 ours.name,
                 Setting {
-                    value,
+                    value: value.into(),
                     origin: "environment".to_owned(),
                 },
             );
@@ -561,7 +564,7 @@ impl<'a> Values<'a> {
     fn file(&mut self, name: &'static str) -> Option<PathBuf> {
         self.set
             .get(name)
-            .map(|setting| PathBuf::from(&setting.value))
+            .map(|setting| PathBuf::from(&*setting.value))
     }
 
     /// The list without blanks and duplicates. A key that cannot be sent is a fault that gives its place in the list.
@@ -571,23 +574,23 @@ impl<'a> Values<'a> {
         };
         let text = text_of(value);
         let mut repeated: Vec<String> = Vec::new();
-        let all: Vec<&str> = text
-            .split(',')
-            .map(str::trim)
-            .filter(|key| !key.is_empty())
-            .collect();
-        // There may be ten thousand: their number is known, so nothing grows.
-        let mut keys = Vec::with_capacity(all.len());
-        let mut seen = HashSet::with_capacity(all.len());
-        for (at, key) in (1..).zip(&all) {
-            let key = ApiKey::new(key);
+        let listed = || {
+            let parts = text.split(',').map(str::trim);
+            parts.filter(|key| !key.is_empty())
+        };
+        // There may be ten thousand, so nothing grows.
+        let most = 1 + text.bytes().filter(|b| *b == b',').count();
+        let mut keys = Vec::with_capacity(most);
+        let mut seen = HashSet::with_capacity(most);
+        for (at, key_text) in (1..).zip(listed()) {
+            let key = ApiKey::new(key_text);
             if let Some(fault) = key.fault() {
-                let count = all.len();
+                let count = listed().count();
                 self.faults.push(format!(
                     "{name} ({origin}): key {at} of {count} {fault}, expected keys of visible ASCII characters, \
                      separated by commas, for example {name}=key1,key2"
                 ));
-            } else if seen.insert(key.clone()) {
+            } else if seen.insert(key_text) {
                 keys.push(key);
             } else {
                 repeated.push(format!("key {at} ({})", key.label()));
@@ -699,13 +702,13 @@ fn variable(name: &str) -> &'static Variable {
     }
 }
 
-fn is_blank(value: &OsString) -> bool {
+fn is_blank(value: &OsStr) -> bool {
     let visible = |b: &u8| b.is_ascii_graphic();
     !value.as_encoded_bytes().iter().any(visible) && text_of(value).trim().is_empty()
 }
 
 /// As `to_string_lossy`, which is slow where nothing is lost.
-fn text_of(value: &OsString) -> Cow<'_, str> {
+fn text_of(value: &OsStr) -> Cow<'_, str> {
     match value.to_str() {
         Some(text) => text.into(),
         None => value.to_string_lossy(),

@@ -169,13 +169,13 @@ impl Client {
             Interest::Read => PollFlags::IN,
             Interest::Write => PollFlags::OUT,
         };
-        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        let mut now = Instant::now();
+        let deadline = timeout.and_then(|t| now.checked_add(t));
         loop {
             let beat = self.beat();
             if self.is_lost() {
                 return Ok(Wake::ClientLeft);
             }
-            let now = Instant::now();
             let until = deadline.into_iter().chain(beat).min();
             let left = until.map(|at| at.saturating_duration_since(now));
             let mut up = PollFd::from_borrowed_fd(upstream, events);
@@ -191,13 +191,14 @@ impl Client {
                     woken
                 }
             };
-            match woken {
-                Some(0) if deadline.is_some_and(|at| Instant::now() >= at) => {
-                    return Ok(Wake::TimedOut);
-                }
-                Some(0) | None => {} // a beat is due, or a signal came: wait on
-                Some(_) => return Ok(Wake::Ready),
+            if woken.is_some_and(|n| n > 0) {
+                return Ok(Wake::Ready);
             }
+            now = Instant::now();
+            if woken.is_some() && deadline.is_some_and(|at| now >= at) {
+                return Ok(Wake::TimedOut);
+            }
+            // else a beat is due, or a signal came: wait on
         }
     }
 

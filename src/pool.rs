@@ -277,6 +277,7 @@ impl Pool {
         let old = std::mem::replace(&mut self.listed, Vec::with_capacity(keys.len()));
         if old.is_empty() {
             self.slots.reserve(keys.len());
+            self.lanes[0].reserve(keys.len());
         }
         let mut known: HashMap<ApiKey, KeyId> = old
             .iter()
@@ -588,6 +589,7 @@ impl Pool {
             return LaneId(0);
         }
         let mut lane = Lane::new(model, now);
+        lane.reserve(self.slots.len());
         let (before, after) = self.listed.split_at(self.next.min(self.listed.len()));
         for id in after.iter().chain(before) {
             lane.admit(id.0);

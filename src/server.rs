@@ -454,9 +454,10 @@ impl Inner {
         #[cfg(test)]
         tests::bug_at(&target, "/bug/early");
         let guest = guest.map(|at| rules.access.counted(at));
-        let method = request.method().as_str().to_owned();
+        let method = request.method().clone();
+        let method = method.as_str();
         let fields: Vec<_> = request.raw_headers().collect();
-        let mapped = match self.relay.map(&method, &target, fields.iter().copied()) {
+        let mapped = match self.relay.map(method, &target, fields.iter().copied()) {
             Ok(mapped) => mapped,
             Err(text) => {
                 return self.refuse(request, origin, &Reply::error(400, "bad_request", &text));
@@ -486,7 +487,7 @@ impl Inner {
             socket.shutdown();
         }
         drop(out);
-        log_request(&method, &target, guest, &outcome, began.elapsed());
+        log_request(method, &target, guest, &outcome, began.elapsed());
     }
 
     /// Reads the whole body, within the limits. `Err(None)`: the client left while sending it.

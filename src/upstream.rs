@@ -7,9 +7,10 @@
 //! Every wait on an upstream socket also watches the client ([`Client::wait`]), so a client that
 //! leaves cancels its call at once.
 //!
-//! `call.rs` is the state of the call under way, `wire.rs` the connections, `tls.rs` and `dns.rs`
-//! what they need.
+//! `call.rs` is the state of the call under way, `wire.rs` the connections, `buffers.rs`, `tls.rs` and
+//! `dns.rs` what they need.
 
+mod buffers;
 mod call;
 mod dns;
 mod tls;
@@ -21,6 +22,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ureq::http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use ureq::http::uri::PathAndQuery;
 use ureq::http::{self, HeaderMap, HeaderValue, Method, Uri};
 
@@ -35,9 +37,9 @@ use crate::peer::Client;
 use crate::reply;
 use crate::secret::ApiKey;
 
-/// Input buffer of a connection. An answer's head must fit.
+/// Input buffer of a connection, at most. An answer's head must fit.
 const INPUT_BUFFER: usize = 16 * 1024;
-/// Output buffer of a connection.
+/// Output buffer of a connection, at most.
 const OUTPUT_BUFFER: usize = 8 * 1024;
 /// How long an idle connection is kept. Below nginx's 75 s, so that we close first.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
@@ -214,8 +216,6 @@ impl Upstream {
             .proxy(None)
             .timeout_connect(Some(config.connect_timeout))
             .timeout_recv_response(Some(config.first_byte_timeout))
-            .input_buffer_size(INPUT_BUFFER)
-            .output_buffer_size(OUTPUT_BUFFER)
             .max_response_header_size(INPUT_BUFFER)
             .max_idle_connections(config.workers)
             .max_idle_connections_per_host(config.workers)
@@ -262,7 +262,11 @@ impl Upstream {
             request = settings.max_idle_age(Duration::ZERO).build();
         }
 
-        let call = CurrentCall::begin(client, self.idle_timeout, parts.concat());
+        let lines = parts.concat();
+        let length = request_line(&prepared.method, &prepared.uri)
+            + lines.len()
+            + body.map_or(0, <[u8]>::len);
+        let call = CurrentCall::begin(client, self.idle_timeout, lines, length);
         // ureq would announce chunks for a POST without a body, where a length of 0 is expected
         // (RFC 9110 §8.6).
         let expects_body = matches!(prepared.method, Method::POST | Method::PUT | Method::PATCH);
@@ -293,7 +297,7 @@ impl Upstream {
     /// A web page where an API was asked is somebody else's answer. It passes, since it may be what
     /// was wanted, but the log says so, once until another kind of answer comes.
     fn notice_web_page(&self, asked: &Uri, status: http::StatusCode, headers: &HeaderMap) {
-        let html = headers.get(http::header::CONTENT_TYPE).is_some_and(|v| {
+        let html = headers.get(CONTENT_TYPE).is_some_and(|v| {
             v.to_str()
                 .unwrap_or_default()
                 .to_ascii_lowercase()
@@ -311,6 +315,13 @@ impl Upstream {
         }
         self.web_page.store(page, Ordering::Relaxed);
     }
+}
+
+/// At most so many bytes are what ureq itself writes: the request line, the host, the length.
+fn request_line(method: &Method, uri: &Uri) -> usize {
+    let path = uri.path_and_query().map_or(1, |path| path.as_str().len());
+    let host = uri.authority().map_or(0, |host| host.as_str().len());
+    method.as_str().len() + path + host + 80
 }
 
 /// An answer whose head has come. Its body is read through [`Read`]; dropping it before the end
@@ -336,15 +347,33 @@ impl Answer {
         self.headers.get(name).map(HeaderValue::as_bytes)
     }
 
+    /// The same of a name that need not be read first.
+    fn known(&self, name: http::HeaderName) -> Option<&[u8]> {
+        self.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
     /// Whether the body says that it is JSON, in no encoding.
     pub fn is_json(&self) -> bool {
         let json = |v: &[u8]| v.starts_with(b"application/json");
-        self.header("content-type").is_some_and(json) && self.header("content-encoding").is_none()
+        self.known(CONTENT_TYPE).is_some_and(json) && self.known(CONTENT_ENCODING).is_none()
+    }
+
+    /// A stream of events that can be read on the way; one in an encoding cannot.
+    pub fn is_stream(&self) -> bool {
+        let plain = |v: &[u8]| v == b"identity";
+        let events = |v: &[u8]| {
+            let kind = b"text/event-stream";
+            v.get(..kind.len())
+                .is_some_and(|v| v.eq_ignore_ascii_case(kind))
+        };
+        (200..300).contains(&self.status)
+            && self.known(CONTENT_ENCODING).is_none_or(plain)
+            && self.known(CONTENT_TYPE).is_some_and(events)
     }
 
     /// The fields that go back to the client.
     pub fn fields_back(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let connection = self.headers.get_all(http::header::CONNECTION);
+        let connection = self.headers.get_all(CONNECTION);
         let options = ConnectionOptions::new(connection.iter().map(HeaderValue::as_bytes));
         let fields = self
             .headers
@@ -363,7 +392,7 @@ impl Answer {
     /// The value of `Content-Length` as sent, which in an answer to HEAD describes a body that
     /// does not follow.
     pub fn stated_length(&self) -> Option<u64> {
-        std::str::from_utf8(self.header("content-length")?)
+        std::str::from_utf8(self.known(CONTENT_LENGTH)?)
             .ok()?
             .parse()
             .ok()
@@ -405,12 +434,10 @@ impl Answer {
     /// answers that must be judged by their words.
     pub fn look_at_all(&mut self) {
         let until = Instant::now() + DRAIN_TIME;
-        while self.start.len() < DRAIN_LIMIT && Instant::now() < until {
-            match self.look_further(DRAIN_PATIENCE) {
-                Ok(true) => {}
-                Ok(false) | Err(_) => return,
-            }
-        }
+        while matches!(self.look_further(DRAIN_PATIENCE), Ok(true))
+            && self.start.len() < DRAIN_LIMIT
+            && Instant::now() < until
+        {}
     }
 
     /// Reads the start of a body nobody wants and lets go: a connection whose answer was read to

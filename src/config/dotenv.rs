@@ -7,13 +7,16 @@
 //! Known: `NAME=value`, `export NAME=value`, spaces around `=`, `'literal'`, `"with \n \t \\ \" escapes"`, `#` at the
 //! start of a line or after a space, CRLF, a byte order mark. Not known: `$` expansion, values over several lines.
 
+use std::borrow::Cow;
+
 /// One `NAME=value`, in the order of the file; the caller lets the last one win.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Assignment {
+pub struct Assignment<'a> {
     /// Counted from 1.
     pub line: usize,
-    pub name: String,
-    pub value: String,
+    pub name: &'a str,
+    /// Ten thousand keys are half a megabyte, so it is copied only where an escape makes it differ.
+    pub value: Cow<'a, str>,
 }
 
 /// A line that cannot be read, and why, in words that hold none of it.
@@ -25,7 +28,7 @@ pub struct BadLine {
 }
 
 /// Reads the whole text; a bad line does not hide the others.
-pub fn parse(text: &str) -> (Vec<Assignment>, Vec<BadLine>) {
+pub fn parse(text: &str) -> (Vec<Assignment<'_>>, Vec<BadLine>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     // `lines` takes the CR of a CRLF away; `trim` any other.
@@ -34,18 +37,14 @@ pub fn parse(text: &str) -> (Vec<Assignment>, Vec<BadLine>) {
             continue;
         }
         match assignment(text) {
-            Ok((name, value)) => good.push(Assignment {
-                line,
-                name: name.to_owned(),
-                value,
-            }),
+            Ok((name, value)) => good.push(Assignment { line, name, value }),
             Err(why) => bad.push(BadLine { line, why }),
         }
     }
     (good, bad)
 }
 
-fn assignment(text: &str) -> Result<(&str, String), &'static str> {
+fn assignment(text: &str) -> Result<(&str, Cow<'_, str>), &'static str> {
     const SHAPE: &str = "is not NAME=value (nor a comment, which starts with #)";
     let (name, value) = text.split_once('=').ok_or(SHAPE)?;
     let name = match name.strip_prefix("export") {
@@ -66,20 +65,20 @@ fn is_name(name: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
 }
 
-fn read_value(text: &str) -> Result<String, &'static str> {
+fn read_value(text: &str) -> Result<Cow<'_, str>, &'static str> {
     let start = text.trim_start();
     if let Some(rest) = start.strip_prefix('\'') {
         let (value, rest) = rest
             .split_once('\'')
             .ok_or("opens a ' that is not closed (a value must end on its own line)")?;
-        return only_comment(rest).map(|()| value.to_owned());
+        return only_comment(rest).map(|()| value.into());
     }
     if let Some(rest) = start.strip_prefix('"') {
         let (value, rest) = double_quoted(rest)?;
-        return only_comment(rest).map(|()| value);
+        return only_comment(rest).map(|()| value.into());
     }
     if !text.contains('#') {
-        return Ok(text.trim().to_owned()); // looked through far quicker
+        return Ok(text.trim().into()); // looked through far quicker
     }
     // The space before `start` counts: in `NAME= # note` all is comment, in `NAME=#1` nothing is.
     let mut after_space = false;
@@ -88,7 +87,7 @@ fn read_value(text: &str) -> Result<String, &'static str> {
         after_space = c.is_whitespace();
         found
     });
-    Ok(text[..comment.unwrap_or(text.len())].trim().to_owned())
+    Ok(text[..comment.unwrap_or(text.len())].trim().into())
 }
 
 /// The value up to the closing quote, and what follows that.
@@ -155,7 +154,7 @@ mod tests {
         ] {
             let expected = Assignment {
                 line: 1,
-                name: "A".into(),
+                name: "A",
                 value: value.into(),
             };
             assert_eq!(parse(text), (vec![expected], vec![]), "{text:?}");
@@ -167,7 +166,7 @@ mod tests {
         let (good, bad) = parse("exported=1\nexport=2\nexport_x=3\nexport export=4");
         assert_eq!(bad, []);
         assert_eq!(
-            good.iter().map(|a| &*a.name).collect::<Vec<_>>(),
+            good.iter().map(|a| a.name).collect::<Vec<_>>(),
             ["exported", "export", "export_x", "export"]
         );
     }
@@ -176,7 +175,7 @@ mod tests {
     fn comments_blank_lines_crlf_and_bom_are_skipped_and_counted() {
         let (good, bad) = parse("\u{feff}A=1\r\n\r\n  # note\r\n#\r\nB.b-b='2'\r\n");
         assert_eq!(bad, []);
-        let seen: Vec<_> = good.iter().map(|a| (a.line, &*a.name, &*a.value)).collect();
+        let seen: Vec<_> = good.iter().map(|a| (a.line, a.name, &*a.value)).collect();
         assert_eq!(seen, [(1, "A", "1"), (5, "B.b-b", "2")]);
     }
 
@@ -199,7 +198,8 @@ mod tests {
             ("A=\"sk-secret\"#x", "has text after its closing quote"),
             ("A=\"sk\" \"secret\"", "has text after its closing quote"),
         ] {
-            let (good, bad) = parse(&format!("# first\n{text}\nZ=1"));
+            let whole = format!("# first\n{text}\nZ=1");
+            let (good, bad) = parse(&whole);
             assert_eq!(good.len(), 1, "{text:?}");
             assert_eq!((bad.len(), bad[0].line), (1, 2), "{text:?}");
             assert!(bad[0].why.starts_with(why), "{text:?}: {}", bad[0].why);

@@ -37,7 +37,10 @@ pub fn nearest(name: &str) -> Option<&'static Variable> {
 
 fn close(name: &str, ours: &str) -> bool {
     let allowed = if ours.len() < LONG { 1 } else { 2 };
-    stem(name) == stem(ours) || leaves_words_out(name, ours) || distance(name, ours) <= allowed
+    let starts_alike = name.as_bytes().first() == ours.as_bytes().first();
+    // The cheap question first: each foreign name is compared with each of ours.
+    (starts_alike && (stem(name) == stem(ours) || leaves_words_out(name, ours)))
+        || (name.len().abs_diff(ours.len()) <= allowed && distance(name, ours) <= allowed)
 }
 
 /// The name without its unit, in the singular, in one piece: `COOLDOWN_SECONDS` and `COOLDOWN_SEC` share theirs.

@@ -175,6 +175,12 @@ impl Lane {
         }
     }
 
+    /// Room for so many keys at once.
+    pub(super) fn reserve(&mut self, keys: usize) {
+        self.seats.reserve(keys);
+        self.line.reserve(keys);
+    }
+
     /// A key comes to the end of the line, or comes back to it.
     pub(super) fn admit(&mut self, key: usize) {
         while self.seats.len() <= key {

@@ -178,19 +178,6 @@ impl Answer {
         };
         outcome
     }
-
-    /// A stream of events that can be read on the way; one in an encoding cannot.
-    pub(super) fn is_stream(&self) -> bool {
-        let plain = |v: &[u8]| v == b"identity";
-        let events = |v: &[u8]| {
-            let kind = b"text/event-stream";
-            v.get(..kind.len())
-                .is_some_and(|v| v.eq_ignore_ascii_case(kind))
-        };
-        (200..300).contains(&self.status)
-            && self.header("content-encoding").is_none_or(plain)
-            && self.header("content-type").is_some_and(events)
-    }
 }
 
 /// An answer's body on its way. Where this upstream's streams of completions say that they are

@@ -32,6 +32,8 @@ pub(super) struct Call {
     pub(super) fresh: bool,
     /// The lines that belong into the request's head, until they are there.
     pub(super) lines: Lines,
+    /// Bytes of the whole request, or a few more.
+    pub(super) length: usize,
     /// When the first bytes of the request went out.
     pub(super) sent: Option<Instant>,
     /// Bytes of an answer came.
@@ -60,11 +62,17 @@ thread_local! {
 pub(super) struct CurrentCall(std::marker::PhantomData<*const ()>);
 
 impl CurrentCall {
-    pub(super) fn begin(client: &Client, idle: Duration, lines: Vec<u8>) -> CurrentCall {
+    pub(super) fn begin(
+        client: &Client,
+        idle: Duration,
+        lines: Vec<u8>,
+        length: usize,
+    ) -> CurrentCall {
         CALL.set(Call {
             client: client.clone(),
             idle,
             lines: Lines(lines),
+            length,
             ..Call::default()
         });
         CurrentCall(std::marker::PhantomData)

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use rustix::net as sys;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, TransportAdapter,
-};
+use ureq::unversioned::transport::time::Duration as Patience;
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
+use super::INPUT_BUFFER;
+use super::buffers::Corked;
 use super::call::{CALL, client_left, wait};
 use super::tls::TlsSetup;
-use super::{INPUT_BUFFER, OUTPUT_BUFFER};
 use crate::peer::{Interest, Wake};
 
 /// Idle time before the kernel probes a connection, so that NATs keep it and a dead one is found.
@@ -62,10 +62,6 @@ impl Dialler {
         if !details.needs_tls() {
             return Ok(Wire::new(Kind::Plain(stream)));
         }
-        let tcp = Tcp {
-            stream,
-            buffers: LazyBuffers::new(INPUT_BUFFER, OUTPUT_BUFFER),
-        };
         let host = details
             .uri
             .host()
@@ -74,8 +70,11 @@ impl Dialler {
         let name = ServerName::try_from(host.to_string())
             .map_err(|_| ureq::Error::Tls("the target's host is no name that TLS can check"))?;
         let mut session = ClientConnection::new(self.tls.config(), name)?;
-        let mut socket = TransportAdapter::new(tcp, details.current_time.clone());
-        socket.set_timeout(details.timeout);
+        let mut socket = Socket {
+            stream,
+            timeout: details.timeout,
+            since: Instant::now(),
+        };
         session.complete_io(&mut socket)?;
         Ok(Wire::new(Kind::Tls(Box::new(Tls {
             stream: StreamOwned::new(session, socket),
@@ -172,23 +171,19 @@ impl Wire {
     fn new(kind: Kind) -> Wire {
         Wire {
             kind,
-            buffers: Corked {
-                inner: LazyBuffers::new(INPUT_BUFFER, OUTPUT_BUFFER),
-                held: 0,
-            },
+            buffers: Corked::default(),
             answered: false,
         }
     }
 
     /// Sends what is held back.
     fn uncork(&mut self, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let held = std::mem::take(&mut self.buffers.held);
-        if held == 0 {
+        let held = self.buffers.release();
+        if held.is_empty() {
             return Ok(());
         }
         CALL.with_borrow_mut(|call| *call.sent.get_or_insert_with(Instant::now));
-        self.kind
-            .send(&self.buffers.inner.output()[..held], timeout)
+        self.kind.send(held, timeout)
     }
 
     /// Holds back what ureq wrote, with the call's own lines in the head when that is at its end.
@@ -201,22 +196,22 @@ impl Wire {
             false => Vec::new(),
         };
         if lines.is_empty() {
-            self.buffers.held += amount;
+            self.buffers.hold(amount);
             return Ok(());
         }
         let at = amount - end.len();
         if at + lines.len() + end.len() <= output.len() {
             output[at..][..lines.len()].copy_from_slice(&lines);
             output[at + lines.len()..][..end.len()].copy_from_slice(end);
-            self.buffers.held += amount + lines.len();
+            self.buffers.hold(amount + lines.len());
             return Ok(());
         }
         // More than the buffer holds, they go out by themselves.
-        self.buffers.held += at;
+        self.buffers.hold(at);
         self.uncork(timeout)?;
         self.kind.send(&lines, timeout)?;
         self.buffers.output()[..end.len()].copy_from_slice(end);
-        self.buffers.held = end.len();
+        self.buffers.hold(end.len());
         Ok(())
     }
 }
@@ -230,40 +225,6 @@ impl Kind {
     }
 }
 
-/// A connection's buffers, of which the output keeps what is small: ureq sends a request's head and
-/// its body one by one, and two writes are two system calls, two packets, two TLS records.
-#[derive(Debug)]
-struct Corked {
-    inner: LazyBuffers,
-    /// Bytes at the start of the output that wait for more, or for someone to read the answer.
-    held: usize,
-}
-
-impl Buffers for Corked {
-    fn output(&mut self) -> &mut [u8] {
-        &mut self.inner.output()[self.held..]
-    }
-    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
-        let (tmp, output) = self.inner.tmp_and_output();
-        (tmp, &mut output[self.held..])
-    }
-    fn input(&self) -> &[u8] {
-        self.inner.input()
-    }
-    fn input_append_buf(&mut self) -> &mut [u8] {
-        self.inner.input_append_buf()
-    }
-    fn input_appended(&mut self, amount: usize) {
-        self.inner.input_appended(amount);
-    }
-    fn input_consume(&mut self, amount: usize) {
-        self.inner.input_consume(amount);
-    }
-    fn can_use_input(&self) -> bool {
-        self.inner.can_use_input()
-    }
-}
-
 impl Transport for Wire {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
@@ -272,8 +233,7 @@ impl Transport for Wire {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.answered = false;
         self.hold(amount, timeout)?;
-        // A head that leaves too little room for the body to begin in would only slow it down.
-        match self.buffers.held > OUTPUT_BUFFER / 2 {
+        match self.buffers.is_full() {
             true => self.uncork(timeout),
             false => Ok(()),
         }
@@ -281,6 +241,10 @@ impl Transport for Wire {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let progress = self.uncork(timeout).and_then(|()| {
+            // An answer of one read is over soon, and the next request finds the buffer there.
+            if self.answered {
+                self.buffers.asked();
+            }
             let input = self.buffers.input_append_buf();
             if input.is_empty() {
                 return Err(ureq::Error::LargeResponseHeader(INPUT_BUFFER, INPUT_BUFFER));
@@ -315,11 +279,12 @@ impl Transport for Wire {
     /// asks when it puts a connection into its pool and when it takes it out; the latter is enough.
     fn is_open(&mut self) -> bool {
         if std::mem::take(&mut self.answered) {
+            self.buffers.answered();
             return true;
         }
         match &mut self.kind {
             Kind::Plain(stream) => is_open(stream),
-            Kind::Tls(tls) => tls.stream.get_mut().get_mut().is_open(),
+            Kind::Tls(tls) => is_open(&tls.stream.sock.stream),
         }
     }
 
@@ -328,47 +293,66 @@ impl Transport for Wire {
     }
 }
 
-/// What rustls reads and writes through.
-#[derive(Debug)]
-struct Tcp {
+/// What rustls reads and writes through: it has buffers of its own.
+struct Socket {
     stream: TcpStream,
-    buffers: LazyBuffers,
+    /// For all that is read and written, `since` then.
+    timeout: NextTimeout,
+    since: Instant,
 }
 
-impl Transport for Tcp {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let bytes = &self.buffers.output()[..amount];
-        send(&self.stream, bytes, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let n = receive(&self.stream, self.buffers.input_append_buf(), timeout)?;
-        self.buffers.input_appended(n);
-        Ok(n > 0)
-    }
-
-    fn is_open(&mut self) -> bool {
-        is_open(&self.stream)
+impl Socket {
+    fn time_left(&self) -> Result<NextTimeout, ureq::Error> {
+        let mut left = self.timeout;
+        if let Patience::Exact(after) = left.after {
+            let after = after.saturating_sub(self.since.elapsed());
+            if after.is_zero() {
+                return Err(ureq::Error::Timeout(left.reason));
+            }
+            left.after = Patience::Exact(after);
+        }
+        Ok(left)
     }
 }
 
-/// TLS over a [`Tcp`].
+impl Read for Socket {
+    fn read(&mut self, input: &mut [u8]) -> io::Result<usize> {
+        let left = self.time_left();
+        left.and_then(|left| receive(&self.stream, input, left))
+            .map_err(ureq::Error::into_io)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = self.time_left();
+        left.and_then(|left| send(&self.stream, bytes, left))
+            .map_err(ureq::Error::into_io)?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// TLS over a [`Socket`].
 struct Tls {
-    stream: StreamOwned<ClientConnection, TransportAdapter<Tcp>>,
+    stream: StreamOwned<ClientConnection, Socket>,
 }
 
 impl Tls {
+    fn set_timeout(&mut self, timeout: NextTimeout) {
+        self.stream.sock.timeout = timeout;
+        self.stream.sock.since = Instant::now();
+    }
+
     fn send(&mut self, bytes: &[u8], timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.stream.get_mut().set_timeout(timeout);
+        self.set_timeout(timeout);
         Ok(self.stream.write_all(bytes)?)
     }
 
     fn receive(&mut self, input: &mut [u8], timeout: NextTimeout) -> Result<usize, ureq::Error> {
-        self.stream.get_mut().set_timeout(timeout);
+        self.set_timeout(timeout);
         Ok(self.stream.read(input)?)
     }
 }
