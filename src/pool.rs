@@ -318,8 +318,9 @@ impl Pool {
         (id, self.lanes[id.0].enter(now))
     }
 
-    /// The request is over.
-    pub fn exit(&mut self, lane: LaneId) {
+    /// The request is over, whatever became of it: nobody waits behind a place that nobody will take.
+    pub fn exit(&mut self, lane: LaneId, ticket: Ticket) {
+        self.leave(lane, ticket);
         self.lanes[lane.0].visitors -= 1;
     }
 

@@ -162,7 +162,7 @@ struct Visit<'a> {
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        self.relay.pool().exit(self.lane);
+        self.relay.pool().exit(self.lane, self.ticket);
     }
 }
 

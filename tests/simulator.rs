@@ -704,8 +704,8 @@ impl Sim {
     fn end(&mut self, task: usize, failed: bool) {
         assert!(!self.tasks[task].over);
         self.tasks[task].over = true;
-        if let Some((lane, _)) = self.tasks[task].lane {
-            self.pool.exit(lane);
+        if let Some((lane, ticket)) = self.tasks[task].lane {
+            self.pool.exit(lane, ticket);
         }
         let n = self.tasks[task].agent;
         let traffic = self.upstream.scenario.traffic;

@@ -724,6 +724,15 @@ fn a_request_that_is_refused_does_not_start_over_behind_the_others() {
 }
 
 #[test]
+fn nobody_waits_behind_a_request_that_ended_in_the_queue() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let ended = desk.queue_up();
+    assert!(matches!(desk.pick(T0), Pick::Wait(_)));
+    desk.pool.exit(desk.lane, ended); // as after a panic
+    assert!(matches!(desk.pick(T0), Pick::Key(_)));
+}
+
+#[test]
 fn a_waiter_that_leaves_lets_the_next_one_pass() {
     let mut desk = Desk::new(1, SETTINGS);
     let (a, b) = (desk.queue_up(), desk.queue_up());
@@ -830,9 +839,9 @@ fn the_table_of_models_is_bounded_and_forgets_the_one_unused_for_the_longest() {
     let mut desk = Desk::new(1, SETTINGS); // "m" stays: its request is under way
     for n in 0..10_000 {
         let at = desk.t0 + secs(n);
-        let (lane, _) = desk.pool.enter(&format!("model-{n}"), at);
+        let (lane, ticket) = desk.pool.enter(&format!("model-{n}"), at);
         assert_ne!(lane, LaneId(0), "there is room");
-        desk.pool.exit(lane);
+        desk.pool.exit(lane, ticket);
     }
     let models = desk.pool.models();
     assert_eq!(models.len(), MAX_LANES);
