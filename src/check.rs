@@ -4,13 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::hints::{self, Verdict};
 use crate::logging::quote;
 use crate::peer::Client;
 use crate::reply::whole_seconds;
 use crate::route;
 use crate::secret::ApiKey;
 use crate::upstream::{Failure, Origin, Prepared, Reuse, Upstream};
+use crate::verdict::{self, Verdict};
 
 /// What a key is worth at this moment.
 #[derive(Debug, PartialEq, Eq)]
@@ -106,17 +106,14 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
                 if status >= 400 {
                     answer.look_at_all();
                 }
-                let verdict = hints::judge(status, |name| answer.header(name), answer.start());
+                let verdict = verdict::judge(status, |name| answer.header(name), answer.start());
                 answer.discard();
                 match verdict {
-                    Verdict::Limited(wait) | Verdict::Quota(wait) | Verdict::ModelQuota(wait) => {
-                        Finding::Limited(wait)
-                    }
-                    Verdict::Rejected | Verdict::Forbidden => Finding::Rejected(status),
+                    Verdict::Limited(wait) => Finding::Limited(wait),
+                    Verdict::Quota => Finding::Limited(None),
+                    Verdict::Refused { .. } => Finding::Rejected(status),
                     Verdict::Pass if (200..300).contains(&status) => Finding::Ok,
-                    Verdict::Pass | Verdict::Crowded(_) | Verdict::Trouble(_) => {
-                        Finding::Unclear(status)
-                    }
+                    _ => Finding::Unclear(status),
                 }
             }
             Err(

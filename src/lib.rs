@@ -9,12 +9,12 @@ pub mod secret;
 pub mod body;
 pub mod config;
 pub mod headers;
-pub mod hints;
 pub mod question;
 pub mod reply;
 pub mod route;
 pub mod sse;
 pub mod state;
+pub mod verdict;
 // floor 1, with a side effect each
 pub mod logging;
 pub mod signals;

@@ -4,13 +4,14 @@
 //! > stream the answer back
 //!
 //! [`Relay::serve`] is that loop. What the steps mean is decided elsewhere and without I/O: which
-//! key in [`crate::pool`], whose fault in [`crate::hints`], what next in [`crate::retry`]. How an
+//! key in [`crate::pool`], whose fault in [`crate::verdict`], what next in [`crate::retry`]. How an
 //! answer is told to the client is in `deliver.rs`.
 //!
 //! The one lock around the pool lives here. It is never held while something is sent, waited for
 //! (other than on its own condition variable) or logged.
 
 mod deliver;
+mod examine;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
@@ -20,7 +21,6 @@ use std::time::{Duration, Instant};
 
 use crate::body::Body;
 use crate::config::{Config, Rotation};
-use crate::hints::{self, Verdict};
 use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
 use crate::pool::{
@@ -33,7 +33,8 @@ use crate::retry::{Attempt, Journey, Limits, Step};
 use crate::secret::SALT;
 use crate::state::{Entry, Limit};
 use crate::upstream::{Answer, Failure, Kept, Origin, Prepared, Reuse, Upstream};
-use crate::{debug, info, route, sse, warn};
+use crate::verdict::Verdict;
+use crate::{debug, info, route, warn};
 
 /// How often a request that waits looks whether its client is still there.
 const TICK: Duration = Duration::from_secs(1);
@@ -367,11 +368,13 @@ impl Relay {
                         return answer.deliver(&exchange, out, outcome);
                     }
                     match verdict {
-                        Verdict::Forbidden => {
+                        Verdict::Refused { .. } => {
                             suspect = Some(lease.picked.clone());
                             last = answer.keep();
                         }
-                        Verdict::Trouble(_) | Verdict::Crowded(_) => last = answer.keep(),
+                        Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Overloaded(_) => {
+                            last = answer.keep();
+                        }
                         _ => answer.discard(),
                     }
                     (step, Attempt::Answered(verdict))
@@ -418,12 +421,12 @@ impl Relay {
         );
         let judged = sent.and_then(|mut answer| {
             let first_word_by = sent_at.checked_add(rules.first_byte);
-            let verdict = examine(&mut answer, exchange.down, first_word_by)?;
+            let verdict = examine::examine(&mut answer, exchange.down, first_word_by)?;
             Ok((answer, verdict))
         });
         match judged {
             Ok((answer, Some(verdict))) => {
-                if let Verdict::Trouble(_) = verdict {
+                if let Verdict::Trouble(_) | Verdict::Failed(_) = verdict {
                     self.upstream_fails(&format!("{} answers {}", rules.origin, answer.status));
                 } else if !self.well.swap(true, Ordering::Relaxed) {
                     info!("the upstream is back");
@@ -535,14 +538,16 @@ impl Relay {
     /// Lets the pool know what an answer says about its key, and the log if that changed anything.
     fn take_in(&self, lease: &mut Lease<'_>, verdict: Verdict, status: u16, model: &str) {
         let (report, stated) = match verdict {
-            Verdict::Pass => (Report::Accepted, None),
+            Verdict::Pass | Verdict::TooMuch => (Report::Accepted, None),
             Verdict::Limited(stated) => (Report::Limited(stated), stated),
-            Verdict::Quota(stated) => (Report::Quota(stated), stated),
-            Verdict::ModelQuota(stated) => (Report::ModelQuota(stated), stated),
-            Verdict::Crowded(stated) => (Report::Crowded(stated), stated),
-            Verdict::Rejected => (Report::Rejected(status), None),
-            // A 403 is judged when a second key was tried.
-            Verdict::Forbidden | Verdict::Trouble(_) => (Report::Unclear, None),
+            Verdict::Quota => (Report::ModelQuota(None), None),
+            Verdict::Overloaded(stated) => (Report::Crowded(stated), stated),
+            Verdict::Refused { names_key: true } if status != 403 => {
+                (Report::Rejected(status), None)
+            }
+            Verdict::Refused { .. } | Verdict::Trouble(_) | Verdict::Failed(_) => {
+                (Report::Unclear, None)
+            }
         };
         let Some(change) = lease.report(report) else {
             return;
@@ -661,70 +666,16 @@ impl Relay {
     }
 }
 
-/// Reads as much of an answer as it takes to judge it: the words of an error, the first event of
-/// a stream, a short document. `None`: it ended before its first word.
-///
-/// # Errors
-/// When it cannot be read so far, or its first event did not come in time.
-fn examine(
-    answer: &mut Answer,
-    down: Downstream,
-    first_word_by: Option<Instant>,
-) -> Result<Option<Verdict>, Failure> {
-    let judged = |answer: &Answer| {
-        let header = |name: &str| answer.header(name);
-        hints::judge(answer.status, header, answer.start())
-    };
-    if answer.status >= 400 {
-        if !down.head_only {
-            answer.look_at_all();
-        }
-        return Ok(Some(judged(answer)));
-    }
-    if answer.status != 200 || down.head_only {
-        return Ok(Some(judged(answer)));
-    }
-    if answer.is_stream() {
-        while answer.start().len() < hints::BODY_LIMIT {
-            if let Some(data) = sse::first_data(answer.start()) {
-                return Ok(Some(hints::judge_inside(&data)));
-            }
-            let patience = match first_word_by {
-                Some(at) => at.saturating_duration_since(Instant::now()),
-                None => Duration::MAX,
-            };
-            match answer.look_further(patience) {
-                Ok(true) => {}
-                Ok(false) if sse::is_silent(answer.start()) => return Ok(None),
-                Ok(false) => return Ok(Some(Verdict::Pass)), // no stream of events, whatever it says
-                // It broke before it said anything: as good as none.
-                Err(Failure::MaybeSent(_)) => return Ok(None),
-                Err(failure) => return Err(failure),
-            }
-        }
-        return Ok(Some(Verdict::Pass));
-    }
-    // An error that calls itself a success is short, and its length is known; a long answer need
-    // not wait for its end.
-    let short = answer
-        .length()
-        .is_some_and(|n| n <= hints::BODY_LIMIT as u64);
-    if short && answer.is_json() {
-        answer.look_at_all();
-        return Ok(Some(hints::judge_inside(answer.start())));
-    }
-    Ok(Some(Verdict::Pass))
-}
-
 /// Why an attempt after this one is made, as it is counted.
 fn reason(attempt: Attempt) -> Reason {
     match attempt {
-        Attempt::Answered(Verdict::Limited(_) | Verdict::Pass) => Reason::Limited,
-        Attempt::Answered(Verdict::Quota(_) | Verdict::ModelQuota(_)) => Reason::Quota,
-        Attempt::Answered(Verdict::Rejected) => Reason::Rejected,
-        Attempt::Answered(Verdict::Forbidden) => Reason::Forbidden,
-        Attempt::Answered(Verdict::Crowded(_)) => Reason::Crowded,
-        Attempt::Answered(Verdict::Trouble(_)) => Reason::Trouble,
+        Attempt::Answered(Verdict::Limited(_) | Verdict::Pass | Verdict::TooMuch) => {
+            Reason::Limited
+        }
+        Attempt::Answered(Verdict::Quota) => Reason::Quota,
+        Attempt::Answered(Verdict::Refused { .. }) => Reason::Forbidden,
+        Attempt::Answered(Verdict::Overloaded(_)) => Reason::Crowded,
+        Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_)) => Reason::Trouble,
         Attempt::Empty => Reason::Empty,
         Attempt::NotSent => Reason::Unreachable,
         Attempt::Stale => Reason::Stale,

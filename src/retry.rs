@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::hints::Verdict;
+use crate::verdict::Verdict;
 
 /// First pause after trouble with the upstream or on the way to it; doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -97,21 +97,19 @@ impl Journey {
         self.waiting = false;
         match attempt {
             // The pool knows now who must rest; picking the next key may mean waiting for it.
-            Attempt::Answered(
-                Verdict::Limited(_)
-                | Verdict::Quota(_)
-                | Verdict::ModelQuota(_)
-                | Verdict::Rejected
-                | Verdict::Crowded(_),
-            ) => Step::Again,
-            Attempt::Answered(Verdict::Forbidden) if !self.forbidden => {
+            Attempt::Answered(Verdict::Limited(_) | Verdict::Quota | Verdict::Overloaded(_)) => {
+                Step::Again
+            }
+            Attempt::Answered(Verdict::Refused { .. }) if !self.forbidden => {
                 self.forbidden = true;
                 Step::Again
             }
-            Attempt::Answered(Verdict::Trouble(stated)) => {
+            Attempt::Answered(Verdict::Trouble(stated) | Verdict::Failed(stated)) => {
                 self.pause(stated.unwrap_or_default(), now, Step::Pass)
             }
-            Attempt::Answered(Verdict::Pass | Verdict::Forbidden) => Step::Pass,
+            Attempt::Answered(Verdict::Pass | Verdict::TooMuch | Verdict::Refused { .. }) => {
+                Step::Pass
+            }
             Attempt::Stale if !self.stale_tried => {
                 self.stale_tried = true;
                 Step::Afresh

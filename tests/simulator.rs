@@ -16,10 +16,10 @@ use std::collections::{BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
 use alvus::config::{Pace, Rotation};
-use alvus::hints::{self, Verdict};
 use alvus::pool::{Asker, Change, LaneId, Pick, Picked, Pool, Report, Settings, State, Ticket};
 use alvus::retry::{Attempt, Journey, Limits, Step};
 use alvus::secret::ApiKey;
+use alvus::verdict::{self, Verdict};
 
 #[path = "common/dialect.rs"]
 mod dialect;
@@ -900,7 +900,7 @@ impl Sim {
             self.tasks[id].journey.attempted(Attempt::NotSent, now)
         } else {
             let verdict = match status {
-                200 => hints::judge_inside(answer.body.as_bytes()),
+                200 => verdict::judge_inside(answer.body.as_bytes()),
                 _ => {
                     let field = |name: &str| {
                         let found = answer
@@ -909,7 +909,7 @@ impl Sim {
                             .find(|(n, _)| n.eq_ignore_ascii_case(name));
                         found.map(|(_, value)| value.as_bytes())
                     };
-                    hints::judge(status, field, answer.body.as_bytes())
+                    verdict::judge(status, field, answer.body.as_bytes())
                 }
             };
             let report = match verdict {

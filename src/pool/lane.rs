@@ -308,7 +308,7 @@ impl Lane {
         // An absurd COOLDOWN_SEC cannot overflow: without a sum, the key rests a day.
         let until = now
             .checked_add(rest)
-            .unwrap_or(now + crate::hints::MAX_REST);
+            .unwrap_or(now + crate::verdict::MAX_REST);
         // A later answer may extend a rest, never cut it short.
         if let Place::Cooling(at) = seat.place
             && at >= until

@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use alvus::config::{Config, Loaded};
-use alvus::hints::{self, Verdict};
 use alvus::question::{Conversation, Question};
 use alvus::secret::{SALT, tag};
+use alvus::verdict::{self, Verdict};
 use alvus::{route, sse, state};
 
 use crate::body::{Body, Framing};
@@ -267,14 +267,14 @@ fn judge(input: &[u8]) {
         let found = fields.iter().find(|(n, _)| *n == name.as_bytes());
         found.map(|(_, value)| *value)
     };
-    let verdict = hints::judge(status, header, body);
-    for verdict in [verdict, hints::judge_inside(body)] {
+    let verdict = verdict::judge(status, header, body);
+    for verdict in [verdict, verdict::judge_inside(body)] {
         if let Verdict::Limited(Some(rest))
         | Verdict::Quota(Some(rest))
         | Verdict::Crowded(Some(rest))
         | Verdict::Trouble(Some(rest)) = verdict
         {
-            let bounds = hints::MIN_REST..=hints::MAX_REST;
+            let bounds = verdict::MIN_REST..=verdict::MAX_REST;
             assert!(bounds.contains(&rest), "{rest:?}");
         }
     }

@@ -20,21 +20,26 @@ pub enum Verdict {
     /// The answer is for the client, whatever its status: the key did its work, or the request is
     /// to blame.
     Pass,
+    /// No waiting cures it: one request over the limit, a limit of nothing, fewer `max_tokens`
+    /// wanted. It passes at once, and nobody rests.
+    TooMuch,
     /// The key's limit for this model: it rests for as long as the upstream said, if it said.
     Limited(Option<Duration>),
-    /// The key's quota, spent for hours: parked until the stated reset, if there is one.
-    Quota(Option<Duration>),
-    /// The key's quota of a day for this model alone: the key rests for it until the stated reset, if
-    /// there is one.
-    ModelQuota(Option<Duration>),
-    /// This key is not, or no longer, valid.
-    Rejected,
-    /// 403: the key, or the request (moderation): a second key will tell.
-    Forbidden,
-    /// The model has no capacity; no key is to blame.
-    Crowded(Option<Duration>),
-    /// The provider is in trouble; no key is to blame. How long it asks to wait, if it does.
+    /// Words of a quota of hours, a day or a month, and no time with them.
+    Quota,
+    /// The key was refused for this request: its own fault or the request's. Another key will
+    /// tell.
+    Refused {
+        /// The words call the key itself invalid.
+        names_key: bool,
+    },
+    /// The model is overloaded; no key is to blame. How long it asks to wait, if it does.
+    Overloaded(Option<Duration>),
+    /// The provider is in trouble and did no work on the request; no key is to blame. How long it
+    /// asks to wait, if it does.
     Trouble(Option<Duration>),
+    /// The provider failed on a request that it may have worked on; likewise.
+    Failed(Option<Duration>),
 }
 
 /// The longest rest an answer can impose. Longer ones are mistakes, or epochs in a wrong unit.
@@ -168,7 +173,7 @@ pub fn judge_inside(json: &[u8]) -> Verdict {
             text.is_some_and(|text| has(text.as_bytes(), &CAPACITY))
         };
         return match says("detail") || says("message") {
-            true => Verdict::Crowded(None),
+            true => Verdict::Overloaded(None),
             false => Verdict::Pass,
         };
     }
@@ -188,7 +193,7 @@ pub fn judge_inside(json: &[u8]) -> Verdict {
     if kind(&["rate_limit", "RESOURCE_EXHAUSTED", "insufficient_quota"]) {
         answer.judge(429)
     } else if kind(&["invalid_api_key", "authentication", "UNAUTHENTICATED"]) {
-        Verdict::Rejected
+        Verdict::Refused { names_key: true }
     } else if kind(&[
         "invalid",
         "not_found",
@@ -199,7 +204,7 @@ pub fn judge_inside(json: &[u8]) -> Verdict {
     ]) {
         Verdict::Pass
     } else if answer.says(&CAPACITY) {
-        Verdict::Crowded(None)
+        Verdict::Overloaded(None)
     } else {
         Verdict::Trouble(None)
     }
@@ -248,15 +253,15 @@ impl Answer<'_> {
     fn judge(&self, status: u16) -> Verdict {
         match status {
             // Before anything else: these words come with several statuses.
-            429 | 500 | 502 | 503 if self.says(&CAPACITY) => Verdict::Crowded(self.stated()),
+            429 | 500 | 502 | 503 if self.says(&CAPACITY) => Verdict::Overloaded(self.stated()),
             429 if self.is_off_plan() => Verdict::Pass,
             429 => self.limit(),
-            402 => Verdict::Quota(self.quota_rest()),
+            402 => Verdict::Refused { names_key: false },
             // No API says that in HTML: a captive portal does, or a proxy that wants a login.
             401 if self.is_page() => Verdict::Trouble(self.stated()),
-            401 => Verdict::Rejected,
-            400 if self.says(&["API_KEY_INVALID"]) => Verdict::Rejected, // Gemini
-            403 => Verdict::Forbidden,
+            401 => Verdict::Refused { names_key: true },
+            400 if self.says(&["API_KEY_INVALID"]) => Verdict::Refused { names_key: true }, // Gemini
+            403 => Verdict::Refused { names_key: false },
             500 | 502 | 503 | 504 | 529 => Verdict::Trouble(self.stated()), // 529: Anthropic
             _ => Verdict::Pass,
         }
@@ -264,30 +269,11 @@ impl Answer<'_> {
 
     /// A 429: the minute's limit, or the day's.
     fn limit(&self) -> Verdict {
-        // Gemini's quotaId; the retryDelay beside it is a minute's.
-        let is_day = |word: &&[u8]| has(word, &["PerDay"]);
-        let mut days = self.words.split(|b| *b == b'"').filter(is_day).peekable();
-        if days.peek().is_some() {
-            return match days.all(|word| has(word, &["PerModel"])) {
-                true => Verdict::ModelQuota(None),
-                false => Verdict::Quota(None),
-            };
+        let stated = self.stated();
+        match stated.is_none() && !self.says(&MINUTE) && self.says(&QUOTA) {
+            true => Verdict::Quota,
+            false => Verdict::Limited(stated),
         }
-        if self.says(&MINUTE) {
-            return Verdict::Limited(self.stated());
-        }
-        let day_is_over = DAY_CLASSES.iter().any(|class| self.is_spent(class.0));
-        if day_is_over || self.says(&QUOTA) {
-            return match self.says(&ONE_MODEL) {
-                true => Verdict::ModelQuota(self.quota_rest()),
-                false => Verdict::Quota(self.quota_rest()),
-            };
-        }
-        Verdict::Limited(self.stated())
-    }
-
-    fn quota_rest(&self) -> Option<Duration> {
-        self.stated().filter(|rest| *rest >= MIN_QUOTA_REST)
     }
 
     /// How long the upstream asks to wait, clamped to [`MIN_REST`]..=[`MAX_REST`]; `None` when it
