@@ -136,7 +136,7 @@ pub fn table(page: &Value, colours: bool) -> String {
             state,
             word(&key["requests"]),
             word(&failures["limited"]),
-            word(&failures["rejected"]),
+            word(&failures["refused"]),
             word(&failures["no_answer"]),
             word(&key["in_flight"]),
             used,
@@ -222,10 +222,10 @@ mod tests {
             "clients": [{"name": "phone", "requests": 12}],
             "key_status": [
                 {"index": 0, "label": "…f9a1", "state": "ready", "seconds_left": 0, "requests": 512,
-                 "failures": {"limited": 9, "rejected": 0, "no_answer": 1}, "in_flight": 1, "last_used_sec_ago": 0},
+                 "failures": {"limited": 9, "refused": 0, "no_answer": 1}, "in_flight": 1, "last_used_sec_ago": 0},
                 {"index": 1, "label": "…b002", "state": "cooling", "seconds_left": 42, "requests": 7,
                  "failures": {"limited": 1}, "in_flight": 0, "last_used_sec_ago": null},
-                {"index": 2, "label": "\u{1b}[2J", "state": "rejected", "requests": 1},
+                {"index": 2, "label": "\u{1b}[2J", "state": "ejected", "requests": 1},
                 {"index": 3, "label": "…d004", "state": "parked", "seconds_left": 82_000, "requests": 3,
                  "failures": {"limited": 0}, "in_flight": 0, "last_used_sec_ago": 4000},
             ]
@@ -240,7 +240,7 @@ alvus 0.1.0: degraded, up 1 d 2 h 3 min, 1 in flight, 2 waiting
 KEY         STATE         REQUESTS  LIMITED  REJECTED  NO ANSWER  IN FLIGHT  LAST USED
 0    …f9a1  ready         512       9        0         1          1          0 s ago
 1    …b002  cooling 42 s  7         1        -         -          0          never
-2    ?[2J   rejected      1         -        -         -          -          never
+2    ?[2J   ejected       1         -        -         -          -          never
 3    …d004  parked 22 h   3         0        -         -          0          66 min ago
 
 CLIENT  REQUESTS
@@ -255,7 +255,7 @@ phone   12
         for state in [
             "\x1b[32mready\x1b[0m",
             "\x1b[33mcooling 42 s\x1b[0m",
-            "\x1b[31mrejected\x1b[0m",
+            "\x1b[31mejected\x1b[0m",
             "\x1b[33mparked 22 h\x1b[0m",
         ] {
             assert!(coloured.contains(state), "{coloured}");

@@ -122,7 +122,7 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
                 | Failure::MaybeSent(why)
                 | Failure::TimedOut(why),
             ) => Finding::Unreachable(why),
-            Err(Failure::ClientLeft) => Finding::Unreachable("cancelled".into()),
+            Err(Failure::ClientLeft | Failure::Empty) => Finding::Unreachable("cancelled".into()),
         };
         any |= finding.works();
         tell(index, key, finding);

@@ -176,7 +176,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "SSL_CERT_FILE", default: "", form: Form::File,
         help: "PEM file of extra CA certificates, trusted besides the built-in ones." },
     Variable { name: "STATE_FILE", default: "", form: Form::File,
-        help: "Where the rests of keys, spent quotas and rejected keys are kept over a restart." },
+        help: "Where the rests of keys are kept over a restart." },
     Variable { name: "DASHBOARD", default: "0", form: Form::Word(&["0", "1"]),
         help: "1: GET /dashboard shows what alvus is doing." },
     Variable { name: "LOG", default: "info", form: Form::Word(LogLevel::WORDS),

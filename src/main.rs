@@ -245,7 +245,7 @@ fn remember(path: PathBuf, relay: &Relay) -> StateFile {
     }
     let taken = relay.restore(file.salt(), &entries);
     if taken > 0 {
-        info!("STATE_FILE: {taken} rests, spent quotas and rejected keys go on");
+        info!("STATE_FILE: {taken} rests go on");
     }
     file
 }

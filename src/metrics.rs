@@ -22,12 +22,12 @@ pub enum Reason {
     Limited,
     /// The key's quota was spent.
     Quota,
-    /// The key was rejected.
-    Rejected,
-    /// 403: a second key shows whose fault it was.
-    Forbidden,
-    /// The model had no capacity.
-    Crowded,
+    /// The key was refused, or the request: another key shows whose fault it was.
+    Refused,
+    /// An ejected key was probed and refused again.
+    Probed,
+    /// The model was overloaded.
+    Overloaded,
     /// The provider was in trouble.
     Trouble,
     /// The answer ended before its first word.
@@ -45,9 +45,9 @@ impl Reason {
     pub const WORDS: [&str; 10] = [
         "limited",
         "quota",
-        "rejected",
-        "forbidden",
-        "crowded",
+        "refused",
+        "probed",
+        "overloaded",
         "trouble",
         "empty",
         "unreachable",
@@ -90,6 +90,10 @@ pub struct Counts {
     pub cooldowns: u64,
     /// How often a key was parked.
     pub parked: u64,
+    /// How often a key was ejected.
+    pub ejections: u64,
+    /// Attempts that an ejected key was refused at again.
+    pub failed_probes: u64,
     /// Requests that waited for a key.
     pub waits: u64,
     /// How long, all together.
@@ -152,9 +156,15 @@ impl Metrics {
         self.note(What::Parked, key, whole_seconds(rest), now);
     }
 
-    /// A key was rejected with this status.
-    pub fn rejected(&self, key: usize, status: u16, now: Instant) {
-        self.note(What::Rejected, key, status.into(), now);
+    /// A key was ejected: refused with this status where another one was not.
+    pub fn ejected(&self, key: usize, status: u16, now: Instant) {
+        self.counts().ejections += 1;
+        self.note(What::Ejected, key, status.into(), now);
+    }
+
+    /// A request found out that an ejected key is still refused: what its end by itself costs.
+    pub fn probe_failed(&self) {
+        self.counts().failed_probes += 1;
     }
 
     /// The upstream is well again, or in trouble.
@@ -220,7 +230,7 @@ impl Metrics {
 enum What {
     Limited,
     Parked,
-    Rejected,
+    Ejected,
     Down,
     Back,
     Reloaded,
@@ -280,7 +290,7 @@ mod tests {
         let counts = metrics.snapshot();
         assert_eq!(counts.attempts, 3);
         assert_eq!(counts.retries, [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        for reason in [Reason::Forbidden, Reason::Trouble, Reason::Unanswered] {
+        for reason in [Reason::Overloaded, Reason::Trouble, Reason::Unanswered] {
             let word = format!("{reason:?}").to_lowercase();
             assert_eq!(Reason::WORDS[reason as usize], word);
         }

@@ -55,7 +55,7 @@ pub enum Wake {
     TimedOut,
 }
 
-/// What to wait for on the upstream socket.
+/// What to wait for on the other descriptor.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Interest {
     /// Bytes (or the end) to read.
@@ -155,7 +155,8 @@ impl Client {
             .is_some_and(|heart| heart.lost.load(Ordering::Relaxed))
     }
 
-    /// Waits until `upstream` is ready, this client leaves, or `timeout` has passed (`None`: for ever).
+    /// Waits until `upstream` (a socket, or the bell of a request that waits for a key) is ready, this
+    /// client leaves, or `timeout` has passed (`None`: for ever).
     ///
     /// # Errors
     /// Only what `poll(2)` itself reports, which means a broken descriptor or no memory.

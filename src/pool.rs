@@ -2,35 +2,37 @@
 //! takes `now`; there is no lock, no clock and no I/O in here (the one lock is in
 //! [`crate::relay`]).
 //!
-//! Limits of a minute are each key's own *per model*, so each model has a lane: its turns through
-//! the keys, its rests, its queue (`lane.rs`). What holds for a key as a whole is kept here: a
-//! spent quota parks it, a rejection takes it out, and a pace (`RPM_LIMIT`) spreads its requests.
+//! Providers limit and refuse keys *per model*, so each model has a lane: its turns through the
+//! keys, its rests, its queue (`lane.rs`, `seat.rs`). A key as a whole is out for a minute at most,
+//! when two lanes have something against it or when it was called invalid: then every lane finds
+//! out for itself. So no request can take a key from another model for longer.
 //!
-//! After a rest the first request is a *probe*: until it is answered the key gives out at most one
-//! request a [`PROBE_GAP`], so that waiters do not run into a limit as a herd.
+//! A request's *attempt* takes a key and one of `WORKERS` places together, and gives both back.
 //!
 //! A reload merges: keys that stay keep their rests and counters, removed ones finish what they
-//! carry, rejected ones that are still listed get another chance.
+//! carry, ejected ones are probed at once.
 
+mod backoff;
 mod lane;
+mod seat;
 #[cfg(test)]
 mod tests;
+mod view;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use self::lane::{Fitness, Lane, Place, Turn};
+use self::lane::{Fitness, Lane, Turn, Want};
 use self::window::{MINUTE, Window};
 use crate::config::{Pace, Rotation};
 use crate::secret::{ApiKey, SALT};
-use crate::state::{Entry, Kind, Limit};
+use crate::state::Entry;
 
 pub use self::lane::Ticket;
-
-/// How long a key whose limit is near is held back after each request, until one is answered.
-pub const PROBE_GAP: Duration = Duration::from_secs(1);
+pub use self::seat::{PROBE_GAP, Why};
+pub use self::view::{Counts, KeyView, ModelView, State};
 
 /// How many models can have a lane of their own at a time; the one that was not asked for the
 /// longest makes room.
@@ -39,20 +41,18 @@ pub const MAX_LANES: usize = 16;
 /// The longest name of a model that is kept, in bytes.
 const MAX_MODEL_NAME: usize = 128;
 
-/// How long a spent quota parks a key when the upstream does not say: the first, the second and
-/// every further time in a row.
-const QUOTA_RESTS: [Duration; 3] = [
-    Duration::from_secs(60 * 60),
-    Duration::from_secs(6 * 60 * 60),
-    Duration::from_secs(24 * 60 * 60),
-];
-
-/// For so long after its last request a lane counts for [`KeyView::serves`].
+/// For so long a key that was served somewhere is no dead key.
 const RECENT: Duration = Duration::from_secs(10 * 60);
 
-/// A key of this pool, for as long as anything refers to it; never used again for another.
+/// For so long a key as a whole is out, and a lane is closed whose every key was refused.
+const WHOLE: Duration = Duration::from_secs(60);
+
+/// A key of this pool; a later key in the same place has another `era`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyId(usize);
+struct KeyId {
+    at: usize,
+    era: u32,
+}
 
 /// A model's lane, for as long as a request is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub struct Settings {
     pub pace: Pace,
     /// The order of the keys.
     pub rotation: Rotation,
+    /// Attempts under way at most (`WORKERS`).
+    pub attempts: usize,
 }
 
 /// A key to send a request with.
@@ -88,7 +90,7 @@ pub struct Merged {
     pub new: usize,
     /// No longer listed.
     pub removed: usize,
-    /// Rejected before, still listed: tried again.
+    /// Ejected before, still listed: probed at once.
     pub revived: usize,
 }
 
@@ -97,8 +99,10 @@ pub struct Merged {
 pub struct Asker<'a> {
     /// Its place among the others; without one it is the last.
     pub ticket: Option<Ticket>,
-    /// Not this one.
-    pub avoid: Option<&'a Picked>,
+    /// Not these: they were refused for this very request.
+    pub avoid: &'a [Picked],
+    /// This one or none: it has the request's `Idempotency-Key`.
+    pub only: Option<&'a Picked>,
     /// For [`Rotation::Sticky`]: the same number, the same key.
     pub conversation: Option<u64>,
 }
@@ -108,13 +112,14 @@ pub struct Asker<'a> {
 pub enum Pick {
     /// Use this one. The pool counts it as in flight until [`Pool::release`].
     Key(Picked),
-    /// None is free, or others were here first; nothing can change before this instant unless a
-    /// request is answered.
+    /// None is free; nothing can change before this instant unless the request is woken.
     Wait(Instant),
-    /// Every key was rejected by the upstream: waiting will not help.
-    AllRejected,
-    /// No other key than the one to be avoided is ready.
+    /// Others were here first, or all places are taken: the request will be woken.
+    InTurn,
+    /// No other key than the ones to be avoided is ready.
     NoOther,
+    /// Every key of the pool was refused: one request a minute finds out whether that is over.
+    Down,
 }
 
 /// What an attempt showed.
@@ -124,15 +129,18 @@ pub enum Report {
     Accepted,
     /// The key's limit for this model: rest for that long, or for the cooldown and longer.
     Limited(Option<Duration>),
-    /// The key's quota is spent: park it for that long, or for hours.
-    Quota(Option<Duration>),
-    /// The key's quota for this model is spent: rest for that long, or for hours.
-    ModelQuota(Option<Duration>),
-    /// 401, or a 403 that another key did not get: out of the pool.
-    Rejected(u16),
+    /// The key's quota for this model is spent, and nobody said for how long.
+    Quota,
+    /// The key, or the request, was refused with this status: see [`Pool::refused`].
+    Refused {
+        /// The status.
+        status: u16,
+        /// The words call the key itself invalid.
+        names_key: bool,
+    },
     /// The model has no capacity. No key is to blame.
-    Crowded(Option<Duration>),
-    /// An answer that says nothing about the key: a 403 to be judged, a provider in trouble.
+    Overloaded(Option<Duration>),
+    /// An answer that says nothing about the key: a provider in trouble.
     Unclear,
     /// No answer came: network or provider. The key is not to blame.
     NoAnswer,
@@ -144,116 +152,63 @@ pub enum Report {
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Change {
     /// The key rests for this model.
-    Rests(Duration),
-    /// The key rests for all models.
-    Parked(Duration),
-    /// The key is out of the pool.
-    Out,
-    /// So many requests at a time for this model.
-    Capacity(u32),
+    Rests(Why, Duration),
+    /// An ejected key was probed and refused again: that says nothing about the request.
+    StillOut,
+    /// So many requests at a time for this model, which is overloaded.
+    Overloaded(u32),
     /// The key is well again after a rest.
     Recovered,
-}
-
-/// A key's state at one instant.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum State {
-    /// Can be picked.
-    Ready,
-    /// Held back by alvus itself (`RPM_LIMIT`, or a limit that is trusted), for that much longer.
-    Throttled(Duration),
-    /// Limited by the upstream, for that much longer.
-    Cooling(Duration),
-    /// Its quota is spent, for that much longer.
-    Parked(Duration),
-    /// Rejected by the upstream with this status.
-    Rejected(u16),
-}
-
-/// Counters of one key since the start.
-#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
-pub struct Counts {
-    /// Attempts made with it.
-    pub requests: u64,
-    /// Attempts answered with a limit.
-    pub limited: u64,
-    /// Attempts answered with a spent quota.
-    pub quota: u64,
-    /// Attempts answered with 401 (or a 403 that was its fault).
-    pub rejected: u64,
-    /// Attempts without an answer.
-    pub no_answer: u64,
-    /// Attempts under way.
-    pub in_flight: u32,
-}
-
-/// One key as `/health` shows it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct KeyView {
-    /// The key's last four characters.
-    pub label: String,
-    /// Its state; of several models' the one that lasts longest.
-    pub state: State,
-    /// The models it is not ready for, though the key as a whole is well.
-    pub models: Vec<(String, State)>,
-    /// Whether a model that was asked for lately can have it.
-    pub serves: bool,
-    /// Its counters.
-    pub counts: Counts,
-    /// How long ago it was last picked.
-    pub last_used: Option<Duration>,
-}
-
-/// One model as `/health` shows it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ModelView {
-    /// Its name; empty for requests that name none.
-    pub model: String,
-    /// Attempts under way.
-    pub in_flight: u32,
-    /// Requests waiting for a key.
-    pub waiting: usize,
-    /// How many may be under way, while the upstream is short of capacity.
-    pub capacity: Option<u32>,
-}
-
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Standing {
-    Good,
-    /// Out until this instant: its quota is spent.
-    Parked(Instant),
-    /// Out: rejected with this status.
-    Out(u16),
-    /// No longer in the configuration; forgotten when its last request ends.
-    Retired,
 }
 
 #[derive(Debug)]
 struct Slot {
     key: ApiKey,
+    id: KeyId,
     index: usize,
-    standing: Standing,
-    /// Spent quotas in a row that the upstream did not name the length of.
-    quota_level: usize,
-    /// When it was parked last.
-    parked: Option<Instant>,
+    /// In the configuration. One that is not is forgotten when its last request ends.
+    listed: bool,
+    /// Out for all models until then.
+    out: Option<(Why, Instant)>,
+    /// The last request that it was accepted for went out then.
+    served: Option<Instant>,
+    /// Refused since, for this lane; `two`: for another one as well, or called invalid by name.
+    refused: Option<(LaneId, Grave)>,
     /// For [`Pace::Fixed`].
     window: Window,
     counts: Counts,
     last_used: Option<Instant>,
 }
 
+/// How much refusals without a witness say of a key.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Grave {
+    /// One lane: it may be what was asked for.
+    No,
+    /// Two lanes, or words that name the key.
+    Yes,
+}
+
 /// The pool; see the module's text.
 #[derive(Debug)]
 pub struct Pool {
-    /// By id; `None` once forgotten.
     slots: Vec<Option<Slot>>,
+    /// Places in `slots` that can be used again.
+    free: Vec<usize>,
     /// The keys in the order of the configuration.
-    listed: Vec<KeyId>,
-    /// The first one is for requests that name no model, and for those that find no room.
+    listed: Vec<usize>,
+    /// The first one is for those that find no room.
     lanes: Vec<Lane>,
     /// Where in `listed` a new lane's first turn is: behind the last key that was picked.
     next: usize,
+    /// Attempts under way.
+    attempts: usize,
+    /// Requests that could have a key but no place, in turn.
+    placeless: VecDeque<Ticket>,
+    /// Requests that may find now what they wait for.
+    woken: Vec<Ticket>,
+    next_ticket: u64,
+    next_era: u32,
     settings: Settings,
 }
 
@@ -262,60 +217,65 @@ impl Pool {
     pub fn new(keys: &[ApiKey], settings: Settings, now: Instant) -> Pool {
         let mut pool = Pool {
             slots: Vec::new(),
+            free: Vec::new(),
             listed: Vec::new(),
             lanes: vec![Lane::new("", now)],
             next: 0,
+            attempts: 0,
+            placeless: VecDeque::new(),
+            woken: Vec::new(),
+            next_ticket: 0,
+            next_era: 0,
             settings,
         };
-        pool.merge(keys, settings);
+        pool.slots.reserve(keys.len());
+        pool.lanes[0].reserve(keys.len());
+        pool.merge(keys, settings, now);
         pool
     }
 
     /// Takes over a new list of keys; see the module's text.
-    pub fn merge(&mut self, keys: &[ApiKey], settings: Settings) -> Merged {
+    pub fn merge(&mut self, keys: &[ApiKey], settings: Settings, now: Instant) -> Merged {
         let mut merged = Merged::default();
         let old = std::mem::replace(&mut self.listed, Vec::with_capacity(keys.len()));
-        if old.is_empty() {
-            self.slots.reserve(keys.len());
-            self.lanes[0].reserve(keys.len());
-        }
-        let mut known: HashMap<ApiKey, KeyId> = old
+        let mut known: HashMap<ApiKey, usize> = old
             .iter()
-            .map(|id| (self.slot(*id).key.clone(), *id))
+            .filter_map(|at| Some((self.slots[*at].as_ref()?.key.clone(), *at)))
             .collect();
         for (index, key) in keys.iter().enumerate() {
             let before = match known.is_empty() {
                 true => None, // at the start, when there is no need to hash them all
                 false => known.remove(key),
             };
-            let (id, is_new) = match before {
-                Some(id) => (id, false),
-                None => (self.add(key), true),
-            };
-            let slot = self.slot(id);
-            slot.index = index;
-            let revived = matches!(slot.standing, Standing::Out(_));
-            if is_new || revived {
-                slot.standing = Standing::Good;
-                self.lanes.iter_mut().for_each(|lane| lane.admit(id.0));
+            let at = before.unwrap_or_else(|| self.add(key));
+            merged.new += usize::from(before.is_none());
+            merged.revived += usize::from(self.revive(at, now));
+            if let Some(slot) = &mut self.slots[at] {
+                slot.index = index;
             }
-            merged.new += usize::from(is_new);
-            merged.revived += usize::from(revived);
-            self.listed.push(id);
+            self.listed.push(at);
         }
         merged.removed = known.len();
-        for id in known.into_values() {
-            self.slot(id).standing = Standing::Retired;
-            self.forget_if_idle(id);
+        for at in known.into_values() {
+            self.lanes.iter_mut().for_each(|lane| lane.dismiss(at));
+            if let Some(slot) = &mut self.slots[at] {
+                slot.listed = false;
+            }
+            self.forget_if_idle(at);
         }
         self.settings = settings;
+        self.wake_all();
         merged
     }
 
     /// A request for this model comes; it must [`Pool::exit`] the lane it is given.
     pub fn enter(&mut self, model: &str, now: Instant) -> (LaneId, Ticket) {
         let id = self.lane_for(model, now);
-        (id, self.lanes[id.0].enter(now))
+        let lane = &mut self.lanes[id.0];
+        lane.visitors += 1;
+        lane.last_used = now;
+        self.next_ticket += 1;
+        (id, Ticket(self.next_ticket))
     }
 
     /// The request is over, whatever became of it: nobody waits behind a place that nobody will take.
@@ -324,262 +284,283 @@ impl Pool {
         self.lanes[lane.0].visitors -= 1;
     }
 
-    /// Picks the next key. A request with a ticket that gets a key leaves the queue with it.
+    /// Picks the next key. A request with a ticket that gets a key leaves the queue with it; one
+    /// that does not is in it.
     pub fn pick(&mut self, lane: LaneId, asker: Asker<'_>, now: Instant) -> Pick {
-        let Asker {
-            ticket,
-            avoid,
-            conversation,
-        } = asker;
-        let (slots, settings) = (&self.slots, self.settings);
-        let score = conversation
-            .filter(|_| settings.rotation == Rotation::Sticky)
-            .map(|conversation| move |key: usize| affinity(conversation, slots[key].as_ref()));
-        let turn = self.lanes[lane.0].next(
-            ticket,
-            avoid.map(|picked| picked.id.0),
-            score.as_ref().map(|score| score as &dyn Fn(usize) -> u64),
-            settings.pace,
-            now,
-            |key| fitness(slots[key].as_ref(), settings.pace, now),
-        );
-        match turn {
+        if self.is_closed(lane, now) {
+            return Pick::Down;
+        }
+        if self.attempts >= self.settings.attempts || self.others_want_a_place(asker.ticket) {
+            if let Some(ticket) = asker.ticket {
+                self.lanes[lane.0].queue_up(ticket);
+                if let Err(at) = self.placeless.binary_search(&ticket) {
+                    self.placeless.insert(at, ticket);
+                }
+            }
+            return Pick::InTurn;
+        }
+        let turn = self.turn(lane, asker, now);
+        if !matches!(turn, Turn::Key(_)) {
+            self.wants_no_place(asker.ticket);
+        }
+        let wait = match turn {
             Turn::Key(key) => {
-                if let Some(ticket) = ticket {
+                if let Some(ticket) = asker.ticket {
                     self.leave(lane, ticket);
                 }
-                self.hand_out(KeyId(key), lane, now)
+                return self.hand_out(key, lane, now);
             }
-            Turn::AfterOthers => Pick::Wait(now),
-            // A second opinion is not worth a wait: the client may be told a 403 all the same.
-            _ if avoid.is_some() => Pick::NoOther,
+            // A second opinion is not worth a wait.
+            _ if !asker.avoid.is_empty() || asker.only.is_some() => return Pick::NoOther,
             Turn::NotBefore(at) => Pick::Wait(at),
-            Turn::Nobody => Pick::AllRejected,
+            Turn::AfterOthers | Turn::NoOther | Turn::Nobody => Pick::InTurn,
+        };
+        if let Some(ticket) = asker.ticket {
+            self.lanes[lane.0].queue_up(ticket);
+        }
+        wait
+    }
+
+    fn turn(&mut self, lane: LaneId, asker: Asker<'_>, now: Instant) -> Turn {
+        let (slots, settings) = (&self.slots, self.settings);
+        let score = asker
+            .conversation
+            .filter(|_| settings.rotation == Rotation::Sticky)
+            .map(|conversation| move |key: usize| affinity(conversation, slots[key].as_ref()));
+        let avoid: Vec<usize> = asker.avoid.iter().map(|picked| picked.id.at).collect();
+        let want = Want {
+            ticket: asker.ticket,
+            avoid: &avoid,
+            only: asker.only.map(|picked| picked.id.at),
+            score: score.as_ref().map(|score| score as &dyn Fn(usize) -> u64),
+        };
+        self.lanes[lane.0].next(&want, now, |key| {
+            fitness(slots[key].as_ref(), settings.pace, now)
+        })
+    }
+
+    /// Leaves the queue; a ticket that has left already is no matter. The next one is woken.
+    pub fn leave(&mut self, lane: LaneId, ticket: Ticket) {
+        self.wants_no_place(Some(ticket));
+        let was_first = self.lanes[lane.0].front() == Some(ticket);
+        self.lanes[lane.0].leave(ticket);
+        if was_first {
+            self.wake_first(lane);
         }
     }
 
-    /// Joins the queue of requests that wait in this lane, behind those that arrived earlier.
-    pub fn queue_up(&mut self, lane: LaneId, ticket: Ticket) {
-        self.lanes[lane.0].queue_up(ticket);
-    }
-
-    /// Leaves the queue; a ticket that has left already is no matter.
-    pub fn leave(&mut self, lane: LaneId, ticket: Ticket) {
-        self.lanes[lane.0].leave(ticket);
-    }
-
-    /// How many requests wait for a key.
+    /// How many requests wait for a key or a place.
     pub fn waiting(&self) -> usize {
         self.lanes.iter().map(Lane::waiting).sum()
     }
 
+    /// Those that may find now what they wait for, since this was last asked.
+    pub fn woken(&mut self) -> std::vec::Drain<'_, Ticket> {
+        self.woken.drain(..)
+    }
+
     /// Takes in what an attempt showed; once for each, before its [`Pool::release`].
     pub fn report(&mut self, picked: &Picked, report: Report, now: Instant) -> Option<Change> {
-        let Settings { cooldown, .. } = self.settings;
-        let (key, lane) = (picked.id.0, &mut self.lanes[picked.lane.0]);
-        let slot = self.slots[key].as_mut()?;
-        lane.answered(key);
-        match report {
+        let key = self.known(picked.id)?;
+        let Settings { cooldown, pace, .. } = self.settings;
+        let lane = &mut self.lanes[picked.lane.0];
+        let report = match report {
+            Report::Limited(None) if lane.is_overloaded(key, now) => Report::Overloaded(None),
+            report => report,
+        };
+        let seat = &mut lane.seats[key];
+        let counts = &mut self.slots[key].as_mut()?.counts;
+        let sent = picked.at;
+        let change = match report {
             Report::Accepted => {
-                let well = lane.accepted(key, picked.at, now);
-                // As with rests: only what was sent since proves anything.
-                let parked = slot.parked.take_if(|parked| *parked < picked.at);
-                if parked.is_some() {
-                    slot.quota_level = 0;
-                }
-                (well || parked.is_some()).then_some(Change::Recovered)
+                lane.backoff.served(sent);
+                let well = seat.accepted(sent, now);
+                let whole = self.is_well(key, sent, now);
+                (well || whole).then_some(Change::Recovered)
             }
             Report::Limited(stated) => {
-                slot.counts.limited += 1;
-                let news = lane.limited(key, stated, cooldown, picked.at, now)?;
-                let gone = matches!(slot.standing, Standing::Out(_) | Standing::Retired);
-                (!gone).then_some(Change::Rests(news))
+                counts.limited += 1;
+                let rest = seat.limited(stated, cooldown, pace, sent, now);
+                rest.map(|rest| Change::Rests(Why::Limited, rest))
             }
-            Report::Quota(stated) => {
-                slot.counts.quota += 1;
-                for lane in &mut self.lanes {
-                    lane.parked(key);
-                }
-                slot.park(stated, picked.at, now)
+            Report::Quota => {
+                counts.quota += 1;
+                let rest = seat.spent(sent, now);
+                let rest = rest.map(|rest| Change::Rests(Why::Quota, rest));
+                self.look_at_whole(key, picked.lane, Why::Quota, now);
+                rest
             }
-            Report::ModelQuota(stated) => {
-                slot.counts.quota += 1;
-                let rest = lane.spent(key, stated, &QUOTA_RESTS, picked.at, now)?;
-                let gone = matches!(slot.standing, Standing::Out(_) | Standing::Retired);
-                (!gone).then_some(Change::Rests(rest))
+            Report::Refused { status, names_key } => {
+                counts.refused += 1;
+                let why = Why::Refused { status, names_key };
+                let still_out = seat.refused(why, sent, now);
+                self.suspect(key, picked.lane, names_key);
+                still_out.then_some(Change::StillOut)
             }
-            Report::Rejected(status) => {
-                slot.counts.rejected += 1;
-                match slot.standing {
-                    Standing::Out(_) | Standing::Retired => None,
-                    Standing::Good | Standing::Parked(_) => {
-                        slot.standing = Standing::Out(status);
-                        Some(Change::Out)
-                    }
-                }
+            Report::Overloaded(stated) => {
+                counts.overloaded += 1;
+                let limit = lane.backoff.overloaded(stated, lane.in_flight, sent, now);
+                limit.map(Change::Overloaded)
             }
-            Report::Crowded(stated) => lane.crowded(stated, now).map(Change::Capacity),
             Report::Unclear => None,
             Report::NoAnswer => {
-                slot.counts.no_answer += 1;
+                counts.no_answer += 1;
                 None
             }
             Report::NotSent => {
-                slot.counts.no_answer += 1;
-                slot.window.take_back(picked.at);
-                lane.take_back(key, picked.at);
+                counts.no_answer += 1;
+                seat.take_back(sent);
+                if let Some(slot) = &mut self.slots[key] {
+                    slot.window.take_back(sent);
+                }
                 None
             }
-        }
+        };
+        let lane = &mut self.lanes[picked.lane.0];
+        lane.answered(key);
+        lane.settle(key, now);
+        self.wake_first(picked.lane);
+        change
     }
 
-    /// A second key has shown that the first one's 403 was the first one's fault.
-    pub fn condemn(&mut self, first: &Picked) -> Option<Change> {
+    /// The request that these keys were refused for was answered well with another key: the refusals
+    /// were the keys' own fault. Says for how long each is out, where that is news.
+    pub fn eject(
+        &mut self,
+        refused: &Picked,
+        status: u16,
+        names_key: bool,
+        now: Instant,
+    ) -> Option<Duration> {
         // A reload may have taken it away meanwhile.
-        let slot = self.slots[first.id.0].as_mut()?;
-        if !matches!(slot.standing, Standing::Good | Standing::Parked(_)) {
-            return None;
+        let key = self.known(refused.id)?;
+        let why = Why::Refused { status, names_key };
+        let lane = &mut self.lanes[refused.lane.0];
+        let rest = lane.seats[key].eject(why, refused.at, now)?;
+        lane.settle(key, now);
+        if let Some(slot) = &mut self.slots[key] {
+            slot.counts.ejections += 1;
         }
-        slot.counts.rejected += 1;
-        slot.standing = Standing::Out(403);
-        Some(Change::Out)
+        self.look_at_whole(key, refused.lane, why, now);
+        Some(rest)
+    }
+
+    /// A request in this lane was refused with every key that was tried. If all of the pool was,
+    /// the lane is closed but for one request a minute.
+    pub fn refused(&mut self, lane: LaneId, now: Instant) {
+        if self.is_down(now) {
+            self.lanes[lane.0].closed_until = now.checked_add(WHOLE);
+        }
     }
 
     /// The attempt, stream and all, is over.
     pub fn release(&mut self, picked: &Picked) {
-        let counts = &mut self.slot(picked.id).counts;
-        counts.in_flight = counts.in_flight.saturating_sub(1);
+        self.attempts = self.attempts.saturating_sub(1);
         let lane = &mut self.lanes[picked.lane.0];
         lane.in_flight = lane.in_flight.saturating_sub(1);
-        self.forget_if_idle(picked.id);
-    }
-
-    /// All keys as they stand, in the order of the configuration.
-    pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
-        let slots = self
-            .listed
-            .iter()
-            .filter_map(|id| Some((id.0, self.slots[id.0].as_ref()?)));
-        slots.map(|(key, slot)| self.view(key, slot, now)).collect()
-    }
-
-    /// The models that were asked for, the one without a name included.
-    pub fn models(&self) -> Vec<ModelView> {
-        let views = self.lanes.iter().map(|lane| ModelView {
-            model: lane.model.clone(),
-            in_flight: lane.in_flight,
-            waiting: lane.waiting(),
-            capacity: lane.capacity(),
-        });
-        views.collect()
-    }
-
-    /// What the upstream has against which key; our own pacing aside. Keys are named by their tags
-    /// with this salt.
-    pub fn limits(&self, salt: &[u8; SALT], now: Instant) -> Vec<Limit> {
-        let mut limits = Vec::new();
-        for id in &self.listed {
-            let Some(slot) = self.slots[id.0].as_ref() else {
-                continue;
-            };
-            let key = slot.key.tag(salt);
-            let mut add = |model: Option<&str>, kind, until| {
-                limits.push(Limit {
-                    key,
-                    model: model.map(str::to_owned),
-                    kind,
-                    until,
-                });
-            };
-            match slot.standing {
-                Standing::Out(status) => add(None, Kind::Rejected(status), None),
-                Standing::Parked(at) if at > now => add(None, Kind::Parked, Some(at)),
-                _ => {}
-            }
-            for lane in &self.lanes {
-                match lane.seats[id.0].place {
-                    Place::Cooling(at) if at > now => {
-                        add(Some(&lane.model), Kind::Cooling, Some(at));
-                    }
-                    _ => {}
-                }
-            }
+        if let Some(slot) = self.slots[picked.id.at]
+            .as_mut()
+            .filter(|slot| slot.id == picked.id)
+        {
+            slot.counts.in_flight = slot.counts.in_flight.saturating_sub(1);
+            self.forget_if_idle(picked.id.at);
         }
-        limits
+        self.woken.extend(self.placeless.front());
+        self.wake_first(picked.lane);
+    }
+
+    /// Every key was refused for two models or by name, and none has served since.
+    pub fn is_down(&self, now: Instant) -> bool {
+        let is_bad = |slot: &Slot| {
+            slot.refused.is_some_and(|(_, grave)| grave == Grave::Yes)
+                || slot.out.is_some_and(|(_, until)| now < until)
+        };
+        let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
+        slots.flatten().all(is_bad)
     }
 
     /// Takes up what an earlier alvus knew, of the keys that are still listed. Says of how many
     /// entries.
     pub fn restore(&mut self, salt: &[u8; SALT], entries: &[Entry], now: Instant) -> usize {
-        let listed = self.listed.clone();
         let mut taken = 0;
-        for id in listed {
-            let tag = self.slot(id).key.tag(salt);
+        for key in self.listed.clone() {
+            let Some(tag) = self.slots[key].as_ref().map(|slot| slot.key.tag(salt)) else {
+                continue;
+            };
             for entry in entries.iter().filter(|entry| entry.key == tag) {
-                let until = now + entry.left;
+                let lane = self.lane_for(&entry.model, now);
+                let lane = &mut self.lanes[lane.0];
+                lane.seats[key].resume(now + entry.left, now);
+                lane.settle(key, now);
                 taken += 1;
-                match entry.kind {
-                    Kind::Rejected(status) => self.slot(id).standing = Standing::Out(status),
-                    Kind::Parked => {
-                        let slot = self.slot(id);
-                        slot.standing = Standing::Parked(until);
-                        slot.parked = Some(now);
-                    }
-                    Kind::Cooling => {
-                        let lane = self.lane_for(entry.model.as_deref().unwrap_or_default(), now);
-                        self.lanes[lane.0].resume(id.0, until, now);
-                    }
-                }
             }
         }
         taken
     }
 
-    fn view(&self, key: usize, slot: &Slot, now: Instant) -> KeyView {
-        let left = |at: Instant| at.saturating_duration_since(now);
-        let in_lane = |lane: &Lane| match lane.seats[key].place {
-            Place::Cooling(at) if at > now => State::Cooling(left(at)),
-            Place::Paced(at) if at > now => State::Throttled(left(at)),
-            _ => State::Ready,
+    /// Until a minute has passed, a lane whose every key was refused lets one request through.
+    fn is_closed(&mut self, lane: LaneId, now: Instant) -> bool {
+        let Some(until) = self.lanes[lane.0].closed_until else {
+            return false;
         };
-        let whole = match slot.standing {
-            Standing::Out(status) => Some(State::Rejected(status)),
-            Standing::Parked(at) if at > now => Some(State::Parked(left(at))),
-            _ => None,
+        let down = self.is_down(now);
+        let lane = &mut self.lanes[lane.0];
+        lane.closed_until = match down {
+            true if now < until => return true,
+            true => now.checked_add(WHOLE), // this one finds out
+            false => None,
         };
-        let models: Vec<(String, State)> = self
-            .lanes
-            .iter()
-            .map(|lane| (lane.model.clone(), in_lane(lane)))
-            .filter(|(_, state)| *state != State::Ready)
-            .collect();
-        let longest = models
-            .iter()
-            .map(|(_, state)| *state)
-            .max_by_key(State::weight);
-        // Requests without a model are rare (GET /v1/models) and no measure for the others.
-        let named = self.lanes.iter().any(|lane| !lane.model.is_empty());
-        let serves = |lane: &Lane| !matches!(in_lane(lane), State::Cooling(_));
-        KeyView {
-            label: slot.key.label(),
-            state: whole.or(longest).unwrap_or(State::Ready),
-            serves: whole.is_none()
-                && self
-                    .recent_lanes(now)
-                    .filter(|lane| !(named && lane.model.is_empty()))
-                    .map(serves)
-                    .reduce(|a, b| a || b)
-                    .unwrap_or(true),
-            models,
-            counts: slot.counts,
-            last_used: slot.last_used.map(|at| now.saturating_duration_since(at)),
+        false
+    }
+
+    /// The key was accepted: nothing that was held against it as a whole is true any more.
+    fn is_well(&mut self, key: usize, sent: Instant, now: Instant) -> bool {
+        let Some(slot) = &mut self.slots[key] else {
+            return false;
+        };
+        slot.served = slot.served.max(Some(sent));
+        let was_bad = slot.refused.take().is_some_and(|(_, grave)| grave == Grave::Yes);
+        let was_out = slot.out.take().is_some();
+        if was_bad || was_out {
+            for lane in &mut self.lanes {
+                lane.welcome(key, now);
+            }
+            self.wake_all();
+        }
+        was_out
+    }
+
+    /// A refusal without a witness: a second lane, or words that name the key, make it grave.
+    fn suspect(&mut self, key: usize, lane: LaneId, names_key: bool) {
+        if let Some(slot) = &mut self.slots[key] {
+            let grave = match slot.refused {
+                Some((_, Grave::Yes)) => true,
+                Some((other, Grave::No)) => other != lane || names_key,
+                None => names_key,
+            };
+            let grave = if grave { Grave::Yes } else { Grave::No };
+            slot.refused = Some((lane, grave));
         }
     }
 
-    fn recent_lanes(&self, now: Instant) -> impl Iterator<Item = &Lane> {
-        self.lanes.iter().filter(move |lane| {
-            lane.visitors > 0 || now.saturating_duration_since(lane.last_used) < RECENT
-        })
+    /// The key is out for this lane. Is it for all? See the module's text.
+    fn look_at_whole(&mut self, key: usize, here: LaneId, why: Why, now: Instant) {
+        let Some(slot) = &mut self.slots[key] else {
+            return;
+        };
+        let served = slot.served;
+        let lately = served.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
+        let named = matches!(why, Why::Refused { names_key: true, .. });
+        let elsewhere = self
+            .lanes
+            .iter()
+            .enumerate()
+            .any(|(at, lane)| at != here.0 && lane.seats[key].is_out_since(served));
+        // Not again at once, so that another lane's request can show that the key is well.
+        let rested = slot.out.is_none_or(|(_, until)| now >= until + WHOLE);
+        if rested && (elsewhere || (named && !lately)) {
+            slot.out = now.checked_add(WHOLE).map(|until| (why, until));
+        }
     }
 
     fn lane_for(&mut self, model: &str, now: Instant) -> LaneId {
@@ -592,8 +573,8 @@ impl Pool {
         let mut lane = Lane::new(model, now);
         lane.reserve(self.slots.len());
         let (before, after) = self.listed.split_at(self.next.min(self.listed.len()));
-        for id in after.iter().chain(before) {
-            lane.admit(id.0);
+        for key in after.iter().chain(before) {
+            lane.admit(*key);
         }
         if self.lanes.len() < MAX_LANES {
             self.lanes.push(lane);
@@ -609,102 +590,112 @@ impl Pool {
         }
     }
 
-    fn hand_out(&mut self, id: KeyId, lane: LaneId, now: Instant) -> Pick {
-        self.lanes[lane.0].hand_out(id.0, now);
+    fn hand_out(&mut self, key: usize, lane: LaneId, now: Instant) -> Pick {
         let pace = self.settings.pace;
-        let slot = self.slot(id);
+        let Some(slot) = &mut self.slots[key] else {
+            return Pick::InTurn; // a lane hands out no key that is gone
+        };
+        self.lanes[lane.0].hand_out(key, now);
+        self.attempts += 1;
         if matches!(pace, Pace::Fixed(_)) {
             slot.window.add(now);
         }
         slot.counts.requests += 1;
         slot.counts.in_flight += 1;
         slot.last_used = Some(now);
-        let picked = Picked {
-            id,
+        self.next = slot.index + 1;
+        Pick::Key(Picked {
+            id: slot.id,
             lane,
             at: now,
             index: slot.index,
             key: slot.key.clone(),
-        };
-        self.next = picked.index + 1;
-        Pick::Key(picked)
+        })
     }
 
-    fn add(&mut self, key: &ApiKey) -> KeyId {
-        let id = KeyId(self.slots.len());
-        self.slots.push(Some(Slot {
+    fn add(&mut self, key: &ApiKey) -> usize {
+        let at = self.free.pop().unwrap_or(self.slots.len());
+        self.next_era += 1;
+        let slot = Slot {
             key: key.clone(),
+            id: KeyId {
+                at,
+                era: self.next_era,
+            },
             index: 0,
-            standing: Standing::Good,
-            quota_level: 0,
-            parked: None,
+            listed: true,
+            out: None,
+            served: None,
+            refused: None,
             window: Window::default(),
             counts: Counts::default(),
             last_used: None,
-        }));
-        id
+        };
+        match self.slots.get_mut(at) {
+            Some(free) => *free = Some(slot),
+            None => self.slots.push(Some(slot)),
+        }
+        self.lanes.iter_mut().for_each(|lane| lane.admit(at));
+        at
     }
 
-    fn forget_if_idle(&mut self, id: KeyId) {
-        let slot = self.slot(id);
-        if slot.standing == Standing::Retired && slot.counts.in_flight == 0 {
-            self.slots[id.0] = None;
+    /// An ejected key that is still listed after a reload is probed at once.
+    fn revive(&mut self, key: usize, now: Instant) -> bool {
+        let mut revived = false;
+        for lane in &mut self.lanes {
+            revived |= lane.revive(key, now);
+        }
+        if let Some(slot) = &mut self.slots[key] {
+            revived |= slot.out.take().is_some();
+            slot.refused = None;
+        }
+        revived
+    }
+
+    fn forget_if_idle(&mut self, at: usize) {
+        let idle = |slot: &Slot| !slot.listed && slot.counts.in_flight == 0;
+        if self.slots[at].as_ref().is_some_and(idle) {
+            self.slots[at] = None;
+            self.free.push(at);
         }
     }
 
-    /// The slot of a key that is listed, or has a request in flight.
-    fn slot(&mut self, id: KeyId) -> &mut Slot {
-        self.slots[id.0]
-            .as_mut()
-            .expect("a key in use is not forgotten")
+    /// Where a key stands that was handed out; `None`: a reload removed it.
+    fn known(&self, id: KeyId) -> Option<usize> {
+        let slot = self.slots[id.at].as_ref()?;
+        (slot.id == id && slot.listed).then_some(id.at)
     }
-}
 
-impl Slot {
-    /// Its quota is spent. Says for how long it is parked, if that is news.
-    fn park(&mut self, stated: Option<Duration>, sent: Instant, now: Instant) -> Option<Change> {
-        // Of the requests under way when the quota ran out each is refused; one is news.
-        let known = self.parked.is_some_and(|parked| sent <= parked);
-        let rest = stated.unwrap_or_else(|| {
-            let level = self.quota_level - usize::from(known && self.quota_level > 0);
-            QUOTA_RESTS[level.min(QUOTA_RESTS.len() - 1)]
-        });
-        let until = now + rest;
-        match self.standing {
-            Standing::Out(_) | Standing::Retired => return None,
-            // A later answer may extend it, never cut it short.
-            Standing::Parked(at) if at >= until => return None,
-            Standing::Parked(_) | Standing::Good => self.standing = Standing::Parked(until),
-        }
-        if known {
-            return None;
-        }
-        self.parked = Some(now);
-        self.quota_level += usize::from(stated.is_none());
-        Some(Change::Parked(rest))
+    /// Whether others have waited longer for a place.
+    fn others_want_a_place(&self, ticket: Option<Ticket>) -> bool {
+        let first = self.placeless.front();
+        first.is_some_and(|first| ticket.is_none_or(|ticket| *first < ticket))
     }
-}
 
-impl State {
-    /// The heavier one is shown for a key that has several.
-    fn weight(&self) -> (u8, Duration) {
-        match self {
-            State::Ready => (0, Duration::ZERO),
-            State::Throttled(left) => (1, *left),
-            State::Cooling(left) => (2, *left),
-            State::Parked(left) => (3, *left),
-            State::Rejected(_) => (4, Duration::ZERO),
+    /// It has what it wants, or cannot use a place yet: the next one may.
+    fn wants_no_place(&mut self, ticket: Option<Ticket>) {
+        let at = ticket.and_then(|ticket| self.placeless.binary_search(&ticket).ok());
+        if let Some(at) = at {
+            self.placeless.remove(at);
+            self.woken.extend(self.placeless.front());
         }
+    }
+
+    fn wake_first(&mut self, lane: LaneId) {
+        self.woken.extend(self.lanes[lane.0].front());
+    }
+
+    fn wake_all(&mut self) {
+        self.woken.extend(self.lanes.iter().filter_map(Lane::front));
     }
 }
 
 fn fitness(slot: Option<&Slot>, pace: Pace, now: Instant) -> Fitness {
-    let Some(slot) = slot else {
+    let Some(slot) = slot.filter(|slot| slot.listed) else {
         return Fitness::Gone;
     };
-    match (slot.standing, pace) {
-        (Standing::Out(_) | Standing::Retired, _) => Fitness::Gone,
-        (Standing::Parked(at), _) if at > now => Fitness::Parked(at),
+    match (slot.out, pace) {
+        (Some((_, until)), _) if until > now => Fitness::Out(until),
         (_, Pace::Fixed(limit)) => match slot.window.free_at(limit, MINUTE, now) {
             Some(at) => Fitness::Paced(at),
             None => Fitness::Fit,

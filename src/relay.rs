@@ -1,87 +1,143 @@
-//! **The heart.** One request's way through alvus, from the first key to the last byte:
+//! **The heart.** One request's way through alvus, from the first key to the last byte.
 //!
-//! > pick a key → send → judge the answer → report to the pool → decide → wait, or try again, or
-//! > stream the answer back
-//!
-//! [`Relay::serve`] is that loop. What the steps mean is decided elsewhere and without I/O: which
-//! key in [`crate::pool`], whose fault in [`crate::verdict`], what next in [`crate::retry`]. How an
-//! answer is told to the client is in `deliver.rs`.
-//!
-//! The one lock around the pool lives here. It is never held while something is sent, waited for
-//! (other than on its own condition variable) or logged.
+//! [`Relay::serve`] is the loop. What its steps mean is decided elsewhere and without I/O: which
+//! key in [`crate::pool`], whose fault in [`crate::verdict`], what next in [`crate::retry`]. The
+//! rooms beside it: `lease.rs` takes a key and waits for one, `examine.rs` reads as much of an
+//! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
+//! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client.
 
 mod deliver;
+mod errors;
 mod examine;
+mod lease;
+mod policy;
+mod report;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use self::errors::Unserved;
+use self::lease::{Entry, Lease, Shared};
+use self::policy::Policy;
 use crate::body::Body;
-use crate::config::{Config, Rotation};
-use crate::metrics::{Metrics, Reason};
+use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::peer::Client;
-use crate::pool::{
-    Asker, Change, KeyView, LaneId, Merged, ModelView, Pick, Picked, Pool, Report, Settings, State,
-    Ticket,
-};
-use crate::question::{Conversation, Question};
-use crate::reply::{self, Downstream, Reply, whole_seconds};
-use crate::retry::{Attempt, Journey, Limits, Step};
+use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
+use crate::question::Question;
+use crate::reply::{self, Downstream};
+use crate::retry::{Attempt, Budget, Journey, Step};
 use crate::secret::SALT;
-use crate::state::{Entry, Limit};
-use crate::upstream::{Answer, Failure, Kept, Origin, Prepared, Reuse, Upstream};
+use crate::state::{self, Limit};
+use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
-use crate::{debug, info, route, warn};
 
-/// How often a request that waits looks whether its client is still there.
-const TICK: Duration = Duration::from_secs(1);
+impl Relay {
+    /// Serves one request: the main loop of alvus.
+    pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
+        let mut trip = self.begin(&mut exchange);
+        loop {
+            // A key, and a place among those that ask; perhaps after a wait.
+            let mut lease = match self.lease(&mut trip, &exchange.client) {
+                Ok(lease) => lease,
+                Err(why) => return self.unserved(why, trip, &exchange, out),
+            };
+            let came = self.attempt(&mut trip, &exchange, &lease);
+            // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
+            let attempt = self.report(&mut lease, &came, &mut trip);
+            let step = match came {
+                Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
+                _ => trip.journey.attempted(attempt, &mut self.budget(), Instant::now()),
+            };
+            trip.remember(attempt, &lease.picked);
+            match (step, came) {
+                (_, Came::Nothing(Failure::ClientLeft)) => return trip.outcome.left(),
+                (Step::Pass, Came::Answer(mut answer, verdict)) => {
+                    self.settle(&trip, &mut answer, verdict);
+                    exchange.body = None; // a stream may last; its question need not
+                    return answer.deliver(&exchange, out, trip.outcome);
+                }
+                (Step::GiveUp | Step::Pass, came) => {
+                    let why = Unserved::Failed(came.into_failure());
+                    return self.unserved(why, trip, &exchange, out);
+                }
+                (_, came) => trip.last = came.into_last_words(attempt),
+            }
+            drop(lease); // who pauses holds no key and no place
+            if let Err(why) = self.pause(step, &mut trip, &exchange.client) {
+                return self.unserved(why, trip, &exchange, out);
+            }
+        }
+    }
 
-/// When a client may come back after the upstream could not be reached.
-const UNREACHABLE_RETRY: Duration = Duration::from_secs(5);
+    /// Sends once, and reads as much of the answer as it takes to judge it.
+    fn attempt(&self, trip: &mut Trip, exchange: &Exchange, lease: &Lease) -> Came {
+        trip.outcome.attempts += 1;
+        trip.outcome.key = Some(lease.picked.index);
+        self.metrics.attempt(trip.again);
+        let sent_at = Instant::now();
+        let policy = &exchange.mapped.policy;
+        let sent = policy.upstream.send(
+            &exchange.mapped.request,
+            exchange.body.as_ref().map(|body| body.bytes.as_slice()),
+            &lease.picked.key,
+            &exchange.client,
+            trip.reuse,
+        );
+        let judged = sent.and_then(|mut answer| {
+            let first_word_by = sent_at.checked_add(policy.first_byte);
+            let verdict = examine::examine(&mut answer, exchange.down, first_word_by)?;
+            Ok((answer, verdict))
+        });
+        match judged {
+            Ok((answer, Some(verdict))) => {
+                trip.outcome.first_byte = Some(trip.arrived.elapsed());
+                Came::Answer(Box::new(answer), verdict)
+            }
+            Ok((_, None)) => Came::Empty,
+            Err(failure) => Came::Nothing(failure),
+        }
+    }
 
-/// When a client may come back after every key was rejected: only the operator can help.
-const REJECTED_RETRY: Duration = Duration::from_secs(60);
+    /// What the client is about to hear settles whose fault the refusals on the way were.
+    fn settle(&self, trip: &Trip, answer: &mut Answer, verdict: Verdict) {
+        match verdict {
+            // As Groq says it: with 429 agents would ask again and again.
+            Verdict::TooMuch if answer.status == 429 => answer.status = 413,
+            Verdict::Pass if answer.status < 400 => self.eject(&trip.refused, &trip.model),
+            Verdict::Refused { .. } => self.pool(|pool| pool.refused(trip.entry.lane, Instant::now())),
+            _ => {}
+        }
+    }
+}
 
 /// The pool, the upstream and the rules between them.
 #[derive(Debug)]
 pub struct Relay {
-    pool: Mutex<Pool>,
-    /// Signalled when a waiting request may find a key.
-    freed: Condvar,
+    /// The one lock around the pool. It is never held while something is sent, waited for or
+    /// logged.
+    shared: Mutex<Shared>,
+    /// Replaced as a whole by a reload; a request keeps the one it began with. Who locks both
+    /// locks `shared` first.
+    policy: Mutex<Arc<Policy>>,
+    budget: Mutex<Budget>,
     /// Whether the upstream was well at the last attempt, so that its going and coming back are
     /// one line each in the log.
     well: AtomicBool,
-    /// Replaced as a whole by a reload; a request keeps the one it began with.
-    rules: Mutex<Arc<Rules>>,
+    /// The words of the last refusal, for who asks while every key is refused.
+    last_refusal: Mutex<Option<Kept>>,
     metrics: Metrics,
-}
-
-/// Where requests go, and how far.
-#[derive(Debug)]
-struct Rules {
-    upstream: Upstream,
-    target: Origin,
-    base_path: String,
-    genai: Origin,
-    genai_path: String,
-    /// The target's, as people write it.
-    origin: String,
-    limits: Limits,
-    first_byte: Duration,
-    heartbeat: Duration,
-    conversation: Conversation,
-    /// Streams of completions were seen to say when they are over.
-    ends_are_marked: AtomicBool,
 }
 
 /// A request mapped onto the provider.
 #[derive(Debug)]
 pub struct Mapped {
-    rules: Arc<Rules>,
+    policy: Arc<Policy>,
     request: Prepared,
+    /// What it is limited by where its body names no model.
+    kind: String,
     /// Its streams end with a sign in OpenAI's API.
     is_completion: bool,
 }
@@ -133,70 +189,90 @@ pub struct Outcome {
     pub closes: bool,
 }
 
-/// Why there is no key.
-enum NoKey {
-    ClientLeft,
-    AllRejected,
-    NoOther,
-    /// A reload brought another provider, and keys for that one.
-    Moved,
-    /// Not before then, which is too late.
-    TooLate(Instant),
+/// What one request has come to so far.
+struct Trip<'a> {
+    arrived: Instant,
+    entry: Entry<'a>,
+    policy: Arc<Policy>,
+    journey: Journey,
+    outcome: Outcome,
+    model: String,
+    /// Keys that were refused for this request, with status and whether the words named the key.
+    refused: Vec<(Picked, u16, bool)>,
+    /// The only key that it may be sent again with.
+    bound: Option<Picked>,
+    reuse: Reuse,
+    /// Why the next attempt is made.
+    again: Option<crate::metrics::Reason>,
+    /// What the client hears if no further attempt is made.
+    last: Option<Last>,
+}
+
+/// The latest words on a request.
+enum Last {
+    /// The upstream's own.
+    Kept(Kept),
+    /// What went wrong.
+    Failed(Failure),
 }
 
 /// What an attempt brought.
 enum Came {
     /// An answer, and what it says.
     Answer(Box<Answer>, Verdict),
-    /// None, or none that says anything; what to tell the client if that was the last attempt.
-    Nothing(Attempt, Reply),
-    ClientLeft,
+    /// An answer that ended before its first word.
+    Empty,
+    /// None.
+    Nothing(Failure),
 }
 
-/// One request at the pool, in its model's lane; leaves when dropped.
-struct Visit<'a> {
-    relay: &'a Relay,
-    lane: LaneId,
-    ticket: Ticket,
-    conversation: Option<u64>,
-}
-
-impl Drop for Visit<'_> {
-    fn drop(&mut self) {
-        self.relay.pool().exit(self.lane, self.ticket);
+impl Trip<'_> {
+    /// Takes note of an attempt before another one is made.
+    fn remember(&mut self, attempt: Attempt, picked: &Picked) {
+        self.again = report::reason(attempt);
+        self.reuse = match attempt {
+            Attempt::Stale => Reuse::Never,
+            _ => Reuse::Allowed,
+        };
+        if self.journey.is_bound_by(attempt) {
+            self.bound = Some(picked.clone());
+        }
     }
 }
 
-/// A key in use; given back when dropped.
-struct Lease<'a> {
-    relay: &'a Relay,
-    picked: Picked,
-    reported: bool,
-}
-
-impl Lease<'_> {
-    /// Tells the pool what the attempt showed.
-    fn report(&mut self, report: Report) -> Option<Change> {
-        self.reported = true;
-        let mut pool = self.relay.pool();
-        let change = pool.report(&self.picked, report, Instant::now());
-        if pool.waiting() > 0 {
-            self.relay.freed.notify_all();
+impl Came {
+    fn into_failure(self) -> Failure {
+        match self {
+            Came::Nothing(failure) => failure,
+            Came::Empty | Came::Answer(..) => Failure::Empty,
         }
-        change
+    }
+
+    /// What the client hears if this was the last attempt. A 429 is not among it: the client is
+    /// told about keys that rest, in words that it waits at.
+    fn into_last_words(self, attempt: Attempt) -> Option<Last> {
+        match (self, attempt) {
+            (Came::Answer(answer, _), Attempt::Answered(Verdict::Refused { .. })) => {
+                answer.keep().map(Last::Kept)
+            }
+            (Came::Answer(answer, _), _) if answer.status >= 500 => answer.keep().map(Last::Kept),
+            (Came::Answer(answer, _), _) => {
+                answer.discard();
+                None
+            }
+            (came, _) => Some(Last::Failed(came.into_failure())),
+        }
     }
 }
 
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        if !self.reported {
-            self.report(Report::Unclear); // the client left before there was an answer
-        }
-        let mut pool = self.relay.pool();
-        pool.release(&self.picked);
-        if pool.waiting() > 0 {
-            self.relay.freed.notify_all();
-        }
+impl Answer {
+    /// The upstream asks that it be not asked again: no trouble of its own is worth a second try.
+    fn ends_it(&self, attempt: Attempt) -> bool {
+        let in_trouble = matches!(
+            attempt,
+            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_))
+        );
+        in_trouble && self.header("x-should-retry") == Some(b"false")
     }
 }
 
@@ -206,13 +282,15 @@ impl Relay {
     /// # Errors
     /// In the operator's words, when the upstream's settings cannot be used.
     pub fn new(config: &Config) -> Result<Relay, String> {
-        let pool = Pool::new(&config.api_keys, settings(config), Instant::now());
+        let now = Instant::now();
+        let pool = Pool::new(&config.api_keys, policy::settings(config), now);
         Ok(Relay {
-            pool: Mutex::new(pool),
-            freed: Condvar::new(),
+            shared: Mutex::new(Shared::new(pool)),
+            policy: Mutex::new(Arc::new(Policy::new(config)?)),
+            budget: Mutex::new(Budget::new(now)),
             well: AtomicBool::new(true),
-            rules: Mutex::new(Arc::new(Rules::new(config)?)),
-            metrics: Metrics::new(Instant::now()),
+            last_refusal: Mutex::default(),
+            metrics: Metrics::new(now),
         })
     }
 
@@ -222,63 +300,76 @@ impl Relay {
     /// # Errors
     /// In the operator's words, when the upstream's settings cannot be used.
     pub fn reload(&self, config: &Config) -> Result<Merged, String> {
-        let rules = Arc::new(Rules::new(config)?);
+        let policy = Arc::new(Policy::new(config)?);
+        let now = Instant::now();
         // At once, for who picks a key looks at both: no provider is to see another one's.
-        let mut pool = self.pool();
-        *self.rules() = rules;
-        let merged = pool.merge(&config.api_keys, settings(config));
-        drop(pool);
-        self.freed.notify_all();
-        self.metrics.reloaded(config.api_keys.len(), Instant::now());
+        let merged = self.pool(|pool| {
+            *self.policy() = policy;
+            pool.merge(&config.api_keys, policy::settings(config), now)
+        });
+        *lock(&self.last_refusal) = None;
+        self.metrics.reloaded(config.api_keys.len(), now);
         Ok(merged)
     }
 
-    /// Maps a client's request onto the provider; see [`Prepared::new`].
-    ///
-    /// # Errors
-    /// In words for the client, when it cannot be sent as it is.
-    pub fn map<'a>(
-        &self,
-        method: &str,
-        target: &str,
-        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Mapped, String> {
-        let rules = self.rules().clone();
-        let (to, path) = match route::is_genai(target) {
-            true => (&rules.genai, rules.genai_path.clone() + target),
-            false => (&rules.target, route::upward(&rules.base_path, target)),
+    /// A request begins: what it asks for, and its place among the others.
+    fn begin(&self, exchange: &mut Exchange) -> Trip<'_> {
+        let arrived = Instant::now();
+        let policy = exchange.mapped.policy.clone();
+        let question = exchange.body.as_ref().map_or_else(Question::default, |body| {
+            Question::read(&body.bytes, policy.conversation)
+        });
+        if question.streams {
+            exchange.mapped.request.ask_for_plain_text();
+            if !policy.heartbeat.is_zero() {
+                exchange.client = exchange.patient_client(policy.heartbeat);
+            }
+        }
+        self.budget().request();
+        let lane = match question.model.as_str() {
+            "" => &exchange.mapped.kind,
+            model => model,
         };
-        let request = Prepared::new(method, to, path, fields)?;
-        Ok(Mapped {
-            is_completion: route::is_completion(target),
-            rules,
-            request,
-        })
+        let seed = reply::random();
+        let repeat = exchange.mapped.request.repeat();
+        Trip {
+            arrived,
+            entry: self.enter(lane, question.conversation, arrived),
+            journey: Journey::new(policy.limits, repeat, seed, arrived),
+            policy,
+            outcome: Outcome::new(question.model.clone()),
+            model: question.model,
+            refused: Vec::new(),
+            bound: None,
+            reuse: Reuse::Allowed,
+            again: None,
+            last: None,
+        }
     }
 
     /// The keys as they stand.
     pub fn keys(&self) -> Vec<KeyView> {
-        self.pool().snapshot(Instant::now())
+        self.pool(|pool| pool.snapshot(Instant::now()))
     }
 
     /// The models that were asked for lately.
     pub fn models(&self) -> Vec<ModelView> {
-        self.pool().models()
+        self.pool(|pool| pool.models(Instant::now()))
     }
 
     /// Requests waiting for a key.
     pub fn waiting(&self) -> usize {
-        self.pool().waiting()
+        self.pool(|pool| pool.waiting())
     }
 
     /// What the upstream has against which key; see [`Pool::limits`].
     pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Limit> {
-        self.pool().limits(salt, Instant::now())
+        self.pool(|pool| pool.limits(salt, Instant::now()))
     }
 
     /// Takes up what an earlier alvus knew; see [`Pool::restore`].
-    pub fn restore(&self, salt: &[u8; SALT], entries: &[Entry]) -> usize {
-        self.pool().restore(salt, entries, Instant::now())
+    pub fn restore(&self, salt: &[u8; SALT], entries: &[state::Entry]) -> usize {
+        self.pool(|pool| pool.restore(salt, entries, Instant::now()))
     }
 
     /// What is counted.
@@ -293,36 +384,28 @@ impl Relay {
 
     /// Where requests go, as people write it: no path, no secret.
     pub fn origin(&self) -> String {
-        self.rules().origin.clone()
+        self.policy().origin.clone()
     }
 
-    /// Serves one request: the main loop of alvus.
-    pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
-        let arrived = Instant::now();
-        let rules = exchange.mapped.rules.clone();
-        let body = exchange.body.as_ref();
-        let question = body.map_or_else(Question::default, |body| {
-            Question::read(&body.bytes, rules.conversation)
-        });
-        if question.streams {
-            exchange.mapped.request.ask_for_plain_text();
-            if !rules.heartbeat.is_zero() {
-                exchange.client = exchange.patient_client(rules.heartbeat);
-            }
-        }
-        let (lane, ticket) = self.pool().enter(&question.model, arrived);
-        let mut visit = Visit {
-            relay: self,
-            lane,
-            ticket,
-            conversation: question.conversation,
-        };
-        let repeatable = exchange.mapped.request.is_repeatable();
-        let seed = RandomState::new().build_hasher().finish();
-        let mut journey = Journey::new(rules.limits, repeatable, seed, arrived);
-        let mut outcome = Outcome {
+    fn policy(&self) -> MutexGuard<'_, Arc<Policy>> {
+        lock(&self.policy)
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        lock(&self.budget)
+    }
+}
+
+/// A panic while it was locked costs one request, not the proxy.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Outcome {
+    fn new(model: String) -> Outcome {
+        Outcome {
             status: 0,
-            model: question.model,
+            model,
             key: None,
             attempts: 0,
             waited: Duration::ZERO,
@@ -330,447 +413,9 @@ impl Relay {
             bytes: 0,
             end: End::Complete,
             closes: false,
-        };
-        // A 403: the key that got it, while a second key is asked whose fault it was.
-        let mut suspect: Option<Picked> = None;
-        // The upstream's own words, for when no attempt will bring better ones.
-        let mut last: Option<Kept> = None;
-        let mut reuse = Reuse::Allowed;
-        let mut again: Option<Reason> = None;
-        loop {
-            let client = &exchange.client;
-            let avoid = suspect.as_ref();
-            let found = self.lease(&visit, &rules, &mut journey, avoid, client, &mut outcome);
-            let mut lease = match found {
-                Ok(lease) => lease,
-                Err(NoKey::ClientLeft) => return outcome.left(),
-                Err(why) => {
-                    return match last {
-                        Some(kept) => kept.deliver(&exchange, out, outcome),
-                        None => self.no_key(&why).deliver(&exchange, out, outcome),
-                    };
-                }
-            };
-            outcome.attempts += 1;
-            self.metrics.attempt(again);
-            outcome.key = Some(lease.picked.index);
-            let (step, why) = match self.attempt(&rules, &exchange, &mut lease, reuse) {
-                Came::ClientLeft => return outcome.left(),
-                Came::Answer(answer, verdict) => {
-                    self.take_in(&mut lease, verdict, answer.status, &outcome.model);
-                    let step = journey.attempted(Attempt::Answered(verdict), Instant::now());
-                    if step == Step::Pass {
-                        outcome.first_byte = Some(arrived.elapsed());
-                        if let Some(first) = &suspect {
-                            self.settle_forbidden(first, answer.status);
-                        }
-                        exchange.body = None; // a stream may last; its question need not
-                        return answer.deliver(&exchange, out, outcome);
-                    }
-                    match verdict {
-                        Verdict::Refused { .. } => {
-                            suspect = Some(lease.picked.clone());
-                            last = answer.keep();
-                        }
-                        Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Overloaded(_) => {
-                            last = answer.keep();
-                        }
-                        _ => answer.discard(),
-                    }
-                    (step, Attempt::Answered(verdict))
-                }
-                Came::Nothing(attempt, reply) => {
-                    let step = journey.attempted(attempt, Instant::now());
-                    if step == Step::GiveUp {
-                        return reply.deliver(&exchange, out, outcome);
-                    }
-                    debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
-                    (step, attempt)
-                }
-            };
-            drop(lease); // a pause must not look like a request in flight
-            again = Some(reason(why));
-            match step {
-                Step::Afresh => reuse = Reuse::Never,
-                Step::Pause(pause) => {
-                    visit.conversation = None; // another key, if there is one
-                    if !self.pause(pause, &exchange.client) {
-                        return outcome.left();
-                    }
-                }
-                _ => {}
-            }
         }
     }
 
-    /// Sends once, and reads as much of the answer as it takes to judge it.
-    fn attempt(
-        &self,
-        rules: &Rules,
-        exchange: &Exchange,
-        lease: &mut Lease<'_>,
-        reuse: Reuse,
-    ) -> Came {
-        let sent_at = Instant::now();
-        let sent = rules.upstream.send(
-            &exchange.mapped.request,
-            exchange.body.as_ref().map(|body| body.bytes.as_slice()),
-            &lease.picked.key,
-            &exchange.client,
-            reuse,
-        );
-        let judged = sent.and_then(|mut answer| {
-            let first_word_by = sent_at.checked_add(rules.first_byte);
-            let verdict = examine::examine(&mut answer, exchange.down, first_word_by)?;
-            Ok((answer, verdict))
-        });
-        match judged {
-            Ok((answer, Some(verdict))) => {
-                if let Verdict::Trouble(_) | Verdict::Failed(_) = verdict {
-                    self.upstream_fails(&format!("{} answers {}", rules.origin, answer.status));
-                } else if !self.well.swap(true, Ordering::Relaxed) {
-                    info!("the upstream is back");
-                    self.metrics.upstream(true, Instant::now());
-                }
-                Came::Answer(Box::new(answer), verdict)
-            }
-            Ok((_, None)) => {
-                lease.report(Report::Unclear);
-                let text = format!("{} ended its answer before the first word", rules.origin);
-                let reply = Reply::error(502, "upstream_empty", &text);
-                Came::Nothing(Attempt::Empty, reply)
-            }
-            Err(failure) => {
-                if let Failure::NotSent(why) = &failure {
-                    self.upstream_fails(&format!("could not reach {}: {why}", rules.origin));
-                }
-                let report = match &failure {
-                    Failure::ClientLeft => return Came::ClientLeft,
-                    Failure::NotSent(_) | Failure::Stale(_) => Report::NotSent,
-                    Failure::MaybeSent(_) | Failure::TimedOut(_) => Report::NoAnswer,
-                };
-                lease.report(report);
-                let (attempt, reply) = rules.failed(failure);
-                Came::Nothing(attempt, reply)
-            }
-        }
-    }
-
-    /// One line in the log when the upstream goes, however many requests find it gone.
-    fn upstream_fails(&self, how: &str) {
-        if self.well.swap(false, Ordering::Relaxed) {
-            warn!("{how}");
-            self.metrics.upstream(false, Instant::now());
-        }
-    }
-
-    /// Gets a key, waiting for one in the queue if that is what it takes.
-    fn lease(
-        &self,
-        visit: &Visit<'_>,
-        rules: &Rules,
-        journey: &mut Journey,
-        avoid: Option<&Picked>,
-        client: &Client,
-        outcome: &mut Outcome,
-    ) -> Result<Lease<'_>, NoKey> {
-        // Since when, once there is anything to wait for.
-        let mut wait: Option<Instant> = None;
-        let mut pool = self.pool();
-        let found = loop {
-            if !self.rules().lead_where(rules) {
-                break Err(NoKey::Moved);
-            }
-            let now = Instant::now();
-            let asker = Asker {
-                ticket: Some(visit.ticket),
-                avoid,
-                conversation: visit.conversation,
-            };
-            let soonest = match pool.pick(visit.lane, asker, now) {
-                Pick::Key(picked) => {
-                    break Ok(Lease {
-                        relay: self,
-                        picked,
-                        reported: false,
-                    });
-                }
-                Pick::AllRejected => break Err(NoKey::AllRejected),
-                Pick::NoOther => break Err(NoKey::NoOther),
-                Pick::Wait(soonest) => soonest,
-            };
-            if journey.no_key(soonest, now) == Step::GiveUp {
-                break Err(NoKey::TooLate(soonest));
-            }
-            if wait.is_none() {
-                pool.queue_up(visit.lane, visit.ticket);
-                wait = Some(now);
-            }
-            // `soonest` is now when others are first: they will say when they are through.
-            let nap = match soonest.saturating_duration_since(now) {
-                Duration::ZERO => TICK,
-                wait => wait.min(TICK),
-            };
-            pool = self
-                .freed
-                .wait_timeout(pool, nap)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-            drop(pool);
-            client.beat();
-            let left = client.has_left();
-            pool = self.pool();
-            if left {
-                break Err(NoKey::ClientLeft);
-            }
-        };
-        if let Some(since) = wait {
-            pool.leave(visit.lane, visit.ticket);
-            self.freed.notify_all(); // the next in the queue is first now
-            drop(pool);
-            let waited = since.elapsed();
-            outcome.waited += waited;
-            self.metrics.waited(waited);
-        }
-        found
-    }
-
-    /// Lets the pool know what an answer says about its key, and the log if that changed anything.
-    fn take_in(&self, lease: &mut Lease<'_>, verdict: Verdict, status: u16, model: &str) {
-        let (report, stated) = match verdict {
-            Verdict::Pass | Verdict::TooMuch => (Report::Accepted, None),
-            Verdict::Limited(stated) => (Report::Limited(stated), stated),
-            Verdict::Quota => (Report::ModelQuota(None), None),
-            Verdict::Overloaded(stated) => (Report::Crowded(stated), stated),
-            Verdict::Refused { names_key: true } if status != 403 => {
-                (Report::Rejected(status), None)
-            }
-            Verdict::Refused { .. } | Verdict::Trouble(_) | Verdict::Failed(_) => {
-                (Report::Unclear, None)
-            }
-        };
-        let Some(change) = lease.report(report) else {
-            return;
-        };
-        let (index, label) = (lease.picked.index, lease.picked.key.label());
-        match change {
-            Change::Rests(rest) => self.metrics.cooldown(index, rest, Instant::now()),
-            Change::Parked(rest) => self.metrics.parked(index, rest, Instant::now()),
-            Change::Out => self.metrics.rejected(index, status, Instant::now()),
-            Change::Capacity(_) | Change::Recovered => {}
-        }
-        let said = match stated {
-            Some(_) => "as the upstream asks",
-            None => "which did not say how long",
-        };
-        let of = match model {
-            "" => String::new(),
-            model => format!(" for {model:?}"),
-        };
-        match change {
-            Change::Rests(rest) => info!(
-                "key {index} {label}: limited ({status}){of}, rests {} s, {said}",
-                whole_seconds(rest)
-            ),
-            Change::Parked(rest) => warn!(
-                "key {index} {label}: its quota is spent ({status}), parked for {} s, {said}",
-                whole_seconds(rest)
-            ),
-            Change::Out => warn!(
-                "key {index} {label}: rejected by the upstream ({status}), out of the pool until a reload"
-            ),
-            Change::Capacity(limit) => info!(
-                "the upstream has no capacity{of} ({status}): {limit} requests at a time for now"
-            ),
-            Change::Recovered => debug!("key {index} {label}: well again{of}"),
-        }
-    }
-
-    /// A second key has shown whose fault the first one's 403 was.
-    fn settle_forbidden(&self, first: &Picked, status: u16) {
-        if !(200..300).contains(&status) {
-            return;
-        }
-        let change = self.pool().condemn(first);
-        if change.is_some() {
-            let (index, label) = (first.index, first.key.label());
-            self.metrics.rejected(index, 403, Instant::now());
-            warn!(
-                "key {index} {label}: rejected by the upstream (403), another key was not; out of the pool until a reload"
-            );
-        }
-    }
-
-    /// Waits, unless the client leaves meanwhile.
-    fn pause(&self, pause: Duration, client: &Client) -> bool {
-        let until = Instant::now() + pause;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            client.beat();
-            if client.has_left() {
-                return false;
-            }
-            if left.is_zero() {
-                return true;
-            }
-            std::thread::sleep(left.min(TICK));
-        }
-    }
-
-    /// The answer when there is no key, in words.
-    fn no_key(&self, why: &NoKey) -> Reply {
-        let keys = self.keys();
-        let count = |state: fn(&State) -> bool| keys.iter().filter(|k| state(&k.state)).count();
-        let ready = count(|s| matches!(s, State::Ready));
-        let rejected = count(|s| matches!(s, State::Rejected(_)));
-        let of = keys.len();
-        match why {
-            NoKey::TooLate(soonest) => {
-                let wait = soonest.saturating_duration_since(Instant::now());
-                let mut text = format!(
-                    "{} of {of} keys are cooling down; the next one is ready in {} s",
-                    of - ready - rejected,
-                    whole_seconds(wait)
-                );
-                if rejected > 0 {
-                    text += &format!("; {rejected} were rejected by the upstream");
-                }
-                Reply::error(503, "keys_cooling", &text).retry_after(wait)
-            }
-            NoKey::NoOther => {
-                let text =
-                    "the upstream forbade this request (403), in more words than alvus keeps";
-                Reply::error(403, "forbidden", text)
-            }
-            NoKey::Moved => {
-                let text = "alvus was given another provider while this request waited; ask again";
-                Reply::error(503, "provider_changed", text).retry_after(Duration::ZERO)
-            }
-            NoKey::AllRejected | NoKey::ClientLeft => {
-                let text = format!(
-                    "all {of} keys were rejected by the upstream; correct API_KEYS and reload or restart alvus"
-                );
-                Reply::error(503, "keys_rejected", &text).retry_after(REJECTED_RETRY)
-            }
-        }
-    }
-
-    /// Where requests go. Who locks both locks the pool first.
-    fn rules(&self) -> MutexGuard<'_, Arc<Rules>> {
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The pool. A panic while it was locked costs one request, not the proxy.
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Why an attempt after this one is made, as it is counted.
-fn reason(attempt: Attempt) -> Reason {
-    match attempt {
-        Attempt::Answered(Verdict::Limited(_) | Verdict::Pass | Verdict::TooMuch) => {
-            Reason::Limited
-        }
-        Attempt::Answered(Verdict::Quota) => Reason::Quota,
-        Attempt::Answered(Verdict::Refused { .. }) => Reason::Forbidden,
-        Attempt::Answered(Verdict::Overloaded(_)) => Reason::Crowded,
-        Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_)) => Reason::Trouble,
-        Attempt::Empty => Reason::Empty,
-        Attempt::NotSent => Reason::Unreachable,
-        Attempt::Stale => Reason::Stale,
-        Attempt::MaybeSent => Reason::Unanswered,
-    }
-}
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        cooldown: config.cooldown,
-        pace: config.pace,
-        rotation: config.rotation,
-    }
-}
-
-impl Rules {
-    /// Whether requests go to the same places by these rules.
-    fn lead_where(&self, others: &Rules) -> bool {
-        std::ptr::eq(self, others) || (self.target == others.target && self.genai == others.genai)
-    }
-
-    fn new(config: &Config) -> Result<Rules, String> {
-        Ok(Rules {
-            upstream: Upstream::new(config)?,
-            target: Origin::new(&config.target)?,
-            base_path: config.target.base_path.clone(),
-            genai: Origin::new(&config.genai)?,
-            genai_path: config.genai.base_path.clone(),
-            origin: config.target.origin(),
-            limits: Limits {
-                max_retries: config.max_retries,
-                max_wait: config.max_wait,
-            },
-            first_byte: config.first_byte_timeout,
-            heartbeat: config.heartbeat,
-            conversation: match config.rotation {
-                Rotation::Sticky => Conversation::Wanted,
-                Rotation::RoundRobin => Conversation::Ignored,
-            },
-            ends_are_marked: AtomicBool::new(false),
-        })
-    }
-
-    /// How far a failed attempt came, and what to tell the client if it was the last one.
-    fn failed(&self, failure: Failure) -> (Attempt, Reply) {
-        let (attempt, status, code, what, why) = match failure {
-            Failure::NotSent(why) => (
-                Attempt::NotSent,
-                503,
-                "upstream_unreachable",
-                "could not reach",
-                why,
-            ),
-            Failure::Stale(why) => (
-                Attempt::Stale,
-                502,
-                "upstream_broke",
-                "got no answer from",
-                why,
-            ),
-            Failure::TimedOut(why) => (
-                Attempt::MaybeSent,
-                504,
-                "upstream_timeout",
-                "got no answer in time from",
-                why,
-            ),
-            Failure::MaybeSent(why) => (
-                Attempt::MaybeSent,
-                502,
-                "upstream_broke",
-                "got no answer from",
-                why,
-            ),
-            Failure::ClientLeft => (
-                Attempt::MaybeSent,
-                502,
-                "client_left",
-                "stopped waiting for",
-                String::new(),
-            ),
-        };
-        let text = format!("{what} {}: {why}", self.origin);
-        if attempt == Attempt::MaybeSent {
-            warn!("{text}");
-        }
-        let reply = Reply::error(status, code, &text);
-        match attempt {
-            Attempt::NotSent => (attempt, reply.retry_after(UNREACHABLE_RETRY)),
-            _ => (attempt, reply),
-        }
-    }
-}
-
-impl Outcome {
     fn left(mut self) -> Outcome {
         self.end = End::ClientLeft;
         self

@@ -2,6 +2,7 @@
 //!
 //! Errors have OpenAI's shape, since that is what every client behind us can read.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use crate::logging::quote;
@@ -172,6 +173,11 @@ impl Reply {
         }
         out
     }
+}
+
+/// A number that nobody can guess, and no two requests share: for jitter and identifiers.
+pub fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Seconds, rounded up and at least one: a client that comes back early only waits again.

@@ -61,6 +61,15 @@ pub fn is_completion(target: &str) -> bool {
         .is_some_and(|path| path.ends_with("/completions"))
 }
 
+/// What a request is about whose body names no model: the first segment of its path behind `/v1`,
+/// such as `/models` or `/files`. Providers limit and refuse these apart from each other.
+pub fn kind(target: &str) -> String {
+    let path = path(target);
+    let rest = path.strip_prefix(CLIENT_BASE).unwrap_or(path);
+    let segment = rest.split('/').find(|segment| !segment.is_empty());
+    format!("/{}", segment.unwrap_or_default())
+}
+
 /// The target upstream: a leading `/v1` of the client's path is replaced by `base_path` (which has
 /// no trailing slash). Everything else, query and percent-encoding included, stays byte for byte.
 pub fn upward(base_path: &str, target: &str) -> String {

@@ -1,17 +1,13 @@
-//! The front door: listens, lets in, serves so many at a time, drains at the end.
+//! The front door: listens, lets in, serves, drains at the end.
 //!
 //! The only room that names tiny_http. A request is served from head to end by the thread of its
-//! connection: it is never handed over, so it wakes nobody and needs no second stack. `WORKERS`
-//! is how many may be served at a time. The others wait in line for a [`Permit`], oldest first. A
-//! request gets in line when it is here as a whole: a slow upload holds up nobody but itself.
-//! `/health`, the other pages and refusals need none, so they never wait behind a stream.
+//! connection: it is never handed over, so it wakes nobody and needs no second stack. Who waits,
+//! waits in [`crate::relay`]; `/health`, the other pages and refusals never do.
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -30,18 +26,11 @@ use crate::status::dashboard;
 use crate::status::{Load, health, prometheus};
 use crate::{error, route, upstream, warn};
 
-/// How long a request may wait for a worker. Agents give up after minutes, not seconds.
-const WORKER_PATIENCE: Duration = Duration::from_secs(30);
-/// How many requests beyond `WORKERS` may be let in, to be received and to wait for a worker; each
-/// holds a connection and its thread.
-const MAX_WAITING: usize = 128;
-/// Connections that no such request may take up: for `/health` and refusals.
+/// Connections that requests for the upstream may not take up: for `/health` and refusals.
 const KEPT_FREE: usize = 8;
 /// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
 const RESERVED_DESCRIPTORS: usize = 16;
-/// How often a request that waits looks whether its client is still there.
-const TICK: Duration = Duration::from_millis(500);
-/// When a client may come back after no worker came free.
+/// When a client may come back that found no room.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
 /// Stack of a connection's thread. The deepest calls, a TLS handshake and an error of 128 nested
 /// lists, take half of it. Only pages that are touched cost memory, but 256 of the whole have to
@@ -96,27 +85,21 @@ struct Inner {
 /// What a reload changes at the front door.
 pub struct Rules {
     access: Access,
-    /// How long a request may wait for a worker.
-    patience: Duration,
 }
 
 impl Rules {
     fn new(config: &Config, bound: SocketAddr, earlier: Option<&Access>) -> io::Result<Rules> {
         Ok(Rules {
             access: Access::new(config, bound, random()?, earlier),
-            patience: config.max_wait.min(WORKER_PATIENCE),
         })
     }
 }
 
-/// Who is in the house. While anybody waits for a worker, `WORKERS` are served.
+/// Who is in the house.
 #[derive(Default)]
 struct Desk {
     /// Requests that are being received, wait, or are served.
     inside: usize,
-    /// The threads of requests that wait for a worker, oldest first.
-    parked: VecDeque<Thread>,
-    serving: usize,
     draining: bool,
 }
 
@@ -129,22 +112,6 @@ impl Drop for Place<'_> {
         desk.inside -= 1;
         if desk.draining {
             self.0.called.notify_all();
-        }
-    }
-}
-
-/// The right to be served; when dropped, it goes to whoever waits longest.
-struct Permit<'a>(&'a Inner);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        let mut desk = self.0.desk();
-        let next = desk.parked.pop_front();
-        desk.serving -= usize::from(next.is_none());
-        drop(desk); // else it would be woken only to wait for the lock
-        if let Some(next) = next {
-            // It finds that it is no longer in line: see [`Inner::permit`].
-            next.unpark();
         }
     }
 }
@@ -180,10 +147,7 @@ impl Server {
             desk: Mutex::default(),
             called: Condvar::new(),
             workers: config.workers,
-            // At least two for each worker: it is busy for a moment after its client has its answer.
-            places: (config.workers + MAX_WAITING)
-                .min(max_connections.saturating_sub(KEPT_FREE))
-                .max(2 * config.workers),
+            places: max_connections.saturating_sub(KEPT_FREE).max(1),
             bodies: Budget::new(config.max_body),
             started: Instant::now(),
             #[cfg(feature = "dashboard")]
@@ -232,10 +196,11 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
-    /// Accepts no more connections. Idle ones are closed; a request that comes on one before that
-    /// is answered with 503.
+    /// Accepts no more connections. Idle ones are closed; a request that comes on one before that,
+    /// or waits, is answered with 503.
     pub fn close_door(&self) {
         self.inner.desk().draining = true;
+        self.inner.relay.stop();
         // Wakes the accept thread, and makes the kernel refuse whoever comes now.
         let _ = rustix::net::shutdown(&self.inner.listener, rustix::net::Shutdown::Read);
     }
@@ -307,7 +272,7 @@ impl Inner {
         };
         match self.place() {
             Ok(_place) => self.serve(request, origin, &rules, client),
-            Err(Some(crowded)) => self.turn_away(request, origin, &crowded),
+            Err(Some(full)) => self.turn_away(request, origin, &full),
             Err(None) => self.refuse(
                 request,
                 origin,
@@ -324,45 +289,15 @@ impl Inner {
             return Err(None);
         }
         if desk.inside >= self.places {
-            return Err(Some(self.busy()));
+            return Err(Some(self.full()));
         }
         desk.inside += 1;
         Ok(Place(self))
     }
 
-    /// Waits for a worker; `Err`: none came free in time, or the client left.
-    fn permit(&self, client: &Client, patience: Duration) -> Result<Permit<'_>, Reply> {
-        let me = {
-            let mut desk = self.desk();
-            if desk.serving < self.workers {
-                desk.serving += 1;
-                return Ok(Permit(self));
-            }
-            let me = thread::current();
-            desk.parked.push_back(me.clone());
-            me.id()
-        };
-        let since = Instant::now();
-        // Whoever has just been answered may be back before its worker is.
-        let patience = patience.max(TICK);
-        loop {
-            let left = patience.saturating_sub(since.elapsed());
-            thread::park_timeout(TICK.min(left));
-            let gives_up = since.elapsed() >= patience || client.has_left();
-            let mut desk = self.desk();
-            let Some(place) = desk.parked.iter().position(|t| t.id() == me) else {
-                return Ok(Permit(self));
-            };
-            if gives_up {
-                desk.parked.remove(place);
-                return Err(self.busy());
-            }
-        }
-    }
-
-    fn busy(&self) -> Reply {
-        let text = format!("all {} workers are busy (WORKERS)", self.workers);
-        Reply::error(503, "workers_busy", &text).retry_after(BUSY_RETRY)
+    fn full(&self) -> Reply {
+        let text = format!("{} requests are under way already (MAX_CONNECTIONS)", self.places);
+        Reply::error(503, "too_many_requests_under_way", &text).retry_after(BUSY_RETRY)
     }
 
     /// The page that a request asks of alvus itself, or a refusal; `None`: it is for the upstream.
@@ -404,14 +339,9 @@ impl Inner {
     }
 
     fn load(&self) -> Load {
-        let (inside, parked) = {
-            let desk = self.desk();
-            (desk.inside, desk.parked.len())
-        };
         Load {
             uptime: self.started.elapsed(),
-            in_flight: inside,
-            parked,
+            in_flight: self.desk().inside,
             waiting: self.relay.waiting(),
             workers: self.workers,
             upstream_well: self.relay.is_well(),
@@ -449,10 +379,6 @@ impl Inner {
         };
         let socket = request.client();
         let client = Client::new(socket.clone());
-        let _permit = match self.permit(&client, rules.patience) {
-            Ok(permit) => permit,
-            Err(busy) => return self.turn_away(request, origin, &busy),
-        };
         #[cfg(test)]
         tests::bug_at(&target, "/bug/early");
         let guest = guest.map(|at| rules.access.counted(at));
@@ -767,14 +693,13 @@ mod tests {
             );
             let served = ask(addr, "/v1/models");
             assert!(
-                served.starts_with("HTTP/1.1 503 ") && !served.contains("workers_busy"),
-                "the one worker lives: {served}"
+                served.starts_with("HTTP/1.1 503 "), "{served}"
             );
             // its thread may be a moment behind its answer
             let since = Instant::now();
             while server.in_flight() > 0 {
                 assert!(since.elapsed() < Duration::from_secs(10), "it has left");
-                thread::yield_now();
+                std::thread::yield_now();
             }
         }
     }

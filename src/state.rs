@@ -1,5 +1,6 @@
-//! What survives a restart: which keys rest, which are parked, which were rejected; as text, and
-//! back. Pure; [`mod@file`] reads and writes it.
+//! What survives a restart: which keys rest for which model; as text, and back. Pure;
+//! [`mod@file`] reads and writes it. What else is held against keys (an ejection, a suspicion) is
+//! found out again: a probe costs less than a wrong hour.
 //!
 //! A key is known by a salted hash only, its [`Tag`]. Times are kept as what is left of them, with
 //! the wall clock beside it: a board without a real-time clock starts in 1970, or where it last
@@ -8,9 +9,7 @@
 //!
 //! ```text
 //! alvus-state 1 salt=00112233445566778899aabbccddeeff clock=1790000000
-//! 0123456789abcdef cooling 3600
-//! 0123456789abcdef parked 7200 meta/llama-3.3-70b-instruct
-//! fedcba9876543210 rejected 401
+//! 0123456789abcdef cooling 3600 meta/llama-3.3-70b-instruct
 //! end 8899aabbccddeeff
 //! ```
 
@@ -30,27 +29,14 @@ const CLOCK_IS_SET: u64 = 1_704_067_200;
 /// No rest is longer than a month; one that claims to be is not ours.
 const LONGEST: u64 = 31 * 24 * 60 * 60;
 
-/// Why a key is not in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// It rests after a 429.
-    Cooling,
-    /// Its quota is used up.
-    Parked,
-    /// The upstream rejected it with this status.
-    Rejected(u16),
-}
-
-/// One key, or one key for one model, that is not in use.
+/// One key that rests for one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Which key.
     pub key: Tag,
-    /// For which model; `None`: for all.
-    pub model: Option<String>,
-    /// Why.
-    pub kind: Kind,
-    /// For how much longer; without meaning for a rejected key.
+    /// For which model.
+    pub model: String,
+    /// For how much longer.
     pub left: Duration,
 }
 
@@ -59,12 +45,10 @@ pub struct Entry {
 pub struct Limit {
     /// Which key.
     pub key: Tag,
-    /// For which model; `None`: for all.
-    pub model: Option<String>,
-    /// Why.
-    pub kind: Kind,
-    /// Until when; `None`: until someone does something about it (a rejected key).
-    pub until: Option<Instant>,
+    /// For which model.
+    pub model: String,
+    /// Until when.
+    pub until: Instant,
 }
 
 /// What a file says.
@@ -89,17 +73,9 @@ pub enum Unreadable {
 pub fn to_text(salt: &[u8; SALT], entries: &[Entry], clock: u64) -> String {
     let mut out = format!("{MAGIC}1 salt={} clock={clock}\n", hex(salt));
     for entry in entries {
-        let (word, number) = match entry.kind {
-            Kind::Cooling => ("cooling", seconds(entry.left)),
-            Kind::Parked => ("parked", seconds(entry.left)),
-            Kind::Rejected(status) => ("rejected", status.into()),
-        };
         // Writing into a String cannot fail.
-        let _ = write!(out, "{} {word} {number}", hex(&entry.key));
-        if let Some(model) = &entry.model {
-            out.push(' ');
-            escape(&mut out, model);
-        }
+        let _ = write!(out, "{} cooling {} ", hex(&entry.key), seconds(entry.left));
+        escape(&mut out, &entry.model);
         out.push('\n');
     }
     let end = hex(&tag(salt, out.as_bytes()));
@@ -129,11 +105,11 @@ fn parse(text: &str, rest: &str, clock: u64) -> Option<Saved> {
     }
     let off = time_off(before, clock);
     let lines = rest.get(..rest.len().checked_sub(text.len() - lines_end)?)?;
-    let entries: Option<Vec<Entry>> = lines.lines().map(entry).collect();
-    let mut entries = entries?;
+    let entries: Option<Vec<Option<Entry>>> = lines.lines().map(entry).collect();
+    let mut entries: Vec<Entry> = entries?.into_iter().flatten().collect();
     entries.retain_mut(|entry| {
         entry.left = entry.left.saturating_sub(off);
-        matches!(entry.kind, Kind::Rejected(_)) || !entry.left.is_zero()
+        !entry.left.is_zero()
     });
     Some(Saved { salt, entries })
 }
@@ -151,31 +127,26 @@ fn time_off(before: u64, now: u64) -> Duration {
     }
 }
 
-fn entry(line: &str) -> Option<Entry> {
+/// One line; `Some(None)` for what 0.1.0 wrote of keys that it had taken out, or parked as a whole.
+fn entry(line: &str) -> Option<Option<Entry>> {
     let mut words = line.split(' ');
     let key = unhex(words.next()?)?;
     let (word, number) = (words.next()?, words.next()?.parse::<u64>().ok()?);
-    let model = match words.next() {
-        Some(model) => Some(unescape(model)?),
-        None => None,
-    };
-    let kind = match word {
-        "cooling" => Kind::Cooling,
-        "parked" => Kind::Parked,
-        "rejected" => Kind::Rejected(number.try_into().ok()?),
-        _ => return None,
-    };
-    let left = match kind {
-        Kind::Rejected(_) => 0,
-        _ if number > LONGEST => return None,
-        _ => number,
-    };
-    words.next().is_none().then_some(Entry {
-        key,
-        model,
-        kind,
-        left: Duration::from_secs(left),
-    })
+    let model = words.next().map(unescape);
+    if words.next().is_some() {
+        return None;
+    }
+    match (word, model) {
+        ("rejected", None) if number < 1000 => Some(None),
+        ("cooling" | "parked", _) if number > LONGEST => None,
+        ("parked", None) => Some(None),
+        ("cooling" | "parked", model) => Some(Some(Entry {
+            key,
+            model: model.unwrap_or_else(|| Some(String::new()))?,
+            left: Duration::from_secs(number),
+        })),
+        _ => None,
+    }
 }
 
 /// A model's name is the client's text: what could be taken for a blank, a line break or an escape
@@ -230,22 +201,30 @@ mod tests {
     const SALTED: [u8; SALT] = [7; SALT];
     const NOW: u64 = 1_790_000_000;
 
-    fn entry_of(kind: Kind, secs: u64, model: Option<&str>) -> Entry {
+    fn entry_of(secs: u64, model: &str) -> Entry {
         Entry {
             key: [0xab; 8],
-            model: model.map(str::to_owned),
-            kind,
+            model: model.to_owned(),
             left: Duration::from_secs(secs),
         }
     }
 
     fn some() -> Vec<Entry> {
         vec![
-            entry_of(Kind::Cooling, 90, None),
-            entry_of(Kind::Parked, 7200, Some("meta/llama 3%\nend\u{e9}")),
-            entry_of(Kind::Parked, 50, Some("")),
-            entry_of(Kind::Rejected(401), 0, None),
+            entry_of(90, "m"),
+            entry_of(7200, "meta/llama 3%\nend\u{e9}"),
+            entry_of(50, ""),
         ]
+    }
+
+    #[test]
+    fn what_0_1_0_took_out_is_tried_again() {
+        let lines = "abababababababab cooling 90 m\nabababababababab parked 7200\n\
+                     abababababababab parked 50 n\nabababababababab rejected 401\n";
+        let head = format!("{MAGIC}1 salt={} clock={NOW}\n{lines}", hex(&SALTED));
+        let end = hex(&tag(&SALTED, head.as_bytes()));
+        let saved = from_text(&format!("{head}end {end}\n"), NOW).expect("ours");
+        assert_eq!(saved.entries, [entry_of(90, "m"), entry_of(50, "n")]);
     }
 
     #[test]
@@ -264,15 +243,15 @@ mod tests {
             let entries = from_text(&text, read).expect("ours").entries;
             entries.iter().map(|e| e.left.as_secs()).collect::<Vec<_>>()
         };
-        let full = vec![90, 7200, 50, 0];
+        let full = vec![90, 7200, 50];
         assert_eq!(left(NOW, NOW), full);
-        assert_eq!(left(NOW, NOW + 60), [30, 7140, 0], "one has passed");
-        assert_eq!(left(NOW, NOW + 1_000_000), [0], "a rejected key stays");
+        assert_eq!(left(NOW, NOW + 60), [30, 7140], "one has passed");
+        assert!(left(NOW, NOW + 1_000_000).is_empty(), "all have");
         assert_eq!(left(NOW, NOW - 1), full, "backwards");
         assert_eq!(left(NOW, 12), full, "1970 after the restart");
         assert_eq!(left(12, NOW), full, "1970 before it");
         assert_eq!(left(12, 30), full, "1970 both times");
-        assert_eq!(left(CLOCK_IS_SET, CLOCK_IS_SET + 60).len(), 3);
+        assert_eq!(left(CLOCK_IS_SET, CLOCK_IS_SET + 60).len(), 2);
     }
 
     #[test]
@@ -331,7 +310,7 @@ mod tests {
         let key = crate::secret::ApiKey::new("nvapi-0123456789-f9a1");
         let entry = Entry {
             key: key.tag(&SALTED),
-            ..entry_of(Kind::Cooling, 9, None)
+            ..entry_of(9, "m")
         };
         let text = to_text(&SALTED, &[entry], NOW);
         assert!(!text.contains("f9a1") && !text.contains("0123456789-"));

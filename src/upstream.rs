@@ -35,6 +35,7 @@ use crate::config::{Config, Scheme, Target};
 use crate::headers::{self, ConnectionOptions};
 use crate::peer::Client;
 use crate::reply;
+use crate::retry::Repeat;
 use crate::secret::ApiKey;
 
 /// Input buffer of a connection, at most. An answer's head must fit.
@@ -65,6 +66,8 @@ pub enum Failure {
     MaybeSent(String),
     /// The request went out, and no head came in time.
     TimedOut(String),
+    /// An answer began, and ended before its first word.
+    Empty,
     /// The client left; the call was cancelled.
     ClientLeft,
 }
@@ -106,7 +109,7 @@ pub struct Prepared {
     lines: Vec<u8>,
     /// The lines of `Accept-Encoding`.
     codings: Vec<u8>,
-    repeatable: bool,
+    repeat: Repeat,
 }
 
 impl Prepared {
@@ -135,7 +138,10 @@ impl Prepared {
             .filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
         let options = ConnectionOptions::new(connection.map(|(_, value)| value));
         let mut prepared = Prepared {
-            repeatable: method.is_idempotent(),
+            repeat: match method.is_idempotent() {
+                true => Repeat::Yes,
+                false => Repeat::No,
+            },
             method,
             uri,
             lines: Vec::with_capacity(LINES),
@@ -148,7 +154,9 @@ impl Prepared {
             if !headers::well_formed(name, value) {
                 return Err(format!("the header field `{name}` is not valid"));
             }
-            prepared.repeatable |= name.eq_ignore_ascii_case("idempotency-key");
+            if name.eq_ignore_ascii_case("idempotency-key") {
+                prepared.repeat = Repeat::SameKey;
+            }
             let lines = match name.eq_ignore_ascii_case("accept-encoding") {
                 true => &mut prepared.codings,
                 false => &mut prepared.lines,
@@ -161,10 +169,9 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// Whether the client allows it to be sent twice: by an idempotent method (RFC 9110 §9.2.2) or
-    /// by an `Idempotency-Key`, with which the upstream sorts out repetitions.
-    pub fn is_repeatable(&self) -> bool {
-        self.repeatable
+    /// Whether the client allows it to be sent twice.
+    pub fn repeat(&self) -> Repeat {
+        self.repeat
     }
 
     /// Asks for an answer that can be read on the way, as a stream of events has to be.
@@ -469,7 +476,7 @@ impl Answer {
 }
 
 /// A small answer taken off its connection, to be delivered later or not at all.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Kept {
     /// The status code.
     pub status: u16,
@@ -480,6 +487,16 @@ pub struct Kept {
 }
 
 impl Answer {
+    /// As much of it as was looked at.
+    pub fn copy(&self) -> Kept {
+        let fields = self.fields_back();
+        Kept {
+            status: self.status,
+            fields: fields.map(|(n, v)| (n.to_string(), v.to_vec())).collect(),
+            body: self.start.clone(),
+        }
+    }
+
     /// Reads the whole body, if it is small and comes without a pause.
     pub fn keep(mut self) -> Option<Kept> {
         let mut body = Vec::new();

@@ -43,8 +43,8 @@ pub enum What {
     Limited,
     /// The quota of `key` is spent, and it is parked for `number` seconds.
     Parked,
-    /// `key` was rejected with status `number`.
-    Rejected,
+    /// `key` was ejected with status `number`.
+    Ejected,
     /// The upstream cannot be reached, or fails, for the `number`th time of late.
     Down,
     /// It is well again.
@@ -61,7 +61,7 @@ impl What {
         match self {
             What::Limited => "limited",
             What::Parked => "parked",
-            What::Rejected => "rejected",
+            What::Ejected => "ejected",
             What::Down => "down",
             What::Back => "back",
             What::Reloaded => "reloaded",

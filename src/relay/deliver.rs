@@ -196,7 +196,7 @@ impl Read for Watched<'_> {
             return Ok(n);
         }
         self.tail.push(&buffer[..n]);
-        let says_so = &self.exchange.mapped.rules.ends_are_marked;
+        let says_so = &self.exchange.mapped.policy.ends_are_marked;
         if n > 0 || buffer.is_empty() {
             Ok(n)
         } else if self.tail.is_finished() {

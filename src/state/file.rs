@@ -110,10 +110,7 @@ impl StateFile {
             .map(|limit| Entry {
                 key: limit.key,
                 model: limit.model.clone(),
-                kind: limit.kind,
-                left: limit
-                    .until
-                    .map_or(Duration::ZERO, |at| at.saturating_duration_since(now)),
+                left: limit.until.saturating_duration_since(now),
             })
             .collect();
         match replace(&self.path, &to_text(&self.salt, &entries, clock())) {
@@ -136,7 +133,7 @@ impl StateFile {
 
 /// Whether `now` there is something to keep that the file does not say, or the reverse.
 fn is_news(written: &[Limit], limits: &[Limit], now: Instant) -> bool {
-    let lasts = |limit: &&Limit| limit.until.is_none_or(|at| at > now + EVERY);
+    let lasts = |limit: &&Limit| limit.until > now + EVERY;
     let mut new = limits.iter().filter(lasts);
     let mut old = written.iter().filter(lasts);
     new.any(|limit| !written.contains(limit)) || old.any(|limit| !limits.contains(limit))
@@ -189,7 +186,7 @@ fn clock() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Kind;
+    use std::sync::OnceLock;
 
     /// A folder of its own, removed at the end.
     struct Folder(PathBuf);
@@ -228,18 +225,16 @@ mod tests {
     fn rests(key: u8, until: Instant) -> Limit {
         Limit {
             key: [key; 8],
-            model: None,
-            kind: Kind::Cooling,
-            until: Some(until),
+            model: "m".into(),
+            until,
         }
     }
 
-    fn rejected(key: u8) -> Limit {
-        Limit {
-            kind: Kind::Rejected(401),
-            until: None,
-            ..rests(key, Instant::now())
-        }
+    /// Rests for a day, from the first call on.
+    fn long(key: u8) -> Limit {
+        static FAR: OnceLock<Instant> = OnceLock::new();
+        let until = FAR.get_or_init(|| Instant::now() + secs(24 * 3600));
+        rests(key, *until)
     }
 
     #[test]
@@ -248,7 +243,7 @@ mod tests {
         let now = Instant::now();
         let (mut file, entries, complaint) = open(folder.file());
         assert_eq!((entries, complaint), (vec![], None));
-        let limits = vec![rests(1, now + secs(3600)), rejected(2)];
+        let limits = vec![rests(1, now + secs(3600)), long(2)];
         file.keep(limits, now).expect("written");
         let (again, entries, complaint) = open(folder.file());
         assert_eq!((complaint, again.salt()), (None, file.salt()));
@@ -276,11 +271,11 @@ mod tests {
             ),
             (vec![rests(1, long)], vec![], later, false), // ended by itself
             (vec![rests(1, long)], vec![], now, true),    // a reload ended it
-            (vec![rests(1, long)], vec![rejected(1)], now, true),
-            (vec![rejected(1)], vec![], now, true),
+            (vec![rests(1, long)], vec![long(1)], now, true),
+            (vec![long(1)], vec![], now, true),
             (
-                vec![rejected(1), rejected(2)],
-                vec![rejected(2), rejected(1)],
+                vec![long(1), long(2)],
+                vec![long(2), long(1)],
                 now,
                 false,
             ),
@@ -299,7 +294,7 @@ mod tests {
         fs::write(folder.file(), "root:x:0:0\n").expect("written");
         let (mut file, entries, complaint) = open(folder.file());
         assert!(entries.is_empty() && complaint.is_some_and(|c| c.contains("left alone")));
-        file.keep(vec![rejected(1)], Instant::now())
+        file.keep(vec![long(1)], Instant::now())
             .expect("nothing done");
         assert_eq!(
             fs::read_to_string(folder.file()).expect("there"),
@@ -310,7 +305,7 @@ mod tests {
         assert!(open(folder.file()).2.is_some());
         let (mut file, _, complaint) = open(folder.0.clone());
         assert!(complaint.is_some());
-        file.keep(vec![rejected(1)], Instant::now())
+        file.keep(vec![long(1)], Instant::now())
             .expect("nothing done");
         assert_eq!(folder.files(), 1);
     }
@@ -319,13 +314,13 @@ mod tests {
     fn a_damaged_file_is_reported_and_replaced() {
         let folder = Folder::new("damaged");
         let (mut file, ..) = open(folder.file());
-        file.keep(vec![rejected(1)], Instant::now())
+        file.keep(vec![long(1)], Instant::now())
             .expect("written");
         let text = fs::read_to_string(folder.file()).expect("there");
         fs::write(folder.file(), &text[..text.len() / 2]).expect("written");
         let (mut file, entries, complaint) = open(folder.file());
         assert!(entries.is_empty() && complaint.is_some_and(|c| c.contains("damaged")));
-        file.keep(vec![rejected(1)], Instant::now())
+        file.keep(vec![long(1)], Instant::now())
             .expect("written");
         assert_eq!(open(folder.file()).1.len(), 1);
     }
@@ -337,12 +332,12 @@ mod tests {
         let (mut file, ..) = open(path.clone());
         let now = Instant::now();
         let said = file
-            .keep(vec![rejected(1)], now)
+            .keep(vec![long(1)], now)
             .expect_err("no such folder");
         assert!(said.contains("STATE_FILE"), "{said}");
-        assert_eq!(file.keep(vec![rejected(1)], now), Ok(()), "not again");
+        assert_eq!(file.keep(vec![long(1)], now), Ok(()), "not again");
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-        file.keep(vec![rejected(1)], now).expect("written");
+        file.keep(vec![long(1)], now).expect("written");
         assert_eq!(open(path).1.len(), 1);
     }
 
@@ -351,17 +346,17 @@ mod tests {
         // /dev/full takes no byte: the new file's name leads there.
         let folder = Folder::new("full");
         let (mut file, ..) = open(folder.file());
-        file.keep(vec![rejected(1)], Instant::now())
+        file.keep(vec![long(1)], Instant::now())
             .expect("written");
         let new = folder.0.join("state.new");
         std::os::unix::fs::symlink("/dev/full", &new).expect("linked");
         let said = file
-            .keep(vec![rejected(2)], Instant::now())
+            .keep(vec![long(2)], Instant::now())
             .expect_err("full");
         assert!(said.contains("No space left"), "{said}");
         assert_eq!(open(folder.file()).1[0].key, [1; 8]);
         assert_eq!(folder.files(), 1, "and nothing beside it");
-        file.keep(vec![rejected(2)], Instant::now())
+        file.keep(vec![long(2)], Instant::now())
             .expect("written");
         assert_eq!(open(folder.file()).1[0].key, [2; 8]);
     }
@@ -371,7 +366,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = Folder::new("mode");
         let (mut file, ..) = open(folder.file());
-        file.keep(vec![rejected(1)], Instant::now())
+        file.keep(vec![long(1)], Instant::now())
             .expect("written");
         let mode = fs::metadata(folder.file())
             .expect("there")

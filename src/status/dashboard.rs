@@ -44,9 +44,8 @@ pub fn data(health: Reply, load: &Load, origin: &str, recent: &Recent, now: Inst
     out.pop(); // the closing brace
     let _ = write!(
         out,
-        ",\"workers\":{},\"parked\":{},\"upstream\":{},\"upstream_well\":{},\"step_sec\":{STEP},\"slots\":[",
+        ",\"workers\":{},\"upstream\":{},\"upstream_well\":{},\"step_sec\":{STEP},\"slots\":[",
         load.workers,
-        load.parked,
         quoted(origin),
         load.upstream_well,
     );

@@ -54,13 +54,13 @@ pub fn page(
         let c = key.counts;
         let _ = write!(
             out,
-            "{}{{\"index\":{i},\"label\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left},\"requests\":{},\"failures\":{{\"limited\":{},\"quota\":{},\"rejected\":{},\"no_answer\":{}}},\"in_flight\":{},\"last_used_sec_ago\":{},\"models\":[",
+            "{}{{\"index\":{i},\"label\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left},\"requests\":{},\"failures\":{{\"limited\":{},\"quota\":{},\"refused\":{},\"no_answer\":{}}},\"in_flight\":{},\"last_used_sec_ago\":{},\"models\":[",
             comma(i),
             quoted(&key.label),
             c.requests,
             c.limited,
             c.quota,
-            c.rejected,
+            c.refused,
             c.no_answer,
             c.in_flight,
             key.last_used
@@ -81,12 +81,13 @@ pub fn page(
     for (i, view) in models.iter().enumerate() {
         let _ = write!(
             out,
-            "{}{{\"model\":{},\"in_flight\":{},\"waiting\":{},\"capacity\":{}}}",
+            "{}{{\"model\":{},\"in_flight\":{},\"waiting\":{},\"capacity\":{},\"backoff\":{}}}",
             comma(i),
             quoted(&view.model),
             view.in_flight,
             view.waiting,
             view.capacity.map_or("null".into(), |n| n.to_string()),
+            view.backoff.map_or(0, whole_seconds),
         );
     }
     out.push_str("]}");
@@ -104,14 +105,17 @@ fn in_words(state: State) -> (&'static str, &'static str, u64) {
         State::Throttled(left) => ("throttled", "RPM_LIMIT", whole_seconds(left)),
         State::Cooling(left) => ("cooling", "limited by the upstream", whole_seconds(left)),
         State::Parked(left) => ("parked", "its quota is spent", whole_seconds(left)),
-        State::Rejected(403) => ("rejected", "the upstream forbids it (403)", 0),
-        State::Rejected(_) => ("rejected", "the upstream does not know it (401)", 0),
+        State::Ejected(_, left) => (
+            "ejected",
+            "refused by the upstream where another key was not; probed then",
+            whole_seconds(left),
+        ),
     }
 }
 
 fn in_short(state: State) -> String {
     match (state, in_words(state)) {
-        (State::Rejected(status), _) => format!("rejected({status})"),
+        (State::Ejected(status, _), (word, _, left)) => format!("{word}({status},{left}s)"),
         (State::Ready, (word, ..)) => word.into(),
         (_, (word, _, left)) => format!("{word}({left}s)"),
     }
@@ -123,6 +127,8 @@ mod tests {
 
     use super::*;
     use crate::pool::Counts;
+
+    const EJECTED: State = State::Ejected(401, Duration::from_secs(60));
 
     fn key(state: State) -> KeyView {
         let counts = Counts {
@@ -183,8 +189,8 @@ mod tests {
         for (states, status, word) in [
             (vec![State::Ready, State::Ready], 200, "ok"),
             (vec![State::Ready, cooling], 200, "degraded"),
-            (vec![State::Ready, State::Rejected(401)], 200, "degraded"),
-            (vec![cooling, State::Rejected(401)], 503, "down"),
+            (vec![State::Ready, EJECTED], 200, "degraded"),
+            (vec![cooling, EJECTED], 503, "down"),
             (vec![State::Parked(Duration::from_secs(1))], 503, "down"),
             (vec![State::Throttled(Duration::from_secs(1))], 200, "ok"),
         ] {
@@ -196,15 +202,15 @@ mod tests {
 
     #[test]
     fn each_key_is_shown_with_its_counters_and_its_last_four_characters() {
-        let (_, page) = shown(&[key(State::Rejected(401))]);
+        let (_, page) = shown(&[key(EJECTED)]);
         let shown = &page["key_status"][0];
         assert_eq!(shown["label"], "…f9a1");
-        assert_eq!(shown["state"], "rejected");
+        assert_eq!(shown["state"], "ejected");
         assert_eq!(shown["requests"], 7);
         assert_eq!(shown["failures"]["limited"], 2);
         assert_eq!(shown["in_flight"], 1);
         assert_eq!(shown["last_used_sec_ago"], 3);
-        assert_eq!(page["pool"], "[0]:rejected(401)");
+        assert_eq!(page["pool"], "[0]:ejected(401,60s)");
         assert_eq!(page["uptime_sec"], 90);
         assert_eq!(
             (&page["in_flight"], &page["waiting"]),
@@ -221,6 +227,7 @@ mod tests {
             in_flight: 1,
             waiting: 2,
             capacity: Some(3),
+            backoff: Some(Duration::from_secs(4)),
         }];
         let reply = page(&[one], &models, &[], &Load::default());
         let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
@@ -230,7 +237,7 @@ mod tests {
             (&"a\"b".into(), &5.into())
         );
         let expected =
-            serde_json::json!({"model": "a\"b", "in_flight": 1, "waiting": 2, "capacity": 3});
+            serde_json::json!({"model": "a\"b", "in_flight": 1, "waiting": 2, "capacity": 3, "backoff": 4});
         assert_eq!(page["models"][0], expected);
     }
 }

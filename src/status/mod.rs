@@ -12,13 +12,11 @@ use std::time::Duration;
 pub struct Load {
     /// Time since the start.
     pub uptime: Duration,
-    /// Requests being received, waiting for a worker or served.
+    /// Requests being received, waiting or served.
     pub in_flight: usize,
-    /// Requests waiting for a worker.
-    pub parked: usize,
-    /// Requests waiting for a key.
+    /// Requests waiting for a key, or for a place among `WORKERS`.
     pub waiting: usize,
-    /// Requests that can be served at a time.
+    /// Attempts that can be under way at a time.
     pub workers: usize,
     /// The upstream was well at the last attempt.
     pub upstream_well: bool,

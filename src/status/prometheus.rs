@@ -70,13 +70,14 @@ pub fn page(counts: &Counts, keys: &[KeyView], clients: &[(&str, usize)], load: 
         ("cut_answers_total", "counter", "Answers that the upstream broke off.", counts.cut),
         ("cooldowns_total", "counter", "How often a key began to rest.", counts.cooldowns),
         ("quota_parks_total", "counter", "How often a key was parked because its quota was spent.", counts.parked),
+        ("ejections_total", "counter", "How often a key was ejected: refused where another one was not.", counts.ejections),
+        ("failed_probes_total", "counter", "Attempts at which an ejected key was refused again.", counts.failed_probes),
         ("waits_total", "counter", "Requests that waited for a key.", counts.waits),
         ("request_bytes_total", "counter", "Bytes of request bodies.", counts.bytes_in),
         ("response_bytes_total", "counter", "Bytes of answers' bodies.", counts.bytes_out),
-        ("requests_in_flight", "gauge", "Requests being received, waiting for a worker or served.", load.in_flight as u64),
-        ("requests_waiting_for_key", "gauge", "Requests in line for a key.", load.waiting as u64),
-        ("requests_waiting_for_worker", "gauge", "Requests in line for a worker.", load.parked as u64),
-        ("workers", "gauge", "Requests that can be served at a time.", load.workers as u64),
+        ("requests_in_flight", "gauge", "Requests being received, waiting or served.", load.in_flight as u64),
+        ("requests_waiting_for_key", "gauge", "Requests in line for a key, or for a place among WORKERS.", load.waiting as u64),
+        ("workers", "gauge", "Attempts that can be under way at a time.", load.workers as u64),
         ("upstream_up", "gauge", "Whether the last attempt found the upstream well.", u64::from(load.upstream_well)),
         ("uptime_seconds", "gauge", "Time since the start.", load.uptime.as_secs()),
         ("keys", "gauge", "Keys in the configuration.", keys.len() as u64),
@@ -135,7 +136,8 @@ const COLUMNS: &[Column] = &[
     ("key_failures_total", "counter", "Attempts with a key that failed, by reason.",
         &[(",reason=\"limited\"", |k| k.counts.limited),
           (",reason=\"quota\"", |k| k.counts.quota),
-          (",reason=\"rejected\"", |k| k.counts.rejected),
+          (",reason=\"refused\"", |k| k.counts.refused),
+          (",reason=\"overloaded\"", |k| k.counts.overloaded),
           (",reason=\"no_answer\"", |k| k.counts.no_answer)]),
     ("key_in_flight", "gauge", "Attempts under way with a key.",
         &[("", |k| k.counts.in_flight.into())]),
@@ -144,13 +146,14 @@ const COLUMNS: &[Column] = &[
           (",state=\"throttled\"", |k| u64::from(matches!(k.state, State::Throttled(_)))),
           (",state=\"parked\"", |k| u64::from(matches!(k.state, State::Parked(_)))),
           (",state=\"cooling\"", |k| u64::from(matches!(k.state, State::Cooling(_)))),
-          (",state=\"rejected\"", |k| u64::from(matches!(k.state, State::Rejected(_))))]),
+          (",state=\"ejected\"", |k| u64::from(matches!(k.state, State::Ejected(..))))]),
     ("key_rest_seconds", "gauge", "How much longer a key rests; of several models' rests the longest.",
         &[("", |k| match k.state {
-            State::Throttled(left) | State::Cooling(left) | State::Parked(left) => {
-                crate::reply::whole_seconds(left)
-            }
-            State::Ready | State::Rejected(_) => 0,
+            State::Throttled(left)
+            | State::Cooling(left)
+            | State::Parked(left)
+            | State::Ejected(_, left) => crate::reply::whole_seconds(left),
+            State::Ready => 0,
         })]),
 ];
 
@@ -185,7 +188,7 @@ mod tests {
             state: match at {
                 0 => State::Ready,
                 1 => State::Cooling(Duration::from_millis(41_200)),
-                _ => State::Rejected(401),
+                _ => State::Ejected(401, Duration::from_secs(5)),
             },
             models: vec![("chosen".into(), State::Ready)],
             serves: true,

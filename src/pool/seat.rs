@@ -1,0 +1,456 @@
+//! One key in one lane: whether it rests, for what, how long; and how much it takes at a time.
+//!
+//! Four plain ideas, each ended by the first request that succeeds:
+//!
+//! - a **rest**: the upstream said no. It lasts as long as was stated, or for the next step of a
+//!   table that is climbed while refusals repeat. After it one request *probes* before others
+//!   follow.
+//! - an **ejection** is a rest after a refusal that another key did not get for the same request.
+//! - a **suspect** was refused without such a witness: for [`SUSPICION`] it goes last.
+//! - a **learned limit**: what the key took in the window before its last 429 is what it is given,
+//!   until that has been right for a while.
+
+use std::time::{Duration, Instant};
+
+use super::window::{MINUTE, Window};
+use crate::config::Pace;
+use crate::verdict::MAX_REST;
+
+/// How long a key whose limit is near is held back after each request, until one is answered.
+pub const PROBE_GAP: Duration = Duration::from_secs(1);
+
+/// The longest rest that alvus itself comes to when 429s repeat and none says how long.
+pub(super) const MAX_ESCALATED: Duration = Duration::from_secs(15 * 60);
+
+/// A stated rest that proved too short is lengthened, but not beyond this.
+const MAX_DOUBTED: Duration = Duration::from_secs(60);
+
+/// How long an ejection lasts: the first, and each further one that its probe confirms.
+const EJECTIONS: [Duration; 5] = [minutes(1), minutes(10), minutes(60), minutes(360), MAX_REST];
+
+/// How long a quota rests that nobody stated the end of; likewise.
+const QUOTAS: [Duration; 4] = [minutes(2), minutes(10), minutes(60), minutes(360)];
+
+/// How long a key goes last after a refusal without a witness.
+const SUSPICION: Duration = Duration::from_secs(60);
+
+/// How many requests may be unanswered at once beyond a learned limit, once that goes well.
+const MOST_ALLOWED: u32 = 8;
+
+/// For so many windows a learned limit is kept without asking for more; for twice and four times
+/// as many once it was met again.
+const KEPT: u32 = 4;
+/// The same where the operator wants to be held back: [`Pace::Auto`].
+const KEPT_AUTO: u32 = 16;
+/// A limit met after fewer requests has to be met twice: it may be one of tokens.
+const LEAST_EVIDENCE: u32 = 5;
+/// A key that took fewer requests than this is not near a limit of its own.
+const LEAST_LIMIT: u32 = 3;
+
+const fn minutes(n: u64) -> Duration {
+    Duration::from_secs(60 * n)
+}
+
+/// Why a key rests in a lane.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Why {
+    /// 429: its limit.
+    Limited,
+    /// Its quota is spent.
+    Quota,
+    /// It was refused, with this status, and another key was not.
+    Refused {
+        /// The status.
+        status: u16,
+        /// The words called the key itself invalid.
+        names_key: bool,
+    },
+}
+
+/// Where a key stands in its lane.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub(super) enum Place {
+    /// In line, with this turn.
+    InLine(u64),
+    /// Out until this instant, because of what the upstream said.
+    Resting(Instant),
+    /// Out until this instant: held back by our own pacing.
+    Paced(Instant),
+    /// Out until this instant, for another reason: an answer is awaited, or the key as a whole is
+    /// out.
+    Held(Instant),
+    /// Nowhere: the key is not in the configuration.
+    Away,
+}
+
+impl Place {
+    pub(super) fn until(self) -> Option<Instant> {
+        match self {
+            Place::Resting(at) | Place::Paced(at) | Place::Held(at) => Some(at),
+            Place::InLine(_) | Place::Away => None,
+        }
+    }
+}
+
+/// The last rest, while no success has ended what it stands for.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    why: Why,
+    /// The upstream said how long.
+    stated: bool,
+    /// How many of this kind in a row.
+    times: usize,
+    /// When it began; refusals of what was sent before are no news.
+    began: Instant,
+    until: Instant,
+    /// When the refused request went out.
+    sent: Instant,
+}
+
+/// What the key took before its last 429.
+#[derive(Debug, Clone, Copy)]
+struct Learned {
+    took: u32,
+    /// In so much time.
+    span: Duration,
+    /// The rest that taught it ended then; requests from before do not count towards the next.
+    since: Instant,
+    /// How often it was met again, in a row.
+    right: u32,
+    /// No more than that is given before this instant.
+    kept_until: Option<Instant>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) place: Place,
+    rest: Option<Rest>,
+    suspect_until: Option<Instant>,
+    learned: Option<Learned>,
+    /// The most it ever took in a minute.
+    peak: u32,
+    /// How many may be unanswered at once while it is probed: 1, doubling with each success.
+    allowed: u32,
+    unanswered: u32,
+    window: Window,
+}
+
+impl Default for Seat {
+    fn default() -> Seat {
+        Seat {
+            place: Place::Away,
+            rest: None,
+            suspect_until: None,
+            learned: None,
+            peak: 0,
+            allowed: 1,
+            unanswered: 0,
+            window: Window::default(),
+        }
+    }
+}
+
+impl Seat {
+    /// A request goes out with this key.
+    pub(super) fn hand_out(&mut self, now: Instant) {
+        self.unanswered += 1;
+        self.window.add(now);
+    }
+
+    /// Its answer has come, of whatever kind, or none will.
+    pub(super) fn answered(&mut self) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+    }
+
+    /// A request that was handed out at this instant was not sent.
+    pub(super) fn take_back(&mut self, at: Instant) {
+        self.window.take_back(at);
+    }
+
+    /// A request was accepted. Says whether that ends a rest: the key is well again.
+    pub(super) fn accepted(&mut self, sent: Instant, now: Instant) -> bool {
+        // An answer to a request sent before a refusal proves nothing about the time after it.
+        if self.knew(sent) {
+            return false;
+        }
+        let took = self.sent_lately(now).saturating_sub(self.unanswered);
+        self.peak = self.peak.max(took);
+        self.allowed = match &mut self.learned {
+            Some(learned) if took > learned.took => {
+                learned.took = took;
+                learned.right = 0;
+                (self.allowed * 2).min(MOST_ALLOWED)
+            }
+            _ => 1,
+        };
+        self.suspect_until = None;
+        self.rest.take().is_some()
+    }
+
+    /// 429. Says for how long the key rests, if that is news. `cooldown`: the first rest that
+    /// nobody stated.
+    pub(super) fn limited(
+        &mut self,
+        stated: Option<Duration>,
+        cooldown: Duration,
+        pace: Pace,
+        sent: Instant,
+        now: Instant,
+    ) -> Option<Duration> {
+        let known = self.knew(sent);
+        let times = self.times(Why::Limited, stated.is_some(), sent);
+        let rest = match stated {
+            // What was stated twice and proved too short twice is not believed a third time.
+            Some(stated) => {
+                let doubted = stated.saturating_mul(1 << times.saturating_sub(1).min(6));
+                stated.max(doubted.min(MAX_DOUBTED))
+            }
+            None => cooldown
+                .saturating_mul(1 << times.min(8))
+                .min(MAX_ESCALATED.max(cooldown)),
+        };
+        let news = self.begin(Why::Limited, stated.is_some(), rest, sent, now);
+        match known {
+            true => self.learn_less(),
+            false => self.learn(pace, now),
+        }
+        news
+    }
+
+    /// The quota is spent, and nobody said for how long. Says for how long the key rests, if that
+    /// is news.
+    pub(super) fn spent(&mut self, sent: Instant, now: Instant) -> Option<Duration> {
+        let rest = step(&QUOTAS, self.times(Why::Quota, false, sent));
+        self.begin(Why::Quota, false, rest, sent, now)
+    }
+
+    /// The key was refused, and nobody knows yet whose fault that is. `true`: it was ejected
+    /// before and this was its probe, so the refusal says nothing about the request.
+    pub(super) fn refused(&mut self, why: Why, sent: Instant, now: Instant) -> bool {
+        let probed = self.rest.filter(|rest| {
+            matches!(rest.why, Why::Refused { .. }) && rest.began < sent && rest.until <= now
+        });
+        match probed {
+            // As long as before; longer once a witness confirms it.
+            Some(rest) => {
+                let again = step(&EJECTIONS, rest.times - 1);
+                self.begin(why, false, again, sent, now);
+                if let Some(new) = &mut self.rest {
+                    new.times = rest.times;
+                }
+            }
+            None => self.suspect_until = now.checked_add(SUSPICION),
+        }
+        probed.is_some()
+    }
+
+    /// Another key was not refused for the request that this one was refused for, sent then. Says
+    /// for how long the key is ejected, if that is news.
+    pub(super) fn eject(&mut self, why: Why, sent: Instant, now: Instant) -> Option<Duration> {
+        self.suspect_until = None;
+        if let Some(rest) = &mut self.rest
+            && rest.sent == sent
+            && matches!(rest.why, Why::Refused { .. })
+        {
+            rest.sent = rest.began; // once
+            let (times, length) = (rest.times + 1, step(&EJECTIONS, rest.times));
+            rest.times = times;
+            rest.until = rest.until.max(now + length);
+            return Some(length);
+        }
+        if self.knew(sent) {
+            return None;
+        }
+        let length = step(&EJECTIONS, 0);
+        self.begin(why, false, length, sent, now)
+    }
+
+    /// The key rests until then, as it did before a restart.
+    pub(super) fn resume(&mut self, until: Instant, now: Instant) {
+        self.rest = Some(Rest {
+            why: Why::Limited,
+            stated: true,
+            times: 1,
+            began: now,
+            until,
+            sent: now,
+        });
+    }
+
+    /// What it rested for was not its fault: no key of the lane was near its limit.
+    pub(super) fn forgive(&mut self) {
+        let bare = |rest: &Rest| rest.why == Why::Limited && !rest.stated;
+        if self.rest.as_ref().is_some_and(bare) {
+            (self.rest, self.learned) = (None, None);
+        }
+    }
+
+    /// An ejected key may be probed at once. Says whether it was ejected.
+    pub(super) fn probe_now(&mut self, now: Instant) -> bool {
+        let ejected = |rest: &&mut Rest| rest.until > now && rest.why != Why::Limited;
+        match self.rest.as_mut().filter(ejected) {
+            Some(rest) => rest.until = now,
+            None => return false,
+        }
+        true
+    }
+
+    /// The key turned out to be well: what named it invalid was wrong, or is over.
+    pub(super) fn pardon(&mut self) {
+        if self.is_ejected_by_name() {
+            self.rest = None;
+        }
+    }
+
+    /// Until when it rests, and why.
+    pub(super) fn rests(&self, now: Instant) -> Option<(Why, Instant)> {
+        self.rest
+            .filter(|rest| rest.until > now)
+            .map(|rest| (rest.why, rest.until))
+    }
+
+    /// Refused (or its quota spent) after that instant, and not served since.
+    pub(super) fn is_out_since(&self, served: Option<Instant>) -> bool {
+        self.rest
+            .is_some_and(|rest| rest.why != Why::Limited && served.is_none_or(|at| at < rest.began))
+    }
+
+    fn is_ejected_by_name(&self) -> bool {
+        let named = |rest: Rest| {
+            matches!(
+                rest.why,
+                Why::Refused {
+                    names_key: true,
+                    ..
+                }
+            )
+        };
+        self.rest.is_some_and(named)
+    }
+
+    /// Refused lately, without a witness.
+    pub(super) fn is_suspect(&self, now: Instant) -> bool {
+        self.suspect_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether a 429 after so few requests is likely not this key's own limit.
+    pub(super) fn is_far_from_its_limit(&self, now: Instant) -> bool {
+        let took = self.sent_lately(now).saturating_sub(self.unanswered + 1);
+        let most = self.learned.map_or(self.peak, |learned| learned.took);
+        took < most.max(LEAST_LIMIT)
+    }
+
+    /// Where the key has to wait although its turn has come, if it has to.
+    pub(super) fn hold(&self, now: Instant) -> Option<Place> {
+        let beyond = self
+            .learned
+            .filter(|learned| learned.took > 0 && self.sent_lately(now) >= learned.took);
+        if let Some(learned) = beyond
+            && learned.kept_until.is_some_and(|until| now < until)
+        {
+            let at = self.window.free_at(learned.took, learned.span, now)?;
+            return Some(Place::Paced(at));
+        }
+        // In single file (then in twos, fours, …) after a rest and beyond what was learned, so that
+        // a herd of waiters finds a limit with one request and not with each of them.
+        if self.unanswered >= self.allowed && (self.rest.is_some() || beyond.is_some()) {
+            let at = self.window.newest()? + PROBE_GAP;
+            return (at > now).then_some(Place::Held(at));
+        }
+        None
+    }
+
+    /// How many rests for this reason came in a row before the one that a refusal of this request
+    /// means.
+    fn times(&self, why: Why, stated: bool, sent: Instant) -> usize {
+        let kind = std::mem::discriminant::<Why>;
+        let same = |rest: &Rest| kind(&rest.why) == kind(&why) && rest.stated == stated;
+        let times = self.rest.filter(same).map_or(0, |rest| rest.times);
+        times.saturating_sub(usize::from(times > 0 && self.knew(sent)))
+    }
+
+    /// Begins a rest, or makes the one under way longer, never shorter. Says how long, if it is a new one.
+    fn begin(
+        &mut self,
+        why: Why,
+        stated: bool,
+        length: Duration,
+        sent: Instant,
+        now: Instant,
+    ) -> Option<Duration> {
+        let known = self.knew(sent);
+        // An absurd COOLDOWN_SEC cannot overflow: without a sum, the key rests a day.
+        let until = now.checked_add(length).unwrap_or(now + MAX_REST);
+        if let Some(rest) = &mut self.rest
+            && (known || rest.until >= until)
+        {
+            rest.until = rest.until.max(until);
+            return None;
+        }
+        self.rest = Some(Rest {
+            why,
+            stated,
+            times: self.times(why, stated, sent) + 1,
+            began: now,
+            until,
+            sent,
+        });
+        self.allowed = 1;
+        Some(length)
+    }
+
+    /// A refusal that is news: what the key took before it.
+    fn learn(&mut self, pace: Pace, now: Instant) {
+        let Some(until) = self.rest.map(|rest| rest.until) else {
+            return;
+        };
+        // All but the refused one; those without an answer count as taken until they are refused.
+        let took = self.sent_lately(now).saturating_sub(1);
+        let before = self.learned.filter(|before| before.took == took);
+        let right = before.map_or(0, |before| before.right + 1);
+        let first = self.window.first(self.counted_since(), MINUTE, now);
+        let span = first.map_or(MINUTE, |at| until.saturating_duration_since(at));
+        let span = span.clamp(PROBE_GAP, MINUTE);
+        let (kept, least) = match pace {
+            Pace::Auto => (KEPT_AUTO, 1),
+            _ => (KEPT, LEAST_EVIDENCE),
+        };
+        let believed = took * (right + 1) >= least;
+        self.learned = (!self.window.is_full()).then_some(Learned {
+            took,
+            span,
+            since: until,
+            right,
+            kept_until: believed.then(|| until + span * (kept << right.min(2))),
+        });
+    }
+
+    /// One of those that counted as taken was refused too.
+    fn learn_less(&mut self) {
+        if let Some(learned) = &mut self.learned {
+            learned.took = learned.took.saturating_sub(1);
+        }
+    }
+
+    /// Requests that count towards what the upstream may be counting: those of a window's length,
+    /// but none from before the last rest, as most limits begin anew with its end.
+    fn sent_lately(&self, now: Instant) -> u32 {
+        let span = self.learned.map_or(MINUTE, |learned| learned.span);
+        self.window.count(self.counted_since(), span, now)
+    }
+
+    fn counted_since(&self) -> Option<Instant> {
+        self.learned.map(|learned| learned.since)
+    }
+
+    /// Whether a refusal of what was sent then is no news: of the requests under way when a limit was
+    /// hit, each may be refused.
+    fn knew(&self, sent: Instant) -> bool {
+        self.rest.is_some_and(|rest| sent <= rest.began)
+    }
+}
+
+fn step(table: &[Duration], at: usize) -> Duration {
+    table[at.min(table.len() - 1)]
+}

@@ -1,0 +1,202 @@
+//! The pool as people see it: snapshots for `/health`, `/metrics`, the dashboard and the state file.
+
+use std::time::{Duration, Instant};
+
+use super::lane::Lane;
+use super::seat::{Place, Why};
+use super::{Pool, RECENT, Slot};
+use crate::secret::SALT;
+use crate::state::Limit;
+
+/// A key's state at one instant.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum State {
+    /// Can be picked.
+    Ready,
+    /// Held back by alvus itself (`RPM_LIMIT`, or a limit it learned), for that much longer.
+    Throttled(Duration),
+    /// Limited by the upstream, for that much longer.
+    Cooling(Duration),
+    /// Its quota is spent; probed after that much longer.
+    Parked(Duration),
+    /// Refused by the upstream with this status where another key was not; probed after that much
+    /// longer.
+    Ejected(u16, Duration),
+}
+
+/// Counters of one key since the start.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+pub struct Counts {
+    /// Attempts made with it.
+    pub requests: u64,
+    /// Attempts answered with a limit.
+    pub limited: u64,
+    /// Attempts answered with a spent quota.
+    pub quota: u64,
+    /// Attempts that were refused: the key's fault or the request's.
+    pub refused: u64,
+    /// How often another key showed that it was this key's fault.
+    pub ejections: u64,
+    /// Attempts that found the model overloaded.
+    pub overloaded: u64,
+    /// Attempts without an answer.
+    pub no_answer: u64,
+    /// Attempts under way.
+    pub in_flight: u32,
+}
+
+/// One key as `/health` shows it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KeyView {
+    /// The key's last four characters.
+    pub label: String,
+    /// Its state; of several models' the gravest.
+    pub state: State,
+    /// The models it is not ready for, though the key as a whole is well.
+    pub models: Vec<(String, State)>,
+    /// Whether a model that was asked for lately can have it.
+    pub serves: bool,
+    /// Its counters.
+    pub counts: Counts,
+    /// How long ago it was last picked.
+    pub last_used: Option<Duration>,
+}
+
+/// One model as `/health` shows it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ModelView {
+    /// Its name; a path's kind for requests that name none.
+    pub model: String,
+    /// Attempts under way.
+    pub in_flight: u32,
+    /// Requests waiting for a key.
+    pub waiting: usize,
+    /// How many may be under way, while the model is overloaded.
+    pub capacity: Option<u32>,
+    /// For how much longer it is left alone, while it is overloaded.
+    pub backoff: Option<Duration>,
+}
+
+impl Pool {
+    /// All keys as they stand, in the order of the configuration.
+    pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
+        let slots = self
+            .listed
+            .iter()
+            .filter_map(|at| Some((*at, self.slots[*at].as_ref()?)));
+        let down = self.is_down(now);
+        slots
+            .map(|(key, slot)| self.view(key, slot, down, now))
+            .collect()
+    }
+
+    /// The models that were asked for.
+    pub fn models(&self, now: Instant) -> Vec<ModelView> {
+        let views = self.lanes.iter().map(|lane| {
+            let shown = lane.backoff.shown(now);
+            ModelView {
+                model: lane.model.clone(),
+                in_flight: lane.in_flight,
+                waiting: lane.waiting(),
+                capacity: shown.map(|(limit, _)| limit),
+                backoff: shown.map(|(_, left)| left).filter(|left| !left.is_zero()),
+            }
+        });
+        views.collect()
+    }
+
+    /// Which key rests for which model because of its limits, to be kept over a restart; what else
+    /// is held against keys is found out again. Keys are named by their tags with this salt.
+    pub fn limits(&self, salt: &[u8; SALT], now: Instant) -> Vec<Limit> {
+        let mut limits = Vec::new();
+        for at in &self.listed {
+            let Some(slot) = &self.slots[*at] else {
+                continue;
+            };
+            let key = slot.key.tag(salt);
+            for lane in &self.lanes {
+                if let Some((Why::Limited | Why::Quota, until)) = lane.seats[*at].rests(now) {
+                    limits.push(Limit {
+                        key,
+                        model: lane.model.clone(),
+                        until,
+                    });
+                }
+            }
+        }
+        limits
+    }
+
+    fn view(&self, key: usize, slot: &Slot, down: bool, now: Instant) -> KeyView {
+        let whole = slot
+            .out
+            .filter(|(_, until)| *until > now)
+            .map(|(why, until)| state(why, until.saturating_duration_since(now)));
+        let models: Vec<(String, State)> = self
+            .lanes
+            .iter()
+            .map(|lane| (lane.model.clone(), in_lane(lane, key, now)))
+            .filter(|(_, state)| *state != State::Ready)
+            .collect();
+        let gravest = models
+            .iter()
+            .map(|(_, state)| *state)
+            .max_by_key(State::weight);
+        // Requests without a model are rare (GET /v1/models) and no measure for the others.
+        let is_named = |lane: &Lane| !lane.model.is_empty() && !lane.model.starts_with('/');
+        let named = self.lanes.iter().any(is_named);
+        let serves =
+            |lane: &Lane| matches!(in_lane(lane, key, now), State::Ready | State::Throttled(_));
+        KeyView {
+            label: slot.key.label(),
+            state: whole.or(gravest).unwrap_or(State::Ready),
+            serves: whole.is_none()
+                && !down
+                && self
+                    .recent_lanes(now)
+                    .filter(|lane| !named || is_named(lane))
+                    .map(serves)
+                    .reduce(|a, b| a || b)
+                    .unwrap_or(true),
+            models,
+            counts: slot.counts,
+            last_used: slot.last_used.map(|at| now.saturating_duration_since(at)),
+        }
+    }
+
+    fn recent_lanes(&self, now: Instant) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().filter(move |lane| {
+            lane.visitors > 0 || now.saturating_duration_since(lane.last_used) < RECENT
+        })
+    }
+}
+
+fn in_lane(lane: &Lane, key: usize, now: Instant) -> State {
+    let seat = &lane.seats[key];
+    match (seat.rests(now), seat.place) {
+        (Some((why, until)), _) => state(why, until.saturating_duration_since(now)),
+        (None, Place::Paced(at)) if at > now => State::Throttled(at.saturating_duration_since(now)),
+        _ => State::Ready,
+    }
+}
+
+fn state(why: Why, left: Duration) -> State {
+    match why {
+        Why::Limited => State::Cooling(left),
+        Why::Quota => State::Parked(left),
+        Why::Refused { status, .. } => State::Ejected(status, left),
+    }
+}
+
+impl State {
+    /// The heavier one is shown for a key that has several.
+    fn weight(&self) -> (u8, Duration) {
+        match self {
+            State::Ready => (0, Duration::ZERO),
+            State::Throttled(left) => (1, *left),
+            State::Cooling(left) => (2, *left),
+            State::Parked(left) => (3, *left),
+            State::Ejected(_, left) => (4, *left),
+        }
+    }
+}

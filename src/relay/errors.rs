@@ -1,0 +1,156 @@
+//! What a client hears that could not be served: the upstream's latest words, or ours. The only
+//! place where a reason becomes an answer.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::{Exchange, Last, Outcome, Relay, Trip, lock};
+use crate::pool::{KeyView, State};
+use crate::reply::{Reply, whole_seconds};
+use crate::upstream::Failure;
+use crate::warn;
+
+/// When a client may come back after the upstream could not be reached.
+const UNREACHABLE_RETRY: Duration = Duration::from_secs(5);
+
+/// When a client may come back after every key was refused: one request a minute finds out.
+const REFUSED_RETRY: Duration = Duration::from_secs(60);
+
+/// Why a request is not served.
+pub(super) enum Unserved {
+    /// Nobody is there to be told.
+    ClientLeft,
+    /// No key comes free in time; if one does at all, not before this instant.
+    NoKey(Option<Instant>),
+    /// No other key is ready than those that were refused.
+    NoOther,
+    /// Every key of the pool was refused.
+    Down,
+    /// A reload brought another provider, and keys for that one.
+    Moved,
+    /// alvus stops.
+    Stopping,
+    /// The last attempt brought no answer.
+    Failed(Failure),
+}
+
+impl Relay {
+    /// Tells the client.
+    pub(super) fn unserved(
+        &self,
+        why: Unserved,
+        mut trip: Trip,
+        exchange: &Exchange,
+        out: &mut impl Write,
+    ) -> Outcome {
+        let kept = match (&why, trip.last.take()) {
+            (Unserved::ClientLeft | Unserved::Failed(Failure::ClientLeft), _) => {
+                return trip.outcome.left();
+            }
+            (Unserved::NoOther, last) => {
+                self.pool(|pool| pool.refused(trip.entry.lane, Instant::now()));
+                last
+            }
+            (Unserved::Down, None) => lock(&self.last_refusal).clone().map(Last::Kept),
+            (Unserved::NoKey(_) | Unserved::Down, last) => last,
+            _ => None,
+        };
+        match kept {
+            Some(Last::Kept(kept)) => kept.deliver(exchange, out, trip.outcome),
+            Some(Last::Failed(failure)) => {
+                let reply = in_words(&failure, &trip.policy.origin);
+                reply.deliver(exchange, out, trip.outcome)
+            }
+            None => {
+                let reply = self.reply(&why, &trip);
+                reply.deliver(exchange, out, trip.outcome)
+            }
+        }
+    }
+
+    fn reply(&self, why: &Unserved, trip: &Trip) -> Reply {
+        match why {
+            Unserved::Failed(failure) => {
+                let reply = in_words(failure, &trip.policy.origin);
+                if let Failure::MaybeSent(_) | Failure::TimedOut(_) = failure {
+                    warn!("{}", reply.reason().unwrap_or_default());
+                }
+                reply
+            }
+            Unserved::NoKey(soonest) => self.no_key(*soonest, &trip.model),
+            Unserved::NoOther => {
+                let text = "the upstream refused this request, in more words than alvus keeps";
+                Reply::error(403, "refused", text)
+            }
+            Unserved::Moved => {
+                let text =
+                    "alvus was given another provider while this request waited; ask again";
+                Reply::error(503, "provider_changed", text).retry_after(Duration::ZERO)
+            }
+            Unserved::Stopping | Unserved::ClientLeft => {
+                let text = "alvus is shutting down";
+                Reply::error(503, "shutting_down", text).retry_after(UNREACHABLE_RETRY)
+            }
+            Unserved::Down => {
+                let text = format!(
+                    "the upstream refuses all {} keys; one request a minute finds out whether that is over",
+                    self.keys().len()
+                );
+                Reply::error(503, "keys_refused", &text).retry_after(REFUSED_RETRY)
+            }
+        }
+    }
+
+    fn no_key(&self, soonest: Option<Instant>, model: &str) -> Reply {
+        let now = Instant::now();
+        let wait = soonest.map_or(UNREACHABLE_RETRY, |at| at.saturating_duration_since(now));
+        let busy = self.models().into_iter().find(|view| view.model == model);
+        if busy.is_some_and(|view| view.capacity.is_some()) {
+            let text = "the model is overloaded at the provider, with every key";
+            return Reply::error(503, "model_overloaded", text).retry_after(wait);
+        }
+        let keys = self.keys();
+        let state = |key: &KeyView| {
+            let here = key.models.iter().find(|(name, _)| name == model);
+            here.map_or(key.state, |(_, state)| *state)
+        };
+        let count = |is: fn(&State) -> bool| keys.iter().filter(|key| is(&state(key))).count();
+        let out = count(|state| matches!(state, State::Ejected(..)));
+        let resting = count(|state| !matches!(state, State::Ready | State::Ejected(..)));
+        let mut text = format!(
+            "{resting} of {} keys are cooling down; the next one is ready in {} s",
+            keys.len(),
+            whole_seconds(wait)
+        );
+        if out > 0 {
+            text += &format!("; {out} were refused by the upstream");
+        }
+        Reply::error(503, "keys_cooling", &text).retry_after(wait)
+    }
+}
+
+/// An attempt without an answer, in words.
+fn in_words(failure: &Failure, origin: &str) -> Reply {
+    let (status, code, what, why) = match failure {
+        Failure::NotSent(why) => (503, "upstream_unreachable", "could not reach", why.as_str()),
+        Failure::TimedOut(why) => (
+            504,
+            "upstream_timeout",
+            "got no answer in time from",
+            why.as_str(),
+        ),
+        Failure::Stale(why) | Failure::MaybeSent(why) => {
+            (502, "upstream_broke", "got no answer from", why.as_str())
+        }
+        Failure::Empty => {
+            let text = format!("{origin} ended its answer before the first word");
+            return Reply::error(502, "upstream_empty", &text);
+        }
+        Failure::ClientLeft => (502, "client_left", "stopped waiting for", ""),
+    };
+    let reply = Reply::error(status, code, &format!("{what} {origin}: {why}"));
+    match failure {
+        Failure::NotSent(_) => reply.retry_after(UNREACHABLE_RETRY),
+        _ => reply,
+    }
+}

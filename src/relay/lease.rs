@@ -1,0 +1,234 @@
+//! Taking a key and a place among those that ask, and waiting: for a key, for a place, for a pause
+//! to pass. There is one way to wait, [`Relay::rest`]: it hears the client leave, beats the
+//! stream's heart, keeps the deadline and knows that alvus stops. Nothing runs meanwhile: who may
+//! go on is woken by a bell of its own.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::errors::Unserved;
+use super::{Relay, Trip, lock};
+use crate::peer::{Client, Interest, Wake};
+use crate::pool::{Asker, LaneId, Pick, Picked, Pool, Report, Ticket};
+use crate::retry::Step;
+
+/// How often a request looks up that could not be given a bell: no descriptor was left for it.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The pool, and the bells of those who wait.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pool: Pool,
+    bells: HashMap<Ticket, Arc<OwnedFd>>,
+    stopping: bool,
+}
+
+impl Shared {
+    pub(super) fn new(pool: Pool) -> Shared {
+        Shared {
+            pool,
+            bells: HashMap::new(),
+            stopping: false,
+        }
+    }
+
+    /// The bells of those that the pool would wake.
+    fn woken(&mut self) -> Vec<Arc<OwnedFd>> {
+        let Shared { pool, bells, .. } = self;
+        let woken = pool.woken();
+        woken.filter_map(|ticket| bells.get(&ticket).cloned()).collect()
+    }
+}
+
+/// One request at the pool, in its model's lane; leaves when dropped.
+pub(super) struct Entry<'a> {
+    relay: &'a Relay,
+    pub(super) lane: LaneId,
+    ticket: Ticket,
+    conversation: Option<u64>,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.relay.pool(|pool| pool.exit(self.lane, self.ticket));
+    }
+}
+
+/// A key in use, and a place; both are given back when dropped.
+pub(super) struct Lease<'a> {
+    relay: &'a Relay,
+    pub(super) picked: Picked,
+    pub(super) reported: bool,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.relay.pool(|pool| {
+            if !self.reported {
+                pool.report(&self.picked, Report::Unclear, now); // the client left before there was an answer
+            }
+            pool.release(&self.picked);
+        });
+    }
+}
+
+/// A bell that hangs; taken down when dropped.
+struct Bell<'a> {
+    relay: &'a Relay,
+    ticket: Ticket,
+    bell: Option<Arc<OwnedFd>>,
+}
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        lock(&self.relay.shared).bells.remove(&self.ticket);
+    }
+}
+
+impl Relay {
+    /// Does something with the pool, and wakes who can go on because of it.
+    pub(super) fn pool<T>(&self, with: impl FnOnce(&mut Pool) -> T) -> T {
+        let mut shared = lock(&self.shared);
+        let done = with(&mut shared.pool);
+        let woken = shared.woken();
+        drop(shared);
+        ring(&woken);
+        done
+    }
+
+    /// Whoever waits is told that alvus stops; so is whoever would begin to.
+    pub fn stop(&self) {
+        let mut shared = lock(&self.shared);
+        shared.stopping = true;
+        let bells: Vec<_> = shared.bells.values().cloned().collect();
+        drop(shared);
+        ring(&bells);
+    }
+
+    /// A request joins the others.
+    pub(super) fn enter(&self, lane: &str, conversation: Option<u64>, now: Instant) -> Entry<'_> {
+        let (lane, ticket) = self.pool(|pool| pool.enter(lane, now));
+        Entry {
+            relay: self,
+            lane,
+            ticket,
+            conversation,
+        }
+    }
+
+    /// Gets a key, waiting for one in the queue if that is what it takes.
+    pub(super) fn lease(&self, trip: &mut Trip, client: &Client) -> Result<Lease<'_>, Unserved> {
+        let mut wait: Option<(Bell, Instant)> = None;
+        let found = loop {
+            let now = Instant::now();
+            let until = match self.pick(trip, now)? {
+                Pick::Key(picked) => break Ok(picked),
+                Pick::NoOther => break Err(Unserved::NoOther),
+                Pick::Down => break Err(Unserved::Down),
+                Pick::Wait(at) => Some(at),
+                Pick::InTurn => None,
+            };
+            if trip.journey.no_key(until.unwrap_or(now), now) == Step::GiveUp {
+                break Err(Unserved::NoKey(until));
+            }
+            match &wait {
+                // Whatever happened before the bell hung was not heard.
+                None => wait = Some((self.hang_bell(trip.entry.ticket), now)),
+                Some((bell, _)) => {
+                    let until = until.into_iter().chain(trip.journey.deadline()).min();
+                    if let Err(why) = self.rest(bell, until, client) {
+                        break Err(why);
+                    }
+                }
+            }
+        };
+        if let Some((_bell, since)) = wait {
+            let waited = since.elapsed();
+            trip.outcome.waited += waited;
+            self.metrics.waited(waited);
+        }
+        let picked = found.inspect_err(|_| self.pool(|pool| pool.leave(trip.entry.lane, trip.entry.ticket)))?;
+        Ok(Lease {
+            relay: self,
+            picked,
+            reported: false,
+        })
+    }
+
+    /// Before another attempt: the pause that was decided on, without key or place.
+    pub(super) fn pause(&self, step: Step, trip: &mut Trip, client: &Client) -> Result<(), Unserved> {
+        let Step::Pause(pause) = step else {
+            return Ok(());
+        };
+        trip.entry.conversation = None; // another key, if there is one
+        let until = Instant::now().checked_add(pause);
+        let bell = self.hang_bell(trip.entry.ticket);
+        while until.is_some_and(|until| Instant::now() < until) {
+            self.rest(&bell, until, client)?;
+        }
+        Ok(())
+    }
+
+    fn pick(&self, trip: &Trip, now: Instant) -> Result<Pick, Unserved> {
+        let avoid: Vec<Picked> = trip.refused.iter().map(|(picked, ..)| picked.clone()).collect();
+        let asker = Asker {
+            ticket: Some(trip.entry.ticket),
+            avoid: &avoid,
+            only: trip.bound.as_ref(),
+            conversation: trip.entry.conversation,
+        };
+        // Under one lock: a reload changes both.
+        self.pool(|pool| match self.policy().leads_where(&trip.policy) {
+            true => Ok(pool.pick(trip.entry.lane, asker, now)),
+            false => Err(Unserved::Moved),
+        })
+    }
+
+    /// The one wait; see the module's text. Ends at `until`, when the bell rings, or with an error.
+    fn rest(&self, bell: &Bell, until: Option<Instant>, client: &Client) -> Result<(), Unserved> {
+        if lock(&self.shared).stopping {
+            return Err(Unserved::Stopping);
+        }
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let has_left = match &bell.bell {
+            Some(bell) => {
+                let woken = client.wait(bell.as_fd(), Interest::Read, left);
+                let _ = rustix::io::read(bell, &mut [0; 8]); // it may ring again
+                matches!(woken, Ok(Wake::ClientLeft))
+            }
+            None => {
+                std::thread::sleep(left.map_or(TICK, |left| left.min(TICK)));
+                client.beat();
+                client.has_left()
+            }
+        };
+        match has_left {
+            true => Err(Unserved::ClientLeft),
+            false => Ok(()),
+        }
+    }
+
+    fn hang_bell(&self, ticket: Ticket) -> Bell<'_> {
+        let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
+        let bell = eventfd(0, flags).ok().map(Arc::new);
+        if let Some(bell) = &bell {
+            lock(&self.shared).bells.insert(ticket, bell.clone());
+        }
+        Bell {
+            relay: self,
+            ticket,
+            bell,
+        }
+    }
+}
+
+fn ring(bells: &[Arc<OwnedFd>]) {
+    for bell in bells {
+        let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+    }
+}

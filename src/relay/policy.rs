@@ -1,0 +1,95 @@
+//! Where requests go, and how far: what a configuration says about the provider. Replaced as a
+//! whole by a reload.
+
+use std::time::Duration;
+
+use super::{Mapped, Relay};
+use crate::config::{Config, Rotation};
+use crate::pool::Settings;
+use crate::question::Conversation;
+use crate::retry::Limits;
+use crate::route;
+use crate::upstream::{Origin, Prepared, Upstream};
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Policy {
+    pub(super) upstream: Upstream,
+    target: Origin,
+    base_path: String,
+    genai: Origin,
+    genai_path: String,
+    /// The target's, as people write it.
+    pub(super) origin: String,
+    pub(super) limits: Limits,
+    pub(super) first_byte: Duration,
+    pub(super) heartbeat: Duration,
+    pub(super) conversation: Conversation,
+    /// Streams of completions were seen to say when they are over.
+    pub(super) ends_are_marked: std::sync::atomic::AtomicBool,
+}
+
+impl Policy {
+    pub(super) fn new(config: &Config) -> Result<Policy, String> {
+        Ok(Policy {
+            upstream: Upstream::new(config)?,
+            target: Origin::new(&config.target)?,
+            base_path: config.target.base_path.clone(),
+            genai: Origin::new(&config.genai)?,
+            genai_path: config.genai.base_path.clone(),
+            origin: config.target.origin(),
+            limits: Limits {
+                max_retries: config.max_retries,
+                max_wait: config.max_wait,
+            },
+            first_byte: config.first_byte_timeout,
+            heartbeat: config.heartbeat,
+            conversation: match config.rotation {
+                Rotation::Sticky => Conversation::Wanted,
+                Rotation::RoundRobin => Conversation::Ignored,
+            },
+            ends_are_marked: std::sync::atomic::AtomicBool::new(false),
+        })
+    }
+
+    /// Whether requests go to the same places by these rules.
+    pub(super) fn leads_where(&self, others: &Policy) -> bool {
+        std::ptr::eq(self, others) || (self.target == others.target && self.genai == others.genai)
+    }
+}
+
+/// What the pool goes by.
+pub(super) fn settings(config: &Config) -> Settings {
+    Settings {
+        cooldown: config.cooldown,
+        pace: config.pace,
+        rotation: config.rotation,
+        attempts: config.workers,
+    }
+}
+
+impl Relay {
+    /// Maps a client's request onto the provider; see [`Prepared::new`].
+    ///
+    /// # Errors
+    /// In words for the client, when it cannot be sent as it is.
+    pub fn map<'a>(
+        &self,
+        method: &str,
+        target: &str,
+        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+    ) -> Result<Mapped, String> {
+        let policy = self.policy().clone();
+        let (to, path) = match route::is_genai(target) {
+            true => (&policy.genai, policy.genai_path.clone() + target),
+            false => (&policy.target, route::upward(&policy.base_path, target)),
+        };
+        let request = Prepared::new(method, to, path, fields)?;
+        Ok(Mapped {
+            kind: route::kind(target),
+            is_completion: route::is_completion(target),
+            policy,
+            request,
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! What an attempt showed, told to the pool, the log and the counters.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::lease::Lease;
+use super::{Came, Relay, Trip, lock};
+use crate::metrics::Reason;
+use crate::pool::{Change, Picked, Report, Why};
+use crate::reply::whole_seconds;
+use crate::retry::Attempt;
+use crate::upstream::Failure;
+use crate::verdict::Verdict;
+use crate::{debug, info, warn};
+
+/// How much of a model's name stands in the log, in bytes.
+const MODEL_SHOWN: usize = 64;
+
+impl Relay {
+    /// Tells what an attempt brought to all who want to know. Says what it was, for the decision
+    /// what comes next.
+    pub(super) fn report(&self, lease: &mut Lease, came: &Came, trip: &mut Trip) -> Attempt {
+        let now = Instant::now();
+        lease.reported = true;
+        let (attempt, report, status) = match came {
+            Came::Answer(answer, verdict) => {
+                self.notice(*verdict, answer.status, &trip.policy.origin);
+                let report = in_pool(*verdict, answer.status);
+                (Attempt::Answered(*verdict), report, answer.status)
+            }
+            Came::Empty => (Attempt::Empty, Report::Unclear, 0),
+            Came::Nothing(failure) => {
+                if let Failure::NotSent(why) = failure {
+                    self.upstream_fails(&format!("could not reach {}: {why}", trip.policy.origin));
+                }
+                let (attempt, report) = failed(failure);
+                (attempt, report, 0)
+            }
+        };
+        let change = self.pool(|pool| pool.report(&lease.picked, report, now));
+        if let (Report::Refused { status, names_key }, Came::Answer(answer, _)) = (report, came) {
+            *lock(&self.last_refusal) = Some(answer.copy());
+            trip.refused.push((lease.picked.clone(), status, names_key));
+        }
+        if let Some(change) = change {
+            self.tell(&lease.picked, change, status, is_stated(attempt), &trip.model);
+        }
+        let overloaded = matches!(change, Some(Change::Overloaded(_)));
+        match attempt {
+            Attempt::Answered(Verdict::Refused { .. }) if change == Some(Change::StillOut) => {
+                Attempt::StillOut
+            }
+            // The pool has seen the other keys' answers.
+            Attempt::Answered(Verdict::Limited(None)) if overloaded => {
+                Attempt::Answered(Verdict::Overloaded(None))
+            }
+            attempt => attempt,
+        }
+    }
+
+    /// A request was served that these keys were refused for.
+    pub(super) fn eject(&self, refused: &[(Picked, u16, bool)], model: &str) {
+        for (picked, status, names_key) in refused {
+            let now = Instant::now();
+            let rest = self.pool(|pool| pool.eject(picked, *status, *names_key, now));
+            if let Some(rest) = rest {
+                let why = Why::Refused {
+                    status: *status,
+                    names_key: *names_key,
+                };
+                self.tell(picked, Change::Rests(why, rest), *status, false, model);
+            }
+        }
+    }
+
+    /// The upstream comes and goes: one line each in the log, however many requests find it so.
+    fn notice(&self, verdict: Verdict, status: u16, origin: &str) {
+        if let Verdict::Trouble(_) | Verdict::Failed(_) = verdict {
+            self.upstream_fails(&format!("{origin} answers {status}"));
+        } else if !self.well.swap(true, Ordering::Relaxed) {
+            info!("the upstream is back");
+            self.metrics.upstream(true, Instant::now());
+        }
+    }
+
+    fn upstream_fails(&self, how: &str) {
+        if self.well.swap(false, Ordering::Relaxed) {
+            warn!("{how}");
+            self.metrics.upstream(false, Instant::now());
+        }
+    }
+
+    fn tell(&self, picked: &Picked, change: Change, status: u16, stated: bool, model: &str) {
+        let (index, label, now) = (picked.index, picked.key.label(), Instant::now());
+        match change {
+            Change::Rests(Why::Limited, rest) => self.metrics.cooldown(index, rest, now),
+            Change::Rests(Why::Quota, rest) => self.metrics.parked(index, rest, now),
+            Change::Rests(Why::Refused { status, .. }, _) => self.metrics.ejected(index, status, now),
+            Change::StillOut => self.metrics.probe_failed(),
+            Change::Overloaded(_) | Change::Recovered => {}
+        }
+        let said = match stated {
+            true => "as the upstream asks",
+            false => "which did not say how long",
+        };
+        let of = match model {
+            "" => String::new(),
+            model => format!(" for {:?}", &model[..model.floor_char_boundary(MODEL_SHOWN)]),
+        };
+        let secs = |rest: Duration| whole_seconds(rest);
+        match change {
+            Change::Rests(Why::Limited, rest) => info!(
+                "key {index} {label}: limited ({status}){of}, rests {} s, {said}",
+                secs(rest)
+            ),
+            Change::Rests(Why::Quota, rest) => warn!(
+                "key {index} {label}: its quota is spent ({status}){of}, probed in {} s",
+                secs(rest)
+            ),
+            Change::Rests(Why::Refused { status, .. }, rest) => warn!(
+                "key {index} {label}: refused by the upstream ({status}){of} where another key was not; out, probed in {} s",
+                secs(rest)
+            ),
+            Change::Overloaded(limit) => info!(
+                "the model is overloaded{of} ({status}): {limit} requests at a time for now"
+            ),
+            Change::StillOut => debug!("key {index} {label}: refused again{of} ({status})"),
+            Change::Recovered => debug!("key {index} {label}: well again{of}"),
+        }
+    }
+}
+
+fn in_pool(verdict: Verdict, status: u16) -> Report {
+    match verdict {
+        Verdict::Pass | Verdict::TooMuch => Report::Accepted,
+        Verdict::Limited(stated) => Report::Limited(stated),
+        Verdict::Quota => Report::Quota,
+        Verdict::Refused { names_key } => Report::Refused { status, names_key },
+        Verdict::Overloaded(stated) => Report::Overloaded(stated),
+        Verdict::Trouble(_) | Verdict::Failed(_) => Report::Unclear,
+    }
+}
+
+/// How far a failed attempt came, for the decision and for the pool.
+fn failed(failure: &Failure) -> (Attempt, Report) {
+    match failure {
+        Failure::NotSent(_) => (Attempt::NotSent, Report::NotSent),
+        Failure::Stale(_) => (Attempt::Stale, Report::NotSent),
+        Failure::MaybeSent(_) | Failure::TimedOut(_) => (Attempt::MaybeSent, Report::NoAnswer),
+        Failure::ClientLeft => (Attempt::MaybeSent, Report::Unclear),
+        Failure::Empty => (Attempt::Empty, Report::Unclear),
+    }
+}
+
+fn is_stated(attempt: Attempt) -> bool {
+    let Attempt::Answered(verdict) = attempt else {
+        return false;
+    };
+    matches!(verdict, Verdict::Limited(Some(_)) | Verdict::Overloaded(Some(_)))
+}
+
+/// Why an attempt after this one is made, as it is counted.
+pub(super) fn reason(attempt: Attempt) -> Option<Reason> {
+    Some(match attempt {
+        Attempt::Answered(Verdict::Limited(_)) => Reason::Limited,
+        Attempt::Answered(Verdict::Quota) => Reason::Quota,
+        Attempt::Answered(Verdict::Refused { .. }) => Reason::Refused,
+        Attempt::StillOut => Reason::Probed,
+        Attempt::Answered(Verdict::Overloaded(_)) => Reason::Overloaded,
+        Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_)) => Reason::Trouble,
+        Attempt::Answered(Verdict::Pass | Verdict::TooMuch) => return None,
+        Attempt::Empty => Reason::Empty,
+        Attempt::NotSent => Reason::Unreachable,
+        Attempt::Stale => Reason::Stale,
+        Attempt::MaybeSent => Reason::Unanswered,
+    })
+}
