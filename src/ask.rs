@@ -115,7 +115,7 @@ pub fn table(page: &Value, colours: bool) -> String {
         "STATE",
         "REQUESTS",
         "LIMITED",
-        "REJECTED",
+        "REFUSED",
         "NO ANSWER",
         "IN FLIGHT",
         "LAST USED",
@@ -167,7 +167,7 @@ fn columns(out: &mut String, head: &[&str], mut rows: Vec<Vec<String>>, colours:
             let colour = match cell.as_bytes() {
                 [b'r', b'e', b'a', ..] => "\x1b[32m",
                 [b'c', b'o', ..] | [b'p', b'a', ..] => "\x1b[33m",
-                [b'r', b'e', b'j', ..] => "\x1b[31m",
+                [b'e', b'j', ..] => "\x1b[31m",
                 _ => "",
             };
             let coloured = colours && at == 2 && !colour.is_empty();
@@ -237,11 +237,11 @@ mod tests {
         let expected = "\
 alvus 0.1.0: degraded, up 1 d 2 h 3 min, 1 in flight, 2 waiting
 
-KEY         STATE         REQUESTS  LIMITED  REJECTED  NO ANSWER  IN FLIGHT  LAST USED
-0    …f9a1  ready         512       9        0         1          1          0 s ago
-1    …b002  cooling 42 s  7         1        -         -          0          never
-2    ?[2J   ejected       1         -        -         -          -          never
-3    …d004  parked 22 h   3         0        -         -          0          66 min ago
+KEY         STATE         REQUESTS  LIMITED  REFUSED  NO ANSWER  IN FLIGHT  LAST USED
+0    …f9a1  ready         512       9        0        1          1          0 s ago
+1    …b002  cooling 42 s  7         1        -        -          0          never
+2    ?[2J   ejected       1         -        -        -          -          never
+3    …d004  parked 22 h   3         0        -        -          0          66 min ago
 
 CLIENT  REQUESTS
 phone   12

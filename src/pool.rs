@@ -364,6 +364,7 @@ impl Pool {
         let key = self.known(picked.id)?;
         let Settings { cooldown, pace, .. } = self.settings;
         let lane = &mut self.lanes[picked.lane.0];
+        lane.answered(key);
         let report = match report {
             Report::Limited(None) if lane.is_overloaded(key, now) => Report::Overloaded(None),
             report => report,
@@ -416,9 +417,7 @@ impl Pool {
                 None
             }
         };
-        let lane = &mut self.lanes[picked.lane.0];
-        lane.answered(key);
-        lane.settle(key, now);
+        self.lanes[picked.lane.0].settle(key, now);
         self.wake_first(picked.lane);
         change
     }

@@ -4,8 +4,6 @@
 //! The facts behind the rules are vendors' documentation; the table in the tests names them.
 //! Nothing is decided here about the request: that is [`crate::retry`].
 
-#[cfg(test)]
-mod tests;
 mod time;
 
 use std::time::Duration;

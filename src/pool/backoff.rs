@@ -96,7 +96,7 @@ impl Backoff {
         let Some(busy) = self.busy.as_mut().filter(|busy| sent > busy.refused) else {
             return;
         };
-        busy.since = None;
+        (busy.since, busy.until) = (None, sent);
         busy.limit += 1;
         if busy.limit >= busy.well_at {
             self.busy = None;

@@ -302,12 +302,28 @@ impl Lane {
         self.move_to(key, Place::InLine(self.next_turn));
     }
 
+    /// Drops old entries once they outnumber the others: in a lane that is never asked, or where the
+    /// same few keys move again and again, none of them would come to the front.
+    fn tidy(&mut self) {
+        let most = 2 * self.seats.len() + 16;
+        let seats = &self.seats;
+        if self.line.len() > most {
+            self.line
+                .retain(|(key, turn)| seats[*key].place == Place::InLine(*turn));
+        }
+        if self.resting.len() > most {
+            self.resting
+                .retain(|Reverse((at, key))| seats[*key].place.until() == Some(*at));
+        }
+    }
+
     /// The only way for a key to change its place; see [`Lane::line`] for the entry left behind.
     fn move_to(&mut self, key: usize, place: Place) {
         if self.seats[key].place == place {
             return;
         }
         self.seats[key].place = place;
+        self.tidy();
         match place {
             Place::InLine(turn) => self.line.push_back((key, turn)),
             Place::Resting(at) | Place::Paced(at) | Place::Held(at) => {

@@ -405,13 +405,17 @@ impl Seat {
         let Some(until) = self.rest.map(|rest| rest.until) else {
             return;
         };
+        // Refused although it got no more than it is known to take: it is not known after all.
+        let wrong = |before: &Learned| before.kept_until.is_some_and(|until| now < until);
+        let before = self.learned.filter(|before| !wrong(before));
+        let span = before.map_or(MINUTE, |before| before.span);
         // All but the refused one; those without an answer count as taken until they are refused.
-        let took = self.sent_lately(now).saturating_sub(1);
-        let before = self.learned.filter(|before| before.took == took);
-        let right = before.map_or(0, |before| before.right + 1);
-        let first = self.window.first(self.counted_since(), MINUTE, now);
-        let span = first.map_or(MINUTE, |at| until.saturating_duration_since(at));
-        let span = span.clamp(PROBE_GAP, MINUTE);
+        let took = self.window.count(self.counted_since(), span, now).saturating_sub(1);
+        let right = before.filter(|before| before.took == took);
+        let right = right.map_or(0, |before| before.right + 1);
+        let first = self.window.first(self.counted_since(), span, now);
+        let seen = first.map_or(span, |at| until.saturating_duration_since(at));
+        let span = seen.clamp(PROBE_GAP, span);
         let (kept, least) = match pace {
             Pace::Auto => (KEPT_AUTO, 1),
             _ => (KEPT, LEAST_EVIDENCE),

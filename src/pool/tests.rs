@@ -1,4 +1,9 @@
 use super::*;
+use super::seat::MAX_ESCALATED;
+use crate::state::Limit;
+
+mod refusals;
+mod walk;
 
 const COOLDOWN: Duration = Duration::from_secs(60);
 
@@ -6,6 +11,7 @@ const SETTINGS: Settings = Settings {
     cooldown: COOLDOWN,
     pace: Pace::Off,
     rotation: Rotation::RoundRobin,
+    attempts: 10_000,
 };
 
 fn key(name: &str) -> ApiKey {
@@ -34,7 +40,7 @@ impl Desk {
     /// Another request comes and has to wait.
     fn queue_up(&mut self) -> Ticket {
         let (lane, ticket) = self.pool.enter("m", self.t0);
-        self.pool.queue_up(lane, ticket);
+        self.pool.lanes[lane.0].queue_up(ticket);
         ticket
     }
 
@@ -87,7 +93,15 @@ fn ms(n: u64) -> Duration {
 }
 
 const T0: Duration = Duration::ZERO;
+fn rests(rest: Duration) -> Change {
+    Change::Rests(Why::Limited, rest)
+}
+
 const UNSAID: Report = Report::Limited(None);
+const REFUSED: Report = Report::Refused {
+    status: 401,
+    names_key: false,
+};
 
 fn limited(n: u64) -> Report {
     Report::Limited(Some(secs(n)))
@@ -111,30 +125,6 @@ fn a_new_model_goes_on_where_the_others_are() {
         matches!(picked, Pick::Key(Picked { index: 1, .. })),
         "{picked:?}"
     );
-}
-
-#[test]
-fn the_key_to_avoid_is_not_picked() {
-    let mut desk = Desk::new(2, SETTINGS);
-    let (first, second) = (desk.take(T0), desk.take(T0));
-    let avoid = Asker {
-        avoid: Some(&first),
-        ..Asker::default()
-    };
-    let (lane, t0) = (desk.lane, desk.t0);
-    let picked = desk.pool.pick(lane, avoid, t0);
-    assert!(
-        matches!(picked, Pick::Key(Picked { index: 1, .. })),
-        "{picked:?}"
-    );
-    desk.report(&second, limited(9), T0);
-    assert_eq!(
-        desk.pool.pick(lane, avoid, t0),
-        Pick::NoOther,
-        "not worth a wait"
-    );
-    desk.report(&second, Report::Rejected(401), T0);
-    assert_eq!(desk.pool.pick(lane, avoid, t0), Pick::NoOther);
 }
 
 #[test]
@@ -183,7 +173,7 @@ fn a_conversation_stays_with_its_key_and_spills_over_while_that_rests() {
 #[test]
 fn a_limited_key_rests_for_the_cooldown_and_comes_back() {
     let mut desk = Desk::new(2, SETTINGS);
-    assert_eq!(desk.one(UNSAID, T0), Some(Change::Rests(COOLDOWN)));
+    assert_eq!(desk.one(UNSAID, T0), Some(rests(COOLDOWN)));
     assert_eq!(desk.indices(2, T0), [1, 1]);
     assert_eq!(
         desk.states(secs(18)),
@@ -195,7 +185,7 @@ fn a_limited_key_rests_for_the_cooldown_and_comes_back() {
 #[test]
 fn a_stated_rest_wins_over_the_cooldown() {
     let mut desk = Desk::new(1, SETTINGS);
-    assert_eq!(desk.one(limited(5), T0), Some(Change::Rests(secs(5))));
+    assert_eq!(desk.one(limited(5), T0), Some(rests(secs(5))));
     assert_eq!(desk.wait(T0), secs(5));
 }
 
@@ -204,15 +194,15 @@ fn refusals_that_say_nothing_rest_a_key_longer_each_time_until_one_request_succe
     let mut desk = Desk::new(1, SETTINGS);
     let mut at = T0;
     for rest in [60, 120, 240, 480, 900, 900, 900] {
-        assert_eq!(desk.one(UNSAID, at), Some(Change::Rests(secs(rest))));
+        assert_eq!(desk.one(UNSAID, at), Some(rests(secs(rest))));
         at += secs(rest);
     }
-    assert_eq!(desk.one(limited(5), at), Some(Change::Rests(secs(5))));
+    assert_eq!(desk.one(limited(5), at), Some(rests(secs(5))));
     at += secs(5);
     assert_eq!(desk.one(Report::Accepted, at), Some(Change::Recovered));
     assert_eq!(
         desk.one(UNSAID, at + secs(1)),
-        Some(Change::Rests(secs(60)))
+        Some(rests(secs(60)))
     );
 }
 
@@ -244,7 +234,7 @@ fn a_herd_of_refusals_counts_as_one() {
         .iter()
         .filter_map(|p| desk.report(p, UNSAID, ms(5)))
         .collect();
-    assert_eq!(news, [Change::Rests(COOLDOWN)]);
+    assert_eq!(news, [rests(COOLDOWN)]);
     assert_eq!(desk.wait(ms(5)), COOLDOWN + ms(5));
 }
 
@@ -264,7 +254,7 @@ fn a_limit_holds_for_its_model_alone() {
 #[test]
 fn a_key_serves_while_a_model_of_late_can_have_it() {
     let mut desk = Desk::new(1, SETTINGS);
-    desk.pool.enter("", desk.t0); // GET /v1/models is no measure
+    desk.pool.enter("/models", desk.t0); // GET /v1/models is no measure
     desk.one(UNSAID, T0);
     assert!(!desk.pool.snapshot(desk.t0)[0].serves);
     assert!(desk.pool.snapshot(desk.t0 + COOLDOWN)[0].serves);
@@ -301,27 +291,18 @@ fn a_slow_probe_holds_the_others_back_for_a_gap_only() {
 }
 
 #[test]
-fn a_limit_met_once_is_met_again_with_one_request_and_not_with_a_herd() {
+fn what_a_key_took_before_a_429_is_what_it_is_given() {
     let mut desk = Desk::new(1, SETTINGS);
     for _ in 0..5 {
         desk.one(Report::Accepted, T0);
     }
     desk.one(limited(10), T0);
-    // Again five are accepted; eight ask at once whenever they can.
     let at = secs(10);
-    let probe = desk.take(at);
-    desk.report(&probe, Report::Accepted, at);
-    let four: Vec<Picked> = (0..4).map(|_| desk.take(at)).collect();
-    assert!(
-        matches!(desk.pick(at), Pick::Wait(_)),
-        "beyond what was proven"
-    );
-    for picked in &four {
-        desk.report(picked, Report::Accepted, at);
+    for _ in 0..5 {
+        desk.one(Report::Accepted, at);
     }
-    let sixth = desk.take(at);
-    assert!(matches!(desk.pick(at), Pick::Wait(_)), "one at a time");
-    assert!(desk.report(&sixth, limited(10), at).is_some());
+    assert_eq!(desk.wait(at), secs(20), "a window later, and nobody is refused");
+    assert_eq!(desk.states(at), [State::Throttled(secs(10))]);
 }
 
 /// Of so many windows of ten seconds those in which a key is refused that is asked for all it may be.
@@ -350,59 +331,22 @@ fn refused_windows(desk: &mut Desk, limit: u32, windows: u64) -> Vec<u64> {
 fn a_limit_that_was_confirmed_is_asked_about_less_and_less() {
     let mut desk = Desk::new(1, SETTINGS);
     let refused = refused_windows(&mut desk, 6, 60);
-    assert_eq!(refused, [0, 1, 6, 15, 32, 49]);
+    assert_eq!(refused, [0, 5, 14, 31, 48]);
 }
 
 #[test]
 fn a_small_limit_has_to_be_confirmed_more_often() {
     let mut desk = Desk::new(1, SETTINGS);
-    assert_eq!(refused_windows(&mut desk, 1, 9), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(refused_windows(&mut desk, 1, 9), [0, 1, 2, 3, 4]);
     let mut desk = Desk::new(1, SETTINGS);
-    assert_eq!(refused_windows(&mut desk, 2, 9), [0, 1, 2, 3]);
-}
-
-#[test]
-fn a_limit_met_with_one_key_is_met_with_another_by_one_request_only() {
-    let mut desk = Desk::new(2, SETTINGS);
-    for _ in 0..12 {
-        desk.one(Report::Accepted, T0);
-    }
-    let refused = desk.take(T0);
-    desk.report(&refused, limited(10), T0);
-    // The other took as many; two more are not asked of it at once.
-    let next = desk.take(ms(1));
-    assert_ne!(next.index, refused.index);
-    assert_eq!(desk.wait(ms(1)), ms(1) + PROBE_GAP);
-    desk.report(&next, limited(10), ms(2));
-    // Two keys that agree: one of them need not be asked again.
-    let at = secs(11);
-    let mut used = [0; 2];
-    for _ in 0..20 {
-        let picked = desk.take(at);
-        desk.report(&picked, Report::Accepted, at);
-        used[usize::from(picked.index == next.index)] += 1;
-    }
-    assert_eq!(used, [6, 14]);
-}
-
-#[test]
-fn what_another_key_took_is_no_measure_once_that_one_has_rested() {
-    let mut desk = Desk::new(2, SETTINGS);
-    for _ in 0..12 {
-        desk.one(Report::Accepted, T0);
-    }
-    let refused = desk.take(T0);
-    desk.report(&refused, limited(1), T0);
-    let picked = desk.indices(4, secs(2));
-    let probes = picked.iter().filter(|index| **index == refused.index);
-    assert_eq!(probes.count(), 1, "the others go to the other at once");
+    assert_eq!(refused_windows(&mut desk, 2, 9), [0, 1, 2]);
 }
 
 #[test]
 fn a_window_is_as_short_as_was_seen_although_a_rest_was_longer() {
     let mut desk = Desk::new(1, SETTINGS);
-    // Asked about in the third of these, as the limit is kept for four windows in between.
-    for (at, rest) in [(0, 10), (10, 10), (60, 15)] {
+    // Asked about in the second of these, as the limit is kept for four windows in between.
+    for (at, rest) in [(0, 10), (60, 15)] {
         for _ in 0..6 {
             desk.one(Report::Accepted, secs(at));
         }
@@ -429,27 +373,6 @@ fn what_was_accepted_counts_although_the_answer_comes_after_a_refusal() {
         desk.take(at);
     }
     assert!(matches!(desk.pick(at), Pick::Wait(_)));
-}
-
-#[test]
-fn requests_of_two_windows_of_the_upstream_make_no_higher_limit() {
-    let mut desk = Desk::new(1, SETTINGS);
-    for _ in 0..6 {
-        desk.one(Report::Accepted, T0);
-    }
-    desk.one(limited(10), T0);
-    // Long after the rest: three at the end of a window, six in the next.
-    let at = secs(100);
-    for _ in 0..9 {
-        desk.one(Report::Accepted, at);
-    }
-    desk.one(limited(10), at);
-    let at = secs(111);
-    desk.one(Report::Accepted, at);
-    for _ in 0..5 {
-        desk.take(at);
-    }
-    assert!(matches!(desk.pick(at), Pick::Wait(_)), "six, not nine");
 }
 
 #[test]
@@ -527,108 +450,7 @@ fn an_automatic_pace_trusts_a_limit_at_first_sight_and_seldom_asks_for_more() {
         ..SETTINGS
     };
     let mut desk = Desk::new(1, pace);
-    assert_eq!(refused_windows(&mut desk, 6, 60), [0, 17, 34]);
-}
-
-// ---- quota and rejection ------------------------------------------------------------------------
-
-#[test]
-fn a_spent_quota_parks_the_key_for_all_models_and_longer_each_time() {
-    let mut desk = Desk::new(1, SETTINGS);
-    let mut at = T0;
-    for hours in [1, 6, 24, 24] {
-        let rest = secs(hours * 3600);
-        assert_eq!(
-            desk.one(Report::Quota(None), at),
-            Some(Change::Parked(rest))
-        );
-        assert_eq!(desk.wait(at), at + rest);
-        assert_eq!(desk.states(at), [State::Parked(rest)]);
-        at += rest;
-    }
-    assert_eq!(desk.one(Report::Accepted, at), Some(Change::Recovered));
-    let stated = desk.one(Report::Quota(Some(secs(600))), at + secs(1));
-    assert_eq!(stated, Some(Change::Parked(secs(600))));
-    at += secs(601);
-    assert_eq!(
-        desk.one(Report::Quota(None), at),
-        Some(Change::Parked(secs(3600)))
-    );
-}
-
-#[test]
-fn a_parked_key_is_parked_for_other_models_too() {
-    let mut desk = Desk::new(2, SETTINGS);
-    let (other, _) = desk.pool.enter("other", desk.t0);
-    desk.one(Report::Quota(None), T0);
-    for _ in 0..3 {
-        let picked = desk.pool.pick(other, Asker::default(), desk.t0);
-        assert!(
-            matches!(picked, Pick::Key(Picked { index: 1, .. })),
-            "{picked:?}"
-        );
-    }
-}
-
-#[test]
-fn a_spent_quota_of_one_model_rests_the_key_for_that_model_alone_and_is_remembered() {
-    let salt = [7; SALT];
-    let mut desk = Desk::new(1, SETTINGS);
-    let (other, _) = desk.pool.enter("other", desk.t0);
-    let hour = secs(3600);
-    let spent = desk.one(Report::ModelQuota(None), T0);
-    assert_eq!(spent, Some(Change::Rests(hour)));
-    assert_eq!(desk.wait(secs(1)), hour);
-    let picked = desk.pool.pick(other, Asker::default(), desk.t0);
-    assert!(matches!(picked, Pick::Key(_)), "{picked:?}");
-    assert_eq!(desk.pool.snapshot(desk.t0)[0].counts.quota, 1);
-    let limits = desk.pool.limits(&salt, desk.t0);
-    assert_eq!(limits.len(), 1);
-    assert_eq!(limits[0].model.as_deref(), Some("m"));
-    // Still spent: it rests for longer, until a request is accepted; or for as long as is stated.
-    let stated = desk.one(Report::ModelQuota(Some(secs(432))), hour);
-    assert_eq!(stated, Some(Change::Rests(secs(432))));
-    let more = desk.one(Report::ModelQuota(None), hour + secs(432));
-    assert_eq!(more, Some(Change::Rests(6 * hour)));
-    // Nothing is known of the minute's limit: after one probe as many go as come.
-    desk.one(Report::Accepted, 8 * hour);
-    assert_eq!(desk.indices(3, 8 * hour), [0, 0, 0]);
-    let anew = desk.one(Report::ModelQuota(None), 8 * hour + secs(1));
-    assert_eq!(anew, Some(Change::Rests(hour)));
-}
-
-#[test]
-fn a_herd_that_spends_a_quota_counts_as_one() {
-    let mut desk = Desk::new(1, SETTINGS);
-    let herd: Vec<Picked> = (0..9).map(|_| desk.take(T0)).collect();
-    let quota = Report::Quota(None);
-    let news: Vec<_> = herd
-        .iter()
-        .filter_map(|p| desk.report(p, quota, ms(5)))
-        .collect();
-    assert_eq!(news, [Change::Parked(secs(3600))]);
-}
-
-#[test]
-fn a_rejected_key_is_out_and_when_all_are_the_pool_says_so() {
-    let mut desk = Desk::new(2, SETTINGS);
-    let (one, two, again) = (desk.take(T0), desk.take(T0), desk.take(T0));
-    assert_eq!(
-        desk.report(&one, Report::Rejected(401), T0),
-        Some(Change::Out)
-    );
-    assert_eq!(
-        desk.report(&again, Report::Rejected(401), T0),
-        None,
-        "one log line"
-    );
-    assert_eq!(desk.indices(2, T0), [1, 1]);
-    assert_eq!(desk.pool.condemn(&two), Some(Change::Out));
-    assert_eq!(desk.pick(secs(999)), Pick::AllRejected);
-    assert_eq!(
-        desk.states(T0),
-        [State::Rejected(401), State::Rejected(403)]
-    );
+    assert_eq!(refused_windows(&mut desk, 6, 60), [0, 17, 50]);
 }
 
 #[test]
@@ -637,45 +459,6 @@ fn neither_network_nor_provider_cost_a_key_anything() {
     for report in [Report::NoAnswer, Report::NotSent, Report::Unclear] {
         assert_eq!(desk.one(report, T0), None, "{report:?}");
         assert_eq!(desk.states(T0), [State::Ready]);
-    }
-}
-
-// ---- capacity -----------------------------------------------------------------------------------
-
-#[test]
-fn a_model_without_capacity_takes_half_as_many_after_a_gap_and_no_key_suffers() {
-    let mut desk = Desk::new(3, SETTINGS);
-    let herd: Vec<Picked> = (0..8).map(|_| desk.take(T0)).collect();
-    let crowded = Report::Crowded(None);
-    assert_eq!(
-        desk.report(&herd[0], crowded, T0),
-        Some(Change::Capacity(4))
-    );
-    assert_eq!(desk.report(&herd[1], crowded, T0), None, "the same event");
-    assert_eq!(desk.states(T0), [State::Ready; 3]);
-    assert_eq!(desk.wait(T0), secs(2));
-    herd[..4]
-        .iter()
-        .for_each(|picked| desk.pool.release(picked));
-    assert_eq!(desk.wait(secs(2)), secs(2), "four are still under way");
-    desk.pool.release(&herd[4]);
-    desk.take(secs(2));
-    assert_eq!(desk.wait(secs(2)), secs(2));
-    assert_eq!(desk.pool.models()[1].capacity, Some(4));
-}
-
-#[test]
-fn capacity_comes_back_by_one_a_minute_and_wholly_after_thirty() {
-    let mut desk = Desk::new(3, SETTINGS);
-    let first = desk.take(T0);
-    desk.report(&first, Report::Crowded(None), T0);
-    assert_eq!(desk.wait(secs(2)), secs(2), "one at a time");
-    desk.take(secs(60));
-    assert_eq!(desk.wait(secs(60)), secs(60), "two");
-    desk.take(secs(120));
-    assert_eq!(desk.wait(secs(120)), secs(120), "three");
-    for _ in 0..100 {
-        desk.take(secs(1800));
     }
 }
 
@@ -693,10 +476,10 @@ fn waiters_are_served_in_the_order_they_came() {
     };
     assert_eq!(
         desk.pool.pick(lane, with(b), t1),
-        Pick::Wait(t1),
+        Pick::InTurn,
         "b came second"
     );
-    assert_eq!(desk.pick(secs(5)), Pick::Wait(t1), "a newcomer comes last");
+    assert_eq!(desk.pick(secs(5)), Pick::InTurn, "a newcomer comes last");
     let Pick::Key(picked) = desk.pool.pick(lane, with(a), t1) else {
         panic!("a is first")
     };
@@ -706,28 +489,10 @@ fn waiters_are_served_in_the_order_they_came() {
 }
 
 #[test]
-fn a_request_that_is_refused_does_not_start_over_behind_the_others() {
-    let mut desk = Desk::new(1, SETTINGS);
-    let (lane, first) = desk.pool.enter("m", desk.t0);
-    desk.one(limited(5), T0);
-    let second = desk.queue_up();
-    let at = desk.t0 + secs(5);
-    for (ticket, is_first) in [(second, false), (first, true)] {
-        desk.pool.queue_up(lane, first);
-        let asker = Asker {
-            ticket: Some(ticket),
-            ..Asker::default()
-        };
-        let picked = desk.pool.pick(lane, asker, at);
-        assert_eq!(matches!(picked, Pick::Key(_)), is_first, "{picked:?}");
-    }
-}
-
-#[test]
 fn nobody_waits_behind_a_request_that_ended_in_the_queue() {
     let mut desk = Desk::new(1, SETTINGS);
     let ended = desk.queue_up();
-    assert!(matches!(desk.pick(T0), Pick::Wait(_)));
+    assert_eq!(desk.pick(T0), Pick::InTurn);
     desk.pool.exit(desk.lane, ended); // as after a panic
     assert!(matches!(desk.pick(T0), Pick::Key(_)));
 }
@@ -777,7 +542,7 @@ fn remembered(pool: &Pool) -> usize {
 fn with_keys(names: &[&str]) -> (Desk, Vec<ApiKey>) {
     let keys: Vec<ApiKey> = names.iter().map(|name| key(name)).collect();
     let mut desk = Desk::new(0, SETTINGS);
-    desk.pool.merge(&keys, SETTINGS);
+    desk.pool.merge(&keys, SETTINGS, desk.t0);
     (desk, keys)
 }
 
@@ -785,7 +550,7 @@ fn with_keys(names: &[&str]) -> (Desk, Vec<ApiKey>) {
 fn a_reload_keeps_the_rest_and_the_counters_of_keys_that_stay() {
     let (mut desk, _) = with_keys(&["a", "b"]);
     desk.one(limited(9), T0);
-    let merged = desk.pool.merge(&[key("c"), key("a")], SETTINGS);
+    let merged = desk.pool.merge(&[key("c"), key("a")], SETTINGS, desk.t0);
     let expected = Merged {
         new: 1,
         removed: 1,
@@ -805,31 +570,22 @@ fn a_removed_key_finishes_what_it_carries_and_is_forgotten() {
         .map(|_| desk.take(T0))
         .filter(|p| p.index == 0)
         .collect();
-    desk.pool.merge(&[key("b")], SETTINGS);
+    desk.pool.merge(&[key("b")], SETTINGS, desk.t0);
     assert_eq!(desk.report(&carried[0], UNSAID, T0), None);
-    assert_eq!(desk.report(&carried[1], Report::Rejected(401), T0), None);
+    assert_eq!(desk.report(&carried[1], REFUSED, T0), None);
     assert_eq!(remembered(&desk.pool), 2);
     carried.iter().for_each(|picked| desk.pool.release(picked));
     assert_eq!(remembered(&desk.pool), 1);
-    assert_eq!(desk.pool.condemn(&carried[0]), None, "forgotten");
+    assert_eq!(desk.pool.eject(&carried[0], 401, false, desk.t0), None);
     assert_eq!(desk.indices(2, T0), [0, 0]);
-}
-
-#[test]
-fn a_rejected_key_that_is_still_listed_is_tried_again_after_a_reload() {
-    let (mut desk, keys) = with_keys(&["a"]);
-    desk.one(Report::Rejected(401), T0);
-    assert_eq!(desk.pick(T0), Pick::AllRejected);
-    assert_eq!(desk.pool.merge(&keys, SETTINGS).revived, 1);
-    assert_eq!(desk.indices(1, T0), [0]);
 }
 
 #[test]
 fn a_key_that_comes_back_while_its_old_self_is_in_flight_starts_anew() {
     let (mut desk, keys) = with_keys(&["a", "b"]);
     let old = desk.take(T0);
-    desk.pool.merge(&keys[1..], SETTINGS);
-    assert_eq!(desk.pool.merge(&keys, SETTINGS).new, 1);
+    desk.pool.merge(&keys[1..], SETTINGS, desk.t0);
+    assert_eq!(desk.pool.merge(&keys, SETTINGS, desk.t0).new, 1);
     desk.pool.release(&old);
     assert_eq!(remembered(&desk.pool), 2);
 }
@@ -843,7 +599,7 @@ fn the_table_of_models_is_bounded_and_forgets_the_one_unused_for_the_longest() {
         assert_ne!(lane, LaneId(0), "there is room");
         desk.pool.exit(lane, ticket);
     }
-    let models = desk.pool.models();
+    let models = desk.pool.models(desk.t0);
     assert_eq!(models.len(), MAX_LANES);
     assert!(models.iter().any(|view| view.model == "m"));
     assert!(models.iter().any(|view| view.model == "model-9999"));
@@ -890,62 +646,3 @@ fn an_absurd_cooldown_does_not_overflow() {
 
 // ---- over a restart ---------------------------------------------------------------------------
 
-#[test]
-fn what_one_pool_knows_of_its_keys_another_takes_up() {
-    let salt = [7; SALT];
-    let mut old = Desk::new(4, SETTINGS);
-    old.one(limited(300), T0);
-    old.one(Report::Quota(Some(secs(7200))), T0);
-    old.one(Report::Rejected(401), T0);
-    old.one(Report::Accepted, T0);
-    let limits = old.pool.limits(&salt, old.t0 + secs(100));
-    let left = |limit: &Limit| limit.until.map_or(T0, |at| at - (old.t0 + secs(100)));
-    let entries: Vec<Entry> = limits
-        .iter()
-        .map(|limit| Entry {
-            key: limit.key,
-            model: limit.model.clone(),
-            kind: limit.kind,
-            left: left(limit),
-        })
-        .collect();
-    // Another order, and one key fewer; the other is new.
-    let mut names = keys(5);
-    names.reverse();
-    names.truncate(4);
-    let t0 = Instant::now();
-    let mut pool = Pool::new(&names, SETTINGS, t0);
-    assert_eq!(pool.restore(&salt, &entries, t0), 2);
-    let states: Vec<_> = pool.snapshot(t0).iter().map(|view| view.state).collect();
-    let known = [State::Rejected(401), State::Parked(secs(7100))];
-    assert_eq!(states, [State::Ready, State::Ready, known[0], known[1]]);
-    let mut pool = Pool::new(&keys(4), SETTINGS, t0);
-    assert_eq!(pool.restore(&salt, &entries, t0), 3);
-    assert_eq!(pool.limits(&salt, t0).len(), 3);
-    // The rest is for one model, and after it the key is on probation as before.
-    let mut new = Desk {
-        lane: pool.enter("m", t0).0,
-        pool,
-        t0,
-    };
-    assert_eq!(new.indices(2, T0), [3, 3]);
-    assert_eq!(new.states(T0)[0], State::Cooling(secs(200)));
-    let (other, _) = new.pool.enter("other", t0);
-    assert!(matches!(
-        new.pool.pick(other, Asker::default(), t0),
-        Pick::Key(picked) if picked.index == 0
-    ));
-    assert_eq!(new.pool.limits(&salt, t0 + secs(201)).len(), 2);
-}
-
-#[test]
-fn a_key_whose_quota_is_back_is_probed_and_not_stormed() {
-    let mut desk = Desk::new(1, SETTINGS);
-    desk.one(Report::Quota(Some(COOLDOWN)), Duration::ZERO);
-    let probe = desk.take(COOLDOWN);
-    let at = desk.t0 + COOLDOWN + PROBE_GAP;
-    assert_eq!(desk.pick(COOLDOWN), Pick::Wait(at));
-    desk.report(&probe, Report::Accepted, COOLDOWN);
-    desk.take(COOLDOWN);
-    desk.take(COOLDOWN);
-}

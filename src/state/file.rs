@@ -231,7 +231,7 @@ mod tests {
     }
 
     /// Rests for a day, from the first call on.
-    fn long(key: u8) -> Limit {
+    fn for_a_day(key: u8) -> Limit {
         static FAR: OnceLock<Instant> = OnceLock::new();
         let until = FAR.get_or_init(|| Instant::now() + secs(24 * 3600));
         rests(key, *until)
@@ -243,13 +243,13 @@ mod tests {
         let now = Instant::now();
         let (mut file, entries, complaint) = open(folder.file());
         assert_eq!((entries, complaint), (vec![], None));
-        let limits = vec![rests(1, now + secs(3600)), long(2)];
+        let limits = vec![rests(1, now + secs(3600)), for_a_day(2)];
         file.keep(limits, now).expect("written");
         let (again, entries, complaint) = open(folder.file());
         assert_eq!((complaint, again.salt()), (None, file.salt()));
-        assert_eq!((entries[0].key, entries[0].kind), ([1; 8], Kind::Cooling));
+        assert_eq!((entries[0].key, &*entries[0].model), ([1; 8], "m"));
         assert!(entries[0].left <= secs(3600) && entries[0].left > secs(3000));
-        assert_eq!(entries[1].kind, Kind::Rejected(401));
+        assert_eq!(entries[1].key, [2; 8]);
         assert_eq!(folder.files(), 1, "nothing is left beside it");
     }
 
@@ -271,11 +271,11 @@ mod tests {
             ),
             (vec![rests(1, long)], vec![], later, false), // ended by itself
             (vec![rests(1, long)], vec![], now, true),    // a reload ended it
-            (vec![rests(1, long)], vec![long(1)], now, true),
-            (vec![long(1)], vec![], now, true),
+            (vec![rests(1, long)], vec![for_a_day(1)], now, true),
+            (vec![for_a_day(1)], vec![], now, true),
             (
-                vec![long(1), long(2)],
-                vec![long(2), long(1)],
+                vec![for_a_day(1), for_a_day(2)],
+                vec![for_a_day(2), for_a_day(1)],
                 now,
                 false,
             ),
@@ -294,7 +294,7 @@ mod tests {
         fs::write(folder.file(), "root:x:0:0\n").expect("written");
         let (mut file, entries, complaint) = open(folder.file());
         assert!(entries.is_empty() && complaint.is_some_and(|c| c.contains("left alone")));
-        file.keep(vec![long(1)], Instant::now())
+        file.keep(vec![for_a_day(1)], Instant::now())
             .expect("nothing done");
         assert_eq!(
             fs::read_to_string(folder.file()).expect("there"),
@@ -305,7 +305,7 @@ mod tests {
         assert!(open(folder.file()).2.is_some());
         let (mut file, _, complaint) = open(folder.0.clone());
         assert!(complaint.is_some());
-        file.keep(vec![long(1)], Instant::now())
+        file.keep(vec![for_a_day(1)], Instant::now())
             .expect("nothing done");
         assert_eq!(folder.files(), 1);
     }
@@ -314,13 +314,13 @@ mod tests {
     fn a_damaged_file_is_reported_and_replaced() {
         let folder = Folder::new("damaged");
         let (mut file, ..) = open(folder.file());
-        file.keep(vec![long(1)], Instant::now())
+        file.keep(vec![for_a_day(1)], Instant::now())
             .expect("written");
         let text = fs::read_to_string(folder.file()).expect("there");
         fs::write(folder.file(), &text[..text.len() / 2]).expect("written");
         let (mut file, entries, complaint) = open(folder.file());
         assert!(entries.is_empty() && complaint.is_some_and(|c| c.contains("damaged")));
-        file.keep(vec![long(1)], Instant::now())
+        file.keep(vec![for_a_day(1)], Instant::now())
             .expect("written");
         assert_eq!(open(folder.file()).1.len(), 1);
     }
@@ -332,12 +332,12 @@ mod tests {
         let (mut file, ..) = open(path.clone());
         let now = Instant::now();
         let said = file
-            .keep(vec![long(1)], now)
+            .keep(vec![for_a_day(1)], now)
             .expect_err("no such folder");
         assert!(said.contains("STATE_FILE"), "{said}");
-        assert_eq!(file.keep(vec![long(1)], now), Ok(()), "not again");
+        assert_eq!(file.keep(vec![for_a_day(1)], now), Ok(()), "not again");
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-        file.keep(vec![long(1)], now).expect("written");
+        file.keep(vec![for_a_day(1)], now).expect("written");
         assert_eq!(open(path).1.len(), 1);
     }
 
@@ -346,17 +346,17 @@ mod tests {
         // /dev/full takes no byte: the new file's name leads there.
         let folder = Folder::new("full");
         let (mut file, ..) = open(folder.file());
-        file.keep(vec![long(1)], Instant::now())
+        file.keep(vec![for_a_day(1)], Instant::now())
             .expect("written");
         let new = folder.0.join("state.new");
         std::os::unix::fs::symlink("/dev/full", &new).expect("linked");
         let said = file
-            .keep(vec![long(2)], Instant::now())
+            .keep(vec![for_a_day(2)], Instant::now())
             .expect_err("full");
         assert!(said.contains("No space left"), "{said}");
         assert_eq!(open(folder.file()).1[0].key, [1; 8]);
         assert_eq!(folder.files(), 1, "and nothing beside it");
-        file.keep(vec![long(2)], Instant::now())
+        file.keep(vec![for_a_day(2)], Instant::now())
             .expect("written");
         assert_eq!(open(folder.file()).1[0].key, [2; 8]);
     }
@@ -366,7 +366,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = Folder::new("mode");
         let (mut file, ..) = open(folder.file());
-        file.keep(vec![long(1)], Instant::now())
+        file.keep(vec![for_a_day(1)], Instant::now())
             .expect("written");
         let mode = fs::metadata(folder.file())
             .expect("there")

@@ -226,7 +226,7 @@ mod tests {
             "alvus_key_state{key=\"0\",state=\"ready\"} 1",
             "alvus_key_state{key=\"1\",state=\"cooling\"} 1",
             "alvus_key_state{key=\"1\",state=\"ready\"} 0",
-            "alvus_key_state{key=\"2\",state=\"rejected\"} 1",
+            "alvus_key_state{key=\"2\",state=\"ejected\"} 1",
             "alvus_key_rest_seconds{key=\"1\"} 42",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
