@@ -290,7 +290,7 @@ impl Pool {
         if self.is_closed(lane, now) {
             return Pick::Down;
         }
-        if self.attempts >= self.settings.attempts || self.others_want_a_place(asker.ticket) {
+        if self.is_full() || self.others_want_a_place(asker.ticket) {
             if let Some(ticket) = asker.ticket {
                 self.lanes[lane.0].queue_up(ticket);
                 if let Err(at) = self.placeless.binary_search(&ticket) {
@@ -310,10 +310,9 @@ impl Pool {
                 }
                 return self.hand_out(key, lane, now);
             }
-            // A second opinion is not worth a wait.
-            _ if !asker.avoid.is_empty() || asker.only.is_some() => return Pick::NoOther,
+            Turn::NoOther => return Pick::NoOther,
             Turn::NotBefore(at) => Pick::Wait(at),
-            Turn::AfterOthers | Turn::NoOther | Turn::Nobody => Pick::InTurn,
+            Turn::AfterOthers | Turn::Nobody => Pick::InTurn,
         };
         if let Some(ticket) = asker.ticket {
             self.lanes[lane.0].queue_up(ticket);
@@ -468,6 +467,11 @@ impl Pool {
         self.wake_first(picked.lane);
     }
 
+    /// All places are taken.
+    pub fn is_full(&self) -> bool {
+        self.attempts >= self.settings.attempts
+    }
+
     /// Every key was refused for two models or by name, and none has served since.
     pub fn is_down(&self, now: Instant) -> bool {
         let is_bad = |slot: &Slot| {
@@ -518,7 +522,10 @@ impl Pool {
             return false;
         };
         slot.served = slot.served.max(Some(sent));
-        let was_bad = slot.refused.take().is_some_and(|(_, grave)| grave == Grave::Yes);
+        let was_bad = slot
+            .refused
+            .take()
+            .is_some_and(|(_, grave)| grave == Grave::Yes);
         let was_out = slot.out.take().is_some();
         if was_bad || was_out {
             for lane in &mut self.lanes {
@@ -549,7 +556,13 @@ impl Pool {
         };
         let served = slot.served;
         let lately = served.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
-        let named = matches!(why, Why::Refused { names_key: true, .. });
+        let named = matches!(
+            why,
+            Why::Refused {
+                names_key: true,
+                ..
+            }
+        );
         let elsewhere = self
             .lanes
             .iter()

@@ -23,6 +23,7 @@ use self::lease::{Entry, Lease, Shared};
 use self::policy::Policy;
 use crate::body::Body;
 use crate::config::Config;
+use crate::debug;
 use crate::metrics::Metrics;
 use crate::peer::Client;
 use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
@@ -49,8 +50,11 @@ impl Relay {
             let attempt = self.report(&mut lease, &came, &mut trip);
             let step = match came {
                 Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
-                _ => trip.journey.attempted(attempt, &mut self.budget(), Instant::now()),
+                _ => trip
+                    .journey
+                    .attempted(attempt, &mut self.budget(), Instant::now()),
             };
+            debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
             trip.remember(attempt, &lease.picked);
             match (step, came) {
                 (_, Came::Nothing(Failure::ClientLeft)) => return trip.outcome.left(),
@@ -107,7 +111,9 @@ impl Relay {
             // As Groq says it: with 429 agents would ask again and again.
             Verdict::TooMuch if answer.status == 429 => answer.status = 413,
             Verdict::Pass if answer.status < 400 => self.eject(&trip.refused, &trip.model),
-            Verdict::Refused { .. } => self.pool(|pool| pool.refused(trip.entry.lane, Instant::now())),
+            Verdict::Refused { .. } => {
+                self.pool(|pool| pool.refused(trip.entry.lane, Instant::now()))
+            }
             _ => {}
         }
     }
@@ -316,9 +322,12 @@ impl Relay {
     fn begin(&self, exchange: &mut Exchange) -> Trip<'_> {
         let arrived = Instant::now();
         let policy = exchange.mapped.policy.clone();
-        let question = exchange.body.as_ref().map_or_else(Question::default, |body| {
-            Question::read(&body.bytes, policy.conversation)
-        });
+        let question = exchange
+            .body
+            .as_ref()
+            .map_or_else(Question::default, |body| {
+                Question::read(&body.bytes, policy.conversation)
+            });
         if question.streams {
             exchange.mapped.request.ask_for_plain_text();
             if !policy.heartbeat.is_zero() {

@@ -296,8 +296,11 @@ impl Inner {
     }
 
     fn full(&self) -> Reply {
-        let text = format!("{} requests are under way already (MAX_CONNECTIONS)", self.places);
-        Reply::error(503, "too_many_requests_under_way", &text).retry_after(BUSY_RETRY)
+        let text = format!(
+            "{} requests are under way already (MAX_CONNECTIONS)",
+            self.places
+        );
+        Reply::error(503, "connections_busy", &text).retry_after(BUSY_RETRY)
     }
 
     /// The page that a request asks of alvus itself, or a refusal; `None`: it is for the upstream.
@@ -692,9 +695,7 @@ mod tests {
                 "nothing that looks like an answer"
             );
             let served = ask(addr, "/v1/models");
-            assert!(
-                served.starts_with("HTTP/1.1 503 "), "{served}"
-            );
+            assert!(served.starts_with("HTTP/1.1 503 "), "{served}");
             // its thread may be a moment behind its answer
             let since = Instant::now();
             while server.in_flight() > 0 {

@@ -37,6 +37,10 @@ fn ask(alvus: &Alvus) -> Client {
 
 /// The answer to whom no worker serves: in OpenAI's shape, with a time to come back.
 fn is_busy(refused: &Response) {
+    is_turned_away(refused, "workers_busy", "WORKERS");
+}
+
+fn is_turned_away(refused: &Response, code: &str, why: &str) {
     assert_eq!(refused.status, 503);
     let after: u64 = refused.field("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&after), "{after}");
@@ -44,9 +48,9 @@ fn is_busy(refused: &Response) {
     let error = json["error"].as_object().expect("an error object");
     let names: Vec<&str> = error.keys().map(String::as_str).collect();
     assert_eq!(names, ["code", "message", "param", "type"], "{json}");
-    assert_eq!(error["code"], "workers_busy");
+    assert_eq!(error["code"], code);
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("WORKERS"), "{message}");
+    assert!(message.contains(why), "{message}");
 }
 
 #[test]
@@ -201,22 +205,51 @@ fn requests_are_served_in_the_order_in_which_they_queued() {
 }
 
 #[test]
-fn a_queue_that_is_full_is_answered_at_once() {
+fn as_many_may_wait_as_there_are_connections_but_those_that_are_kept_for_health() {
     let (upstream, go) = holds_the_first();
-    // With this patience nobody is turned away for having waited too long.
-    let alvus = Alvus::before_with(&upstream, &[("WORKERS", "1"), ("MAX_WAIT_SEC", "300")]);
+    let alvus = Alvus::before_with(&upstream, &[("WORKERS", "1"), ("MAX_CONNECTIONS", "40")]);
     let mut first = ask(&alvus);
     upstream.wait_for(1);
-    let mut queued: Vec<Client> = (0..128).map(|_| ask(&alvus)).collect();
-    // Well within the 30 s after which the others would be told so too.
-    eventually("the queue is full", || alvus.health()["in_flight"] == 129);
-    is_busy(&ask(&alvus).response());
-    assert_eq!(alvus.health()["in_flight"], 129);
+    let mut queued: Vec<Client> = (0..31).map(|_| ask(&alvus)).collect();
+    eventually("the house is full", || alvus.health()["in_flight"] == 32);
+    is_turned_away(
+        &ask(&alvus).response(),
+        "connections_busy",
+        "MAX_CONNECTIONS",
+    );
+    assert_eq!(alvus.health()["in_flight"], 32);
     go.send(()).unwrap();
     assert_eq!(first.response().status, 200);
     for client in &mut queued {
         assert_eq!(client.response().status, 200);
     }
+}
+
+#[test]
+fn who_waits_for_a_tired_model_keeps_nobody_from_a_ready_one() {
+    let upstream = Upstream::new(|seen| match seen.body_text().contains("tired") {
+        true => answer(429, "Retry-After: 100\r\n", ""),
+        false => ok(),
+    });
+    let alvus = Alvus::before_with(&upstream, &[("WORKERS", "1")]);
+    let tired = r#"{"model":"tired"}"#;
+    let waiting: Vec<Client> = (0..8)
+        .map(|_| {
+            let mut client = alvus.connect();
+            client.send(format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{tired}",
+                tired.len()
+            ));
+            client
+        })
+        .collect();
+    eventually("all of them wait", || alvus.health()["waiting"] == 8);
+    for _ in 0..20 {
+        assert_eq!(alvus.ask().status, 200);
+    }
+    assert_eq!(alvus.health()["status"], "degraded", "and health says so");
+    waiting.into_iter().for_each(Client::leave);
+    eventually("they are gone", || alvus.health()["in_flight"] == 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
 use super::backoff::{Allows, Backoff};
-use super::seat::{Place, Seat};
+use super::seat::{Place, Seat, Why};
 
 /// A request's place among the others, from its arrival to its end: one that was refused does not
 /// start over behind those that came later.
@@ -105,6 +105,7 @@ impl Lane {
             self.seats.push(Seat::default());
         }
         self.seats[key] = Seat::default();
+        self.tidy();
         self.line_up(key);
     }
 
@@ -134,22 +135,42 @@ impl Lane {
                 .front()
                 .is_none_or(|front| want.ticket.is_some_and(|ticket| ticket <= *front));
         match found {
-            Found { at: Some(_), .. } if !is_first => Turn::AfterOthers, // the front is about to take it
-            Found { at: Some(at), .. } => match self.line.remove(at) {
+            Some(_) if !is_first => Turn::AfterOthers, // the front is about to take it
+            Some(at) => match self.line.remove(at) {
                 Some((key, _)) => Turn::Key(key),
                 None => Turn::Nobody,
             },
-            Found { avoided: true, .. } => Turn::NoOther,
-            _ => match self.first_rest() {
+            _ if want.avoid.is_empty() && want.only.is_none() => match self.first_rest() {
                 Some((until, _)) => Turn::NotBefore(until),
                 None => Turn::Nobody,
+            },
+            _ => match self.first_witness(want, now) {
+                Some(until) => Turn::NotBefore(until),
+                None => Turn::NoOther,
             },
         }
     }
 
-    /// Walks along the line to the first key that will do; suspects only if there is no other.
-    fn scan(&mut self, want: &Want<'_>, now: Instant, fitness: impl Fn(usize) -> Fitness) -> Found {
-        let mut found = Found::default();
+    /// When the first key comes free that may show whose fault a refusal was: one that rests for
+    /// its limits, and not because it was refused itself.
+    fn first_witness(&self, want: &Want<'_>, now: Instant) -> Option<Instant> {
+        let may = |(key, seat): (usize, &Seat)| {
+            let wanted = !want.avoid.contains(&key) && want.only.is_none();
+            let refused = matches!(seat.rests(now), Some((Why::Refused { .. }, _)));
+            seat.place.until().filter(|_| wanted && !refused)
+        };
+        self.seats.iter().enumerate().filter_map(may).min()
+    }
+
+    /// Walks along the line to the first key that will do; suspects only if there is no other. Says
+    /// where in the line.
+    fn scan(
+        &mut self,
+        want: &Want<'_>,
+        now: Instant,
+        fitness: impl Fn(usize) -> Fitness,
+    ) -> Option<usize> {
+        let mut found = None;
         let mut best = None; // score
         let mut suspect = None;
         let mut at = 0;
@@ -172,23 +193,22 @@ impl Lane {
                 continue;
             }
             if want.avoid.contains(&key) || want.only.is_some_and(|only| only != key) {
-                found.avoided = true;
+                // it stays where it is
             } else if is_suspect {
                 suspect = suspect.or(Some(at));
             } else if let Some(score) = want.score {
                 let score = score(key);
                 if best.is_none_or(|best| score > best) {
                     best = Some(score);
-                    found.at = Some(at);
+                    found = Some(at);
                 }
             } else {
-                found.at = Some(at);
+                found = Some(at);
                 break;
             }
             at += 1;
         }
-        found.at = found.at.or(suspect);
-        found
+        found.or(suspect)
     }
 
     /// A request goes out with this key, which [`Lane::next`] took out of the line.
@@ -226,6 +246,7 @@ impl Lane {
 
     /// What the seat has come to decides where the key stands.
     pub(super) fn settle(&mut self, key: usize, now: Instant) {
+        self.tidy();
         let place = self.seats[key].place;
         match self.seats[key].rests(now) {
             _ if place == Place::Away => {}
@@ -323,7 +344,6 @@ impl Lane {
             return;
         }
         self.seats[key].place = place;
-        self.tidy();
         match place {
             Place::InLine(turn) => self.line.push_back((key, turn)),
             Place::Resting(at) | Place::Paced(at) | Place::Held(at) => {
@@ -332,13 +352,4 @@ impl Lane {
             Place::Away => {}
         }
     }
-}
-
-/// What a walk along the line found.
-#[derive(Default)]
-struct Found {
-    /// Where in the line.
-    at: Option<usize>,
-    /// There are ready keys that are not wanted.
-    avoided: bool,
 }

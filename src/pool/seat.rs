@@ -410,7 +410,10 @@ impl Seat {
         let before = self.learned.filter(|before| !wrong(before));
         let span = before.map_or(MINUTE, |before| before.span);
         // All but the refused one; those without an answer count as taken until they are refused.
-        let took = self.window.count(self.counted_since(), span, now).saturating_sub(1);
+        let took = self
+            .window
+            .count(self.counted_since(), span, now)
+            .saturating_sub(1);
         let right = before.filter(|before| before.took == took);
         let right = right.map_or(0, |before| before.right + 1);
         let first = self.window.first(self.counted_since(), span, now);

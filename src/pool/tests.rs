@@ -1,5 +1,5 @@
-use super::*;
 use super::seat::MAX_ESCALATED;
+use super::*;
 use crate::state::Limit;
 
 mod refusals;
@@ -200,10 +200,7 @@ fn refusals_that_say_nothing_rest_a_key_longer_each_time_until_one_request_succe
     assert_eq!(desk.one(limited(5), at), Some(rests(secs(5))));
     at += secs(5);
     assert_eq!(desk.one(Report::Accepted, at), Some(Change::Recovered));
-    assert_eq!(
-        desk.one(UNSAID, at + secs(1)),
-        Some(rests(secs(60)))
-    );
+    assert_eq!(desk.one(UNSAID, at + secs(1)), Some(rests(secs(60))));
 }
 
 #[test]
@@ -301,7 +298,11 @@ fn what_a_key_took_before_a_429_is_what_it_is_given() {
     for _ in 0..5 {
         desk.one(Report::Accepted, at);
     }
-    assert_eq!(desk.wait(at), secs(20), "a window later, and nobody is refused");
+    assert_eq!(
+        desk.wait(at),
+        secs(20),
+        "a window later, and nobody is refused"
+    );
     assert_eq!(desk.states(at), [State::Throttled(secs(10))]);
 }
 
@@ -645,4 +646,3 @@ fn an_absurd_cooldown_does_not_overflow() {
 }
 
 // ---- over a restart ---------------------------------------------------------------------------
-

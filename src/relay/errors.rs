@@ -83,8 +83,7 @@ impl Relay {
                 Reply::error(403, "refused", text)
             }
             Unserved::Moved => {
-                let text =
-                    "alvus was given another provider while this request waited; ask again";
+                let text = "alvus was given another provider while this request waited; ask again";
                 Reply::error(503, "provider_changed", text).retry_after(Duration::ZERO)
             }
             Unserved::Stopping | Unserved::ClientLeft => {
@@ -104,6 +103,10 @@ impl Relay {
     fn no_key(&self, soonest: Option<Instant>, model: &str) -> Reply {
         let now = Instant::now();
         let wait = soonest.map_or(UNREACHABLE_RETRY, |at| at.saturating_duration_since(now));
+        if soonest.is_none() && self.pool(|pool| pool.is_full()) {
+            let text = "as many requests as may be are at the upstream already (WORKERS)";
+            return Reply::error(503, "workers_busy", text).retry_after(wait);
+        }
         let busy = self.models().into_iter().find(|view| view.model == model);
         if busy.is_some_and(|view| view.capacity.is_some()) {
             let text = "the model is overloaded at the provider, with every key";

@@ -40,7 +40,9 @@ impl Shared {
     fn woken(&mut self) -> Vec<Arc<OwnedFd>> {
         let Shared { pool, bells, .. } = self;
         let woken = pool.woken();
-        woken.filter_map(|ticket| bells.get(&ticket).cloned()).collect()
+        woken
+            .filter_map(|ticket| bells.get(&ticket).cloned())
+            .collect()
     }
 }
 
@@ -152,7 +154,8 @@ impl Relay {
             trip.outcome.waited += waited;
             self.metrics.waited(waited);
         }
-        let picked = found.inspect_err(|_| self.pool(|pool| pool.leave(trip.entry.lane, trip.entry.ticket)))?;
+        let picked = found
+            .inspect_err(|_| self.pool(|pool| pool.leave(trip.entry.lane, trip.entry.ticket)))?;
         Ok(Lease {
             relay: self,
             picked,
@@ -161,7 +164,12 @@ impl Relay {
     }
 
     /// Before another attempt: the pause that was decided on, without key or place.
-    pub(super) fn pause(&self, step: Step, trip: &mut Trip, client: &Client) -> Result<(), Unserved> {
+    pub(super) fn pause(
+        &self,
+        step: Step,
+        trip: &mut Trip,
+        client: &Client,
+    ) -> Result<(), Unserved> {
         let Step::Pause(pause) = step else {
             return Ok(());
         };
@@ -175,7 +183,11 @@ impl Relay {
     }
 
     fn pick(&self, trip: &Trip, now: Instant) -> Result<Pick, Unserved> {
-        let avoid: Vec<Picked> = trip.refused.iter().map(|(picked, ..)| picked.clone()).collect();
+        let avoid: Vec<Picked> = trip
+            .refused
+            .iter()
+            .map(|(picked, ..)| picked.clone())
+            .collect();
         let asker = Asker {
             ticket: Some(trip.entry.ticket),
             avoid: &avoid,

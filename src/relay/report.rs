@@ -43,7 +43,13 @@ impl Relay {
             trip.refused.push((lease.picked.clone(), status, names_key));
         }
         if let Some(change) = change {
-            self.tell(&lease.picked, change, status, is_stated(attempt), &trip.model);
+            self.tell(
+                &lease.picked,
+                change,
+                status,
+                is_stated(attempt),
+                &trip.model,
+            );
         }
         let overloaded = matches!(change, Some(Change::Overloaded(_)));
         match attempt {
@@ -95,7 +101,9 @@ impl Relay {
         match change {
             Change::Rests(Why::Limited, rest) => self.metrics.cooldown(index, rest, now),
             Change::Rests(Why::Quota, rest) => self.metrics.parked(index, rest, now),
-            Change::Rests(Why::Refused { status, .. }, _) => self.metrics.ejected(index, status, now),
+            Change::Rests(Why::Refused { status, .. }, _) => {
+                self.metrics.ejected(index, status, now)
+            }
             Change::StillOut => self.metrics.probe_failed(),
             Change::Overloaded(_) | Change::Recovered => {}
         }
@@ -105,7 +113,10 @@ impl Relay {
         };
         let of = match model {
             "" => String::new(),
-            model => format!(" for {:?}", &model[..model.floor_char_boundary(MODEL_SHOWN)]),
+            model => format!(
+                " for {:?}",
+                &model[..model.floor_char_boundary(MODEL_SHOWN)]
+            ),
         };
         let secs = |rest: Duration| whole_seconds(rest);
         match change {
@@ -121,9 +132,9 @@ impl Relay {
                 "key {index} {label}: refused by the upstream ({status}){of} where another key was not; out, probed in {} s",
                 secs(rest)
             ),
-            Change::Overloaded(limit) => info!(
-                "the model is overloaded{of} ({status}): {limit} requests at a time for now"
-            ),
+            Change::Overloaded(limit) => {
+                info!("the model is overloaded{of} ({status}): {limit} requests at a time for now")
+            }
             Change::StillOut => debug!("key {index} {label}: refused again{of} ({status})"),
             Change::Recovered => debug!("key {index} {label}: well again{of}"),
         }
@@ -156,7 +167,10 @@ fn is_stated(attempt: Attempt) -> bool {
     let Attempt::Answered(verdict) = attempt else {
         return false;
     };
-    matches!(verdict, Verdict::Limited(Some(_)) | Verdict::Overloaded(Some(_)))
+    matches!(
+        verdict,
+        Verdict::Limited(Some(_)) | Verdict::Overloaded(Some(_))
+    )
 }
 
 /// Why an attempt after this one is made, as it is counted.

@@ -236,8 +236,7 @@ mod tests {
             (&rest["model"], &rest["seconds_left"]),
             (&"a\"b".into(), &5.into())
         );
-        let expected =
-            serde_json::json!({"model": "a\"b", "in_flight": 1, "waiting": 2, "capacity": 3, "backoff": 4});
+        let expected = serde_json::json!({"model": "a\"b", "in_flight": 1, "waiting": 2, "capacity": 3, "backoff": 4});
         assert_eq!(page["models"][0], expected);
     }
 }
