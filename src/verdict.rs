@@ -1,16 +1,28 @@
 //! What an upstream's answer means: whose limit or fault it is, and for how long. Pure: no clock,
-//! no I/O. `time.rs` reads the many ways to write a time.
+//! no I/O. Nothing is decided here about the request: that is [`crate::retry`].
 //!
-//! The facts behind the rules are vendors' documentation; the table in the tests names them.
-//! Nothing is decided here about the request: that is [`crate::retry`].
+//! Words are only a suspicion, of which kind a refusal is; what comes of it is the pool's business.
+//! `said.rs` finds an error's texts, codes and times in whatever nesting, `words.rs` takes them
+//! apart, `kinds.rs` knows the kinds, `sentence.rs` and `time.rs` the ways to say a time, and
+//! `inside.rs` answers that call themselves a success.
 
+mod inside;
+mod key;
+mod kinds;
+mod said;
+mod sentence;
+mod size;
+#[cfg(test)]
+mod tests;
 mod time;
+mod words;
 
 use std::time::Duration;
 
-use serde_json::Value;
-
-use self::time::{Date, any_form, decimal, spelled};
+pub use self::inside::{judge_document, judge_event, judge_inside};
+use self::kinds::Kinds;
+use self::said::Said;
+use self::time::{Date, any_form, decimal};
 
 /// What one answer says: whose limit or fault it is.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -49,328 +61,189 @@ pub const MIN_REST: Duration = Duration::from_secs(1);
 /// How much of an error's body is looked at, in bytes.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
-/// A spent quota does not come back sooner; providers that say so mean something else.
-const MIN_QUOTA_REST: Duration = Duration::from_secs(60);
-
-/// Words of a worker or model without capacity: NVIDIA NIM's, OpenRouter's for its own upstreams.
-const CAPACITY: [&str; 2] = [
-    "Worker local total request limit",
-    "Provider returned error",
+/// The classes of limits in `x-ratelimit-remaining` and `x-ratelimit-reset`, by what is appended:
+/// Together; OpenAI and Groq; Cerebras and SambaNova; Mistral.
+const CLASSES: [&str; 11] = [
+    "",
+    "-requests",
+    "-tokens",
+    "-requests-minute",
+    "-tokens-minute",
+    "-requests-hour",
+    "-tokens-hour",
+    "-requests-day",
+    "-tokens-day",
+    "-req-minute",
+    "-tokens-month",
 ];
 
-/// Words of a limit that is over in a minute, and that count first: Gemini speaks of a quota, OpenAI
-/// and Groq link to a page about billing, whatever the limit was.
-const MINUTE: [&str; 2] = ["PerMinute", "per min"];
+/// Those of Anthropic, between `anthropic-ratelimit-` and `-reset`.
+const ANTHROPIC: [&str; 4] = ["requests", "tokens", "input-tokens", "output-tokens"];
 
-/// Words of a limit that is not.
-const QUOTA: [&str; 5] = [
-    "insufficient_quota", // OpenAI
-    "per day",            // Groq: "tokens per day (TPD)"
-    "per-day",            // OpenRouter: "free-models-per-day"
-    "daily",
-    "quota exceeded",
+/// Statuses of trouble at or before the provider, which did no work on the request: Cloudflare's
+/// 52x and 530, Anthropic's 529, an expired login of the edge (498), a captive portal (511).
+const TROUBLE: [u16; 13] = [
+    425, 498, 503, 511, 520, 521, 522, 523, 525, 526, 527, 529, 530,
 ];
 
-/// Words that come with the name of the model whose limit it is: OpenAI's, Groq's.
-const ONE_MODEL: [&str; 1] = ["limit reached for "];
-
-/// Pairs of fields: how much is left of a limit, and when it begins anew.
-const CLASSES: [(&str, &str); 12] = [
-    ("x-ratelimit-remaining", "x-ratelimit-reset"), // Together
-    (
-        "x-ratelimit-remaining-requests",
-        "x-ratelimit-reset-requests",
-    ), // OpenAI, Groq
-    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"), // and Azure
-    (
-        "x-ratelimit-remaining-requests-minute",
-        "x-ratelimit-reset-requests-minute",
-    ),
-    (
-        "x-ratelimit-remaining-tokens-minute",
-        "x-ratelimit-reset-tokens-minute",
-    ), // Cerebras
-    (
-        "x-ratelimit-remaining-requests-hour",
-        "x-ratelimit-reset-requests-hour",
-    ),
-    DAY_CLASSES[0],
-    DAY_CLASSES[1],
-    (
-        "anthropic-ratelimit-requests-remaining",
-        "anthropic-ratelimit-requests-reset",
-    ),
-    (
-        "anthropic-ratelimit-tokens-remaining",
-        "anthropic-ratelimit-tokens-reset",
-    ),
-    (
-        "anthropic-ratelimit-input-tokens-remaining",
-        "anthropic-ratelimit-input-tokens-reset",
-    ),
-    (
-        "anthropic-ratelimit-output-tokens-remaining",
-        "anthropic-ratelimit-output-tokens-reset",
-    ),
-];
-
-/// Those of them that are quotas by their name: Cerebras, SambaNova.
-const DAY_CLASSES: [(&str, &str); 2] = [
-    (
-        "x-ratelimit-remaining-requests-day",
-        "x-ratelimit-reset-requests-day",
-    ),
-    (
-        "x-ratelimit-remaining-tokens-day",
-        "x-ratelimit-reset-tokens-day",
-    ),
-];
-
-/// A limit of nothing: the model is not on this plan (Mistral). Waiting will not help.
-const PLAN: [&str; 2] = [
-    "x-ratelimit-limit-req-minute",
-    "x-ratelimit-limit-tokens-minute",
-];
+/// Statuses of a failure after the provider may have begun: 524 is Cloudflare's 504.
+const FAILED: [u16; 6] = [500, 502, 504, 507, 508, 524];
 
 /// Judges an answer by its status, its header fields (`header` finds one by its lower-case name)
 /// and the start of its body, which may be empty or cut anywhere.
 pub fn judge<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, body: &[u8]) -> Verdict {
-    let answer = Answer {
-        header: &|name| std::str::from_utf8(header(name)?).ok().map(str::trim),
-        words: &body[..body.len().min(BODY_LIMIT)],
-    };
-    answer.judge(status)
+    if status < 400 {
+        return Verdict::Pass;
+    }
+    let header = |name: &str| std::str::from_utf8(header(name)?).ok().map(str::trim);
+    let body = &body[..body.len().min(BODY_LIMIT)];
+    let fields = Fields(&header);
+    if fields.is_page(body) {
+        return page(status, fields.stated());
+    }
+    let mut said = Said::read(body, fields.date());
+    said.no_limit_at_all |= fields.no_limit_at_all();
+    let stated = || fields.stated_first().or_else(|| said.stated());
+    let stated = || bounded(stated().or_else(|| fields.longest_reset()));
+    by_status(status, &said, fields.day_is_spent(), stated)
 }
 
-/// Judges an error inside a 200: a whole JSON document, or the data of a stream's first event.
-/// [`Verdict::Pass`] when it is none, or one that is the request's own fault.
-pub fn judge_inside(json: &[u8]) -> Verdict {
-    // Nearly every answer is a completion without an error, and need not be parsed to see that.
-    if CHOICES.is_in(json) && !ERROR.is_in(json) {
-        return Verdict::Pass;
+/// What comes as a web page is not the API's word: an edge, a captive portal, a firewall says it.
+/// Where a page is what one gets for a wrong path it is looked for once more, and no more.
+fn page(status: u16, stated: Option<Duration>) -> Verdict {
+    match status {
+        413 | 414 | 431 => Verdict::Pass,
+        404 | 405 | 410 => Verdict::Failed(None),
+        status if FAILED.contains(&status) => Verdict::Failed(stated),
+        _ => Verdict::Trouble(stated),
     }
-    let answer = Answer {
-        header: &|_| None,
-        words: &json[..json.len().min(BODY_LIMIT)],
-    };
-    let Some(whole) = answer.json() else {
-        return Verdict::Pass;
-    };
-    let error = &whole["error"];
-    // Some always have the field, and fill it only when there is one.
-    let none = match error {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    };
-    if none {
-        // NVIDIA NIM's two shapes have no `error`. Only these fields count: an answer may quote the words.
-        let says = |field: &str| {
-            let text = whole[field].as_str();
-            text.is_some_and(|text| has(text.as_bytes(), &CAPACITY))
-        };
-        return match says("detail") || says("message") {
-            true => Verdict::Overloaded(None),
-            false => Verdict::Pass,
-        };
+}
+
+/// The rules, in order. Where an answer may quote the request (400, 404, 422 …) they are strict.
+fn by_status(
+    status: u16,
+    said: &Said,
+    day_is_spent: bool,
+    stated: impl Fn() -> Option<Duration>,
+) -> Verdict {
+    let kinds = Kinds::new(said);
+    let strictly = !matches!(status, 401 | 403);
+    let names_key = kinds.names_key(strictly);
+    match status {
+        413 => Verdict::Pass,
+        402 | 403 if kinds.too_much() => Verdict::TooMuch,
+        403 if !names_key && !kinds.no_money(false) && kinds.limit_at_the_head() => {
+            limit(&kinds, day_is_spent, stated())
+        }
+        401..=403 => Verdict::Refused { names_key },
+        _ if names_key => Verdict::Refused { names_key },
+        429 => limit(&kinds, day_is_spent, stated()),
+        400 if kinds.overloaded_strictly() => Verdict::Overloaded(stated()),
+        400.. if kinds.no_money(true) => Verdict::Refused { names_key },
+        400 if kinds.limit_strictly() => limit(&kinds, day_is_spent, stated()),
+        500.. if kinds.limit_code() && !kinds.overloaded() => limit(&kinds, day_is_spent, stated()),
+        404 if kinds.other_account() => Verdict::Refused { names_key },
+        // Of the edge it has no words, of a server that began there are some.
+        408 if said.texts.iter().all(String::is_empty) => Verdict::Trouble(stated()),
+        408 => Verdict::Failed(stated()),
+        status if !TROUBLE.contains(&status) && !FAILED.contains(&status) => Verdict::Pass,
+        _ if kinds.overloaded() => Verdict::Overloaded(stated()),
+        status if TROUBLE.contains(&status) => Verdict::Trouble(stated()),
+        _ => Verdict::Failed(stated()),
     }
-    let code = &error["code"];
-    let number = code.as_u64().or_else(|| code.as_str()?.parse().ok());
-    if let Some(status) = number.and_then(|n| u16::try_from(n).ok()) {
-        return answer.judge(status);
-    }
-    let kind = |words: &[&str]| {
-        let is = |field: &str| {
-            error[field]
-                .as_str()
-                .is_some_and(|text| has(text.as_bytes(), words))
-        };
-        is("code") || is("type") || is("status")
-    };
-    if kind(&["rate_limit", "RESOURCE_EXHAUSTED", "insufficient_quota"]) {
-        answer.judge(429)
-    } else if kind(&["invalid_api_key", "authentication", "UNAUTHENTICATED"]) {
-        Verdict::Refused { names_key: true }
-    } else if kind(&[
-        "invalid",
-        "not_found",
-        "permission",
-        "content",
-        "context_length",
-        "INVALID",
-    ]) {
-        Verdict::Pass
-    } else if answer.says(&CAPACITY) {
-        Verdict::Overloaded(None)
+}
+
+/// A 429 and its like. A stated time counts before words.
+fn limit(kinds: &Kinds, day_is_spent: bool, stated: Option<Duration>) -> Verdict {
+    if kinds.too_much() {
+        Verdict::TooMuch
+    } else if kinds.overloaded() {
+        Verdict::Overloaded(stated)
+    } else if stated.is_some() || kinds.short() {
+        Verdict::Limited(stated)
+    } else if kinds.no_money(false) {
+        Verdict::Refused { names_key: false }
+    } else if kinds.quota() || day_is_spent {
+        Verdict::Quota
     } else {
-        Verdict::Trouble(None)
+        Verdict::Limited(None)
     }
 }
 
-static CHOICES: Word<9> = Word::new(b"\"choices\"");
-static ERROR: Word<7> = Word::new(b"\"error\"");
-
-/// A word to look for in every answer (Boyer–Moore–Horspool): most bytes are never looked at.
-struct Word<const N: usize> {
-    bytes: &'static [u8; N],
-    /// By the byte that stands where the word's last one is looked for: how far on it may be found.
-    skip: [u8; 256],
+fn bounded(rest: Option<Duration>) -> Option<Duration> {
+    rest.map(|rest| rest.clamp(MIN_REST, MAX_REST))
 }
 
-impl<const N: usize> Word<N> {
-    const fn new(bytes: &'static [u8; N]) -> Word<N> {
-        let mut skip = [N as u8; 256];
-        let mut at = 0;
-        while at + 1 < N {
-            skip[bytes[at] as usize] = (N - 1 - at) as u8;
-            at += 1;
-        }
-        Word { bytes, skip }
+/// The header fields of an answer, by lower-case name.
+struct Fields<'a>(&'a dyn Fn(&str) -> Option<&'a str>);
+
+impl Fields<'_> {
+    /// What speaks of this very refusal.
+    fn stated_first(&self) -> Option<Duration> {
+        let by_field = || any_form((self.0)("retry-after")?, self.date());
+        let by_ms = (self.0)("retry-after-ms").and_then(decimal);
+        by_ms.map(|ms| ms / 1000).or_else(by_field)
     }
 
-    fn is_in(&self, text: &[u8]) -> bool {
-        let mut at = 0;
-        while let Some(here) = text.get(at..at + N) {
-            if here == self.bytes {
-                return true;
-            }
-            at += usize::from(self.skip[usize::from(here[N - 1])]);
-        }
-        false
-    }
-}
-
-/// One answer, as far as it is looked at.
-struct Answer<'a> {
-    header: &'a dyn Fn(&str) -> Option<&'a str>,
-    words: &'a [u8],
-}
-
-impl Answer<'_> {
-    fn judge(&self, status: u16) -> Verdict {
-        match status {
-            // Before anything else: these words come with several statuses.
-            429 | 500 | 502 | 503 if self.says(&CAPACITY) => Verdict::Overloaded(self.stated()),
-            429 if self.is_off_plan() => Verdict::Pass,
-            429 => self.limit(),
-            402 => Verdict::Refused { names_key: false },
-            // No API says that in HTML: a captive portal does, or a proxy that wants a login.
-            401 if self.is_page() => Verdict::Trouble(self.stated()),
-            401 => Verdict::Refused { names_key: true },
-            400 if self.says(&["API_KEY_INVALID"]) => Verdict::Refused { names_key: true }, // Gemini
-            403 => Verdict::Refused { names_key: false },
-            500 | 502 | 503 | 504 | 529 => Verdict::Trouble(self.stated()), // 529: Anthropic
-            _ => Verdict::Pass,
-        }
-    }
-
-    /// A 429: the minute's limit, or the day's.
-    fn limit(&self) -> Verdict {
-        let stated = self.stated();
-        match stated.is_none() && !self.says(&MINUTE) && self.says(&QUOTA) {
-            true => Verdict::Quota,
-            false => Verdict::Limited(stated),
-        }
-    }
-
-    /// How long the upstream asks to wait, clamped to [`MIN_REST`]..=[`MAX_REST`]; `None` when it
-    /// does not say, or says nonsense. What speaks of this very refusal comes first.
     fn stated(&self) -> Option<Duration> {
-        let by_field = || {
-            let value = (self.header)("retry-after")?;
-            decimal(value).or_else(|| self.date()?.until_http(value))
-        };
-        (self.header)("retry-after-ms")
-            .and_then(decimal)
-            .map(|ms| ms / 1000)
-            .or_else(by_field)
-            .or_else(|| self.stated_in_words())
-            .or_else(|| self.longest_reset())
-            .map(|rest| rest.clamp(MIN_REST, MAX_REST))
+        bounded(self.stated_first().or_else(|| self.longest_reset()))
     }
 
-    /// In the body: Gemini's RetryInfo, OpenRouter's metadata, and the sentence of OpenAI and Groq.
-    fn stated_in_words(&self) -> Option<Duration> {
-        let whole = self.json().unwrap_or_default();
-        let error = &whole["error"];
-        let details = error["details"].as_array().into_iter().flatten();
-        let delay = details
-            .filter_map(|detail| detail["retryDelay"].as_str())
-            .find_map(spelled);
-        let metadata = &error["metadata"];
-        let seconds = || match &metadata["retry_after_seconds"] {
-            Value::Number(n) => Duration::try_from_secs_f64(n.as_f64()?).ok(),
-            Value::String(text) => decimal(text),
-            _ => None,
-        };
-        let reset = || {
-            any_form(
-                metadata["headers"]["X-RateLimit-Reset"].as_str()?,
-                self.date(),
-            )
-        };
-        let sentence = || {
-            let phrase = b"try again in ";
-            let at = position(self.words, phrase)? + phrase.len();
-            let after = &self.words[at..];
-            let end = after
-                .iter()
-                .position(|b| !(b.is_ascii_alphanumeric() || *b == b'.'));
-            let span = std::str::from_utf8(&after[..end.unwrap_or(after.len())]).ok()?;
-            spelled(span.trim_end_matches('.'))
-        };
-        delay.or_else(seconds).or_else(reset).or_else(sentence)
-    }
-
-    /// In the fields: the limit that is spent and begins anew last.
+    /// The limit that is spent and begins anew last.
     fn longest_reset(&self) -> Option<Duration> {
-        CLASSES
-            .iter()
-            .filter(|(remaining, _)| self.is_spent(remaining))
-            .filter_map(|(_, reset)| any_form((self.header)(reset)?, self.date()))
-            .max()
+        let spent = |remaining: &str, reset: &str| {
+            let reset = || any_form((self.0)(reset)?, self.date());
+            self.is_zero(remaining).then(reset)?
+        };
+        let classes = CLASSES.iter().filter_map(|class| {
+            spent(
+                &format!("x-ratelimit-remaining{class}"),
+                &format!("x-ratelimit-reset{class}"),
+            )
+        });
+        let anthropic = ANTHROPIC.iter().filter_map(|class| {
+            spent(
+                &format!("anthropic-ratelimit-{class}-remaining"),
+                &format!("anthropic-ratelimit-{class}-reset"),
+            )
+        });
+        let standard = spent("ratelimit-remaining", "ratelimit-reset");
+        classes.chain(anthropic).chain(standard).max()
     }
 
-    fn is_spent(&self, remaining: &str) -> bool {
-        (self.header)(remaining).and_then(decimal) == Some(Duration::ZERO)
+    /// A class that is a day's by its name is spent.
+    fn day_is_spent(&self) -> bool {
+        let mut days = CLASSES.iter().filter(|class| class.ends_with("-day"));
+        days.any(|class| self.is_zero(&format!("x-ratelimit-remaining{class}")))
     }
 
-    fn is_page(&self) -> bool {
-        (self.header)("content-type").is_some_and(|kind| has(kind.as_bytes(), &["text/html"]))
+    /// A limit of nothing: the model is not on this plan (Mistral). Waiting will not help.
+    fn no_limit_at_all(&self) -> bool {
+        let mut classes = CLASSES.iter();
+        classes.any(|class| self.is_zero(&format!("x-ratelimit-limit{class}")))
     }
 
-    fn is_off_plan(&self) -> bool {
-        PLAN.iter().any(|limit| self.is_spent(limit))
+    fn is_zero(&self, name: &str) -> bool {
+        (self.0)(name).and_then(decimal) == Some(Duration::ZERO)
+    }
+
+    /// A web page, by its type or its beginning, or a challenge in one.
+    fn is_page(&self, body: &[u8]) -> bool {
+        let begins = |text: &[u8], with: &str| {
+            let start = text.get(..with.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
+        };
+        let body = body.trim_ascii_start();
+        let kind = (self.0)("content-type").unwrap_or_default();
+        let json = body.starts_with(b"{") || body.starts_with(b"[");
+        (self.0)("cf-mitigated").is_some()
+            || !json && begins(kind.as_bytes(), "text/html")
+            || !kind.contains("json") && (begins(body, "<!doctype") || begins(body, "<html"))
     }
 
     /// The answer's own `Date`. Times are counted from it and never from our clock: a board
     /// without a real-time clock believes it is 1970.
     fn date(&self) -> Option<Date> {
-        Date::parse((self.header)("date")?)
+        Date::parse((self.0)("date")?)
     }
-
-    /// The body, if it is JSON and whole; Gemini wraps it in an array.
-    fn json(&self) -> Option<Value> {
-        match serde_json::from_slice(self.words).ok()? {
-            Value::Array(list) => list.into_iter().next(),
-            other => Some(other),
-        }
-    }
-
-    fn says(&self, words: &[&str]) -> bool {
-        has(self.words, words)
-    }
-}
-
-/// Whether one of these words, in upper or lower case, stands in the text.
-fn has(text: &[u8], words: &[&str]) -> bool {
-    words
-        .iter()
-        .any(|word| position(text, word.as_bytes()).is_some())
-}
-
-fn position(text: &[u8], word: &[u8]) -> Option<usize> {
-    text.windows(word.len())
-        .position(|w| w.eq_ignore_ascii_case(word))
 }

@@ -1,5 +1,6 @@
 //! The ways in which upstreams write a time: `7.66`, `6m0s`, an HTTP-date, RFC 3339, an epoch in
-//! seconds or milliseconds. Without floats: every number is digits and perhaps a fraction.
+//! seconds or milliseconds. Without floats: every number is digits and perhaps a fraction. What a
+//! sentence says is read in `sentence.rs`, by these.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,11 +15,7 @@ impl Date {
         at.duration_since(UNIX_EPOCH).ok().map(Date)
     }
 
-    /// From here to an HTTP-date; `None` if that is past.
-    pub(super) fn until_http(self, text: &str) -> Option<Duration> {
-        self.until(Date::parse(text)?.0)
-    }
-
+    /// From here on; `None` if that is past.
     fn until(self, epoch: Duration) -> Option<Duration> {
         epoch.checked_sub(self.0)
     }
@@ -29,16 +26,70 @@ const EPOCH_SECONDS: u64 = 1_000_000_000;
 /// … and above this, one in milliseconds.
 const EPOCH_MILLIS: u64 = 1_000_000_000_000;
 
-/// Seconds, a spelled duration, an epoch or RFC 3339; the latter two from `date` on.
+/// Seconds, a spelled duration, an epoch or a date; the latter two from `date` on.
 pub(super) fn any_form(text: &str, date: Option<Date>) -> Option<Duration> {
-    if let Some(number) = decimal(text) {
-        return match number.as_secs() {
-            0..EPOCH_SECONDS => Some(number),
-            EPOCH_SECONDS..EPOCH_MILLIS => date?.until(number),
-            millis => date?.until(Duration::from_millis(millis)),
-        };
+    match decimal(text) {
+        Some(number) => number_form(number, date),
+        None => spelled(text).or_else(|| date_form(text, date)),
     }
-    spelled(text).or_else(|| date?.until(rfc3339(text)?))
+}
+
+/// A number that is seconds or, when it is too large for that, an epoch.
+pub(super) fn number_form(number: Duration, date: Option<Date>) -> Option<Duration> {
+    match number.as_secs() {
+        0..EPOCH_SECONDS => Some(number),
+        EPOCH_SECONDS..EPOCH_MILLIS => date?.until(number),
+        millis => date?.until(Duration::from_millis(millis)),
+    }
+}
+
+/// A date that a text begins with, in a form that names its zone, as the time from `date` on.
+pub(super) fn date_form(text: &str, date: Option<Date>) -> Option<Duration> {
+    match rfc3339(text) {
+        Some(epoch) => date?.until(epoch),
+        None => {
+            // `Thu, 26 Nov 2026 12:00:00 GMT`: 29 bytes, whatever follows.
+            let at = Date::parse(text).or_else(|| Date::parse(text.get(..29)?));
+            date?.until(at?.0)
+        }
+    }
+}
+
+/// How long one of this unit is, in milliseconds; 0 for those below.
+pub(super) fn unit(name: &str) -> Option<u32> {
+    const UNITS: [(&str, u32); 8] = [
+        (
+            "ns us µs nanosecond nanoseconds microsecond microseconds",
+            0,
+        ),
+        ("ms msec msecs milli millis millisecond milliseconds", 1),
+        ("s sec secs second seconds", 1_000),
+        ("m min mins minute minutes", 60_000),
+        ("h hr hrs hour hours", 3_600_000),
+        ("d day days", 86_400_000),
+        ("w week weeks", 604_800_000),
+        ("month months", 2_592_000_000),
+    ];
+    // Chinese leaves no blank behind them: 30 秒后重试.
+    const CHINESE: [(&str, u32); 4] = [
+        ("秒", 1_000),
+        ("分", 60_000),
+        ("小时", 3_600_000),
+        ("天", 86_400_000),
+    ];
+    let is = |n: &str| n.eq_ignore_ascii_case(name);
+    let found = UNITS.iter().find(|(names, _)| names.split(' ').any(is));
+    let found = found.or_else(|| CHINESE.iter().find(|(start, _)| name.starts_with(start)));
+    found.map(|(_, length)| *length)
+}
+
+/// So many units.
+pub(super) fn times(number: Duration, millis: u32) -> Duration {
+    match millis {
+        0 => Duration::ZERO,
+        1..1_000 => number / 1_000,
+        more => number.saturating_mul(more / 1_000),
+    }
 }
 
 /// A number of seconds: digits, and perhaps a fraction. What is too large to count is a very long
@@ -65,33 +116,31 @@ pub(super) fn spelled(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let number = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
         let (value, unit_on) = rest.split_at(number);
-        let unit = unit_on
+        let end = unit_on
             .find(|c: char| c.is_ascii_digit())
             .unwrap_or(unit_on.len());
-        let value = decimal(value)?;
-        let value = match &unit_on[..unit] {
-            "d" => value.saturating_mul(24 * 60 * 60),
-            "h" => value.saturating_mul(60 * 60),
-            "m" => value.saturating_mul(60),
-            "s" => value,
-            "ms" => value / 1000,
-            "us" | "µs" | "ns" => Duration::ZERO,
-            _ => return None,
-        };
+        let value = times(decimal(value)?, unit(&unit_on[..end])?);
         sum = sum.saturating_add(value);
-        rest = &unit_on[unit..];
+        rest = &unit_on[end..];
     }
     (!text.is_empty()).then_some(sum)
 }
 
-/// `2026-11-23T17:18:19Z` (RFC 3339 §5.6) as time since 1970; with a fraction and an offset too.
+/// `2026-11-23T17:18:19Z` (RFC 3339 §5.6) as time since 1970; with a fraction and an offset too, a
+/// blank in place of the T, and UTC or GMT in place of the Z. Without a zone it names no instant.
 fn rfc3339(text: &str) -> Option<Duration> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<u32>().ok();
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    let signs = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
-    let bytes = text.as_bytes();
-    if signs.iter().any(|(at, sign)| bytes[*at] != *sign)
+    let sign = |at: usize| text.get(at..at + 1);
+    let clock = text.get(10..)?;
+    let clock = ["T", "t", " at ", " "]
+        .iter()
+        .find_map(|sign| clock.strip_prefix(sign))?;
+    let of_clock = |from: usize| clock.get(from..from + 2)?.parse::<u32>().ok();
+    let (hour, minute) = (of_clock(0)?, of_clock(3)?);
+    let has_seconds = clock.get(5..6) == Some(":");
+    let second = if has_seconds { of_clock(6)? } else { 0 };
+    if (sign(4), sign(7), clock.get(2..3)) != (Some("-"), Some("-"), Some(":"))
         || !(1970..=9999).contains(&year)
         || !(1..=12).contains(&month)
         || !(1..=31).contains(&day)
@@ -107,21 +156,30 @@ fn rfc3339(text: &str) -> Option<Duration> {
     };
     let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
     let seconds = u64::from(days) * 86_400 + u64::from(hour * 3600 + minute * 60 + second);
-    let zone = text[19..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
-    let ahead = match (zone.get(..1)?, zone) {
-        ("Z" | "z", _) => return Some(Duration::from_secs(seconds)),
-        (sign @ ("+" | "-"), zone) => {
-            let hours: u64 = zone.get(1..3)?.parse().ok()?;
-            let minutes: u64 = zone.get(4..6)?.parse().ok()?;
-            (sign, hours * 3600 + minutes * 60)
-        }
-        _ => return None,
+    let zone = clock
+        .get(if has_seconds { 8 } else { 5 }..)?
+        .trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    ahead_of_utc(zone.trim_start(), seconds).map(Duration::from_secs)
+}
+
+/// The seconds of a local time in UTC.
+fn ahead_of_utc(zone: &str, seconds: u64) -> Option<u64> {
+    let named = |name: &str| {
+        let start = zone.get(..name.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(name))
     };
-    let seconds = match ahead {
-        ("+", offset) => seconds.checked_sub(offset)?,
-        (_, offset) => seconds + offset,
-    };
-    Some(Duration::from_secs(seconds))
+    if named("Z") || named("UTC") || named("GMT") {
+        return Some(seconds);
+    }
+    let hours: u64 = zone.get(1..3)?.parse().ok()?;
+    let minutes = zone.get(3..)?.trim_start_matches(':').get(..2);
+    let minutes: u64 = minutes.unwrap_or("0").parse().ok()?;
+    let offset = hours * 3600 + minutes * 60;
+    match zone.get(..1)? {
+        "+" => seconds.checked_sub(offset),
+        "-" => Some(seconds + offset),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +215,13 @@ mod tests {
             ("2028-02-29T12:00:00Z", ms(463 * 86_400_000)),
             ("2026-11-23T11:00:00Z", None), // past
             ("2026-13-23T12:00:34Z", None),
-            ("2026-11-23 12:00:34", None),
+            ("2026-11-23 12:00:34", None), // in which zone?
+            ("2026-11-23 12:00:34 UTC", ms(34_000)),
+            ("2026-11-24 at 00:00 UTC", ms(43_200_000)),
+            ("2026-11-23 12:00:34.5+00:00, and", ms(34_000)),
+            ("2026-11-23 20:00:34 +0800", ms(34_000)),
+            ("Mon, 23 Nov 2026 12:00:34 GMT", ms(34_000)),
+            ("Mon, 23 Nov 2026 12:00:34 GMT.", ms(34_000)),
             ("-1", None),
             ("-1s", None),
             ("", None),

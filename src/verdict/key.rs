@@ -1,0 +1,104 @@
+//! Whether an error calls the key itself invalid: what a key is called, and what is said of it,
+//! within a few words. Not its scopes, not a region, not a model, and no parameter of that name.
+
+use super::kinds::Line;
+use super::words::{Word, begins, first};
+
+/// What a key is called, where the word alone leaves no doubt …
+const KEY: &str = "\
+    api key*, apikey*, access key*, secret key*, subscription key*, access token*, auth* token*, \
+    api token*, bearer token*, auth* credential*, api credential*, jwt, authentication, credentials";
+/// … and where the status must have said whose fault it is.
+const LOOSE_KEY: &str = "token, key, credential*, auth* header";
+
+/// What is said of it.
+const WRONG: &str = "\
+    invalid, incorrect, wrong, expired, revoked, disabled, deactivated, deleted, unrecognized, \
+    unknown, malformed, inactive, suspended, not valid, not found, not exist, not recognized, \
+    not active, no longer valid, no longer active, not correct";
+
+/// What may stand between the two.
+const BETWEEN: &str = "\
+    is are has have was been you provided supplied specified passed your or either does appears \
+    seems to be the this in request";
+
+/// Words by which a key is only a name in the request, or what is wrong is another thing.
+const OTHER: &str = "\
+    parameter* field* argument* property value* type name model* tool* input* json format for \
+    scope* region permission* option prompt count limit message*";
+
+/// Phrases that name it by what came of it.
+const FAILED: &str = "\
+    authentication fail*, authorization failed, user not found, no such user, no auth credentials, \
+    account deactivated, account suspended";
+
+/// How far apart the two may stand, in words.
+const REACH: usize = 5;
+
+/// Where that is said, and the word behind.
+pub(super) fn named(line: &Line, strictly: bool) -> Option<(usize, usize)> {
+    let words = &line.words;
+    if let Some(at) = first(words, FAILED) {
+        return Some((at, at + length(&words[at..], FAILED)?));
+    }
+    (0..words.len()).find_map(|at| {
+        let end = key_at(words, at, strictly)?;
+        // A name in quotes is the name of a parameter.
+        let quoted = line.text[..words[at].at].ends_with(['"', '\'', '`']);
+        if quoted && strictly && !line.is_code {
+            return None;
+        }
+        let before = wrong_before(words, at).map(|from| (from, end));
+        before.or_else(|| wrong_after(words, end).map(|end| (at, end)))
+    })
+}
+
+/// How many words the phrase has with which these words begin, if it is one of those.
+fn length(words: &[Word], phrases: &str) -> Option<usize> {
+    let mut phrases = phrases.split(", ");
+    let found = phrases.find(|phrase| begins(words, phrase))?;
+    Some(found.split(' ').count())
+}
+
+/// Whether a key is named here; the word behind it.
+fn key_at(words: &[Word], at: usize, strictly: bool) -> Option<usize> {
+    let here = &words[at..];
+    let loose = || length(here, LOOSE_KEY).filter(|_| !strictly);
+    let end = at + length(here, KEY).or_else(loose)?;
+    let next = words.get(end).filter(|word| !word.first);
+    let other = next.is_some_and(|word| word.is(OTHER) && !word.is("for"));
+    (!other).then_some(end)
+}
+
+/// "Invalid API key": the first of its words.
+fn wrong_before(words: &[Word], key: usize) -> Option<usize> {
+    for at in (key.saturating_sub(3)..key).rev() {
+        if words[at + 1].first || words[at].is(OTHER) {
+            return None;
+        }
+        if length(&words[at..=at], WRONG).is_some() {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// "The API key you provided has been revoked": the word behind.
+fn wrong_after(words: &[Word], from: usize) -> Option<usize> {
+    for at in from..words.len().min(from + REACH) {
+        if words[at].first {
+            return None;
+        }
+        if let Some(length) = length(&words[at..], WRONG) {
+            let end = at + length;
+            let word = |at: usize| words.get(at).filter(|word| !word.first);
+            let other = word(end).is_some_and(|word| word.is(OTHER))
+                || word(end + 1).is_some_and(|word| word.is("parameter field argument"));
+            return (!other).then_some(end);
+        }
+        if !words[at].is(BETWEEN) {
+            return None;
+        }
+    }
+    None
+}

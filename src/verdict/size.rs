@@ -1,0 +1,87 @@
+//! Whether one request wanted more than there can be: "Limit 30000, Requested 35064", a limit of
+//! nothing, the advice to ask for less. The numbers decide where there are two.
+
+use std::time::Duration;
+
+use super::time::decimal;
+use super::words::Word;
+
+/// Words that only lead from a name to its number.
+const LEAD: &str = "\
+    is of was to up a total the tokens token input output count size per minute about at requests";
+
+/// What of one request can be made smaller …
+const SIZE: &str = "\
+    input prompt length message* context token* max size completion output conversation body";
+/// … and what of many can be made slower, which waiting cures.
+const PACE: &str = "requests rate frequency concurren* number load speed traffic usage";
+
+/// A limit, and what one request wanted of it. Numbers are compared, so any unit will do.
+pub(super) fn limit_and_request(words: &[Word]) -> Option<(Duration, Duration)> {
+    let limit = limits(words).next()?;
+    let request = (0..words.len()).find_map(|at| {
+        if words[at].is("requested requesting") {
+            let before = || words[..at].iter().rev().take(2).find_map(number);
+            let after = number_after(words, at + 1).map(|(number, _)| number);
+            return after.or_else(before);
+        }
+        match words.get(at..at + 3) {
+            Some([request, of, n]) if request.is("request") && of.is("of for with") => number(n),
+            _ => None,
+        }
+    })?;
+    Some((limit, request))
+}
+
+/// A limit of nothing: the model is not on this plan.
+pub(super) fn is_limit_of_nothing(words: &[Word]) -> bool {
+    limits(words).any(|limit| limit.is_zero())
+}
+
+/// "fewer max_tokens", "reduce the length of the messages", "Request too large".
+pub(super) fn asks_for_less(words: &[Word]) -> bool {
+    let of_size = |words: &[Word]| {
+        let paced = words.iter().any(|word| word.is(PACE));
+        !paced && words.iter().any(|word| word.is(SIZE))
+    };
+    (0..words.len()).any(|at| {
+        let before = &words[at.saturating_sub(6)..at];
+        let after = &words[at + 1..words.len().min(at + 5)];
+        if words[at].is("reduced shortened") {
+            return of_size(before);
+        }
+        if words[at].is("reduce shorten fewer lower decrease truncate") {
+            return of_size(after);
+        }
+        let too = words[at].is("too") && after.first().is_some_and(|word| word.is("large long"));
+        too && before
+            .iter()
+            .any(|word| word.is("request") || word.is(SIZE))
+    })
+}
+
+/// The numbers that are called limits. What remains of one is none.
+fn limits<'a>(words: &'a [Word]) -> impl Iterator<Item = Duration> + use<'a> {
+    let left = "remaining left";
+    let named = (0..words.len()).filter(|at| words[*at].is("limit limits maximum max afford"));
+    named.filter_map(move |at| {
+        let (number, after) = number_after(words, at + 1)?;
+        let remains =
+            at > 0 && words[at - 1].is(left) || words.get(after).is_some_and(|word| word.is(left));
+        (!remains).then_some(number)
+    })
+}
+
+/// The number that follows after words that only lead to it, and the word behind it.
+fn number_after(words: &[Word], from: usize) -> Option<(Duration, usize)> {
+    let mut at = from;
+    while at < from + 4 && words.get(at)?.is(LEAD) && !words[at].first {
+        at += 1;
+    }
+    let word = words.get(at).filter(|word| !word.first)?;
+    Some((number(word)?, at + 1))
+}
+
+fn number(word: &Word) -> Option<Duration> {
+    decimal(&word.text.replace(',', ""))
+}
