@@ -85,7 +85,7 @@ fn files() -> Vec<Case> {
     let paths: Vec<_> = paths
         .filter(|path| path.extension().is_some_and(|e| e == "json"))
         .collect();
-    assert!(paths.len() > 30, "only {} files in {folder}", paths.len());
+    assert!(paths.len() > 150, "only {} files in {folder}", paths.len());
     let read = |path: std::path::PathBuf| {
         let name = path.file_stem().unwrap().to_str().unwrap().to_string();
         let text = std::fs::read_to_string(&path).unwrap();
