@@ -60,6 +60,7 @@ impl Sim {
             self.stop_waiting(id);
             return self.told(id, self.tasks[id].last);
         }
+        task.dbg = until.map(|u| u.saturating_duration_since(now));
         let begins = !std::mem::replace(&mut task.waits, true);
         task.wait += 1;
         let (wait, deadline) = (task.wait, task.journey.deadline());
@@ -86,6 +87,7 @@ impl Sim {
         match self.pick(id) {
             Pick::Key(picked) => {
                 self.tally.overlooked += 1;
+                eprintln!("overlooked at {:?}: task {id} key {} refused {:?} until {:?}", self.now, picked.index, self.tasks[id].refused, self.tasks[id].dbg);
                 self.leased(id, picked);
             }
             _ => self.after(PEEK, Event::Peek(id, wait)),

@@ -64,6 +64,7 @@ pub struct Task {
     pub waits: bool,
     /// Grows with each wait that ends, so that what was to end it before is known to be stale.
     pub wait: u32,
+    pub dbg: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,10 +213,6 @@ impl Sim {
         self.t0 + self.now
     }
 
-    pub fn since_six(&self, at: Instant) -> Duration {
-        at.saturating_duration_since(self.t0)
-    }
-
     pub fn after(&mut self, wait: Duration, event: Event) {
         self.next_event += 1;
         let at = self.now + wait;
@@ -322,6 +319,7 @@ impl Sim {
             picked: None,
             waits: false,
             wait: 0,
+            dbg: None,
         };
         if self.policy.is_alvus() {
             self.budget.request();
@@ -351,6 +349,7 @@ impl Sim {
         match blame {
             Some(Blame::Request) => {
                 self.tally.told += 1;
+                self.watch.ended(self.tasks[id].ask.lane);
                 self.end(id, false);
             }
             _ => self.gave_up(id),
@@ -359,6 +358,7 @@ impl Sim {
 
     pub fn gave_up(&mut self, id: usize) {
         self.tally.gave_up += 1;
+        self.watch.ended(self.tasks[id].ask.lane);
         self.end(id, true);
     }
 
@@ -366,7 +366,6 @@ impl Sim {
     fn end(&mut self, id: usize, failed: bool) {
         let task = &mut self.tasks[id];
         assert!(!std::mem::replace(&mut task.over, true));
-        self.watch.ended(task.ask.lane);
         if let Some((lane, ticket)) = task.lane {
             self.pool.exit(lane, ticket);
             self.ring();
@@ -395,7 +394,7 @@ impl Sim {
         let ask = task.ask;
         let answer = self.upstream.ask(key, &ask, self.now);
         if answer.blame == Blame::Nobody {
-            self.watch.served();
+            self.watch.served(ask.lane);
         }
         let after = answer.after;
         self.tasks[id].answer = Some(answer);

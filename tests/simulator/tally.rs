@@ -70,7 +70,7 @@ impl Tally {
 /// Watches whether anything is served, minute by minute.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Requests under way, by lane; of models only.
+    /// Requests without an answer, by lane; of models only.
     open: [u32; 2],
     /// One came in this second, by lane.
     came: [bool; 2],
@@ -95,8 +95,9 @@ impl Watch {
     }
 
     /// An attempt went out that is served.
-    pub fn served(&mut self) {
+    pub fn served(&mut self, lane: usize) {
         self.served = true;
+        self.ended(lane);
     }
 
     /// A second has passed; `works`: whether a key works for that lane.
