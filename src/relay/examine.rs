@@ -36,9 +36,6 @@ pub(super) fn examine(
     if answer.is_stream() {
         return stream(answer, first_word_by);
     }
-    if answer.length() == Some(0) {
-        return Ok(None);
-    }
     let short = answer
         .length()
         .is_none_or(|length| length <= BODY_LIMIT as u64);
