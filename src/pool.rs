@@ -44,8 +44,12 @@ const MAX_MODEL_NAME: usize = 128;
 /// For so long a key that was served somewhere is no dead key.
 const RECENT: Duration = Duration::from_secs(10 * 60);
 
-/// For so long a key as a whole is out, and a lane is closed whose every key was refused.
+/// For so long a key as a whole is out.
 const WHOLE: Duration = Duration::from_secs(60);
+
+/// For so long a lane is closed whose every key was refused: as long as that has lasted, within
+/// these bounds.
+const CLOSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// A key of this pool; a later key in the same place has another `era`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -373,7 +377,11 @@ impl Pool {
         let sent = picked.at;
         let change = match report {
             Report::Accepted => {
+                if seat.is_suspect(now) {
+                    lane.suspect_nobody(); // it was the request
+                }
                 lane.backoff.served(sent);
+                let seat = &mut lane.seats[key];
                 let well = seat.accepted(sent, now);
                 let whole = self.is_well(key, sent, now);
                 (well || whole).then_some(Change::Recovered)
@@ -399,6 +407,7 @@ impl Pool {
             }
             Report::Overloaded(stated) => {
                 counts.overloaded += 1;
+                seat.take_back(sent); // nothing was taken
                 let limit = lane.backoff.overloaded(stated, lane.in_flight, sent, now);
                 limit.map(Change::Overloaded)
             }
@@ -444,10 +453,10 @@ impl Pool {
     }
 
     /// A request in this lane was refused with every key that was tried. If all of the pool was,
-    /// the lane is closed but for one request a minute.
+    /// the lane is closed but for one request now and then, and soon one a minute.
     pub fn refused(&mut self, lane: LaneId, now: Instant) {
         if self.is_down(now) {
-            self.lanes[lane.0].closed_until = now.checked_add(WHOLE);
+            self.lanes[lane.0].close(CLOSED, now);
         }
     }
 
@@ -501,18 +510,18 @@ impl Pool {
         taken
     }
 
-    /// Until a minute has passed, a lane whose every key was refused lets one request through.
+    /// A lane whose every key was refused lets one request through now and then.
     fn is_closed(&mut self, lane: LaneId, now: Instant) -> bool {
-        let Some(until) = self.lanes[lane.0].closed_until else {
+        let Some((_, until)) = self.lanes[lane.0].closed else {
             return false;
         };
-        let down = self.is_down(now);
-        let lane = &mut self.lanes[lane.0];
-        lane.closed_until = match down {
-            true if now < until => return true,
-            true => now.checked_add(WHOLE), // this one finds out
-            false => None,
-        };
+        if !self.is_down(now) {
+            self.lanes[lane.0].closed = None;
+        } else if now >= until {
+            self.lanes[lane.0].close(CLOSED, now); // this one finds out
+        } else {
+            return true;
+        }
         false
     }
 

@@ -213,12 +213,7 @@ impl Journey {
             attempt,
             Attempt::NotSent
                 | Attempt::StillOut
-                | Attempt::Answered(
-                    Verdict::Limited(_)
-                        | Verdict::Quota
-                        | Verdict::Overloaded(_)
-                        | Verdict::Refused { .. }
-                )
+                | Attempt::Answered(Verdict::Limited(_) | Verdict::Quota | Verdict::Refused { .. })
         );
         self.repeat == Repeat::SameKey && !refused
     }

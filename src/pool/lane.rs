@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::backoff::{Allows, Backoff};
 use super::seat::{Place, Seat, Why};
@@ -64,8 +64,9 @@ pub(super) struct Lane {
     /// By the keys' places in the pool's table.
     pub(super) seats: Vec<Seat>,
     pub(super) backoff: Backoff,
-    /// Until then requests hear the upstream's last refusal, and are not sent.
-    pub(super) closed_until: Option<Instant>,
+    /// Since the first instant every key was refused; until the second one requests hear the
+    /// upstream's last refusal, and are not sent.
+    pub(super) closed: Option<(Instant, Instant)>,
     /// Ready keys, the next one first. An entry counts only while its seat says the same turn:
     /// a key that moves leaves its old entry behind, to be dropped when it comes to the front.
     line: VecDeque<(usize, u64)>,
@@ -85,7 +86,7 @@ impl Lane {
             last_used: now,
             seats: Vec::new(),
             backoff: Backoff::default(),
-            closed_until: None,
+            closed: None,
             line: VecDeque::new(),
             resting: BinaryHeap::new(),
             queue: VecDeque::new(),
@@ -254,6 +255,20 @@ impl Lane {
             None if matches!(place, Place::Resting(_)) => self.line_up(key),
             None => {}
         }
+    }
+
+    /// Closes the lane for as long as it has been closed, within bounds.
+    pub(super) fn close(&mut self, bounds: (Duration, Duration), now: Instant) {
+        let since = self.closed.map_or(now, |(since, _)| since);
+        let gap = now
+            .saturating_duration_since(since)
+            .clamp(bounds.0, bounds.1);
+        self.closed = now.checked_add(gap).map(|until| (since, until));
+    }
+
+    /// A key that was refused for one request serves another: the request was to blame.
+    pub(super) fn suspect_nobody(&mut self) {
+        self.seats.iter_mut().for_each(Seat::trust);
     }
 
     /// 429 without a word about whose limit it is or how long: the key's, unless several keys get

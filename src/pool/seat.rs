@@ -281,7 +281,8 @@ impl Seat {
     /// What it rested for was not its fault: no key of the lane was near its limit.
     pub(super) fn forgive(&mut self) {
         let bare = |rest: &Rest| rest.why == Why::Limited && !rest.stated;
-        if self.rest.as_ref().is_some_and(bare) {
+        if let Some(rest) = self.rest.as_ref().filter(|rest| bare(rest)) {
+            self.window.take_back(rest.sent);
             (self.rest, self.learned) = (None, None);
         }
     }
@@ -327,6 +328,11 @@ impl Seat {
             )
         };
         self.rest.is_some_and(named)
+    }
+
+    /// No longer a suspect.
+    pub(super) fn trust(&mut self) {
+        self.suspect_until = None;
     }
 
     /// Refused lately, without a witness.

@@ -52,7 +52,7 @@ pub struct KeyView {
     pub label: String,
     /// Its state; of several models' the gravest.
     pub state: State,
-    /// The models it is not ready for, though the key as a whole is well.
+    /// The models it is not ready for.
     pub models: Vec<(String, State)>,
     /// Whether a model that was asked for lately can have it.
     pub serves: bool,
@@ -135,7 +135,10 @@ impl Pool {
         let models: Vec<(String, State)> = self
             .lanes
             .iter()
-            .map(|lane| (lane.model.clone(), in_lane(lane, key, now)))
+            .map(|lane| match (in_lane(lane, key, now), whole) {
+                (State::Ready, Some(whole)) => (lane.model.clone(), whole),
+                (state, _) => (lane.model.clone(), state),
+            })
             .filter(|(_, state)| *state != State::Ready)
             .collect();
         let gravest = models
