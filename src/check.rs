@@ -106,7 +106,7 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
                 if status >= 400 {
                     answer.look_at_all();
                 }
-                let verdict = verdict::judge(status, |name| answer.header(name), answer.start());
+                let verdict = verdict::judge(status, |name| answer.header(name), &answer.words());
                 answer.discard();
                 match verdict {
                     Verdict::Limited(wait) => Finding::Limited(wait),

@@ -6,6 +6,7 @@
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
 //! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client.
 
+mod as_event;
 mod deliver;
 mod errors;
 mod examine;
@@ -92,7 +93,8 @@ impl Relay {
         );
         let judged = sent.and_then(|mut answer| {
             let first_word_by = sent_at.checked_add(policy.first_byte);
-            let verdict = examine::examine(&mut answer, exchange.down, first_word_by)?;
+            let makes = exchange.mapped.makes;
+            let verdict = examine::examine(&mut answer, exchange.down, makes, first_word_by)?;
             Ok((answer, verdict))
         });
         match judged {
@@ -146,6 +148,8 @@ pub struct Mapped {
     kind: String,
     /// Its streams end with a sign in OpenAI's API.
     is_completion: bool,
+    /// It makes something, so an error inside a 200 is its own and no stored object's.
+    makes: bool,
 }
 
 /// One request as the relay sees it.

@@ -76,19 +76,19 @@ pub enum Repeat {
     SameKey,
 }
 
-/// What all requests together may try again while the provider is in trouble, so that an outage
-/// does not multiply its load, nor eat a free tier's forty requests a minute. As Finagle's and
-/// Envoy's budgets: a fifth of the requests, and a few a minute.
+/// What all requests together try again while the provider is in trouble, so that an outage does
+/// not multiply its load, nor eat a free tier's forty requests a minute. As Finagle's and Envoy's
+/// budgets: a fifth of the requests, and a few a minute. Who finds it spent waits for its turn.
 #[derive(Debug)]
 pub struct Budget {
-    /// In fifths of a retry.
-    fifths: u32,
+    /// In fifths of a retry; below zero: so many are promised.
+    fifths: i32,
     filled: Instant,
 }
 
 impl Budget {
     /// Retries at hand at most.
-    const MOST: u32 = 20;
+    const MOST: i32 = 20;
     /// One more comes in so much time, whether requests come or not.
     const EVERY: Duration = Duration::from_secs(6);
 
@@ -105,19 +105,24 @@ impl Budget {
         self.fifths = (self.fifths + 1).min(5 * Budget::MOST);
     }
 
-    /// Takes one retry, if there is one.
-    pub fn take(&mut self, now: Instant) -> bool {
-        let times = now.saturating_duration_since(self.filled).as_secs() / Budget::EVERY.as_secs();
-        let times = u32::try_from(times)
-            .unwrap_or(Budget::MOST)
-            .min(Budget::MOST);
+    /// The provider is well again: nobody need wait for a turn.
+    pub fn recovered(&mut self) {
+        self.fifths = self.fifths.max(0);
+    }
+
+    /// Takes one retry. Says how long it has to wait for its turn.
+    fn take(&mut self, now: Instant) -> Duration {
+        let passed = now.saturating_duration_since(self.filled);
+        let times = passed.as_secs() / Budget::EVERY.as_secs();
         if times > 0 {
-            self.fifths = (self.fifths + 5 * times).min(5 * Budget::MOST);
             self.filled = now;
+            let times = i32::try_from(times).unwrap_or(i32::MAX / 5);
+            let full = self.fifths.saturating_add(times.saturating_mul(5));
+            self.fifths = full.min(5 * Budget::MOST);
         }
-        let left = self.fifths.checked_sub(5);
-        self.fifths = left.unwrap_or(self.fifths);
-        left.is_some()
+        self.fifths = self.fifths.saturating_sub(5);
+        let promised = self.fifths.min(0).unsigned_abs().div_ceil(5);
+        Budget::EVERY.saturating_mul(promised)
     }
 }
 
@@ -236,11 +241,14 @@ impl Journey {
         self.repeat != Repeat::No || (first && early)
     }
 
-    /// A pause of at least `least`, if time, rounds and the budget allow one more; else `or`.
+    /// A pause of at least `least`, if time and rounds allow one more; else `or`.
     fn pause(&mut self, least: Duration, budget: &mut Budget, now: Instant, or: Step) -> Step {
-        match self.pause_in_time(least, now) {
-            Some(pause) if self.begin_round() && budget.take(now) => Step::Pause(pause),
-            _ => or,
+        let pause = self.pause_in_time(least, now);
+        let pause = pause.filter(|_| self.begin_round());
+        let pause = pause.map(|pause| pause.max(budget.take(now)));
+        match pause.filter(|pause| self.in_time(*pause, now)) {
+            Some(pause) => Step::Pause(pause),
+            None => or,
         }
     }
 
@@ -428,13 +436,38 @@ mod tests {
     fn an_outage_costs_a_fifth_of_the_requests_and_ten_a_minute() {
         let t0 = Instant::now();
         let mut budget = Budget::new(t0);
-        let mut taken = |budget: &mut Budget, now| (0..1000).filter(|_| budget.take(now)).count();
-        assert_eq!(taken(&mut budget, t0), 20);
+        let at_once =
+            |budget: &mut Budget, now| (0..1000).take_while(|_| budget.take(now).is_zero()).count();
+        assert_eq!(at_once(&mut budget, t0), 20);
+        assert_eq!(
+            budget.take(t0),
+            Duration::from_secs(12),
+            "after the one that just found none"
+        );
+        budget.recovered();
         (0..50).for_each(|_| budget.request());
-        assert_eq!(taken(&mut budget, t0), 10);
-        assert_eq!(taken(&mut budget, t0 + Duration::from_secs(60)), 10);
+        assert_eq!(at_once(&mut budget, t0), 10);
+        budget.recovered();
+        assert_eq!(at_once(&mut budget, t0 + Duration::from_secs(60)), 10);
         (0..500).for_each(|_| budget.request());
-        assert_eq!(taken(&mut budget, t0 + Duration::from_secs(9999)), 20);
+        assert_eq!(at_once(&mut budget, t0 + Duration::from_secs(9999)), 20);
+    }
+
+    #[test]
+    fn who_finds_the_budget_spent_waits_for_its_turn() {
+        let t0 = Instant::now();
+        let trouble = Attempt::Answered(Verdict::Trouble(None));
+        let mut budget = Budget::new(t0);
+        let mut pauses = (0..30).map(|_| journey(10, 300, t0).attempted(trouble, &mut budget, t0));
+        assert!(
+            pauses
+                .by_ref()
+                .take(20)
+                .all(|step| matches!(step, Step::Pause(p) if p <= FIRST_PAUSE))
+        );
+        for n in 1..=10 {
+            assert_eq!(pauses.next(), Some(Step::Pause(Budget::EVERY * n)));
+        }
     }
 
     #[test]

@@ -14,8 +14,10 @@ mod buffers;
 mod call;
 mod dns;
 mod tls;
+mod unpack;
 mod wire;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::sync::OnceLock;
@@ -163,7 +165,10 @@ impl Prepared {
             };
             reply::field(lines, name, value);
         }
-        if prepared.codings.is_empty() {
+        // What is made for this request must be readable on the way: an error, a stream of events. A
+        // download may stay compressed.
+        let download = matches!(prepared.method, Method::GET | Method::HEAD);
+        if prepared.codings.is_empty() || !download {
             prepared.ask_for_plain_text();
         }
         Ok(prepared)
@@ -359,22 +364,32 @@ impl Answer {
         self.headers.get(name).map(HeaderValue::as_bytes)
     }
 
-    /// Whether the body says that it is JSON, in no encoding.
+    /// Whether the body says that it is one JSON document, whatever its coding.
     pub fn is_json(&self) -> bool {
-        let json = |v: &[u8]| v.starts_with(b"application/json");
-        self.known(CONTENT_TYPE).is_some_and(json) && self.known(CONTENT_ENCODING).is_none()
+        let kind = self.known(CONTENT_TYPE).unwrap_or_default();
+        let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
+        let ends = |with: &[u8]| {
+            let at = kind.trim_ascii().len().checked_sub(with.len());
+            at.is_some_and(|at| kind.trim_ascii()[at..].eq_ignore_ascii_case(with))
+        };
+        ends(b"/json") || ends(b"+json")
+    }
+
+    /// Whether the body is in a coding, such as gzip.
+    pub fn is_coded(&self) -> bool {
+        self.known(CONTENT_ENCODING)
+            .is_some_and(|v| v != b"identity")
     }
 
     /// A stream of events that can be read on the way; one in an encoding cannot.
     pub fn is_stream(&self) -> bool {
-        let plain = |v: &[u8]| v == b"identity";
         let events = |v: &[u8]| {
             let kind = b"text/event-stream";
             v.get(..kind.len())
                 .is_some_and(|v| v.eq_ignore_ascii_case(kind))
         };
         (200..300).contains(&self.status)
-            && self.known(CONTENT_ENCODING).is_none_or(plain)
+            && !self.is_coded()
             && self.known(CONTENT_TYPE).is_some_and(events)
     }
 
@@ -410,11 +425,16 @@ impl Answer {
         &self.start
     }
 
+    /// The same in plain text, if it came in a coding that can be read.
+    pub fn words(&self) -> Cow<'_, [u8]> {
+        unpack::unpacked(self.known(CONTENT_ENCODING), &self.start)
+    }
+
     /// Looks at one more piece of the body, waiting for it no longer than `patience`. `false`: the
     /// body is at its end.
     ///
     /// # Errors
-    /// When it cannot be read on.
+    /// When it cannot be read on. After [`Failure::TimedOut`] it can, later.
     pub fn look_further(&mut self, patience: Duration) -> Result<bool, Failure> {
         let idle = CALL.with_borrow_mut(|call| std::mem::replace(&mut call.idle, patience));
         // Not `resize` and `read`: optimised for size, that zeroes byte by byte.
@@ -431,8 +451,15 @@ impl Answer {
         match read {
             Ok(n) => Ok(n > 0),
             Err(e) => {
-                self.broken = Some(e.kind());
-                Err(CALL.with_borrow(|call| call.broke(&e)))
+                let failure = CALL.with_borrow_mut(|call| {
+                    let failure = call.broke(&e);
+                    call.timed_out = false;
+                    failure
+                });
+                if !matches!(failure, Failure::TimedOut(_)) {
+                    self.broken = Some(e.kind());
+                }
+                Err(failure)
             }
         }
     }
@@ -484,6 +511,14 @@ pub struct Kept {
     pub fields: Vec<(String, Vec<u8>)>,
     /// The whole body.
     pub body: Vec<u8>,
+}
+
+impl Kept {
+    /// The body in plain text, if it came in a coding that can be read.
+    pub fn words(&self) -> Cow<'_, [u8]> {
+        let coding = self.fields.iter().find(|(n, _)| n == "content-encoding");
+        unpack::unpacked(coding.map(|(_, v)| v.as_slice()), &self.body)
+    }
 }
 
 impl Answer {

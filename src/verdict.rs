@@ -61,6 +61,10 @@ pub const MIN_REST: Duration = Duration::from_secs(1);
 /// How much of an error's body is looked at, in bytes.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
+/// A day's quota is not back before. Gemini states half a minute with each of its limits; its code
+/// (`…PerDay…`) knows better.
+const SHORT_OF_A_DAY: Duration = Duration::from_secs(120);
+
 /// The classes of limits in `x-ratelimit-remaining` and `x-ratelimit-reset`, by what is appended:
 /// Together; OpenAI and Groq; Cerebras and SambaNova; Mistral.
 const CLASSES: [&str; 11] = [
@@ -159,6 +163,8 @@ fn limit(kinds: &Kinds, day_is_spent: bool, stated: Option<Duration>) -> Verdict
         Verdict::TooMuch
     } else if kinds.overloaded() {
         Verdict::Overloaded(stated)
+    } else if kinds.is_days_by_code() && stated.is_some_and(|time| time < SHORT_OF_A_DAY) {
+        Verdict::Quota
     } else if stated.is_some() || kinds.short() {
         Verdict::Limited(stated)
     } else if kinds.no_money(false) {

@@ -4,14 +4,14 @@
 //! comes as events of that stream.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{End, Exchange, Outcome};
+use super::as_event::AsEvent;
+use super::{End, Exchange, Mapped, Outcome};
 use crate::peer::Client;
 use crate::reply::{self, Downstream, Framing, Reply};
-use crate::sse::Tail;
-use crate::stream::{self, CopyEnd};
+use crate::sse::Ending;
+use crate::stream::{self, Copied, CopyEnd};
 use crate::upstream::{Answer, Kept};
 use crate::warn;
 
@@ -26,6 +26,33 @@ impl Exchange<'_> {
         reply::end_head(&mut head);
         let beat = framed(b": alvus is waiting\n\n", framing);
         self.client.kept_patient(every, head, beat)
+    }
+
+    /// What became of an answer that was copied to the client.
+    fn copied(
+        &self,
+        copied: Copied,
+        framing: Framing,
+        is_sse: bool,
+        out: &mut impl Write,
+        mut outcome: Outcome,
+    ) -> Outcome {
+        outcome.bytes = copied.bytes;
+        outcome.closes = framing == Framing::UntilClose;
+        outcome.end = match copied.end {
+            CopyEnd::Done => End::Complete,
+            CopyEnd::ClientLeft => End::ClientLeft,
+            CopyEnd::UpstreamBroke(_) if self.client.has_left() => End::ClientLeft,
+            CopyEnd::UpstreamBroke(error) => {
+                warn!(
+                    "the upstream broke off an answer after {} bytes: {error}",
+                    copied.bytes
+                );
+                cut_short(self, out, framing, is_sse);
+                End::Cut
+            }
+        };
+        outcome
     }
 
     /// Sends a JSON document as the only event of a stream that has begun, and ends the stream.
@@ -111,9 +138,10 @@ impl Kept {
 
     /// Its body, if that is JSON that speaks of an error, or else an error that speaks of it.
     fn as_error(&self) -> Vec<u8> {
-        let body: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
+        let words = self.words();
+        let body: Option<serde_json::Value> = serde_json::from_slice(&words).ok();
         if body.is_some_and(|body| body.get("error").is_some()) {
-            return self.body.clone();
+            return words.into_owned();
         }
         let text = format!(
             "the upstream answered {} where a stream was expected",
@@ -125,7 +153,7 @@ impl Kept {
 
 impl Answer {
     pub(super) fn deliver(
-        self,
+        mut self,
         exchange: &Exchange,
         out: &mut impl Write,
         mut outcome: Outcome,
@@ -133,6 +161,17 @@ impl Answer {
         outcome.status = self.status;
         let is_sse = self.is_stream();
         let begun = exchange.client.stop_beats();
+        if begun && self.status == 200 && self.is_json() && !self.is_coded() {
+            // All of it, however long, in place of the stream that it should have been.
+            let end: &[u8] = match exchange.mapped.is_completion {
+                true => b"data: [DONE]\n\n",
+                false => b"",
+            };
+            let mut event = AsEvent::new(self, end);
+            let framing = exchange.down.framing(None);
+            let copied = stream::copy(&mut event, out, b"", framing);
+            return exchange.copied(copied, framing, true, out, outcome);
+        }
         if begun && !is_sse {
             let kept = self.keep().unwrap_or_default();
             return exchange.deliver_late(&kept.as_error(), out, outcome);
@@ -154,59 +193,55 @@ impl Answer {
             true => Vec::new(),
             false => head(self.status, stated, down, self.fields_back(), &outcome),
         };
-        let mut body = Watched {
-            answer: self,
-            tail: Tail::default(),
-            exchange,
-            watch: is_sse && exchange.mapped.is_completion,
-        };
-        let copied = stream::copy(&mut body, out, &head, framing);
-        outcome.bytes = copied.bytes;
-        outcome.closes = framing == Framing::UntilClose;
-        outcome.end = match copied.end {
-            CopyEnd::Done => End::Complete,
-            CopyEnd::ClientLeft => End::ClientLeft,
-            CopyEnd::UpstreamBroke(_) if exchange.client.has_left() => End::ClientLeft,
-            CopyEnd::UpstreamBroke(error) => {
-                warn!(
-                    "the upstream broke off an answer after {} bytes: {error}",
-                    copied.bytes
-                );
-                cut_short(exchange, out, framing, is_sse);
-                End::Cut
+        let copied = match is_sse {
+            true => {
+                let mut body = Watched {
+                    answer: self,
+                    ending: Ending::default(),
+                    exchange,
+                    model: &outcome.model,
+                };
+                stream::copy(&mut body, out, &head, framing)
             }
+            false => stream::copy(&mut self, out, &head, framing),
         };
-        outcome
+        exchange.copied(copied, framing, is_sse, out, outcome)
     }
 }
 
-/// An answer's body on its way. Where this upstream's streams of completions say that they are
-/// over, one that ends without saying so is broken off, however clean the end of the connection.
+/// A stream of events on its way. One that ends without saying that it is over is broken off,
+/// however clean the end of the connection, if it promised to say so, or others of its model did.
 struct Watched<'a> {
     answer: Answer,
-    tail: Tail,
+    ending: Ending,
     exchange: &'a Exchange<'a>,
-    watch: bool,
+    model: &'a str,
 }
 
 impl Read for Watched<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.answer.read(buffer)?;
-        if !self.watch {
+        if n > 0 || buffer.is_empty() {
+            self.ending.push(&buffer[..n]);
             return Ok(n);
         }
-        self.tail.push(&buffer[..n]);
-        let says_so = &self.exchange.mapped.policy.ends_are_marked;
-        if n > 0 || buffer.is_empty() {
-            Ok(n)
-        } else if self.tail.is_finished() {
-            says_so.store(true, Ordering::Relaxed);
-            Ok(0)
-        } else if says_so.load(Ordering::Relaxed) {
-            let text = "it ended without finish_reason or [DONE]";
-            Err(io::Error::new(ErrorKind::UnexpectedEof, text))
-        } else {
-            Ok(0)
+        let Mapped {
+            policy,
+            is_completion,
+            ..
+        } = &self.exchange.mapped;
+        if *is_completion && self.ending.is_finished() {
+            policy.marked.add(self.model);
+        }
+        match self
+            .ending
+            .is_whole(*is_completion && policy.marked.has(self.model))
+        {
+            true => Ok(0),
+            false => Err(io::Error::new(
+                ErrorKind::UnexpectedEof,
+                "it ended without finish_reason or [DONE]",
+            )),
         }
     }
 }

@@ -3,62 +3,139 @@
 
 use std::time::{Duration, Instant};
 
+use serde::de::IgnoredAny;
+
 use crate::reply::Downstream;
 use crate::sse;
 use crate::upstream::{Answer, Failure};
-use crate::verdict::{self, Verdict};
+use crate::verdict::{self, BODY_LIMIT, Verdict};
 
-/// Reads as much of an answer as it takes to judge it: the words of an error, the first event of
-/// a stream, a short document. `None`: it ended before its first word.
+/// Reads as much of an answer as it takes to judge it: the words of an error, and of what is made
+/// for a request (`makes`) the first event of a stream that tells anything, or a short document.
+/// `None`: it ended without anything in it.
 ///
 /// # Errors
-/// When it cannot be read so far, or its first event did not come in time.
+/// When it cannot be read so far, or its first word did not come in time.
 pub(super) fn examine(
     answer: &mut Answer,
     down: Downstream,
+    makes: bool,
     first_word_by: Option<Instant>,
 ) -> Result<Option<Verdict>, Failure> {
-    let judged = |answer: &Answer| {
-        let header = |name: &str| answer.header(name);
-        verdict::judge(answer.status, header, answer.start())
-    };
     if answer.status >= 400 {
         if !down.head_only {
             answer.look_at_all();
         }
-        return Ok(Some(judged(answer)));
+        let header = |name: &str| answer.header(name);
+        let verdict = verdict::judge(answer.status, header, &answer.words());
+        return Ok(Some(verdict));
     }
-    if answer.status != 200 || down.head_only {
-        return Ok(Some(judged(answer)));
-    }
-    if answer.is_stream() {
-        while answer.start().len() < verdict::BODY_LIMIT {
-            if let Some(data) = sse::first_data(answer.start()) {
-                return Ok(Some(verdict::judge_inside(&data)));
-            }
-            let patience = match first_word_by {
-                Some(at) => at.saturating_duration_since(Instant::now()),
-                None => Duration::MAX,
-            };
-            match answer.look_further(patience) {
-                Ok(true) => {}
-                Ok(false) if sse::is_silent(answer.start()) => return Ok(None),
-                Ok(false) => return Ok(Some(Verdict::Pass)), // no stream of events, whatever it says
-                // It broke before it said anything: as good as none.
-                Err(Failure::MaybeSent(_)) => return Ok(None),
-                Err(failure) => return Err(failure),
-            }
-        }
+    if answer.status != 200 || !makes || down.head_only {
         return Ok(Some(Verdict::Pass));
     }
-    // An error that calls itself a success is short, and its length is known; a long answer need
-    // not wait for its end.
+    if answer.is_stream() {
+        return stream(answer, first_word_by);
+    }
     let short = answer
         .length()
-        .is_some_and(|n| n <= verdict::BODY_LIMIT as u64);
-    if short && answer.is_json() {
-        answer.look_at_all();
-        return Ok(Some(verdict::judge_inside(answer.start())));
+        .is_none_or(|length| length <= BODY_LIMIT as u64);
+    match answer.is_json() && short {
+        true => document(answer, first_word_by),
+        false => Ok(Some(Verdict::Pass)),
+    }
+}
+
+/// A stream of events: comments, and events that only open it, tell nothing.
+fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, Failure> {
+    let mut read = 0;
+    let mut opened = false;
+    while answer.start().len() < BODY_LIMIT {
+        while let Some((data, end)) = sse::next_data(&answer.start()[read..]) {
+            read += end;
+            opened = true;
+            if data == b"[DONE]" {
+                return Ok(None);
+            }
+            if let Some(verdict) = verdict::judge_event(&data) {
+                return Ok(Some(verdict));
+            }
+        }
+        match answer.look_further(patience(by)) {
+            Ok(true) => {}
+            Ok(false) => return Ok(last_event(answer.start(), read)),
+            // It broke before it said anything: as good as none.
+            Err(Failure::MaybeSent(_)) => return Ok(None),
+            // It is alive, and thinks: what there is goes to the client.
+            Err(Failure::TimedOut(_)) if opened => break,
+            Err(failure) => return Err(failure),
+        }
     }
     Ok(Some(Verdict::Pass))
+}
+
+/// What a stream says that ended before it told anything. Its last event may lack its end.
+fn last_event(stream: &[u8], read: usize) -> Option<Verdict> {
+    let rest = [&stream[read..], b"\n\n"].concat();
+    match sse::next_data(&rest) {
+        Some((data, _)) if data != b"[DONE]" => verdict::judge_event(&data),
+        _ if read > 0 || sse::is_silent(stream) => None,
+        // No stream of events, whatever it says.
+        _ => verdict::judge_document(stream),
+    }
+}
+
+/// A short document, or the beginning of one whose length is not known. A client that wants JSON
+/// can do nothing with a part of it, so that nothing is held back from it.
+fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, Failure> {
+    while answer.start().len() < BODY_LIMIT {
+        let start = answer.start();
+        if !answer.is_coded() {
+            if let Some(value) = first_value(start) {
+                return Ok(verdict::judge_document(value));
+            }
+            if is_list_of_answers(start) {
+                return Ok(Some(Verdict::Pass));
+            }
+        }
+        let said = !start.trim_ascii().is_empty();
+        let begun = !start.is_empty();
+        match answer.look_further(patience(by)) {
+            Ok(true) => {}
+            Ok(false) => return Ok(verdict::judge_document(&answer.words())),
+            Err(Failure::MaybeSent(_)) if !said => return Ok(None),
+            // The client gets what there is, and sees how it goes on, or that it does not.
+            Err(Failure::MaybeSent(_)) => break,
+            Err(Failure::TimedOut(_)) if begun => break,
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(Some(Verdict::Pass))
+}
+
+/// The document that a body begins with, once it is complete.
+fn first_value(body: &[u8]) -> Option<&[u8]> {
+    let mut values = serde_json::Deserializer::from_slice(body).into_iter::<IgnoredAny>();
+    values.next()?.ok()?;
+    Some(&body[..values.byte_offset()])
+}
+
+/// Whether a body begins a list of which each member is of use when it comes (Gemini streams so).
+/// Its errors come in a list too.
+fn is_list_of_answers(body: &[u8]) -> bool {
+    let error = b"{\"error\"";
+    let Some(list) = body.trim_ascii_start().strip_prefix(b"[") else {
+        return false;
+    };
+    let mut first = list.iter().filter(|b| !b.is_ascii_whitespace());
+    let differs = error
+        .iter()
+        .map(|expected| first.next().map(|b| b != expected));
+    differs.flatten().any(|differs| differs)
+}
+
+fn patience(by: Option<Instant>) -> Duration {
+    match by {
+        Some(at) => at.saturating_duration_since(Instant::now()),
+        None => Duration::MAX,
+    }
 }

@@ -105,10 +105,13 @@ impl Relay {
 
     /// Whoever waits is told that alvus stops; so is whoever would begin to.
     pub fn stop(&self) {
-        let mut shared = lock(&self.shared);
-        shared.stopping = true;
-        let bells: Vec<_> = shared.bells.values().cloned().collect();
-        drop(shared);
+        lock(&self.shared).stopping = true;
+        self.ring_all();
+    }
+
+    /// Wakes everybody.
+    pub(super) fn ring_all(&self) {
+        let bells: Vec<_> = lock(&self.shared).bells.values().cloned().collect();
         ring(&bells);
     }
 
@@ -175,9 +178,13 @@ impl Relay {
         };
         trip.entry.conversation = None; // another key, if there is one
         let until = Instant::now().checked_add(pause);
+        let was_well = self.is_well();
         let bell = self.hang_bell(trip.entry.ticket);
         while until.is_some_and(|until| Instant::now() < until) {
             self.rest(&bell, until, client)?;
+            if !was_well && self.is_well() {
+                break; // others found out
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::pool::Settings;
 use crate::question::Conversation;
 use crate::retry::Limits;
 use crate::route;
+use crate::sse::Marked;
 use crate::upstream::{Origin, Prepared, Upstream};
 
 /// See the module's text.
@@ -25,8 +26,8 @@ pub(super) struct Policy {
     pub(super) first_byte: Duration,
     pub(super) heartbeat: Duration,
     pub(super) conversation: Conversation,
-    /// Streams of completions were seen to say when they are over.
-    pub(super) ends_are_marked: std::sync::atomic::AtomicBool,
+    /// Models whose streams of completions were seen to say when they are over.
+    pub(super) marked: Marked,
 }
 
 impl Policy {
@@ -48,7 +49,7 @@ impl Policy {
                 Rotation::Sticky => Conversation::Wanted,
                 Rotation::RoundRobin => Conversation::Ignored,
             },
-            ends_are_marked: std::sync::atomic::AtomicBool::new(false),
+            marked: Marked::default(),
         })
     }
 
@@ -88,6 +89,7 @@ impl Relay {
         Ok(Mapped {
             kind: route::kind(target),
             is_completion: route::is_completion(target),
+            makes: method == "POST",
             policy,
             request,
         })

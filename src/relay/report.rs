@@ -86,6 +86,8 @@ impl Relay {
         } else if !self.well.swap(true, Ordering::Relaxed) {
             info!("the upstream is back");
             self.metrics.upstream(true, Instant::now());
+            self.budget().recovered();
+            self.ring_all();
         }
     }
 

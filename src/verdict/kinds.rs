@@ -140,6 +140,11 @@ impl<'a> Kinds<'a> {
         self.say(QUOTA)
     }
 
+    /// A code, not a sentence, says that it is a day's, and no code that it is a minute's.
+    pub(super) fn is_days_by_code(&self) -> bool {
+        self.code_says("per day") && !self.code_says(SHORT)
+    }
+
     /// A code that says that a limit was met.
     pub(super) fn limit_code(&self) -> bool {
         self.said.numbers.contains(&429) || self.code_says(LIMIT)

@@ -287,13 +287,13 @@ fn judge(input: &[u8]) {
 
 /// However a stream is cut, its first event is the same, and complete.
 fn events(input: &[u8]) {
-    let whole = sse::first_data(input);
+    let whole = sse::next_data(input).map(|(data, _)| data);
     for cut in [
         input.len() / 3,
         input.len() / 2,
         input.len().saturating_sub(1),
     ] {
-        if let Some(early) = sse::first_data(&input[..cut]) {
+        if let Some((early, _)) = sse::next_data(&input[..cut]) {
             assert_eq!(Some(&early), whole.as_ref(), "cut at {cut}");
         }
     }
@@ -301,9 +301,9 @@ fn events(input: &[u8]) {
         assert_eq!(whole, None);
     }
     let mut ends = [1, 7, 4096].map(|size| {
-        let mut tail = sse::Tail::default();
-        input.chunks(size).for_each(|piece| tail.push(piece));
-        tail.is_finished()
+        let mut ending = sse::Ending::default();
+        input.chunks(size).for_each(|piece| ending.push(piece));
+        (ending.is_finished(), ending.is_whole(false))
     });
     ends.sort_unstable();
     assert_eq!(ends[0], ends[2], "the end depends on how it came");
