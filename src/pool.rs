@@ -111,6 +111,13 @@ pub struct Asker<'a> {
     pub conversation: Option<u64>,
 }
 
+impl Asker<'_> {
+    /// Not every key will do.
+    fn is_choosy(&self) -> bool {
+        !self.avoid.is_empty() || self.only.is_some()
+    }
+}
+
 /// What [`Pool::pick`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pick {
@@ -296,7 +303,7 @@ impl Pool {
         }
         if self.is_full() || self.others_want_a_place(asker.ticket) {
             if let Some(ticket) = asker.ticket {
-                self.lanes[lane.0].queue_up(ticket);
+                self.lanes[lane.0].queue_up(ticket, asker.is_choosy());
                 if let Err(at) = self.placeless.binary_search(&ticket) {
                     self.placeless.insert(at, ticket);
                 }
@@ -319,7 +326,7 @@ impl Pool {
             Turn::AfterOthers | Turn::Nobody => Pick::InTurn,
         };
         if let Some(ticket) = asker.ticket {
-            self.lanes[lane.0].queue_up(ticket);
+            self.lanes[lane.0].queue_up(ticket, asker.is_choosy());
         }
         wait
     }
@@ -333,6 +340,7 @@ impl Pool {
         let avoid: Vec<usize> = asker.avoid.iter().map(|picked| picked.id.at).collect();
         let want = Want {
             ticket: asker.ticket,
+            choosy: asker.is_choosy(),
             avoid: &avoid,
             only: asker.only.map(|picked| picked.id.at),
             score: score.as_ref().map(|score| score as &dyn Fn(usize) -> u64),
@@ -380,7 +388,7 @@ impl Pool {
                 if seat.is_suspect(now) {
                     lane.suspect_nobody(); // it was the request
                 }
-                lane.backoff.served(sent);
+                lane.backoff.served(sent, now);
                 let seat = &mut lane.seats[key];
                 let well = seat.accepted(sent, now);
                 let whole = self.is_well(key, sent, now);
@@ -703,11 +711,11 @@ impl Pool {
     }
 
     fn wake_first(&mut self, lane: LaneId) {
-        self.woken.extend(self.lanes[lane.0].front());
+        self.woken.extend(self.lanes[lane.0].hopeful());
     }
 
     fn wake_all(&mut self) {
-        self.woken.extend(self.lanes.iter().filter_map(Lane::front));
+        self.woken.extend(self.lanes.iter().flat_map(Lane::hopeful));
     }
 }
 

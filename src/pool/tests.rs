@@ -40,7 +40,7 @@ impl Desk {
     /// Another request comes and has to wait.
     fn queue_up(&mut self) -> Ticket {
         let (lane, ticket) = self.pool.enter("m", self.t0);
-        self.pool.lanes[lane.0].queue_up(ticket);
+        self.pool.lanes[lane.0].queue_up(ticket, false);
         ticket
     }
 

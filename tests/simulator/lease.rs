@@ -60,7 +60,6 @@ impl Sim {
             self.stop_waiting(id);
             return self.told(id, self.tasks[id].last);
         }
-        task.dbg = until.map(|u| u.saturating_duration_since(now));
         let begins = !std::mem::replace(&mut task.waits, true);
         task.wait += 1;
         let (wait, deadline) = (task.wait, task.journey.deadline());
@@ -85,9 +84,9 @@ impl Sim {
     pub fn peek(&mut self, id: usize) {
         let wait = self.tasks[id].wait;
         match self.pick(id) {
+            Pick::Key(picked) if self.tasks[id].woken == self.now => self.leased(id, picked),
             Pick::Key(picked) => {
                 self.tally.overlooked += 1;
-                eprintln!("overlooked at {:?}: task {id} key {} refused {:?} until {:?}", self.now, picked.index, self.tasks[id].refused, self.tasks[id].dbg);
                 self.leased(id, picked);
             }
             _ => self.after(PEEK, Event::Peek(id, wait)),
@@ -118,6 +117,7 @@ impl Sim {
         let woken: Vec<_> = self.pool.woken().collect();
         for ticket in woken {
             if let Some(id) = self.bells.get(&ticket).copied() {
+                self.tasks[id].woken = self.now;
                 let wait = self.tasks[id].wait;
                 self.after(Duration::ZERO, Event::Wake(id, wait));
             }
@@ -135,6 +135,7 @@ impl Sim {
         let now = self.instant();
         let answer = self.tasks[id].answer.take().expect("it was sent");
         let verdict = (answer.status != 0).then(|| judge(&answer));
+        self.notice(verdict);
         let attempt = self.report(id, &answer, verdict);
         let task = &mut self.tasks[id];
         let step = task.journey.attempted(attempt, &mut self.budget, now);
@@ -159,10 +160,29 @@ impl Sim {
         self.release(id);
         match step {
             Step::Pause(pause) => {
-                self.tasks[id].conversation = None;
-                self.after(pause, Event::Go(id));
+                let task = &mut self.tasks[id];
+                task.conversation = None;
+                task.wait += 1;
+                let wait = task.wait;
+                if !self.is_well {
+                    self.pausing.push((id, wait));
+                }
+                self.after(pause, Event::Resume(id, wait));
             }
             _ => self.lease(id),
+        }
+    }
+
+    /// Whether the provider is well; who pauses because it was not goes on when it is.
+    fn notice(&mut self, verdict: Option<Verdict>) {
+        let bad = matches!(verdict, None | Some(Verdict::Trouble(_) | Verdict::Failed(_)));
+        let was_well = std::mem::replace(&mut self.is_well, !bad);
+        if bad || was_well {
+            return;
+        }
+        self.budget.recovered();
+        for (id, wait) in std::mem::take(&mut self.pausing) {
+            self.after(Duration::ZERO, Event::Resume(id, wait));
         }
     }
 

@@ -64,7 +64,8 @@ pub struct Task {
     pub waits: bool,
     /// Grows with each wait that ends, so that what was to end it before is known to be stale.
     pub wait: u32,
-    pub dbg: Option<Duration>,
+    /// The pool named its ticket then.
+    pub woken: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +78,8 @@ pub enum Event {
     Wake(usize, u32),
     /// It looks up although nothing happened, to see whether something was kept from it.
     Peek(usize, u32),
+    /// A request's pause is over.
+    Resume(usize, u32),
     Answered(usize),
     Over(usize),
     /// What is out of use is counted.
@@ -118,6 +121,9 @@ pub struct Sim {
     pub tasks: Vec<Task>,
     /// Who waits at the pool.
     pub bells: HashMap<Ticket, usize>,
+    /// Whether the provider was well at the last attempt, and who pauses because it was not.
+    pub is_well: bool,
+    pub pausing: Vec<(usize, u32)>,
     /// Whose fault the last refusal of all was.
     pub last_refusal: Option<Blame>,
     pub plain: Plain,
@@ -180,6 +186,8 @@ impl Sim {
             agents: Vec::new(),
             tasks: Vec::new(),
             bells: HashMap::new(),
+            is_well: true,
+            pausing: Vec::new(),
             last_refusal: None,
             plain: Plain::new(scenario.keys),
             tally: Tally::default(),
@@ -234,6 +242,12 @@ impl Sim {
             Event::Peek(task, wait) => {
                 if self.tasks[task].wait == wait && self.tasks[task].waits {
                     self.peek(task);
+                }
+            }
+            Event::Resume(task, wait) => {
+                if self.tasks[task].wait == wait {
+                    self.tasks[task].wait += 1;
+                    self.lease(task);
                 }
             }
             Event::Answered(task) => match self.policy {
@@ -319,7 +333,7 @@ impl Sim {
             picked: None,
             waits: false,
             wait: 0,
-            dbg: None,
+            woken: Duration::MAX,
         };
         if self.policy.is_alvus() {
             self.budget.request();
@@ -393,8 +407,10 @@ impl Sim {
         task.key = key;
         let ask = task.ask;
         let answer = self.upstream.ask(key, &ask, self.now);
-        if answer.blame == Blame::Nobody {
-            self.watch.served(ask.lane);
+        match answer.blame {
+            Blame::Nobody => self.watch.served(ask.lane),
+            Blame::Request => self.watch.answered(),
+            _ => {}
         }
         let after = answer.after;
         self.tasks[id].answer = Some(answer);

@@ -100,6 +100,11 @@ impl Watch {
         self.ended(lane);
     }
 
+    /// One went out that no key would be served for.
+    pub fn answered(&mut self) {
+        self.served = true;
+    }
+
     /// A second has passed; `works`: whether a key works for that lane.
     pub fn second(&mut self, works: [bool; 2], now: Duration) {
         let wanted = |lane: usize| works[lane] && (self.open[lane] > 0 || self.came[lane]);
