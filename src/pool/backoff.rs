@@ -2,7 +2,7 @@
 //! more. No key is to blame, and the first success ends the waiting.
 //!
 //! Where a model refuses one request while it is at work on others, it takes so many at a time: up
-//! to there the way back is quick, beyond it one more is tried a minute.
+//! to there the way back is quick, beyond it one more is tried every two minutes.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const GAPS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// How long a model is believed that takes so many at a time, before one more is tried.
-const STEP: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_secs(120);
 
 /// Two keys' bare 429s within this time, neither of them near its limit, are the model's.
 const AT_ONCE: Duration = Duration::from_secs(10);

@@ -2,6 +2,7 @@ use super::seat::MAX_ESCALATED;
 use super::*;
 use crate::state::Limit;
 
+mod overload;
 mod refusals;
 mod walk;
 
@@ -332,7 +333,7 @@ fn refused_windows(desk: &mut Desk, limit: u32, windows: u64) -> Vec<u64> {
 fn a_limit_that_was_confirmed_is_asked_about_less_and_less() {
     let mut desk = Desk::new(1, SETTINGS);
     let refused = refused_windows(&mut desk, 6, 60);
-    assert_eq!(refused, [0, 5, 14, 31, 48]);
+    assert_eq!(refused, [0, 7, 20, 45]);
 }
 
 #[test]
@@ -346,17 +347,17 @@ fn a_small_limit_has_to_be_confirmed_more_often() {
 #[test]
 fn a_window_is_as_short_as_was_seen_although_a_rest_was_longer() {
     let mut desk = Desk::new(1, SETTINGS);
-    // Asked about in the second of these, as the limit is kept for four windows in between.
-    for (at, rest) in [(0, 10), (60, 15)] {
+    // Asked about in the second of these, as the limit is kept for six windows in between.
+    for (at, rest) in [(0, 10), (80, 15)] {
         for _ in 0..6 {
             desk.one(Report::Accepted, secs(at));
         }
         assert!(desk.one(limited(rest), secs(at)).is_some());
     }
     for _ in 0..6 {
-        desk.one(Report::Accepted, secs(75));
+        desk.one(Report::Accepted, secs(95));
     }
-    assert_eq!(desk.wait(secs(75)), secs(85));
+    assert_eq!(desk.wait(secs(95)), secs(105));
 }
 
 #[test]

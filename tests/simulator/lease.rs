@@ -50,6 +50,7 @@ impl Sim {
             }
             Pick::Down => {
                 self.stop_waiting(id);
+                self.tally.turned_away += u64::from(self.works(self.tasks[id].ask.lane));
                 return self.told(id, self.tasks[id].last.or(self.last_refusal));
             }
             Pick::Wait(at) => Some(at),
@@ -224,8 +225,7 @@ impl Sim {
             Verdict::Pass if status < 400 => {
                 for (picked, status, names_key) in std::mem::take(&mut self.tasks[id].refused) {
                     if self.pool.eject(&picked, status, names_key, now).is_some() {
-                        let record = &self.upstream.records[picked.index];
-                        let fair = record.refused[self.tasks[id].ask.lane];
+                        let fair = self.upstream.records[picked.index].was_refused;
                         self.tally.wrong += u64::from(!fair);
                     }
                     self.ring();

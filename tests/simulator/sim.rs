@@ -12,7 +12,7 @@ use alvus::secret::ApiKey;
 
 use crate::dice::Dice;
 use crate::plain::{Plain, Rules};
-use crate::scenario::{FILES, LANES, PAID, Scenario};
+use crate::scenario::{FILES, LANES, MINUTE, PAID, Scenario};
 use crate::tally::{Tally, Watch};
 use crate::upstream::{Answer, Ask, Blame, Upstream};
 
@@ -394,6 +394,8 @@ impl Sim {
                 agent.turns = 0; // its piece of work is lost
             }
             let wait = match agent.turns {
+                // On a hostile day somebody looks after it.
+                0 if agent.failed && self.upstream.scenario.watched => agent.dice.about(MINUTE),
                 0 => agent.rest,
                 _ => agent.dice.about(traffic.think),
             };
@@ -430,17 +432,18 @@ impl Sim {
             let served = |lane: &usize| self.upstream.would_serve(key, *lane, self.now);
             let kept = (0..LANES.len()).filter(|lane| lanes[*lane] && served(lane));
             let seconds = SECOND * kept.count() as u32;
-            // What was refused for a reason and is well again is another matter.
-            match self.upstream.records[key].refused.contains(&true) {
+            // What was dead and is well again is another matter.
+            match self.upstream.records[key].dead {
                 true => self.tally.comeback += seconds,
                 false => self.tally.out_of_use += seconds,
             }
         }
-        let keys = 0..self.policy.keys(&self.upstream.scenario);
-        let works = [0, 1].map(|lane| {
-            let mut keys = keys.clone();
-            keys.any(|key| self.upstream.would_serve(key, lane, self.now))
-        });
+        let works = [0, 1].map(|lane| self.works(lane));
         self.watch.second(works, self.now);
+    }
+    /// Whether one of its keys would be served for this.
+    pub fn works(&self, lane: usize) -> bool {
+        let mut keys = 0..self.policy.keys(&self.upstream.scenario);
+        keys.any(|key| self.upstream.would_serve(key, lane, self.now))
     }
 }

@@ -28,11 +28,12 @@ pub struct Tally {
     pub longest_rest: Duration,
     /// Refusals that were no news, after the first refusal's rest.
     pub herd: u64,
-    /// Times a key that would be served for a lane was kept out of it, although it was never
-    /// refused there for a reason of its own …
+    /// Times a key that would be served for a lane was kept out of it …
     pub out_of_use: Duration,
-    /// … and when it had been, and was well again.
+    /// … and when it had been dead, and was well again.
     pub comeback: Duration,
+    /// Requests that were not sent because every key had been refused, although one works again.
+    pub turned_away: u64,
     /// Minutes in which nothing was served although it was asked for and a key works.
     pub off_minutes: u64,
 }
@@ -58,6 +59,7 @@ impl Tally {
             // The worst day counts.
             out_of_use: self.out_of_use.max(other.out_of_use),
             comeback: self.comeback.max(other.comeback),
+            turned_away: self.turned_away + other.turned_away,
             off_minutes: self.off_minutes + other.off_minutes,
         }
     }
@@ -156,14 +158,23 @@ pub fn print_row(policy: Policy, tally: &Tally) {
 
 pub fn print_hostile_head() {
     println!(
-        "{:<16} {:>7} {:>6} {:>6} {:>8} {:>8} {:>9} {:>8} {:>8}",
-        "policy", "served", "told", "gaveup", "refused", "worst s", "out s", "back s", "off min"
+        "{:<16} {:>7} {:>6} {:>6} {:>8} {:>8} {:>9} {:>8} {:>7} {:>7}",
+        "policy",
+        "served",
+        "told",
+        "gaveup",
+        "refused",
+        "worst s",
+        "out s",
+        "back s",
+        "turned",
+        "off min"
     );
 }
 
 pub fn print_hostile_row(policy: Policy, tally: &Tally) {
     println!(
-        "{:<16} {:>7} {:>6} {:>6} {:>8} {:>8.1} {:>9} {:>8} {:>8}",
+        "{:<16} {:>7} {:>6} {:>6} {:>8} {:>8.1} {:>9} {:>8} {:>7} {:>7}",
         policy.name(),
         tally.served,
         tally.told,
@@ -172,6 +183,7 @@ pub fn print_hostile_row(policy: Policy, tally: &Tally) {
         tally.worst.as_secs_f64(),
         tally.out_of_use.as_secs(),
         tally.comeback.as_secs(),
+        tally.turned_away,
         tally.off_minutes,
     );
 }

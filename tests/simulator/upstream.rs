@@ -55,8 +55,9 @@ pub struct Record {
     /// By lane.
     pub limited: [bool; LANES.len()],
     pub spent: bool,
-    /// By lane, and not served since.
-    pub refused: [bool; LANES.len()],
+    /// It was dead, and was not served since.
+    pub dead: bool,
+    /// It was refused for a reason of its own.
     pub was_refused: bool,
 }
 
@@ -151,7 +152,7 @@ impl Upstream {
                 self.limited += 1;
             }
             Blame::Refused => {
-                record.refused[ask.lane] = true;
+                record.dead |= ask.lane != FILES;
                 record.was_refused = true;
                 self.denied += 1;
             }
@@ -159,7 +160,7 @@ impl Upstream {
             Blame::Upstream if matches!(answer.status, 401 | 402) => self.denied += 1,
             Blame::Upstream => {}
             Blame::Nobody => {
-                record.refused[ask.lane] = false;
+                record.dead = false;
                 self.in_flight[ask.lane] += 1;
             }
         }
