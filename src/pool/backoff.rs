@@ -28,7 +28,7 @@ pub(super) struct Backoff {
 struct Busy {
     /// How many requests may be under way; grows by one with each success.
     limit: u32,
-    /// How many were under way when it refused one more.
+    /// How many it was at work on when it refused one more.
     met: u32,
     /// One of those was served, so that it takes so many at a time.
     is_ceiling: bool,
@@ -65,8 +65,11 @@ impl Backoff {
         sent: Instant,
         now: Instant,
     ) -> Option<u32> {
-        if self.busy.as_ref().is_some_and(|busy| sent <= busy.refused) {
-            return None; // one of the same herd
+        if let Some(busy) = self.busy.as_mut().filter(|busy| sent <= busy.refused) {
+            // One of the same herd, and none of those that it is at work on.
+            busy.met = busy.met.saturating_sub(1);
+            busy.limit = busy.limit.min(busy.met.max(1));
+            return None;
         }
         let since = self
             .busy

@@ -168,8 +168,14 @@ pub fn restricted() -> Refusal {
 /// For a model that must be paid for, in one of two shapes (`n` says which).
 pub fn unpaid(n: u64) -> Refusal {
     let (status, words) = match n % 2 {
-        0 => (402, "Insufficient credits. This account never purchased credits. Make sure your key is on the correct account or org."),
-        _ => (401, "You have to be authorized to use paid models. Upgrade your plan."),
+        0 => (
+            402,
+            "Insufficient credits. This account never purchased credits. Make sure your key is on the correct account or org.",
+        ),
+        _ => (
+            401,
+            "You have to be authorized to use paid models. Upgrade your plan.",
+        ),
     };
     let body = format!(r#"{{"error":{{"message":"{words}","code":{status}}}}}"#);
     Refusal::new(status, body)

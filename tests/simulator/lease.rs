@@ -176,7 +176,10 @@ impl Sim {
 
     /// Whether the provider is well; who pauses because it was not goes on when it is.
     fn notice(&mut self, verdict: Option<Verdict>) {
-        let bad = matches!(verdict, None | Some(Verdict::Trouble(_) | Verdict::Failed(_)));
+        let bad = matches!(
+            verdict,
+            None | Some(Verdict::Trouble(_) | Verdict::Failed(_))
+        );
         let was_well = std::mem::replace(&mut self.is_well, !bad);
         if bad || was_well {
             return;

@@ -234,8 +234,14 @@ pub fn hostile() -> Vec<Scenario> {
         well.clone(),
         part("every key refused (401) for ten minutes", &login),
         part("a key that is dead (401) for four hours", &dead),
-        part("a model without capacity: six times, four or five minutes", &full),
-        part("an afternoon of `Retry-After: 1` while the limit lasts the minute", &lies),
+        part(
+            "a model without capacity: six times, four or five minutes",
+            &full,
+        ),
+        part(
+            "an afternoon of `Retry-After: 1` while the limit lasts the minute",
+            &lies,
+        ),
         Scenario {
             name: "a key refused (401) at one endpoint only",
             restricted: Some(3),

@@ -115,7 +115,10 @@ impl Upstream {
         let away = [Wifi, Outage, Login].map(|fault| self.has(fault, now));
         let full = [FullBare, FullInWords].map(|fault| self.has(fault, now));
         let full = lane == LARGE && full.contains(&true);
-        let spent = self.scenario.rpd.is_some_and(|most| self.days[key].1 >= most);
+        let spent = self
+            .scenario
+            .rpd
+            .is_some_and(|most| self.days[key].1 >= most);
         !away.contains(&true) && !full && !spent && lane != PAID && !self.refuses(key, lane, now)
     }
 

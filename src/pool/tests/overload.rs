@@ -33,6 +33,36 @@ fn an_overloaded_model_takes_half_as_many_after_a_gap_and_no_key_suffers() {
     assert_eq!(desk.pick(ms(2100)), Pick::InTurn);
 }
 
+/// As many as it lets through, all of them served.
+fn served_at_once(desk: &mut Desk, after: Duration) -> usize {
+    let picked: Vec<Picked> = std::iter::from_fn(|| match desk.pick(after) {
+        Pick::Key(picked) => Some(picked),
+        _ => None,
+    })
+    .collect();
+    for picked in &picked {
+        desk.report(picked, Report::Accepted, after);
+        desk.pool.release(picked);
+    }
+    picked.len()
+}
+
+#[test]
+fn a_herd_of_which_a_part_is_refused_shows_how_many_a_model_takes() {
+    let mut desk = Desk::new(3, SETTINGS);
+    let herd: Vec<Picked> = (0..8).map(|_| desk.take(T0)).collect();
+    for (n, picked) in herd.iter().enumerate() {
+        let report = match n < 4 {
+            true => Report::Overloaded(None),
+            false => Report::Accepted,
+        };
+        desk.report(picked, report, ms(1 + n as u64));
+        desk.pool.release(picked);
+    }
+    let served = [2, 3, 60].map(|n| served_at_once(&mut desk, secs(n)));
+    assert_eq!(served, [1, 4, 4]);
+}
+
 #[test]
 fn a_model_that_takes_so_many_at_a_time_is_asked_for_one_more_every_two_minutes() {
     let mut desk = Desk::new(3, SETTINGS);
@@ -44,19 +74,7 @@ fn a_model_that_takes_so_many_at_a_time_is_asked_for_one_more_every_two_minutes(
         desk.report(&picked, Report::Accepted, ms(3));
         desk.pool.release(&picked);
     }
-    // As many as it lets through, all of them served.
-    let mut round = |after: Duration| {
-        let picked: Vec<Picked> = std::iter::from_fn(|| match desk.pick(after) {
-            Pick::Key(picked) => Some(picked),
-            _ => None,
-        })
-        .collect();
-        for picked in &picked {
-            desk.report(picked, Report::Accepted, after);
-            desk.pool.release(picked);
-        }
-        picked.len()
-    };
+    let mut round = |after: Duration| served_at_once(&mut desk, after);
     let quickly = [2, 3, 4].map(|n| round(secs(n)));
     assert_eq!(quickly, [1, 5, 8], "up to there it is quick");
     assert_eq!([10, 60, 119].map(|n| round(secs(n))), [8; 3]);
