@@ -220,6 +220,8 @@ pub struct Pool {
     woken: Vec<Ticket>,
     next_ticket: u64,
     next_era: u32,
+    /// The latest instant it was told. Who looked at the clock first need not come first.
+    latest: Instant,
     settings: Settings,
 }
 
@@ -237,6 +239,7 @@ impl Pool {
             woken: Vec::new(),
             next_ticket: 0,
             next_era: 0,
+            latest: now,
             settings,
         };
         pool.slots.reserve(keys.len());
@@ -298,6 +301,7 @@ impl Pool {
     /// Picks the next key. A request with a ticket that gets a key leaves the queue with it; one
     /// that does not is in it.
     pub fn pick(&mut self, lane: LaneId, asker: Asker<'_>, now: Instant) -> Pick {
+        let now = self.in_order(now);
         if self.is_closed(lane, now) {
             return Pick::Down;
         }
@@ -372,6 +376,7 @@ impl Pool {
 
     /// Takes in what an attempt showed; once for each, before its [`Pool::release`].
     pub fn report(&mut self, picked: &Picked, report: Report, now: Instant) -> Option<Change> {
+        let now = self.in_order(now);
         let key = self.known(picked.id)?;
         let Settings { cooldown, pace, .. } = self.settings;
         let lane = &mut self.lanes[picked.lane.0];
@@ -447,6 +452,7 @@ impl Pool {
         names_key: bool,
         now: Instant,
     ) -> Option<Duration> {
+        let now = self.in_order(now);
         // A reload may have taken it away meanwhile.
         let key = self.known(refused.id)?;
         let why = Why::Refused { status, names_key };
@@ -482,6 +488,13 @@ impl Pool {
         }
         self.woken.extend(self.placeless.front());
         self.wake_first(picked.lane);
+    }
+
+    /// Threads look at the clock, and then wait for the lock: what happens later must not seem to
+    /// have happened before, or a request that went out before a refusal would seem to be news.
+    fn in_order(&mut self, now: Instant) -> Instant {
+        self.latest = self.latest.max(now);
+        self.latest
     }
 
     /// All places are taken.

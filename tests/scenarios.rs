@@ -201,7 +201,7 @@ impl Provider {
         if rules.outage.is_some_and(|first| number >= first)
             && now - *book.away_since.get_or_insert(now) < AWAY
         {
-            return Some((Said::Away, dialect::outage(number as u64), None));
+            return Some((Said::Away, dialect::outage(1), None));
         }
         let used = |model: Option<&str>| {
             let of = |e: &&Entry| e.key == key && model.is_none_or(|model| e.model == model);
@@ -657,7 +657,7 @@ fn a_provider_that_is_away_for_a_while_loses_no_request_and_rests_no_key() {
     assert_eq!(alvus.states(), ["ready", "ready", "ready"]);
     let log = alvus.log();
     assert!(!log.contains("rests") && !log.contains("parked"), "{log}");
-    let name = "provider away for 1.5 s (502, 503)";
+    let name = "provider away for 1.5 s (503)";
     conclude(name, &provider, &alvus, lost);
 }
 

@@ -1,4 +1,3 @@
-use super::seat::MAX_ESCALATED;
 use super::*;
 use crate::state::Limit;
 
@@ -234,6 +233,24 @@ fn a_herd_of_refusals_counts_as_one() {
         .collect();
     assert_eq!(news, [rests(COOLDOWN)]);
     assert_eq!(desk.wait(ms(5)), COOLDOWN + ms(5));
+}
+
+#[test]
+fn a_thread_that_looked_at_the_clock_before_another_one_changes_nothing() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let herd: Vec<Picked> = (0..8).map(|n| desk.take(ms(n))).collect();
+    for picked in &herd[..6] {
+        desk.report(picked, Report::Accepted, ms(10));
+    }
+    // Both were sent when the first refusal came, although its thread read the clock before that.
+    assert!(desk.report(&herd[6], limited(10), ms(3)).is_some());
+    assert_eq!(desk.report(&herd[7], limited(10), ms(10)), None);
+    herd.iter().for_each(|picked| desk.pool.release(picked));
+    let at = secs(11);
+    for _ in 0..6 {
+        desk.one(Report::Accepted, at);
+    }
+    assert!(desk.wait(at) > at, "six is what it takes");
 }
 
 #[test]
