@@ -81,10 +81,10 @@ impl Server {
             lingering: Lingering::default(),
         });
         let host = Arc::new(accept::Host::new(shared.clone()));
-        let http = tiny_http::Server::with_host(listener, threads, host);
+        let http = tiny_http::Server::from_listener(listener, threads, host);
         Ok(Server {
             shared,
-            _http: http.map_err(|e| io::Error::other(e.to_string()))?,
+            _http: http?,
         })
     }
 
