@@ -58,6 +58,7 @@ bench: build ## alvus beside nginx and haproxy: one table; BENCH=quick takes und
 lint: tools deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p tiny_http_joined -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	tests/floors

@@ -30,7 +30,6 @@ mod slots;
 mod socket;
 
 pub use limits::Limits;
-pub use linger::MAX_DESCRIPTORS as LINGERING_DESCRIPTORS;
 pub use request::{Request, ResponseWriter};
 pub use socket::ClientSocket;
 pub use tiny_http::{HTTPVersion, Method};

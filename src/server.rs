@@ -37,9 +37,8 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(30);
 const MAX_WAITING: usize = 128;
 /// Connections that no such request may take up: for `/health` and refusals.
 const KEPT_FREE: usize = 8;
-/// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files, and
-/// connections that are about to end.
-const RESERVED_DESCRIPTORS: usize = 16 + front::LINGERING_DESCRIPTORS;
+/// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
+const RESERVED_DESCRIPTORS: usize = 16;
 /// How often a request that waits looks whether its client is still there.
 const TICK: Duration = Duration::from_millis(500);
 /// When a client may come back after no worker came free.

@@ -38,7 +38,7 @@ impl Host {
     fn refuse(&self, socket: Arc<TcpStream>) {
         let limits = &self.shared.limits;
         if refusal::write(&mut Outlet(&socket), limits, 503, "too many connections").is_ok() {
-            self.shared.lingering.end(socket);
+            self.shared.lingering.end(socket, None, Instant::now());
         }
     }
 }

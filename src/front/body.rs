@@ -224,6 +224,7 @@ impl<R: BufRead> Read for Body<R> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::{Body, Framing};
     use std::io::{BufReader, ErrorKind, Read};

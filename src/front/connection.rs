@@ -24,7 +24,7 @@ pub struct Connection {
     line: Line,
     client: SocketAddr,
     /// The last of all, for it is given back when the descriptor is closed.
-    slot: Slot,
+    slot: Arc<Slot>,
 }
 
 /// What a request and its answer have in hands, one request after the other.
@@ -65,7 +65,7 @@ impl Connection {
                 end: End::Open,
             },
             client,
-            slot,
+            slot: Arc::new(slot),
         }
     }
 
@@ -135,7 +135,9 @@ impl Drop for Connection {
             let _ = Outlet(&self.line.socket).write_all(refusal::UNANSWERED);
         }
         if self.line.end != End::Broken && self.is_unread() {
-            self.shared.lingering.end(self.line.socket.clone());
+            let (socket, slot, now) = (self.line.socket.clone(), self.slot.clone(), Instant::now());
+            slot.linger(now);
+            self.shared.lingering.end(socket, Some(slot), now);
         } else {
             let _ = self.line.socket.shutdown(Shutdown::Both);
         }

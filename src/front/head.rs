@@ -338,6 +338,7 @@ fn trim(bytes: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::Limits;
     use super::{Head, HeadError};

@@ -5,7 +5,8 @@
 //! place of the reason. So we say that we are done, and throw away what comes until the client ends
 //! as well, falls silent, or has had its time: nginx's `lingering_close`, with its defaults.
 //!
-//! One thread does it for all, while there are any.
+//! One thread does it for all, while there are any. Meanwhile each keeps its slot, and is among the
+//! first to be closed for another connection.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +17,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use super::slots::Slot;
+
 /// How long a client may go on sending.
 const LINGER_TIME: Duration = Duration::from_secs(30);
 /// How long it may send nothing, and not end either.
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
-/// So many connections at most; beyond that the oldest is closed.
-const MAX_LINGERING: usize = 16;
-/// Descriptors that this takes at most: those, and as many that came since the last look.
-pub const MAX_DESCRIPTORS: usize = 2 * MAX_LINGERING;
+/// So many connections without a slot at most; beyond that the oldest is closed.
+const MAX_REFUSED: usize = 8;
 /// How soon a newcomer is looked at.
 const TICK: Timespec = Timespec {
     tv_sec: 0,
@@ -40,7 +41,7 @@ pub struct Lingering(Arc<Mutex<Newcomers>>);
 
 #[derive(Default)]
 struct Newcomers {
-    sockets: Vec<Arc<TcpStream>>,
+    list: Vec<Ending>,
     /// There is a thread that will look at them.
     running: bool,
 }
@@ -49,25 +50,30 @@ struct Ending {
     socket: Arc<TcpStream>,
     began: Instant,
     last_heard: Instant,
+    /// `None` for a connection too many. The last, for it is given back when the descriptor is closed.
+    slot: Option<Arc<Slot>>,
 }
 
 impl Lingering {
     /// Ends a connection: at once for what we send, by and by for what the client does.
-    pub fn end(&self, socket: Arc<TcpStream>) {
+    pub fn end(&self, socket: Arc<TcpStream>, slot: Option<Arc<Slot>>, now: Instant) {
         if socket.shutdown(Shutdown::Write).is_err() {
             return; // it has ended already
         }
-        let mut newcomers = self.lock();
-        if newcomers.sockets.len() >= MAX_LINGERING {
-            newcomers.sockets.remove(0);
-        }
-        newcomers.sockets.push(socket);
-        if !newcomers.running {
+        let mut new = self.lock();
+        new.list.push(Ending {
+            socket,
+            began: now,
+            last_heard: now,
+            slot,
+        });
+        drop_the_oldest_refused(&mut new.list);
+        if !new.running {
             let all = self.clone();
             let thread = thread::Builder::new().stack_size(STACK);
-            newcomers.running = thread.spawn(move || all.run()).is_ok();
-            if !newcomers.running {
-                newcomers.sockets.clear();
+            new.running = thread.spawn(move || all.run()).is_ok();
+            if !new.running {
+                new.list.clear();
             }
         }
     }
@@ -80,24 +86,18 @@ impl Lingering {
         let mut all: Vec<Ending> = Vec::new();
         let mut piece = [0; PIECE];
         loop {
-            let now = Instant::now();
             {
-                let mut newcomers = self.lock();
-                let new = newcomers.sockets.drain(..);
-                all.extend(new.map(|socket| Ending {
-                    socket,
-                    began: now,
-                    last_heard: now,
-                }));
-                newcomers.running = !all.is_empty();
-                if !newcomers.running {
+                let mut new = self.lock();
+                all.append(&mut new.list);
+                new.running = !all.is_empty();
+                if !new.running {
                     return;
                 }
             }
-            all.drain(..all.len().saturating_sub(MAX_LINGERING));
+            drop_the_oldest_refused(&mut all);
             let mut fds: Vec<_> = all
                 .iter()
-                .map(|e| PollFd::new(&e.socket, PollFlags::IN))
+                .map(|ending| PollFd::new(&ending.socket, PollFlags::IN))
                 .collect();
             let _ = poll(&mut fds, Some(&TICK)); // a signal: just another look
             let heard: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
@@ -106,6 +106,15 @@ impl Lingering {
             all.retain_mut(|ending| ending.goes_on(heard.next() == Some(true), &mut piece, now));
         }
     }
+}
+
+fn drop_the_oldest_refused(list: &mut Vec<Ending>) {
+    let mut too_many = list.iter().filter(|ending| ending.slot.is_none()).count();
+    list.retain(|ending| {
+        let goes = ending.slot.is_none() && too_many > MAX_REFUSED;
+        too_many -= usize::from(goes);
+        !goes
+    });
 }
 
 impl Ending {
@@ -131,7 +140,9 @@ impl Drop for Ending {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::slots::Slots;
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpListener;
@@ -147,7 +158,7 @@ mod tests {
         let lingering = Lingering::default();
         let (mut client, socket) = pair();
         (&*socket).write_all(b"no").unwrap();
-        lingering.end(socket);
+        lingering.end(socket, None, Instant::now());
         for _ in 0..1000 {
             client.write_all(&[b'x'; 16 * 1024]).unwrap();
         }
@@ -168,6 +179,7 @@ mod tests {
             socket: socket.clone(),
             began: t0,
             last_heard,
+            slot: None,
         };
         let after = |seconds| t0 + Duration::from_secs(seconds);
         assert!(ending(after(25)).goes_on(false, &mut [], after(29)));
@@ -176,17 +188,23 @@ mod tests {
     }
 
     #[test]
-    fn so_many_connections_linger_and_no_more() {
+    fn of_connections_too_many_the_last_few_linger() {
         let lingering = Lingering::default();
         lingering.lock().running = true; // nobody looks
-        let clients: Vec<_> = (0..MAX_LINGERING + 5)
+        let slots = Slots::new(1);
+        let (_kept, socket) = pair();
+        let slot = slots.take(&socket, Instant::now()).map(Arc::new);
+        lingering.end(socket, slot, Instant::now());
+        let _clients: Vec<_> = (0..MAX_REFUSED + 5)
             .map(|_| {
                 let (client, socket) = pair();
-                lingering.end(socket);
+                lingering.end(socket, None, Instant::now());
                 client
             })
             .collect();
-        assert_eq!(lingering.lock().sockets.len(), MAX_LINGERING);
-        drop(clients);
+        assert_eq!(lingering.lock().list.len(), MAX_REFUSED + 1);
+        assert!(lingering.lock().list[0].slot.is_some());
+        lingering.lock().list.clear();
+        assert_eq!(slots.taken(), 0);
     }
 }

@@ -37,6 +37,8 @@ enum State {
     /// For a request, or for the rest of one, since then.
     Waiting(Instant),
     Serving,
+    /// The last answer is out, and the client may still be sending, since then.
+    Lingering(Instant),
     /// For another connection, or because the server is gone.
     Closed,
 }
@@ -84,7 +86,8 @@ impl Slots {
         })
     }
 
-    /// Ends the connection that has waited longest; `false` when all are being served.
+    /// Ends a connection that nobody needs any more, else the one that has waited longest; `false`
+    /// when all are being served.
     pub fn close_longest_waiting(&self) -> bool {
         self.lock().close_longest_waiting()
     }
@@ -107,14 +110,18 @@ impl Slots {
 impl List {
     fn close_longest_waiting(&self) -> bool {
         loop {
-            let longest = self.taken.iter().filter_map(|entry| match *entry.state() {
-                State::Waiting(since) => Some((since, entry)),
-                State::Serving | State::Closed => None,
+            let unused = self.taken.iter().filter_map(|entry| {
+                let state = *entry.state();
+                match state {
+                    State::Lingering(since) => Some(((0, since), state, entry)),
+                    State::Waiting(since) => Some(((1, since), state, entry)),
+                    State::Serving | State::Closed => None,
+                }
             });
-            let Some((since, entry)) = longest.min_by_key(|(since, _)| *since) else {
+            let Some((_, state, entry)) = unused.min_by_key(|(order, ..)| *order) else {
                 return false;
             };
-            if entry.close_if(|state| state == State::Waiting(since)) {
+            if entry.close_if(|now| now == state) {
                 return true;
             }
             // else it has got a request just now
@@ -165,6 +172,14 @@ impl Slot {
         *self.entry.state() = State::Waiting(now);
         !self.slots.lock().closed // looked at last: whoever closes it from now on closes us too
     }
+
+    /// There will be no other request; the client may not have noticed yet.
+    pub fn linger(&self, now: Instant) {
+        let mut state = self.entry.state();
+        if *state != State::Closed {
+            *state = State::Lingering(now);
+        }
+    }
 }
 
 impl Drop for Slot {
@@ -183,6 +198,7 @@ impl Drop for Slot {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::io::Read;
@@ -219,11 +235,13 @@ mod tests {
         assert!(taken[2].begin());
         assert!(!slots.close_longest_waiting(), "all are being served");
         assert!(taken[0].end(t0));
+        taken[2].linger(t0 + Duration::from_secs(9));
+        assert!(slots.close_longest_waiting());
         let closed: Vec<_> = all
             .iter_mut()
             .map(|(client, _)| is_closed(client))
             .collect();
-        assert_eq!(closed, [false, true, false]);
+        assert_eq!(closed, [false, true, true]);
     }
 
     #[test]
