@@ -3,6 +3,7 @@
 //! The heart is [`relay`]; a room uses only rooms above it in this list.
 
 // floor 0
+pub mod front;
 pub mod peer;
 pub mod secret;
 // floor 1

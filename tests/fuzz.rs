@@ -10,24 +10,6 @@ mod engine;
 #[path = "fuzz/targets.rs"]
 mod targets;
 
-// The parser of the patched tiny_http, which keeps it to itself. It names its parts `crate::…`.
-#[rustfmt::skip]
-#[path = "../patches/tiny_http/src/body.rs"]
-#[allow(warnings, clippy::all)]
-mod body;
-#[rustfmt::skip]
-#[path = "../patches/tiny_http/src/common.rs"]
-#[allow(warnings, clippy::all)]
-mod common;
-#[rustfmt::skip]
-#[path = "../patches/tiny_http/src/head.rs"]
-#[allow(warnings, clippy::all)]
-mod head;
-#[rustfmt::skip]
-#[path = "../patches/tiny_http/src/limits.rs"]
-#[allow(warnings, clippy::all)]
-mod limits;
-
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
