@@ -8,6 +8,8 @@ pub mod secret;
 // floor 1
 pub mod body;
 pub mod config;
+#[cfg(feature = "messages")]
+pub mod dialect;
 pub mod headers;
 pub mod hints;
 pub mod question;
