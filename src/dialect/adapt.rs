@@ -36,13 +36,25 @@ pub fn adapt(body: &[u8], traits: &Traits, prompt_tokens: u64) -> Option<Vec<u8>
         put!(&mut out, if out.len() == 1 { "" } else { "," });
         match (&*plain, value.number()) {
             (_, Some(most)) if is_limit => {
-                let name = if traits.refuses("max_tokens") { "max_completion_tokens" } else { &*plain };
+                let name = if traits.refuses("max_tokens") {
+                    "max_completion_tokens"
+                } else {
+                    &*plain
+                };
                 let least = if thinks { LEAST_ROOM } else { 0 };
-                put!(&mut out, "\"", name, "\":", limit(most.max(least), traits, prompt_tokens));
+                put!(
+                    &mut out,
+                    "\"",
+                    name,
+                    "\":",
+                    limit(most.max(least), traits, prompt_tokens)
+                );
             }
             ("messages", _) if changes_messages(traits) => {
                 put!(&mut out, name, ":");
-                put_list(&mut out, value, |out, message| put_message(out, message, traits));
+                put_list(&mut out, value, |out, message| {
+                    put_message(out, message, traits)
+                });
             }
             ("tools", _) if traits.plain_schemas => {
                 put!(&mut out, name, ":");
@@ -75,7 +87,11 @@ fn limit(asked: u64, traits: &Traits, prompt_tokens: u64) -> u64 {
     most
 }
 
-fn put_list<'a>(out: &mut Vec<u8>, list: Json<'a>, mut put_item: impl FnMut(&mut Vec<u8>, Json<'a>)) {
+fn put_list<'a>(
+    out: &mut Vec<u8>,
+    list: Json<'a>,
+    mut put_item: impl FnMut(&mut Vec<u8>, Json<'a>),
+) {
     put!(out, "[");
     for (at, item) in list.items().enumerate() {
         put!(out, if at == 0 { "" } else { "," });
@@ -139,7 +155,11 @@ fn put_blind(out: &mut Vec<u8>, parts: Json<'_>) {
     put!(out, "\"");
     for (at, part) in parts.items().enumerate() {
         let text = part.get("text").and_then(Json::string);
-        put!(out, if at == 0 { "" } else { "\\n" }, text.map_or(NO_IMAGE, Str::raw));
+        put!(
+            out,
+            if at == 0 { "" } else { "\\n" },
+            text.map_or(NO_IMAGE, Str::raw)
+        );
     }
     put!(out, "\"");
 }

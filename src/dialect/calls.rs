@@ -83,7 +83,12 @@ impl Calls {
         if self.list.len() == MOST || id.len().max(name.len()) > LONGEST {
             return Err(TooMany);
         }
-        self.list.push(Call { index: None, id, name, arguments: Progress::default() });
+        self.list.push(Call {
+            index: None,
+            id,
+            name,
+            arguments: Progress::default(),
+        });
         Ok(())
     }
 
@@ -99,10 +104,17 @@ impl Calls {
 
     /// The call that a piece may belong to: by its id, its number, or as the last one.
     fn known(&self, piece: &CallPiece<'_>, id: &str) -> Option<usize> {
-        let by_id = || self.list.iter().rposition(|call| !id.is_empty() && call.id == id);
+        let by_id = || {
+            self.list
+                .iter()
+                .rposition(|call| !id.is_empty() && call.id == id)
+        };
         let by_index = || self.list.iter().rposition(|call| call.index == piece.index);
         match piece.index {
-            Some(_) => by_index().filter(|at| id.is_empty() || self.list[*at].id == id).or_else(by_id).or_else(by_index),
+            Some(_) => by_index()
+                .filter(|at| id.is_empty() || self.list[*at].id == id)
+                .or_else(by_id)
+                .or_else(by_index),
             None => by_id().or(self.last),
         }
     }
@@ -178,7 +190,9 @@ mod tests {
             let text = format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{piece}]}}}}]}}"#);
             let json = Json::parse(text.as_bytes()).expect(piece);
             Chunk::read(json).pieces(&mut |piece| {
-                let Piece::Call(piece) = piece else { panic!("a call") };
+                let Piece::Call(piece) = piece else {
+                    panic!("a call")
+                };
                 let at = calls.find(&piece).expect("few");
                 if let Some(text) = piece.arguments.and_then(Json::string) {
                     calls.get(at).arguments.push(text);
@@ -205,7 +219,13 @@ mod tests {
             r#"{"index":0,"function":{"arguments":"\"}\"}"}}"#,
         ]);
         assert_eq!(to, [0, 1, 0, 1, 0]);
-        assert_eq!(list, [("a".into(), "f".into(), true), ("b".into(), "g".into(), true)]);
+        assert_eq!(
+            list,
+            [
+                ("a".into(), "f".into(), true),
+                ("b".into(), "g".into(), true)
+            ]
+        );
     }
 
     #[test]
@@ -254,7 +274,10 @@ mod tests {
             ]),
             ["Bash"]
         );
-        let late = [r#"{"index":0,"function":{"arguments":"{"}}"#, r#"{"index":0,"id":"a","function":{"name":"f"}}"#];
+        let late = [
+            r#"{"index":0,"function":{"arguments":"{"}}"#,
+            r#"{"index":0,"id":"a","function":{"name":"f"}}"#,
+        ];
         assert_eq!(names(&late), ["f"]);
     }
 
@@ -262,7 +285,12 @@ mod tests {
     fn there_is_an_end_to_calls_and_names() {
         let mut calls = Calls::default();
         for n in 0..=MOST as u64 {
-            let piece = CallPiece { index: Some(n), id: None, name: None, arguments: None };
+            let piece = CallPiece {
+                index: Some(n),
+                id: None,
+                name: None,
+                arguments: None,
+            };
             assert_eq!(calls.find(&piece).is_err(), n == MOST as u64);
         }
     }
@@ -284,13 +312,21 @@ mod tests {
             let mut progress = Progress::default();
             for c in text.chars() {
                 let quoted = format!("\"{}\"", crate::dialect::json::escaped(&c.to_string()));
-                progress.push(Json::parse(quoted.as_bytes()).and_then(Json::string).expect("a string"));
+                progress.push(
+                    Json::parse(quoted.as_bytes())
+                        .and_then(Json::string)
+                        .expect("a string"),
+                );
             }
             assert_eq!(progress.is_whole(), whole, "{text}");
         }
         let mut progress = Progress::default();
         let escaped = r#""\u007b\u0022a\u0022:\u0022\u005c\u0022""#;
-        progress.push(Json::parse(escaped.as_bytes()).and_then(Json::string).expect("a string"));
+        progress.push(
+            Json::parse(escaped.as_bytes())
+                .and_then(Json::string)
+                .expect("a string"),
+        );
         assert!(progress.in_string, "escapes are read");
     }
 }

@@ -113,13 +113,16 @@ impl<'a> Chunk<'a> {
         let filled = |error: Json<'_>| !matches!(error.text(), "false" | "\"\"" | "{}");
         let is_error = error.is_some_and(filled)
             || (choices.is_none() && (detail.is_some() || status.is_some_and(Json::is_number)));
-        let first = |choice: &Json<'_>| choice.get("index").and_then(Json::number).unwrap_or(0) == 0;
+        let first =
+            |choice: &Json<'_>| choice.get("index").and_then(Json::number).unwrap_or(0) == 0;
         let choice = choices.and_then(|choices| choices.items().find(first));
         let [delta, message, finish, own_usage] = match choice {
             Some(choice) => choice.pick(["delta", "message", "finish_reason", "usage"]),
             None => [None; 4],
         };
-        let finish = finish.and_then(Json::string).filter(|word| !word.is_empty());
+        let finish = finish
+            .and_then(Json::string)
+            .filter(|word| !word.is_empty());
         Chunk {
             delta: delta.or(message),
             finish: finish.map(Finish::read),
@@ -186,12 +189,21 @@ fn text<'a>(content: Json<'a>, each: &mut dyn FnMut(Piece<'a>)) {
     }
 }
 
-fn call_piece<'a>(index: Option<u64>, id: Option<Json<'a>>, function: Option<Json<'a>>) -> CallPiece<'a> {
+fn call_piece<'a>(
+    index: Option<u64>,
+    id: Option<Json<'a>>,
+    function: Option<Json<'a>>,
+) -> CallPiece<'a> {
     let [name, arguments] = match function {
         Some(function) => function.pick(["name", "arguments"]),
         None => [None; 2],
     };
-    CallPiece { index, id: id.and_then(filled), name: name.and_then(filled), arguments }
+    CallPiece {
+        index,
+        id: id.and_then(filled),
+        name: name.and_then(filled),
+        arguments,
+    }
 }
 
 #[cfg(test)]
@@ -206,26 +218,48 @@ mod tests {
             Piece::Thought(text) => pieces += &format!("thought {}; ", text.raw()),
             Piece::Text(text) => pieces += &format!("text {}; ", text.raw()),
             Piece::Call(call) => {
-                let text = |s: Option<Str<'_>>| s.map(|s| s.raw().to_string()).unwrap_or("-".into());
+                let text =
+                    |s: Option<Str<'_>>| s.map(|s| s.raw().to_string()).unwrap_or("-".into());
                 let index = call.index.map_or("-".into(), |n| n.to_string());
                 let arguments = call.arguments.map_or("-", Json::text);
-                pieces += &format!("call {index} {} {} {arguments}; ", text(call.id), text(call.name));
+                pieces += &format!(
+                    "call {index} {} {} {arguments}; ",
+                    text(call.id),
+                    text(call.name)
+                );
             }
         });
-        (pieces.trim_end().to_string(), chunk.finish, chunk.usage, chunk.is_error)
+        (
+            pieces.trim_end().to_string(),
+            chunk.finish,
+            chunk.usage,
+            chunk.is_error,
+        )
     }
 
     #[test]
     fn pieces_are_found_as_the_table_says() {
         for (delta, expected) in [
             (r#"{"role":"assistant"}"#, ""),
-            (r#"{"role":"assistant","content":"","reasoning_content":""}"#, ""),
+            (
+                r#"{"role":"assistant","content":"","reasoning_content":""}"#,
+                "",
+            ),
             (r#"{"content":null,"tool_calls":null}"#, ""),
             (r#"{"content":"hi \"you\""}"#, r#"text hi \"you\";"#),
             (r#"{"reasoning_content":"a","reasoning":"a"}"#, "thought a;"),
-            (r#"{"reasoning_content":"","reasoning":"b","content":"c"}"#, "thought b; text c;"),
-            (r#"{"reasoning":"b","reasoning_details":[{"text":"b"}]}"#, "thought b;"),
-            (r#"{"reasoning_details":[{"type":"reasoning.text","text":"b"},{"data":"x"}]}"#, "thought b;"),
+            (
+                r#"{"reasoning_content":"","reasoning":"b","content":"c"}"#,
+                "thought b; text c;",
+            ),
+            (
+                r#"{"reasoning":"b","reasoning_details":[{"text":"b"}]}"#,
+                "thought b;",
+            ),
+            (
+                r#"{"reasoning_details":[{"type":"reasoning.text","text":"b"},{"data":"x"}]}"#,
+                "thought b;",
+            ),
             (r#"{"refusal":"no"}"#, "text no;"),
             (
                 r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"t"}]},{"type":"text","text":"x"}]}"#,
@@ -235,11 +269,19 @@ mod tests {
                 r#"{"tool_calls":[{"index":1,"id":"a","function":{"name":"f","arguments":"{"}},{"function":{"arguments":{}}}]}"#,
                 r#"call 1 a f "{"; call - - - {};"#,
             ),
-            (r#"{"tool_calls":[{"id":"","function":{"name":""}}]}"#, "call - - - -;"),
-            (r#"{"function_call":{"name":"f","arguments":"{}"}}"#, r#"call 0 - f "{}";"#),
+            (
+                r#"{"tool_calls":[{"id":"","function":{"name":""}}]}"#,
+                "call - - - -;",
+            ),
+            (
+                r#"{"function_call":{"name":"f","arguments":"{}"}}"#,
+                r#"call 0 - f "{}";"#,
+            ),
         ] {
             for name in ["delta", "message"] {
-                let found = read(&format!(r#"{{"choices":[{{"index":1}},{{"index":0,"{name}":{delta}}}]}}"#));
+                let found = read(&format!(
+                    r#"{{"choices":[{{"index":1}},{{"index":0,"{name}":{delta}}}]}}"#
+                ));
                 assert_eq!(found, (expected.to_string(), None, None, false), "{delta}");
             }
         }
@@ -251,13 +293,24 @@ mod tests {
             r#"{"choices":[{"finish_reason":"length","delta":{}}],"usage":{"prompt_tokens":9,"completion_tokens":4,
             "prompt_tokens_details":{"cached_tokens":5},"completion_tokens_details":{"reasoning_tokens":3}}}"#,
         );
-        let expected = Usage { prompt: 9, cached: 5, completion: 4, reasoning: 3 };
+        let expected = Usage {
+            prompt: 9,
+            cached: 5,
+            completion: 4,
+            reasoning: 3,
+        };
         assert_eq!((finish, usage), (Some(Finish::Length), Some(expected)));
         for usage in [
             r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,"prompt_cache_hit_tokens":5}}"#,
             r#"{"choices":[{"usage":{"prompt_tokens":9,"completion_tokens":4,"cached_tokens":5}}],"usage":null}"#,
         ] {
-            assert_eq!(read(usage).2, Some(Usage { reasoning: 0, ..expected }));
+            assert_eq!(
+                read(usage).2,
+                Some(Usage {
+                    reasoning: 0,
+                    ..expected
+                })
+            );
         }
         for (word, finish) in [
             ("\"stop\"", Some(Finish::Stop)),
@@ -268,7 +321,10 @@ mod tests {
             ("\"\"", None),
             ("null", None),
         ] {
-            assert_eq!(read(&format!(r#"{{"choices":[{{"finish_reason":{word}}}]}}"#)).1, finish);
+            assert_eq!(
+                read(&format!(r#"{{"choices":[{{"finish_reason":{word}}}]}}"#)).1,
+                finish
+            );
         }
     }
 

@@ -89,7 +89,10 @@ impl<'a> Conversation<'a> {
     /// Goes on behind `out`: there the list of messages begins.
     pub fn new(mut out: Vec<u8>) -> Conversation<'a> {
         put!(&mut out, "[");
-        Conversation { out, ..Conversation::default() }
+        Conversation {
+            out,
+            ..Conversation::default()
+        }
     }
 
     /// Instructions. Before anything else they are the system message; later they are a reminder in the
@@ -145,7 +148,11 @@ impl<'a> Conversation<'a> {
     /// A tool that the assistant called.
     pub fn call(&mut self, id: Str<'a>, name: Text<'a>, arguments: Arguments<'a>) {
         self.turn_to_assistant();
-        self.calls.push(Call { id: id.raw(), name, arguments });
+        self.calls.push(Call {
+            id: id.raw(),
+            name,
+            arguments,
+        });
     }
 
     /// A tool's result. One that belongs to none of the calls before it becomes the user's words.
@@ -158,7 +165,8 @@ impl<'a> Conversation<'a> {
                 Part::Image(image) => {
                     let name = format!("[image {}]", self.images.len() / 2 + 1);
                     texts.push(format!("{name} follows the results").into());
-                    self.images.extend([Part::Text(name.into()), Part::Image(image)]);
+                    self.images
+                        .extend([Part::Text(name.into()), Part::Image(image)]);
                 }
             }
         }
@@ -173,10 +181,16 @@ impl<'a> Conversation<'a> {
         }
         let id = call.raw();
         let asked = self.calls.iter().filter(|call| call.id == id).count();
-        let known = self.outcomes.iter().filter(|outcome| outcome.call == id).count();
+        let known = self
+            .outcomes
+            .iter()
+            .filter(|outcome| outcome.call == id)
+            .count();
         match known < asked {
             true => self.outcomes.push(Outcome { call: id, text }),
-            false => self.parts.push(Part::Text(format!("[result of an earlier tool call]\\n{text}").into())),
+            false => self.parts.push(Part::Text(
+                format!("[result of an earlier tool call]\\n{text}").into(),
+            )),
         }
     }
 
@@ -222,10 +236,16 @@ impl<'a> Conversation<'a> {
         let thoughts = std::mem::take(&mut self.thoughts);
         if self.has_assistant() {
             self.begin("{\"role\":\"assistant\",\"content\":\"");
-            self.said.drain(..).for_each(|text| put!(&mut self.out, &*text));
+            self.said
+                .drain(..)
+                .for_each(|text| put!(&mut self.out, &*text));
             let is_last = at_end && !self.has_user();
             if !thoughts.is_empty() && (is_last || !self.calls.is_empty()) {
-                put!(&mut self.out, "\",\"reasoning_content\":\"", &*thoughts.join("\\n"));
+                put!(
+                    &mut self.out,
+                    "\",\"reasoning_content\":\"",
+                    &*thoughts.join("\\n")
+                );
             }
             put!(&mut self.out, "\"");
             self.write_calls();
@@ -245,7 +265,12 @@ impl<'a> Conversation<'a> {
         let out = &mut self.out;
         for (at, call) in self.calls.iter().enumerate() {
             put!(out, if at == 0 { ",\"tool_calls\":[" } else { "," });
-            put!(out, "{\"id\":\"", call.id, "\",\"type\":\"function\",\"function\":{\"name\":\"");
+            put!(
+                out,
+                "{\"id\":\"",
+                call.id,
+                "\",\"type\":\"function\",\"function\":{\"name\":\""
+            );
             put!(out, &*call.name, "\",\"arguments\":\"");
             call.arguments.write(out);
             put!(out, "\"}}");

@@ -81,7 +81,8 @@ impl Events {
             if std::mem::replace(&mut self.has_data, true) {
                 self.data.push(b'\n');
             }
-            self.data.extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
+            self.data
+                .extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
         }
     }
 }
@@ -106,13 +107,23 @@ mod tests {
         for (stream, expected) in [
             ("", &[][..]),
             ("data: a\n\ndata:b\n\n", &["a", "b"]),
-            ("\u{feff}data: a\r\n\r\ndata: b\r\rdata: c", &["a", "b", "c"]),
-            (": x\n\nevent: e\nid: 1\ndata: a\ndata:  b\n\n\n", &["a\n b"]),
+            (
+                "\u{feff}data: a\r\n\r\ndata: b\r\rdata: c",
+                &["a", "b", "c"],
+            ),
+            (
+                ": x\n\nevent: e\nid: 1\ndata: a\ndata:  b\n\n\n",
+                &["a\n b"],
+            ),
             ("data\n\nretry: 1\n\ndata: [DONE]\n", &["[DONE]"]),
             ("data: é😀\n\n", &["é😀"]),
         ] {
             for size in 1..=stream.len().max(1) {
-                assert_eq!(events(stream.as_bytes(), size), expected, "{size} {stream:?}");
+                assert_eq!(
+                    events(stream.as_bytes(), size),
+                    expected,
+                    "{size} {stream:?}"
+                );
             }
         }
     }

@@ -66,7 +66,10 @@ mod tests {
     fn ids_do_not_repeat() {
         let mut fresh = Fresh::new(7);
         let mut ids: Vec<String> = (0..1000).map(|_| fresh.id("msg_")).collect();
-        assert!(ids.iter().all(|id| id.len() == 20 && id.starts_with("msg_")));
+        assert!(
+            ids.iter()
+                .all(|id| id.len() == 20 && id.starts_with("msg_"))
+        );
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 1000);

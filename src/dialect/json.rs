@@ -249,13 +249,12 @@ pub trait Put {
 
 /// Appends its parts to a `Vec<u8>`: text as it is, [`Json`] as it stands, [`Str`] in quotes,
 /// [`Quoted`] in quotes and escaped, numbers in digits.
-#[macro_export]
 macro_rules! put {
     ($out:expr, $($part:expr),+ $(,)?) => {{
         $($crate::dialect::json::Put::put(&$part, $out);)+
     }};
 }
-pub use crate::put;
+pub(crate) use put;
 
 /// Plain text, to be written as a JSON string.
 #[derive(Debug, Clone, Copy)]
@@ -335,7 +334,9 @@ mod tests {
 
     #[test]
     fn fields_and_items_are_the_slices_they_were() {
-        let all = json(" {\"a\" : [1, \"x,]}\" , {\"b\":{}} ,[]], \"c\\\"\":-1.5e3,\"a\":null ,\"d\":true}\n");
+        let all = json(
+            " {\"a\" : [1, \"x,]}\" , {\"b\":{}} ,[]], \"c\\\"\":-1.5e3,\"a\":null ,\"d\":true}\n",
+        );
         let fields: Vec<_> = all.fields().map(|(n, v)| (n.raw(), v.text())).collect();
         assert_eq!(
             fields,
@@ -350,7 +351,11 @@ mod tests {
         let items: Vec<_> = list.items().map(Json::text).collect();
         assert_eq!(items, ["1", "\"x,]}\"", "{\"b\":{}}", "[]"]);
         assert_eq!(all.get("a"), None, "the last one counts, and it is null");
-        assert_eq!(all.get("c\""), Some(Json("-1.5e3")), "escaped names are read");
+        assert_eq!(
+            all.get("c\""),
+            Some(Json("-1.5e3")),
+            "escaped names are read"
+        );
         for none in ["[]", "{}", "7", "\"{\"", "[ ]", "{ }", "null"] {
             let none = json(none);
             assert!(none.fields().next().is_none() && none.items().next().is_none());
@@ -359,7 +364,9 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_none() {
-        for text in ["", "{", "{\"a\":}", "[1,]", "{} {}", "nul", "\"\n\"", "\"\\x\"", "{'a':1}"] {
+        for text in [
+            "", "{", "{\"a\":}", "[1,]", "{} {}", "nul", "\"\n\"", "\"\\x\"", "{'a':1}",
+        ] {
             assert_eq!(Json::parse(text.as_bytes()), None, "{text}");
         }
         assert_eq!(Json::parse(b"\"\xff\""), None, "not UTF-8");
@@ -381,19 +388,39 @@ mod tests {
             assert_eq!(found.plain(), expected);
             assert!(found.is(&expected) && !found.is("other"));
         }
-        for (half, expected) in [(r#""\ud83d""#, "\u{fffd}"), (r#""\ude00\ud83dx""#, "\u{fffd}\u{fffd}x")] {
+        for (half, expected) in [
+            (r#""\ud83d""#, "\u{fffd}"),
+            (r#""\ude00\ud83dx""#, "\u{fffd}\u{fffd}x"),
+        ] {
             assert_eq!(json(half).string().expect(half).plain(), expected);
         }
     }
 
     #[test]
     fn what_is_written_is_read_back() {
-        let all: String = (0..0x300).filter_map(char::from_u32).chain("😀\\\"".chars()).collect();
+        let all: String = (0..0x300)
+            .filter_map(char::from_u32)
+            .chain("😀\\\"".chars())
+            .collect();
         let mut out = Vec::new();
-        put!(&mut out, "{", Quoted("k"), ":[", Quoted(&all), ",", 7, ",", json("[ 1]"), "]}");
+        put!(
+            &mut out,
+            "{",
+            Quoted("k"),
+            ":[",
+            Quoted(&all),
+            ",",
+            7,
+            ",",
+            json("[ 1]"),
+            "]}"
+        );
         let found = Json::parse(&out).expect("valid").get("k").expect("k");
         let mut items = found.items();
-        assert_eq!(items.next().and_then(Json::string).expect("all").plain(), all);
+        assert_eq!(
+            items.next().and_then(Json::string).expect("all").plain(),
+            all
+        );
         assert_eq!(items.map(Json::text).collect::<Vec<_>>(), ["7", "[ 1]"]);
         assert_eq!(escaped("a\"\u{1}"), "a\\\"\\u0001");
     }

@@ -65,7 +65,9 @@ impl Traits {
             Lesson::Output(most) => self.output = Some(most),
             Lesson::Context(limit, prompt) => {
                 self.context = Some(limit);
-                prompt.into_iter().for_each(|tokens| self.measure(size, tokens));
+                prompt
+                    .into_iter()
+                    .for_each(|tokens| self.measure(size, tokens));
             }
             Lesson::PlainSchemas => self.plain_schemas = true,
             Lesson::Blind => self.blind = true,
@@ -76,7 +78,9 @@ impl Traits {
 
     fn measure(&mut self, size: Size, tokens: u64) {
         let ratio = (size.bytes.saturating_mul(1000)).checked_div(tokens);
-        let ratio = ratio.filter(|ratio| RATIOS.contains(ratio) && size.images == 0 && size.bytes >= LEAST_BYTES);
+        let ratio = ratio.filter(|ratio| {
+            RATIOS.contains(ratio) && size.images == 0 && size.bytes >= LEAST_BYTES
+        });
         if let Some(ratio) = ratio.and_then(|ratio| u32::try_from(ratio).ok()) {
             self.ratio = Some(ratio);
         }
@@ -84,7 +88,10 @@ impl Traits {
 }
 
 fn bit(field: &str) -> u16 {
-    FIELDS.iter().position(|name| *name == field).map_or(0, |at| 1 << at)
+    FIELDS
+        .iter()
+        .position(|name| *name == field)
+        .map_or(0, |at| 1 << at)
 }
 
 /// The table. Names are the upstream's.
@@ -123,7 +130,10 @@ impl Learned {
 
     /// All that is known, the last used first.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Traits)> {
-        self.models.iter().rev().map(|(name, traits)| (&**name, traits))
+        self.models
+            .iter()
+            .rev()
+            .map(|(name, traits)| (&**name, traits))
     }
 
     fn change(&mut self, model: &str, change: impl FnOnce(&mut Traits)) {
@@ -152,10 +162,21 @@ pub fn to_json(learned: &Learned) -> Vec<u8> {
         put!(&mut out, if at == 0 { "" } else { "," }, Quoted(name), ":{");
         let begin = out.len();
         let ratio = traits.ratio.map(u64::from);
-        let numbers = [("context", traits.context), ("output", traits.output), ("bytes_per_1000_tokens", ratio)];
+        let numbers = [
+            ("context", traits.context),
+            ("output", traits.output),
+            ("bytes_per_1000_tokens", ratio),
+        ];
         for (name, number) in numbers {
             if let Some(number) = number {
-                put!(&mut out, if out.len() == begin { "" } else { "," }, "\"", name, "\":", number);
+                put!(
+                    &mut out,
+                    if out.len() == begin { "" } else { "," },
+                    "\"",
+                    name,
+                    "\":",
+                    number
+                );
             }
         }
         let flags = [
@@ -166,16 +187,32 @@ pub fn to_json(learned: &Learned) -> Vec<u8> {
             ("thinks_unopened", traits.thinks_unopened),
         ];
         for (name, _) in flags.iter().filter(|(_, is)| *is) {
-            put!(&mut out, if out.len() == begin { "" } else { "," }, "\"", *name, "\":true");
+            put!(
+                &mut out,
+                if out.len() == begin { "" } else { "," },
+                "\"",
+                *name,
+                "\":true"
+            );
         }
         let refused = FIELDS.iter().filter(|field| traits.refuses(field));
         for (at, field) in refused.enumerate() {
-            let begins = if out.len() == begin { "\"refuses\":[" } else { ",\"refuses\":[" };
+            let begins = if out.len() == begin {
+                "\"refuses\":["
+            } else {
+                ",\"refuses\":["
+            };
             match at {
                 0 => put!(&mut out, begins),
                 _ => out.truncate(out.len() - 1),
             }
-            put!(&mut out, if at == 0 { "" } else { "," }, "\"", *field, "\"]");
+            put!(
+                &mut out,
+                if at == 0 { "" } else { "," },
+                "\"",
+                *field,
+                "\"]"
+            );
         }
         put!(&mut out, "}");
     }

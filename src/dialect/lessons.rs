@@ -1,7 +1,6 @@
 //! What a refusal teaches of a model: its limits, and what it does not take. Pure; from the upstream's
 //! words. What is made of it: [`super::adapt`] for this request, [`super::learned`] for the next ones.
 
-
 /// How much of an error's body is looked at, in bytes.
 const MOST_WORDS: usize = 4 * 1024;
 
@@ -46,9 +45,17 @@ pub fn learn_from_error(status: u16, body: &[u8]) -> Option<Lesson> {
     }
     let words = words(body);
     let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
-    let about_images = says(&["image input", "image_url", "images are not", "multimodal", "vision"]);
+    let about_images = says(&[
+        "image input",
+        "image_url",
+        "images are not",
+        "multimodal",
+        "vision",
+    ]);
     if let Some(overflow) = Overflow::read(status, body) {
-        return overflow.limit.map(|limit| Lesson::Context(limit, overflow.prompt));
+        return overflow
+            .limit
+            .map(|limit| Lesson::Context(limit, overflow.prompt));
     }
     if about_images && (status == 500 || says(&NOT_TAKEN)) {
         return Some(Lesson::Blind);
@@ -60,12 +67,24 @@ pub fn learn_from_error(status: u16, body: &[u8]) -> Option<Lesson> {
         Some(Lesson::Output(most))
     } else if says(&["length of 9"]) {
         Some(Lesson::ShortIds)
-    } else if says(&["reasoning_content"]) && says(&["missing", "must be passed", "must be provided", "is required"]) {
+    } else if says(&["reasoning_content"])
+        && says(&[
+            "missing",
+            "must be passed",
+            "must be provided",
+            "is required",
+        ])
+    {
         Some(Lesson::NeedsThoughts)
-    } else if says(&["schema", "parameters.properties", "function_declarations"]) && !says(&["response_format"]) {
+    } else if says(&["schema", "parameters.properties", "function_declarations"])
+        && !says(&["response_format"])
+    {
         Some(Lesson::PlainSchemas)
     } else if says(&NOT_TAKEN) {
-        FIELDS.into_iter().find(|field| names(&words, field)).map(Lesson::Refuses)
+        FIELDS
+            .into_iter()
+            .find(|field| names(&words, field))
+            .map(Lesson::Refuses)
     } else {
         None
     }
@@ -101,7 +120,8 @@ fn names(words: &str, field: &str) -> bool {
     words.match_indices(field).any(|(at, _)| {
         let before = words[..at].chars().next_back();
         let after = words[at + field.len()..].chars().next();
-        let quoted = before.is_some_and(|c| "\"'`.".contains(c)) && after.is_some_and(|c| "\"'`:".contains(c));
+        let quoted = before.is_some_and(|c| "\"'`.".contains(c))
+            && after.is_some_and(|c| "\"'`:".contains(c));
         let alone = !before.is_some_and(is_name) && !after.is_some_and(is_name);
         quoted || (alone && field.contains('_')) || (alone && words.starts_with(field))
     })
@@ -170,8 +190,18 @@ const PROMPT_BEFORE: [&str; 6] = [
     " in the prompt",
     " prompt tokens",
 ];
-const TOTAL_AFTER: [&str; 4] = ["requested about ", "requested a total of ", "you requested ", "requested: "];
-const ANSWER_BEFORE: [&str; 4] = [" in the completion", " in the output", " tokens for the completion", " output tokens"];
+const TOTAL_AFTER: [&str; 4] = [
+    "requested about ",
+    "requested a total of ",
+    "you requested ",
+    "requested: ",
+];
+const ANSWER_BEFORE: [&str; 4] = [
+    " in the completion",
+    " in the output",
+    " tokens for the completion",
+    " output tokens",
+];
 
 impl Overflow {
     /// Reads an error; none if it is another one.
@@ -183,22 +213,39 @@ impl Overflow {
         if !OVERFLOWS.iter().any(|sign| words.contains(sign)) {
             return None;
         }
-        let after = |phrases: &[&str]| phrases.iter().find_map(|phrase| number_after(&words, phrase));
-        let before = |phrases: &[&str]| phrases.iter().find_map(|phrase| number_before(&words, phrase));
+        let after = |phrases: &[&str]| {
+            phrases
+                .iter()
+                .find_map(|phrase| number_after(&words, phrase))
+        };
+        let before = |phrases: &[&str]| {
+            phrases
+                .iter()
+                .find_map(|phrase| number_before(&words, phrase))
+        };
         let all = after(&TOTAL_AFTER);
         let tools = number_before(&words, " of tool input").unwrap_or(0); // OpenRouter
         let told = before(&PROMPT_BEFORE).or_else(|| after(&PROMPT_AFTER));
         let rest = || Some(all?.saturating_sub(before(&ANSWER_BEFORE).unwrap_or(0)));
         Some(Overflow {
-            prompt: told.map(|prompt| prompt.saturating_add(tools)).or_else(rest),
-            limit: after(&LIMIT_AFTER).or_else(|| before(&LIMIT_BEFORE)).filter(|limit| *limit > 0),
+            prompt: told
+                .map(|prompt| prompt.saturating_add(tools))
+                .or_else(rest),
+            limit: after(&LIMIT_AFTER)
+                .or_else(|| before(&LIMIT_BEFORE))
+                .filter(|limit| *limit > 0),
         })
     }
 }
 
 /// The most tokens of output, where a refusal says them.
 fn output_limit(words: &str) -> Option<u64> {
-    const ASKED: [&str; 4] = ["max_tokens", "max_completion_tokens", "maxoutputtokens", "max_output_tokens"];
+    const ASKED: [&str; 4] = [
+        "max_tokens",
+        "max_completion_tokens",
+        "maxoutputtokens",
+        "max_output_tokens",
+    ];
     const AFTER: [&str; 11] = [
         "supports at most ",
         "less than or equal to ",
@@ -222,8 +269,12 @@ fn output_limit(words: &str) -> Option<u64> {
 
 /// The number that follows a phrase at once, or in backticks or brackets.
 fn number_after(words: &str, phrase: &str) -> Option<u64> {
-    let starts = words.match_indices(phrase).map(|(at, _)| &words[at + phrase.len()..]);
-    starts.filter_map(|rest| number(rest.trim_start_matches(['`', '(', ' ', '\'']))).next()
+    let starts = words
+        .match_indices(phrase)
+        .map(|(at, _)| &words[at + phrase.len()..]);
+    starts
+        .filter_map(|rest| number(rest.trim_start_matches(['`', '(', ' ', '\''])))
+        .next()
 }
 
 /// The number that stands before a phrase, with or without "tokens" between.
@@ -237,6 +288,8 @@ fn number_before(words: &str, phrase: &str) -> Option<u64> {
 /// The number that a text begins with; `131,072` is one.
 fn number(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == ','));
-    text[..end.unwrap_or(text.len())].replace(',', "").parse().ok()
+    text[..end.unwrap_or(text.len())]
+        .replace(',', "")
+        .parse()
+        .ok()
 }
-

@@ -27,7 +27,9 @@ impl Size {
         let mut size = Size::default();
         let mut rest = json.text();
         while let Some(at) = rest.find('"') {
-            let Some((text, after)) = split_string(&rest[at + 1..]) else { break };
+            let Some((text, after)) = split_string(&rest[at + 1..]) else {
+                break;
+            };
             match is_data(text) {
                 // What is no image (a PDF) is not sent up.
                 true => size.images += u64::from(!text.starts_with("JVBER")),
@@ -41,7 +43,8 @@ impl Size {
     /// In tokens, at so many bytes a thousand tokens. Never 0.
     pub fn tokens(self, ratio: u32) -> u64 {
         let text = self.bytes.saturating_mul(1000) / u64::from(ratio.max(1));
-        text.saturating_add(self.images.saturating_mul(IMAGE)).max(1)
+        text.saturating_add(self.images.saturating_mul(IMAGE))
+            .max(1)
     }
 }
 
@@ -49,7 +52,11 @@ impl Size {
 fn split_string(text: &str) -> Option<(&str, &str)> {
     let mut at = 0;
     loop {
-        at += text.as_bytes().get(at..)?.iter().position(|b| matches!(b, b'"' | b'\\'))?;
+        at += text
+            .as_bytes()
+            .get(at..)?
+            .iter()
+            .position(|b| matches!(b, b'"' | b'\\'))?;
         if text.as_bytes()[at] == b'"' {
             return Some((&text[..at], &text[at + 1..]));
         }
@@ -94,7 +101,10 @@ mod tests {
             ("[\"中文字\"]".into(), (7, 0)),
             (r#"["\u4e2d\u6587\u5b57"]"#.into(), (7, 0)),
             (format!(r#"{{"data":"{base64}"}}"#), (4, 1)),
-            (format!(r#"{{"url":"data:image/png;base64,{base64}"}}"#), (3, 1)),
+            (
+                format!(r#"{{"url":"data:image/png;base64,{base64}"}}"#),
+                (3, 1),
+            ),
             (format!(r#"{{"data":"{pdf}"}}"#), (4, 0)),
             (format!(r#"["{}"]"#, "a word ".repeat(20)), (140, 0)),
         ] {
@@ -108,6 +118,13 @@ mod tests {
         assert_eq!(tokens(3600, 0), 1000);
         assert_eq!(tokens(0, 2), 3200);
         assert_eq!(tokens(0, 0), 1);
-        assert_eq!(Size { bytes: u64::MAX, images: u64::MAX }.tokens(0), u64::MAX);
+        assert_eq!(
+            Size {
+                bytes: u64::MAX,
+                images: u64::MAX
+            }
+            .tokens(0),
+            u64::MAX
+        );
     }
 }

@@ -30,9 +30,15 @@ impl ModelMap {
     /// told in the operator's words.
     pub fn parse(text: &str) -> Result<ModelMap, String> {
         let mut rules: Vec<Rule> = Vec::new();
-        for rule in text.split(',').map(str::trim).filter(|rule| !rule.is_empty()) {
+        for rule in text
+            .split(',')
+            .map(str::trim)
+            .filter(|rule| !rule.is_empty())
+        {
             let Some((name, models)) = rule.split_once('=') else {
-                return Err(format!("{rule:?} has no \"=\"; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"));
+                return Err(format!(
+                    "{rule:?} has no \"=\"; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"
+                ));
             };
             let name = name.trim();
             let (beginning, is_beginning) = match name.strip_suffix('*') {
@@ -43,11 +49,18 @@ impl ModelMap {
                 return Err(format!("{rule:?} has no name before its \"=\""));
             }
             if beginning.contains('*') {
-                return Err(format!("{name:?}: a \"*\" may only be the last character of a name"));
+                return Err(format!(
+                    "{name:?}: a \"*\" may only be the last character of a name"
+                ));
             }
-            let models: Vec<String> = models.split('|').map(|model| model.trim().to_string()).collect();
+            let models: Vec<String> = models
+                .split('|')
+                .map(|model| model.trim().to_string())
+                .collect();
             for model in &models {
-                if model.is_empty() || model.contains(|c: char| c.is_whitespace() || "*=".contains(c)) {
+                if model.is_empty()
+                    || model.contains(|c: char| c.is_whitespace() || "*=".contains(c))
+                {
                     return Err(format!("{rule:?}: {model:?} is no model's name"));
                 }
             }
@@ -58,9 +71,15 @@ impl ModelMap {
             if let Some(earlier) = rules.iter().find(all) {
                 let star = if earlier.is_beginning { "*" } else { "" };
                 let earlier = &earlier.name;
-                return Err(format!("{rule:?} is never reached: \"{earlier}{star}\" before it takes all of its names"));
+                return Err(format!(
+                    "{rule:?} is never reached: \"{earlier}{star}\" before it takes all of its names"
+                ));
             }
-            rules.push(Rule { name: beginning.to_string(), is_beginning, models });
+            rules.push(Rule {
+                name: beginning.to_string(),
+                is_beginning,
+                models,
+            });
         }
         Ok(ModelMap(rules))
     }
@@ -74,7 +93,10 @@ impl ModelMap {
 
     /// The names that may be asked for, without their `*`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|rule| &*rule.name).filter(|name| !name.is_empty())
+        self.0
+            .iter()
+            .map(|rule| &*rule.name)
+            .filter(|name| !name.is_empty())
     }
 
     /// Whether there is no rule.
@@ -98,7 +120,9 @@ pub fn replace_model(body: &[u8], model: &str) -> Option<Vec<u8>> {
 
 /// The list of models in Anthropic's shape: these names, and the ids in an upstream's list.
 pub fn list<'a>(names: impl Iterator<Item = &'a str>, upstream: Option<&'a [u8]>) -> Vec<u8> {
-    let data = upstream.and_then(Json::parse).and_then(|list| list.get("data"));
+    let data = upstream
+        .and_then(Json::parse)
+        .and_then(|list| list.get("data"));
     let ids = data.map(Json::items).into_iter().flatten();
     let ids = ids.filter_map(|model| Some(model.get("id")?.string()?.plain()));
     let mut all: Vec<std::borrow::Cow<'_, str>> = Vec::new();
@@ -109,8 +133,18 @@ pub fn list<'a>(names: impl Iterator<Item = &'a str>, upstream: Option<&'a [u8]>
     }
     let mut out = b"{\"data\":[".to_vec();
     for (at, id) in all.iter().enumerate() {
-        put!(&mut out, if at == 0 { "" } else { "," }, "{\"type\":\"model\",\"id\":", Quoted(id));
-        put!(&mut out, ",\"display_name\":", Quoted(id), ",\"created_at\":\"1970-01-01T00:00:00Z\"}");
+        put!(
+            &mut out,
+            if at == 0 { "" } else { "," },
+            "{\"type\":\"model\",\"id\":",
+            Quoted(id)
+        );
+        put!(
+            &mut out,
+            ",\"display_name\":",
+            Quoted(id),
+            ",\"created_at\":\"1970-01-01T00:00:00Z\"}"
+        );
     }
     put!(&mut out, "],\"has_more\":false");
     for (name, id) in [("first_id", all.first()), ("last_id", all.last())] {
@@ -130,7 +164,8 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_takes_a_name_counts() {
-        let map = ModelMap::parse("claude-haiku*=a/b, claude-*=c/d|e/f ,fast=g/h | i/j,").expect("a map");
+        let map =
+            ModelMap::parse("claude-haiku*=a/b, claude-*=c/d|e/f ,fast=g/h | i/j,").expect("a map");
         for (asked, expected) in [
             ("claude-haiku-4-5", &["a/b"][..]),
             ("claude-haiku", &["a/b"]),
@@ -141,25 +176,46 @@ mod tests {
         ] {
             assert_eq!(map.models(asked), expected, "{asked}");
         }
-        assert_eq!(map.names().collect::<Vec<_>>(), ["claude-haiku", "claude-", "fast"]);
+        assert_eq!(
+            map.names().collect::<Vec<_>>(),
+            ["claude-haiku", "claude-", "fast"]
+        );
         let all = ModelMap::parse("*=x").expect("a map");
-        assert_eq!((all.models("any"), all.names().count()), (&["x".to_string()][..], 0));
+        assert_eq!(
+            (all.models("any"), all.names().count()),
+            (&["x".to_string()][..], 0)
+        );
         assert!(ModelMap::parse(" ").expect("none").is_empty());
     }
 
     #[test]
     fn bad_maps_are_told_in_the_operators_words() {
         for (text, expected) in [
-            ("claude", r#""claude" has no "="; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"#),
+            (
+                "claude",
+                r#""claude" has no "="; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"#,
+            ),
             ("=a/b", r#""=a/b" has no name before its "=""#),
             ("a=", r#""a=": "" is no model's name"#),
             ("a=b|", r#""a=b|": "" is no model's name"#),
             ("a=b c", r#""a=b c": "b c" is no model's name"#),
             ("a=b*", r#""a=b*": "b*" is no model's name"#),
-            ("a*b=c", r#""a*b": a "*" may only be the last character of a name"#),
-            ("a*=x, ab=y", r#""ab=y" is never reached: "a*" before it takes all of its names"#),
-            ("a*=x, ab*=y", r#""ab*=y" is never reached: "a*" before it takes all of its names"#),
-            ("a=x, a=y", r#""a=y" is never reached: "a" before it takes all of its names"#),
+            (
+                "a*b=c",
+                r#""a*b": a "*" may only be the last character of a name"#,
+            ),
+            (
+                "a*=x, ab=y",
+                r#""ab=y" is never reached: "a*" before it takes all of its names"#,
+            ),
+            (
+                "a*=x, ab*=y",
+                r#""ab*=y" is never reached: "a*" before it takes all of its names"#,
+            ),
+            (
+                "a=x, a=y",
+                r#""a=y" is never reached: "a" before it takes all of its names"#,
+            ),
         ] {
             assert_eq!(ModelMap::parse(text), Err(expected.to_string()), "{text}");
         }
@@ -169,8 +225,14 @@ mod tests {
     #[test]
     fn only_the_model_is_replaced() {
         for (body, expected) in [
-            (r#" {"model" : "a\"b", "x":[1 ]}"#, Some(r#" {"model" : "n\"w", "x":[1 ]}"#)),
-            (r#"{"model":"a","model":"b"}"#, Some(r#"{"model":"a","model":"n\"w"}"#)),
+            (
+                r#" {"model" : "a\"b", "x":[1 ]}"#,
+                Some(r#" {"model" : "n\"w", "x":[1 ]}"#),
+            ),
+            (
+                r#"{"model":"a","model":"b"}"#,
+                Some(r#"{"model":"a","model":"n\"w"}"#),
+            ),
             (r#"{"m\u006fdel":7}"#, Some(r#"{"m\u006fdel":"n\"w"}"#)),
             (r#"{"x":{"model":"a"}}"#, None),
             (r#"{"model":"a""#, None),
@@ -183,10 +245,13 @@ mod tests {
 
     #[test]
     fn models_are_listed_once_in_anthropics_shape() {
-        let upstream = br#"{"object":"list","data":[{"id":"a/b","object":"model"},{"id":"fast"},{"x":1}]}"#;
+        let upstream =
+            br#"{"object":"list","data":[{"id":"a/b","object":"model"},{"id":"fast"},{"x":1}]}"#;
         let found = list(["fast"].into_iter(), Some(upstream));
         let one = |id: &str| {
-            format!(r#"{{"type":"model","id":"{id}","display_name":"{id}","created_at":"1970-01-01T00:00:00Z"}}"#)
+            format!(
+                r#"{{"type":"model","id":"{id}","display_name":"{id}","created_at":"1970-01-01T00:00:00Z"}}"#
+            )
         };
         let expected = format!(
             r#"{{"data":[{},{}],"has_more":false,"first_id":"fast","last_id":"a/b"}}"#,
@@ -195,6 +260,9 @@ mod tests {
         );
         assert_eq!(String::from_utf8_lossy(&found), expected);
         let none = list([].into_iter(), Some(b"<html>"));
-        assert_eq!(none, br#"{"data":[],"has_more":false,"first_id":null,"last_id":null}"#);
+        assert_eq!(
+            none,
+            br#"{"data":[],"has_more":false,"first_id":null,"last_id":null}"#
+        );
     }
 }

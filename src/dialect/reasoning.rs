@@ -15,7 +15,16 @@ pub enum Wanted {
 /// Families whose templates have a switch: vLLM, SGLang and NVIDIA NIM take it with the request. Two names
 /// are in use; a template ignores the one that it does not know.
 const WITH_SWITCH: [&str; 10] = [
-    "qwen3", "qwen-3", "glm-", "glm4", "glm5", "nemotron", "deepseek-v3.", "deepseek-v4", "kimi-k2.", "hunyuan",
+    "qwen3",
+    "qwen-3",
+    "glm-",
+    "glm4",
+    "glm5",
+    "nemotron",
+    "deepseek-v3.",
+    "deepseek-v4",
+    "kimi-k2.",
+    "hunyuan",
 ];
 
 /// Families that take `reasoning_effort`, and think at every effort.
@@ -49,7 +58,10 @@ pub fn switch(model: &str, wanted: Wanted, effort: bool) -> Switch {
         },
         _ => "",
     };
-    Switch { fields, may_think: wanted == Wanted::Off && !has_switch }
+    Switch {
+        fields,
+        may_think: wanted == Wanted::Off && !has_switch,
+    }
 }
 
 #[cfg(test)]
@@ -63,15 +75,31 @@ mod tests {
         for (model, wanted, effort, fields, may_think) in [
             ("qwen/qwen3-32b", Wanted::Off, false, kwargs, false),
             ("z-ai/GLM-4.7", Wanted::Off, false, kwargs, false),
-            ("nvidia/llama-3.3-nemotron-super-49b-v1.5", Wanted::Off, false, kwargs, false),
+            (
+                "nvidia/llama-3.3-nemotron-super-49b-v1.5",
+                Wanted::Off,
+                false,
+                kwargs,
+                false,
+            ),
             ("openai/gpt-oss-120b", Wanted::Off, false, low, true),
             ("meta/llama-3.3-70b-instruct", Wanted::Off, true, "", true),
-            ("meta/llama-3.3-70b-instruct", Wanted::Effort("high"), false, "", false),
+            (
+                "meta/llama-3.3-70b-instruct",
+                Wanted::Effort("high"),
+                false,
+                "",
+                false,
+            ),
             ("any", Wanted::Effort("low"), true, low, false),
             ("gpt-5-mini", Wanted::Effort("low"), false, low, false),
             ("qwen3", Wanted::Usual, true, "", false),
         ] {
-            assert_eq!(switch(model, wanted, effort), Switch { fields, may_think }, "{model}");
+            assert_eq!(
+                switch(model, wanted, effort),
+                Switch { fields, may_think },
+                "{model}"
+            );
         }
     }
 }

@@ -50,7 +50,14 @@ pub struct Think {
 impl Think {
     /// `unopened`: this model's answers begin inside of the tag.
     pub fn new(unopened: bool) -> Think {
-        Think { state: State::Start, held: String::new(), unopened, lone: false, thought: false, misled: false }
+        Think {
+            state: State::Start,
+            held: String::new(),
+            unopened,
+            lone: false,
+            thought: false,
+            misled: false,
+        }
     }
 
     /// The next piece of the text.
@@ -109,8 +116,8 @@ impl Think {
 
     fn start(&mut self, each: &mut dyn FnMut(Part<'_>)) {
         let text = self.held.trim_start();
-        if text.starts_with(OPEN) {
-            self.held = text[OPEN.len()..].to_string();
+        if let Some(rest) = text.strip_prefix(OPEN) {
+            self.held = rest.to_string();
             self.state = State::Inside(false);
             self.unopened = false;
             self.thought = true;
@@ -173,7 +180,9 @@ mod tests {
         };
         for piece in pieces {
             let quoted = format!("\"{}\"", escaped(piece));
-            let piece = Json::parse(quoted.as_bytes()).and_then(Json::string).expect("a string");
+            let piece = Json::parse(quoted.as_bytes())
+                .and_then(Json::string)
+                .expect("a string");
             think.push(piece, &mut each);
         }
         think.pause(&mut each);
@@ -186,14 +195,26 @@ mod tests {
             ("hello", "", "hello"),
             ("  indented", "", "  indented"),
             (" \n ", "", ""),
-            ("<think>a < b\n</thin k></think>\n\nyes", "a < b\\n</thin k>", "yes"),
+            (
+                "<think>a < b\n</thin k></think>\n\nyes",
+                "a < b\\n</thin k>",
+                "yes",
+            ),
             ("\n<think>\nhm</think>x", "hm", "x"),
             ("<think>\n\n</think>\n\nx", "", "x"),
             ("<think>never ends </th", "never ends </th", ""),
             ("<thi", "", "<thi"),
             ("<thing>x", "", "<thing>x"),
-            ("`<think>` and </think> are tags", "", "`<think>` and </think> are tags"),
-            ("<think>a</think>b<think>c</think>", "a", "b<think>c</think>"),
+            (
+                "`<think>` and </think> are tags",
+                "",
+                "`<think>` and </think> are tags",
+            ),
+            (
+                "<think>a</think>b<think>c</think>",
+                "a",
+                "b<think>c</think>",
+            ),
             ("é<think>", "", "é<think>"),
         ] {
             let characters: Vec<String> = text.chars().map(String::from).collect();
@@ -202,7 +223,11 @@ mod tests {
                 let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
                 let mut think = Think::new(false);
                 let found = split(&mut think, &pieces);
-                assert_eq!(found, (thoughts.to_string(), rest.to_string()), "{pieces:?}");
+                assert_eq!(
+                    found,
+                    (thoughts.to_string(), rest.to_string()),
+                    "{pieces:?}"
+                );
             }
         }
     }
@@ -217,7 +242,10 @@ mod tests {
         assert_eq!(split(&mut think, &pieces), ("so what".into(), "yes".into()));
         assert!(!think.misled() && !think.lone());
         let mut think = Think::new(true);
-        assert_eq!(split(&mut think, &["<think>a</think>b"]), ("a".into(), "b".into()));
+        assert_eq!(
+            split(&mut think, &["<think>a</think>b"]),
+            ("a".into(), "b".into())
+        );
         let mut think = Think::new(true);
         split(&mut think, &["no tag at all"]);
         assert!(think.misled());

@@ -32,9 +32,14 @@ pub fn translate(body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
     if chunk.is_error {
         return Err(Fault::Broken("the answer is an error"));
     }
-    let mut parts = Parts { think: Think::new(asked.thinks_unopened), ..Parts::default() };
+    let mut parts = Parts {
+        think: Think::new(asked.thinks_unopened),
+        ..Parts::default()
+    };
     chunk.pieces(&mut |piece| parts.add(piece));
-    parts.think.pause(&mut |part| add_part(part, &mut parts.thoughts, &mut parts.text));
+    parts
+        .think
+        .pause(&mut |part| add_part(part, &mut parts.thoughts, &mut parts.text));
     let finish = match chunk.finish {
         Some(Finish::Trouble) => return Err(Fault::Broken("the upstream gave up its answer")),
         Some(finish) => finish,
@@ -47,12 +52,24 @@ pub fn translate(body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
     if content == b"[]" {
         let was_cut = !parts.calls.list().is_empty();
         return match was_cut {
-            true => Ok(Answer { body: empty(asked, finish), usage: chunk.usage }),
+            true => Ok(Answer {
+                body: empty(asked, finish),
+                usage: chunk.usage,
+            }),
             false => Err(Fault::Empty(finish)),
         };
     }
-    let body = message(asked, &content, stop_reason(finish, has_calls), chunk.usage, written);
-    Ok(Answer { body, usage: chunk.usage })
+    let body = message(
+        asked,
+        &content,
+        stop_reason(finish, has_calls),
+        chunk.usage,
+        written,
+    );
+    Ok(Answer {
+        body,
+        usage: chunk.usage,
+    })
 }
 
 /// For an answer that says nothing and shall not be asked for again: a message without words.
@@ -61,13 +78,32 @@ pub fn empty(asked: &Asked, finish: Finish) -> Vec<u8> {
     message(asked, content, stop_reason(finish, false), None, 0)
 }
 
-fn message(asked: &Asked, content: &[u8], reason: &str, usage: Option<Usage>, written: u64) -> Vec<u8> {
+fn message(
+    asked: &Asked,
+    content: &[u8],
+    reason: &str,
+    usage: Option<Usage>,
+    written: u64,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(content.len() + 400);
-    put!(&mut out, "{\"id\":", Quoted(&Fresh::new(asked.random).id("msg_")));
-    put!(&mut out, ",\"type\":\"message\",\"role\":\"assistant\",\"model\":", Quoted(&asked.model));
+    put!(
+        &mut out,
+        "{\"id\":",
+        Quoted(&Fresh::new(asked.random).id("msg_"))
+    );
+    put!(
+        &mut out,
+        ",\"type\":\"message\",\"role\":\"assistant\",\"model\":",
+        Quoted(&asked.model)
+    );
     put!(&mut out, ",\"content\":");
     out.extend_from_slice(content);
-    put!(&mut out, ",\"stop_reason\":\"", reason, "\",\"stop_sequence\":null,\"usage\":");
+    put!(
+        &mut out,
+        ",\"stop_reason\":\"",
+        reason,
+        "\",\"stop_sequence\":null,\"usage\":"
+    );
     put_usage(&mut out, usage, asked, written);
     put!(&mut out, "}");
     out
@@ -113,7 +149,9 @@ impl<'a> Parts<'a> {
                 self.thoughts.push_str(text.raw());
             }
             Piece::Text(text) => {
-                self.think.push(text, &mut |part| add_part(part, &mut self.thoughts, &mut self.text));
+                self.think.push(text, &mut |part| {
+                    add_part(part, &mut self.thoughts, &mut self.text)
+                });
             }
             Piece::Call(piece) => match self.calls.add_whole(&piece) {
                 Ok(()) => self.arguments.push(piece.arguments),
@@ -129,11 +167,21 @@ impl<'a> Parts<'a> {
         }
         let mut out = b"[".to_vec();
         if !self.thoughts.is_empty() {
-            put!(&mut out, "{\"type\":\"thinking\",\"thinking\":\"", &*self.thoughts, "\",\"signature\":\"\"}");
+            put!(
+                &mut out,
+                "{\"type\":\"thinking\",\"thinking\":\"",
+                &*self.thoughts,
+                "\",\"signature\":\"\"}"
+            );
         }
         if !self.text.is_empty() {
             put!(&mut out, if out.len() == 1 { "" } else { "," });
-            put!(&mut out, "{\"type\":\"text\",\"text\":\"", &*self.text, "\"}");
+            put!(
+                &mut out,
+                "{\"type\":\"text\",\"text\":\"",
+                &*self.text,
+                "\"}"
+            );
         }
         let mut written = self.thoughts.len() + self.text.len();
         let mut fresh = Fresh::new(!asked.random);
@@ -155,7 +203,13 @@ impl<'a> Parts<'a> {
             };
             used.add(&id);
             put!(&mut out, if out.len() == 1 { "" } else { "," });
-            put!(&mut out, "{\"type\":\"tool_use\",\"id\":", Quoted(&id), ",\"name\":\"", &*call.name);
+            put!(
+                &mut out,
+                "{\"type\":\"tool_use\",\"id\":",
+                Quoted(&id),
+                ",\"name\":\"",
+                &*call.name
+            );
             put!(&mut out, "\",\"input\":", &*input, "}");
             written += input.len();
             has_calls = true;
@@ -167,13 +221,17 @@ impl<'a> Parts<'a> {
 
 /// A call's arguments as an object.
 fn input(arguments: Option<Json<'_>>) -> Option<String> {
-    let Some(arguments) = arguments else { return Some("{}".into()) };
+    let Some(arguments) = arguments else {
+        return Some("{}".into());
+    };
     if arguments.is_object() {
         return Some(arguments.text().into());
     }
     let plain = arguments.string()?.plain();
     match plain.trim() {
         "" | "null" => Some("{}".into()),
-        text => Json::parse(text.as_bytes()).filter(|json| json.is_object()).map(|json| json.text().into()),
+        text => Json::parse(text.as_bytes())
+            .filter(|json| json.is_object())
+            .map(|json| json.text().into()),
     }
 }

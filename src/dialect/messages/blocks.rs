@@ -14,11 +14,16 @@ pub struct Place {
 
 impl Place {
     fn wrong(self, what: &str) -> Failure {
-        Failure::invalid(format!("messages.{}.content.{}: {what}", self.message, self.block))
+        Failure::invalid(format!(
+            "messages.{}.content.{}: {what}",
+            self.message, self.block
+        ))
     }
 
     fn cannot(self, kind: &str) -> Failure {
-        self.wrong(&format!("a block of type {kind:?} cannot be translated for this upstream"))
+        self.wrong(&format!(
+            "a block of type {kind:?} cannot be translated for this upstream"
+        ))
     }
 }
 
@@ -86,7 +91,11 @@ fn add_block<'a>(
             let id = string(id, place, "tool_use.id")?;
             let name = string(name, place, "tool_use.name")?;
             used.add(&id.plain());
-            conversation.call(id, name.raw().into(), input.map_or(Arguments::None, Arguments::Value));
+            conversation.call(
+                id,
+                name.raw().into(),
+                input.map_or(Arguments::None, Arguments::Value),
+            );
         }
         "tool_result" => {
             let [id, content, is_error] = block.pick(["tool_use_id", "content", "is_error"]);
@@ -102,7 +111,8 @@ fn add_block<'a>(
             conversation.thought(text.into());
         }
         // What only Anthropic's own servers could read or run.
-        "redacted_thinking" | "server_tool_use" | "mcp_tool_use" | "container_upload" | "fallback" => {}
+        "redacted_thinking" | "server_tool_use" | "mcp_tool_use" | "container_upload"
+        | "fallback" => {}
         _ => {
             let mut parts = Vec::new();
             add_parts(block, kind, place, &mut parts)?;
@@ -111,7 +121,9 @@ fn add_block<'a>(
                     (Role::Assistant, Part::Text(text)) => {
                         conversation.said(text, std::mem::replace(has_said, true));
                     }
-                    (Role::Assistant, Part::Image(_)) => return Err(place.cannot("image of the assistant's")),
+                    (Role::Assistant, Part::Image(_)) => {
+                        return Err(place.cannot("image of the assistant's"));
+                    }
                     (_, part) => conversation.user(part),
                 }
             }
@@ -126,19 +138,31 @@ fn string<'a>(value: Option<Json<'a>>, place: Place, name: &str) -> Result<Str<'
 }
 
 /// Content that is a string or a list of blocks, of a message's, a result's or a document's.
-fn content_parts<'a>(content: Json<'a>, place: Place, parts: &mut Vec<Part<'a>>) -> Result<(), Failure> {
+fn content_parts<'a>(
+    content: Json<'a>,
+    place: Place,
+    parts: &mut Vec<Part<'a>>,
+) -> Result<(), Failure> {
     if let Some(text) = content.string() {
         parts.push(Part::Text(text.raw().into()));
     }
     for block in content.items() {
-        let kind = block.get("type").and_then(Json::string).map_or("none", Str::raw);
+        let kind = block
+            .get("type")
+            .and_then(Json::string)
+            .map_or("none", Str::raw);
         add_parts(block, kind, place, parts)?;
     }
     Ok(())
 }
 
 /// One block that is text or an image, or stands for text.
-fn add_parts<'a>(block: Json<'a>, kind: &str, place: Place, parts: &mut Vec<Part<'a>>) -> Result<(), Failure> {
+fn add_parts<'a>(
+    block: Json<'a>,
+    kind: &str,
+    place: Place,
+    parts: &mut Vec<Part<'a>>,
+) -> Result<(), Failure> {
     let [text, source, title, content, name] =
         block.pick(["text", "source", "title", "content", "tool_name"]);
     match kind {
@@ -150,7 +174,10 @@ fn add_parts<'a>(block: Json<'a>, kind: &str, place: Place, parts: &mut Vec<Part
         "image" => parts.push(Part::Image(image(source, place)?)),
         "document" => document(source, title, place, parts)?,
         "search_result" => {
-            let lines = [title, source].into_iter().flatten().filter_map(Json::string);
+            let lines = [title, source]
+                .into_iter()
+                .flatten()
+                .filter_map(Json::string);
             parts.extend(lines.map(|line| Part::Text(line.raw().into())));
             content.map_or(Ok(()), |content| content_parts(content, place, parts))?;
         }
@@ -167,7 +194,9 @@ fn add_parts<'a>(block: Json<'a>, kind: &str, place: Place, parts: &mut Vec<Part
 
 fn image<'a>(source: Option<Json<'a>>, place: Place) -> Result<Image<'a>, Failure> {
     let [kind, media, data, url] = match source {
-        Some(source) => source.pick(["type", "media_type", "data", "url"]).map(|v| v.and_then(Json::string)),
+        Some(source) => source
+            .pick(["type", "media_type", "data", "url"])
+            .map(|v| v.and_then(Json::string)),
         None => [None; 4],
     };
     match (kind.map(Str::raw), media, data, url) {
@@ -189,22 +218,27 @@ fn document<'a>(
 ) -> Result<(), Failure> {
     let source = source.ok_or_else(|| place.wrong("document.source is required"))?;
     let [kind, data, url, content] = source.pick(["type", "data", "url", "content"]);
-    let [kind, data, url] = [kind, data, url].map(|value| value.and_then(Json::string).map(Str::raw));
+    let [kind, data, url] =
+        [kind, data, url].map(|value| value.and_then(Json::string).map(Str::raw));
     let title = title.and_then(Json::string).map_or("", Str::raw);
     let note = match (kind, data, url, content) {
         (Some("text"), Some(data), ..) => Some(Text::from(data)),
         (Some("base64"), Some(data), ..) => {
             let kb = (data.len() / 4 * 3).div_ceil(1024);
             let what = format!("PDF {title}").trim_end().to_string();
-            return Ok(parts.push(Part::Text(
-                format!("[{what}, {kb} KB: not readable by this model]").into(),
-            )));
+            let note = format!("[{what}, {kb} KB: not readable by this model]");
+            parts.push(Part::Text(note.into()));
+            return Ok(());
         }
-        (Some("url"), _, Some(url), _) => Some(format!("[PDF at {url}: not readable by this model]").into()),
+        (Some("url"), _, Some(url), _) => {
+            Some(format!("[PDF at {url}: not readable by this model]").into())
+        }
         (Some("content"), _, _, Some(_)) => None,
         _ => {
             let kind = kind.unwrap_or("none");
-            return Err(place.wrong(&format!("a document's source of type {kind:?} cannot be read here")));
+            return Err(place.wrong(&format!(
+                "a document's source of type {kind:?} cannot be read here"
+            )));
         }
     };
     if !title.is_empty() {
@@ -225,7 +259,11 @@ fn found_by_server<'a>(kind: &str, content: Option<Json<'a>>) -> Option<Part<'a>
     let mut lines = vec![format!("[{kind}]")];
     for item in content.items().chain(alone) {
         let fields = item.pick(["title", "url", "text", "stdout", "stderr", "error_code"]);
-        let texts = fields.into_iter().flatten().filter_map(Json::string).map(Str::raw);
+        let texts = fields
+            .into_iter()
+            .flatten()
+            .filter_map(Json::string)
+            .map(Str::raw);
         lines.extend(texts.filter(|text| !text.is_empty()).map(String::from));
     }
     (lines.len() > 1).then(|| Part::Text(lines.join("\\n").into()))
@@ -239,7 +277,11 @@ pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, Failure> {
     for (at, [kind, text]) in blocks.enumerate() {
         match (kind.and_then(Json::string), text.and_then(Json::string)) {
             (Some(kind), Some(text)) if kind.is("text") => texts.push(text.raw()),
-            _ => return Err(Failure::invalid(format!("system.{at}: only blocks of text can be translated"))),
+            _ => {
+                return Err(Failure::invalid(format!(
+                    "system.{at}: only blocks of text can be translated"
+                )));
+            }
         }
     }
     texts.retain(|text| !text.starts_with("x-anthropic-billing-header:"));

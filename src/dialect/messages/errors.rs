@@ -44,7 +44,12 @@ impl Failure {
             _ => (400, "invalid_request_error"),
         };
         let waits = matches!(status, 429 | OVERLOADED);
-        Failure { status, kind, message: message.into(), retry_after: waits.then_some(USUAL_WAIT) }
+        Failure {
+            status,
+            kind,
+            message: message.into(),
+            retry_after: waits.then_some(USUAL_WAIT),
+        }
     }
 
     /// The request is to blame.
@@ -55,7 +60,11 @@ impl Failure {
     /// The answer's body; with the request's id, if it has one.
     pub fn body(&self, request_id: Option<&str>) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.message.len() + 100);
-        put!(&mut out, "{\"type\":\"error\",\"error\":{\"type\":", Quoted(self.kind));
+        put!(
+            &mut out,
+            "{\"type\":\"error\",\"error\":{\"type\":",
+            Quoted(self.kind)
+        );
         put!(&mut out, ",\"message\":", Quoted(&self.message), "}");
         if let Some(id) = request_id {
             put!(&mut out, ",\"request_id\":", Quoted(id));
@@ -77,15 +86,22 @@ pub struct Refused<'a> {
 }
 
 /// An upstream's error, which may be of any shape, for the client.
-pub fn translate(status: u16, body: &[u8], retry_after: Option<u64>, request: Refused<'_>) -> Failure {
-    let said = message(body).unwrap_or_else(|| format!("the upstream answered with status {status}"));
+pub fn translate(
+    status: u16,
+    body: &[u8],
+    retry_after: Option<u64>,
+    request: Refused<'_>,
+) -> Failure {
+    let said =
+        message(body).unwrap_or_else(|| format!("the upstream answered with status {status}"));
     let mut failure = match Overflow::read(status, body) {
         Some(overflow) => Failure::invalid(too_long(overflow, request, &said)),
         // NVIDIA NIM: the function is there, and its workers are not.
         None if status == 400 && said.contains("DEGRADED") => Failure::new(503, said),
-        None if status == 404 && said.contains("Not found for account") => {
-            Failure::new(404, format!("the upstream has no model {:?}: {said}", request.model))
-        }
+        None if status == 404 && said.contains("Not found for account") => Failure::new(
+            404,
+            format!("the upstream has no model {:?}: {said}", request.model),
+        ),
         None => Failure::new(status, said),
     };
     if failure.retry_after.is_some() && retry_after.is_some() {

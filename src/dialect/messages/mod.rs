@@ -49,7 +49,12 @@ fn put_usage(out: &mut Vec<u8>, usage: Option<Usage>, asked: &Asked, written: u6
     let usage = usage.unwrap_or(estimate);
     // A client takes 0 for "not told" and keeps what it had, which was the whole prompt.
     let fresh = usage.prompt.saturating_sub(usage.cached).max(1);
-    put!(out, "{\"input_tokens\":", fresh, ",\"cache_creation_input_tokens\":0");
+    put!(
+        out,
+        "{\"input_tokens\":",
+        fresh,
+        ",\"cache_creation_input_tokens\":0"
+    );
     put!(out, ",\"cache_read_input_tokens\":", usage.cached);
     put!(out, ",\"output_tokens\":", usage.completion, "}");
 }

@@ -48,16 +48,24 @@ pub struct ChatRequest {
 pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Failure> {
     let json = object(body)?;
     let [model, messages, system, stream] = json.pick(["model", "messages", "system", "stream"]);
-    let model = model.and_then(Json::string).filter(|model| !model.is_empty());
-    let model = model.ok_or_else(|| Failure::invalid("model: a string is required"))?.plain();
+    let model = model
+        .and_then(Json::string)
+        .filter(|model| !model.is_empty());
+    let model = model
+        .ok_or_else(|| Failure::invalid("model: a string is required"))?
+        .plain();
     let messages = messages.filter(|messages| messages.items().next().is_some());
-    let messages = messages.ok_or_else(|| Failure::invalid("messages: at least one message is required"))?;
+    let messages =
+        messages.ok_or_else(|| Failure::invalid("messages: at least one message is required"))?;
     let streams = stream.is_some_and(Json::is_true);
 
     let mut out = Vec::with_capacity(body.len() + body.len() / 16 + 256);
     put!(&mut out, "{\"model\":", Quoted(options.model));
     if streams {
-        put!(&mut out, ",\"stream\":true,\"stream_options\":{\"include_usage\":true}");
+        put!(
+            &mut out,
+            ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"
+        );
     }
     put_settings(&mut out, json, options)?;
     let [tools, choice] = json.pick(["tools", "tool_choice"]);
@@ -71,7 +79,13 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Fail
     add_messages(messages, &mut conversation, &mut used)?;
     let mut body = conversation.finish();
     put!(&mut body, "}");
-    Ok(ChatRequest { body, model: model.into_owned(), streams, used, size: Size::of(json) })
+    Ok(ChatRequest {
+        body,
+        model: model.into_owned(),
+        streams,
+        used,
+        size: Size::of(json),
+    })
 }
 
 /// The answer to `count_tokens`, at so many bytes a thousand tokens of that model.
@@ -111,7 +125,8 @@ fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Res
     let switch = switch(options.model, wanted, options.effort);
     if let Some(most) = most {
         let asked = most.number().filter(|most| *most > 0);
-        let asked = asked.ok_or_else(|| Failure::invalid("max_tokens: a whole number above 0 is required"))?;
+        let asked = asked
+            .ok_or_else(|| Failure::invalid("max_tokens: a whole number above 0 is required"))?;
         let least = if switch.may_think { LEAST_OUTPUT } else { 0 };
         let most = asked.max(least).min(options.max_output.unwrap_or(u64::MAX));
         put!(out, ",\"max_tokens\":", most);
@@ -121,7 +136,11 @@ fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Res
             put!(out, ",\"", name, "\":", value);
         }
     }
-    let stops = stops.map(Json::items).into_iter().flatten().filter_map(Json::string);
+    let stops = stops
+        .map(Json::items)
+        .into_iter()
+        .flatten()
+        .filter_map(Json::string);
     let stops = stops.filter(|stop| !stop.is_empty()).take(MOST_STOPS);
     for (at, stop) in stops.enumerate() {
         // The list stays closed: the next one goes before its end.
@@ -132,9 +151,14 @@ fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Res
         put!(out, if at == 0 { "" } else { "," }, stop, "]");
     }
     put!(out, switch.fields);
-    let schema = own_format.or(format).and_then(|format| format.get("schema"));
+    let schema = own_format
+        .or(format)
+        .and_then(|format| format.get("schema"));
     if let Some(schema) = schema {
-        put!(out, ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"schema\":");
+        put!(
+            out,
+            ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"schema\":"
+        );
         put!(out, schema, "}}");
     }
     Ok(())

@@ -94,7 +94,10 @@ impl Stream {
             written: 0,
             ended: None,
         };
-        Stream { events: Events::default(), answer }
+        Stream {
+            events: Events::default(),
+            answer,
+        }
     }
 
     /// The next bytes of the upstream's stream; appends to `out` what the client is to get.
@@ -180,10 +183,10 @@ impl Answer {
         }
         let Some(json) = Json::parse(data) else {
             // What is not even meant to be JSON is somebody's sign of life.
-            return match data.first() {
-                Some(b'{') => self.break_off("an event is not valid JSON"),
-                _ => {}
-            };
+            if data.starts_with(b"{") {
+                self.break_off("an event is not valid JSON");
+            }
+            return;
         };
         let chunk = Chunk::read(json);
         if chunk.is_error {
@@ -237,10 +240,14 @@ impl Answer {
         self.close_open(out);
         self.close_whole_calls(out);
         let at = self.begin_block(out);
-        put!(out, match kind {
-            Kind::Thought => "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}\n\n",
-            Kind::Text => "{\"type\":\"text\",\"text\":\"\"}}\n\n",
-        });
+        put!(
+            out,
+            match kind {
+                Kind::Thought =>
+                    "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}\n\n",
+                Kind::Text => "{\"type\":\"text\",\"text\":\"\"}}\n\n",
+            }
+        );
         self.open = Some((at, kind));
         at
     }
@@ -250,9 +257,20 @@ impl Answer {
         if !std::mem::replace(&mut self.started, true) {
             put_event(out, "message_start");
             put!(out, ",\"message\":{\"id\":", Quoted(&self.fresh.id("msg_")));
-            put!(out, ",\"type\":\"message\",\"role\":\"assistant\",\"model\":", Quoted(&self.asked.model));
-            put!(out, ",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":");
-            let usage = Usage { prompt: self.asked.prompt_tokens, completion: 1, ..Usage::default() };
+            put!(
+                out,
+                ",\"type\":\"message\",\"role\":\"assistant\",\"model\":",
+                Quoted(&self.asked.model)
+            );
+            put!(
+                out,
+                ",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":"
+            );
+            let usage = Usage {
+                prompt: self.asked.prompt_tokens,
+                completion: 1,
+                ..Usage::default()
+            };
             put_usage(out, Some(usage), &self.asked, 0);
             put!(out, "}}\n\n");
         }
@@ -323,13 +341,26 @@ impl Answer {
         }
         block.held.push_str(text);
         // Until an object has begun it may be `null`, which means none.
-        let has_begun = Str::of_raw(&block.held).plain().trim_start().starts_with('{');
+        let has_begun = Str::of_raw(&block.held)
+            .plain()
+            .trim_start()
+            .starts_with('{');
         if has_begun && !call.name.is_empty() {
             block.flows = true;
             self.begin_calls(at + 1, out);
             let held = std::mem::take(&mut self.blocks[at].held);
-            put_arguments(out, self.blocks[at].at.unwrap_or_default(), held.trim_start());
-        } else if self.blocks.iter().map(|block| block.held.len()).sum::<usize>() > MOST_HELD {
+            put_arguments(
+                out,
+                self.blocks[at].at.unwrap_or_default(),
+                held.trim_start(),
+            );
+        } else if self
+            .blocks
+            .iter()
+            .map(|block| block.held.len())
+            .sum::<usize>()
+            > MOST_HELD
+        {
             self.break_off("arguments without a name, or that are no object");
         }
     }
@@ -351,7 +382,13 @@ impl Answer {
                 false => told,
             };
             self.asked.used.add(&id);
-            put!(out, "{\"type\":\"tool_use\",\"id\":", Quoted(&id), ",\"name\":\"", &*call.name);
+            put!(
+                out,
+                "{\"type\":\"tool_use\",\"id\":",
+                Quoted(&id),
+                ",\"name\":\"",
+                &*call.name
+            );
             put!(out, "\",\"input\":{}}}\n\n");
         }
     }
@@ -369,7 +406,8 @@ impl Answer {
             };
             let arguments = std::mem::take(&mut block.held);
             let is_none = matches!(Str::of_raw(&arguments).plain().trim(), "" | "null");
-            if !call.arguments.is_whole() && !(is_none && !block.flows) && !cut_short {
+            let none_at_all = is_none && !block.flows;
+            if !(call.arguments.is_whole() || none_at_all || cut_short) {
                 return self.break_off("the arguments of a tool call are not whole");
             }
             if !is_none {
@@ -393,7 +431,12 @@ impl Answer {
         }
         let reason = stop_reason(self.finish.unwrap_or(Finish::Stop), !self.blocks.is_empty());
         put_event(out, "message_delta");
-        put!(out, ",\"delta\":{\"stop_reason\":\"", reason, "\",\"stop_sequence\":null},\"usage\":");
+        put!(
+            out,
+            ",\"delta\":{\"stop_reason\":\"",
+            reason,
+            "\",\"stop_sequence\":null},\"usage\":"
+        );
         put_usage(out, self.usage, &self.asked, self.written);
         put!(out, "}\n\n");
         put_event(out, "message_stop");
@@ -413,5 +456,12 @@ fn put_stop(out: &mut Vec<u8>, at: u64) {
 
 fn put_arguments(out: &mut Vec<u8>, at: u64, text: &str) {
     put_event(out, "content_block_delta");
-    put!(out, ",\"index\":", at, ",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"", text, "\"}}\n\n");
+    put!(
+        out,
+        ",\"index\":",
+        at,
+        ",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"",
+        text,
+        "\"}}\n\n"
+    );
 }

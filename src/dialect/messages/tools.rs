@@ -10,18 +10,28 @@ const PLACEHOLDER: &str = "DeferredToolPlaceholder";
 ///
 /// Tools that run on Anthropic's servers are left out. A request that has no other is refused: the client
 /// tells its model so, and goes on.
-pub fn put_tools(out: &mut Vec<u8>, tools: Option<Json<'_>>, choice: Option<Json<'_>>) -> Result<(), Failure> {
+pub fn put_tools(
+    out: &mut Vec<u8>,
+    tools: Option<Json<'_>>,
+    choice: Option<Json<'_>>,
+) -> Result<(), Failure> {
     let mut count = 0;
     let mut on_server = None;
     for (at, tool) in tools.map(Json::items).into_iter().flatten().enumerate() {
-        let [kind, name, description, schema] = tool.pick(["type", "name", "description", "input_schema"]);
+        let [kind, name, description, schema] =
+            tool.pick(["type", "name", "description", "input_schema"]);
         let name = name.and_then(Json::string);
-        if let Some(kind) = kind.and_then(Json::string).filter(|kind| !kind.is("custom")) {
+        if let Some(kind) = kind
+            .and_then(Json::string)
+            .filter(|kind| !kind.is("custom"))
+        {
             on_server = on_server.or(name).or(Some(kind));
             continue;
         }
         let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return Err(Failure::invalid(format!("tools.{at}.name: a string is required")));
+            return Err(Failure::invalid(format!(
+                "tools.{at}.name: a string is required"
+            )));
         };
         if name.is(PLACEHOLDER) {
             continue;
@@ -39,7 +49,9 @@ pub fn put_tools(out: &mut Vec<u8>, tools: Option<Json<'_>>, choice: Option<Json
     match on_server {
         Some(name) if count == 0 => {
             let name = name.plain();
-            return Err(Failure::invalid(format!("{name} is not available on this upstream")));
+            return Err(Failure::invalid(format!(
+                "{name} is not available on this upstream"
+            )));
         }
         _ if count == 0 => return Ok(()),
         _ => put!(out, "]"),
@@ -53,7 +65,8 @@ fn put_schema(out: &mut Vec<u8>, schema: Option<Json<'_>>) {
         return put!(out, "{\"type\":\"object\",\"properties\":{}}");
     };
     let [marker, kind, properties] = schema.pick(["$schema", "type", "properties"]);
-    let is_bare = kind.is_none() || (properties.is_none() && kind.is_some_and(|kind| kind.text() == "\"object\""));
+    let is_bare = kind.is_none()
+        || (properties.is_none() && kind.is_some_and(|kind| kind.text() == "\"object\""));
     if marker.is_none() && !is_bare {
         return put!(out, schema);
     }
@@ -75,14 +88,26 @@ fn put_schema(out: &mut Vec<u8>, schema: Option<Json<'_>>) {
 
 fn put_choice(out: &mut Vec<u8>, choice: Json<'_>) -> Result<(), Failure> {
     let [kind, name, alone] = choice.pick(["type", "name", "disable_parallel_tool_use"]);
-    match (kind.and_then(Json::string).map(Str::raw), name.and_then(Json::string)) {
+    match (
+        kind.and_then(Json::string).map(Str::raw),
+        name.and_then(Json::string),
+    ) {
         (Some("auto"), _) => put!(out, ",\"tool_choice\":\"auto\""),
         (Some("any"), _) => put!(out, ",\"tool_choice\":\"required\""),
         (Some("none"), _) => put!(out, ",\"tool_choice\":\"none\""),
         (Some("tool"), Some(name)) => {
-            put!(out, ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":", name, "}}");
+            put!(
+                out,
+                ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":",
+                name,
+                "}}"
+            );
         }
-        _ => return Err(Failure::invalid("tool_choice: its type is auto, any, none, or tool with a name")),
+        _ => {
+            return Err(Failure::invalid(
+                "tool_choice: its type is auto, any, none, or tool with a name",
+            ));
+        }
     }
     if alone.is_some_and(Json::is_true) {
         put!(out, ",\"parallel_tool_calls\":false");
