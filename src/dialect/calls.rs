@@ -102,20 +102,17 @@ impl Calls {
         &mut self.list[at]
     }
 
-    /// The call that a piece may belong to: by its id, its number, or as the last one.
+    /// The call that a piece may belong to: of those with its number the one with its id, or the last;
+    /// without a number, the one with its id, or the one that was spoken of last.
     fn known(&self, piece: &CallPiece<'_>, id: &str) -> Option<usize> {
-        let by_id = || {
-            self.list
-                .iter()
-                .rposition(|call| !id.is_empty() && call.id == id)
+        let numbered = |call: &Call| {
+            piece.index.is_none() || call.index.is_none() || call.index == piece.index
         };
-        let by_index = || self.list.iter().rposition(|call| call.index == piece.index);
+        let by_id = |call: &Call| numbered(call) && !id.is_empty() && call.id == id;
+        let found = self.list.iter().rposition(by_id);
         match piece.index {
-            Some(_) => by_index()
-                .filter(|at| id.is_empty() || self.list[*at].id == id)
-                .or_else(by_id)
-                .or_else(by_index),
-            None => by_id().or(self.last),
+            Some(_) => found.or_else(|| self.list.iter().rposition(numbered)),
+            None => found.or(self.last),
         }
     }
 

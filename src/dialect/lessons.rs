@@ -171,7 +171,8 @@ const LIMIT_AFTER: [&str; 12] = [
     "maximum of ",
 ];
 const LIMIT_BEFORE: [&str; 1] = [" maximum context length"];
-const PROMPT_AFTER: [&str; 9] = [
+const PROMPT_AFTER: [&str; 10] = [
+    "messages resulted in ",
     "input token count (",
     "the input (",
     "prompt contains ",

@@ -94,7 +94,7 @@ impl Think {
         let held = std::mem::take(&mut self.held);
         self.misled |= self.unopened && matches!(self.state, State::Inside(_));
         match self.state {
-            State::Start if held.trim().is_empty() => return,
+            State::Start if held.trim().is_empty() => {}
             State::Inside(_) if held.is_empty() => {}
             State::Inside(_) => each(Part::Thought(&escaped(&held))),
             State::Start => each(Part::Text(&escaped(&held))),

@@ -5,6 +5,8 @@ pub mod blocks;
 pub mod errors;
 pub mod request;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 pub mod tools;
 
 use super::chat::{Finish, Usage};

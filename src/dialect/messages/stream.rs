@@ -292,6 +292,7 @@ impl Answer {
         for (block, call) in self.blocks.iter_mut().zip(self.calls.list()) {
             if let Some(at) = block.at
                 && !block.closed
+                && block.flows
                 && call.arguments.is_whole()
             {
                 block.closed = true;
