@@ -91,7 +91,8 @@ pub fn learn_from_error(status: u16, body: &[u8]) -> Option<Lesson> {
 }
 
 /// Words by which something is said not to be taken.
-const NOT_TAKEN: [&str; 14] = [
+const NOT_TAKEN: [&str; 15] = [
+    "no endpoints found", // OpenRouter
     "unsupported",
     "not support", // is not supported, does not support
     "not permitted",

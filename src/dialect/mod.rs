@@ -13,6 +13,8 @@ pub mod events;
 pub mod ids;
 pub mod json;
 pub mod learned;
+#[cfg(test)]
+mod learning_tests;
 pub mod lessons;
 pub mod measure;
 pub mod messages;

@@ -5,6 +5,7 @@ mod cases;
 mod client;
 mod errors;
 mod properties;
+mod refusals;
 mod request;
 mod stream;
 
