@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::client::accumulate;
+use super::strict::accumulate;
 use super::*;
 use crate::dialect::adapt::adapt;
 use crate::dialect::json::Json;

@@ -2,12 +2,12 @@
 
 mod answer;
 mod cases;
-mod client;
 mod errors;
 mod properties;
 mod refusals;
 mod request;
 mod stream;
+mod strict;
 
 use serde_json::Value;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::client::accumulate;
+use super::strict::{accumulate, chat_fault};
 use super::*;
 
 /// Dice that fall the same way for the same seed (xorshift).
@@ -101,47 +101,6 @@ impl Made {
     }
 }
 
-/// What is wrong with the messages of a chat request.
-fn fault(messages: &[Value]) -> Option<String> {
-    let mut waiting: Vec<String> = Vec::new();
-    let mut last = "";
-    for (at, message) in messages.iter().enumerate() {
-        let role = message["role"].as_str()?;
-        if role == "system" && at != 0 {
-            return Some("a system message that is not the first".into());
-        }
-        if role == last && role != "tool" {
-            return Some(format!("two messages of {role}"));
-        }
-        let content = &message["content"];
-        let has_image = || {
-            content
-                .as_array()
-                .is_some_and(|parts| parts.iter().any(|part| part["type"] == "image_url"))
-        };
-        if !(content.is_string() || (role == "user" && has_image())) {
-            return Some(format!("content {content}"));
-        }
-        if role == "tool" {
-            if waiting.is_empty() || message["tool_call_id"] != waiting.remove(0) {
-                return Some("a result that does not follow its call".into());
-            }
-        } else if !waiting.is_empty() {
-            return Some("a call without its result".into());
-        }
-        for call in message["tool_calls"].as_array().into_iter().flatten() {
-            waiting.push(call["id"].as_str()?.to_string());
-            let arguments: Value =
-                serde_json::from_str(call["function"]["arguments"].as_str()?).ok()?;
-            if !arguments.is_object() {
-                return Some(format!("arguments {arguments}"));
-            }
-        }
-        last = role;
-    }
-    (!waiting.is_empty()).then(|| "a call without its result".into())
-}
-
 #[test]
 fn every_request_is_one_that_chat_templates_take() {
     let mut dice = Dice(42);
@@ -151,7 +110,7 @@ fn every_request_is_one_that_chat_templates_take() {
         let chat = json(translate(&body, &OPTIONS).expect("translates").body);
         let messages = chat["messages"].as_array().expect("messages");
         assert_eq!(
-            fault(messages),
+            chat_fault(messages),
             None,
             "{round}: {} became {chat}",
             made.request

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::client::accumulate;
+use super::strict::accumulate;
 use super::*;
 
 /// The message that these deltas make.

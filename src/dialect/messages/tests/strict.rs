@@ -1,5 +1,6 @@
 //! A client stricter than any SDK: it takes a stream of Messages only if every event is one that may come
-//! where it comes, and gives what it makes of it.
+//! where it comes, and gives what it makes of it. And a chat template stricter than any server's. Also for
+//! `tests/fuzz`.
 
 use std::collections::BTreeMap;
 
@@ -185,6 +186,47 @@ impl Client {
         }
         message
     }
+}
+
+/// What is wrong with the messages of a chat request.
+pub fn chat_fault(messages: &[Value]) -> Option<String> {
+    let mut waiting: Vec<String> = Vec::new();
+    let mut last = "";
+    for (at, message) in messages.iter().enumerate() {
+        let role = message["role"].as_str()?;
+        if role == "system" && at != 0 {
+            return Some("a system message that is not the first".into());
+        }
+        if role == last && role != "tool" {
+            return Some(format!("two messages of {role}"));
+        }
+        let content = &message["content"];
+        let has_image = || {
+            content
+                .as_array()
+                .is_some_and(|parts| parts.iter().any(|part| part["type"] == "image_url"))
+        };
+        if !(content.is_string() || (role == "user" && has_image())) {
+            return Some(format!("content {content}"));
+        }
+        if role == "tool" {
+            if waiting.is_empty() || message["tool_call_id"] != waiting.remove(0) {
+                return Some("a result that does not follow its call".into());
+            }
+        } else if !waiting.is_empty() {
+            return Some("a call without its result".into());
+        }
+        for call in message["tool_calls"].as_array().into_iter().flatten() {
+            waiting.push(call["id"].as_str()?.to_string());
+            let arguments: Value =
+                serde_json::from_str(call["function"]["arguments"].as_str()?).ok()?;
+            if !arguments.is_object() {
+                return Some(format!("arguments {arguments}"));
+            }
+        }
+        last = role;
+    }
+    (!waiting.is_empty()).then(|| "a call without its result".into())
 }
 
 #[test]
