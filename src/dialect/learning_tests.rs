@@ -244,6 +244,7 @@ fn what_is_not_taken_is_read() {
             None,
         ),
         (400, "<html>", None),
+        (400, "5\u{e9} in the messages, prompt too long", None),
     ] {
         assert_eq!(
             learn_from_error(status, body.as_bytes()),

@@ -19,6 +19,9 @@ pub const FIELDS: [&str; 11] = [
     "max_tokens",        // is sent as `max_completion_tokens`
 ];
 
+/// More tokens than that no model has.
+const MOST_TOKENS: u64 = 1 << 40;
+
 /// What one refusal teaches.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Lesson {
@@ -283,15 +286,16 @@ fn number_after(words: &str, phrase: &str) -> Option<u64> {
 fn number_before(words: &str, phrase: &str) -> Option<u64> {
     let (before, _) = words.split_once(phrase)?;
     let before = before.trim_end_matches(" tokens");
-    let digits = |c: char| !(c.is_ascii_digit() || c == ',');
-    number(&before[before.rfind(digits).map_or(0, |at| at + 1)..])
+    let others = |c: char| !(c.is_ascii_digit() || c == ',');
+    number(before.rsplit(others).next()?)
 }
 
-/// The number that a text begins with; `131,072` is one.
+/// The number of tokens that a text begins with; `131,072` is one, and what no model has is none.
 fn number(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == ','));
     text[..end.unwrap_or(text.len())]
         .replace(',', "")
         .parse()
         .ok()
+        .filter(|tokens| *tokens <= MOST_TOKENS)
 }

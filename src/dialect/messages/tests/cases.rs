@@ -501,6 +501,6 @@ fn case_24_refusals_have_the_status_that_clients_wait_for() {
 
 #[test]
 fn case_25_tokens_are_counted_without_the_upstream() {
-    let body = br#"{"model":"m","messages":[{"role":"user","content":"how many?"}]}"#;
-    assert!(json(count_tokens(body, 3_600).expect("a count"))["input_tokens"].as_u64() > Some(0));
+    let count = count_tokens(br#"{"messages":["how many?"]}"#, 3_600).expect("a count");
+    assert!(json(count)["input_tokens"].as_u64() > Some(0));
 }
