@@ -9,6 +9,8 @@ pub mod secret;
 // floor 1
 pub mod body;
 pub mod config;
+#[cfg(feature = "messages")]
+pub mod dialect;
 pub mod headers;
 pub mod question;
 pub mod reply;

@@ -5,6 +5,9 @@
 //! reached new code to `target/fuzz-kept`.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "messages")]
+#[path = "fuzz/dialects.rs"]
+mod dialects;
 #[path = "fuzz/engine.rs"]
 mod engine;
 #[path = "fuzz/targets.rs"]
@@ -43,7 +46,7 @@ fn main() {
     say(&format!(
         "fuzz: {seconds} s for each target, FUZZ_SEED={seed}"
     ));
-    say("target      executions   per second   kept   counters reached");
+    say("target            executions   per second   kept   counters reached");
     let named: Vec<String> = std::env::args().skip(1).collect();
     for target in TARGETS {
         if !named.is_empty() && !named.iter().any(|n| n == target.name) {
@@ -51,7 +54,7 @@ fn main() {
         }
         let (executions, kept, reached) = fuzz(target, Duration::from_secs(seconds), seed);
         say(&format!(
-            "{:<10} {executions:>11} {:>12} {kept:>6} {reached:>10}",
+            "{:<16} {executions:>11} {:>12} {kept:>6} {reached:>10}",
             target.name,
             executions / seconds.max(1)
         ));

@@ -120,6 +120,22 @@ pub const TARGETS: &[Target] = &[
         max_len: 4096,
         run: question,
     },
+    #[cfg(feature = "messages")]
+    Target {
+        name: "messages-request",
+        corpus: "messages-request",
+        words: crate::dialects::REQUEST,
+        max_len: 4096,
+        run: crate::dialects::request,
+    },
+    #[cfg(feature = "messages")]
+    Target {
+        name: "messages-stream",
+        corpus: "messages-stream",
+        words: crate::dialects::STREAM,
+        max_len: 8192,
+        run: crate::dialects::stream,
+    },
     Target {
         name: "state",
         corpus: "state",
