@@ -1,7 +1,7 @@
 //! The command line: arguments, wiring, exit codes. Reads as a list.
 //!
 //! Exit codes: 0 done; 1 a failure at run time (port in use, no key works, no alvus answers); 2 bad
-//! arguments or configuration.
+//! arguments or configuration; 128 and its number after a second signal.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -115,7 +115,8 @@ fn help() -> String {
          0  done; check: a key works; status: a key can serve\n  \
          1  it failed: the port is in use; check: no key works; status: no key can serve, or no alvus\n  \
          \u{20}  answers\n  \
-         2  bad arguments or configuration; nothing was started or sent\n",
+         2  bad arguments or configuration; nothing was started or sent\n  \
+         128 and its number: a second SIGTERM or SIGINT ended what the first one let finish\n",
         env!("CARGO_PKG_VERSION"),
         config::table()
     )
@@ -199,7 +200,7 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
             keep(memory, &server);
         }
         let new = match (order, &mut file) {
-            (Some(Order::Stop), _) => break,
+            (Some(Order::Stop(_)), _) => break,
             (Some(Order::Reload), Some(file)) => Some(load(file)),
             (Some(Order::Reload), None) => Some(Ok(running.clone())),
             (None, Some(file)) => file.news().map(|text| take_in(file, text, &[])),
@@ -222,8 +223,11 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
     );
     // The second signal must end a wait for requests that may take half a minute.
     std::thread::spawn(move || {
-        while orders.next(None) != Some(Order::Stop) {}
-        std::process::exit(0);
+        loop {
+            if let Some(Order::Stop(signal)) = orders.next(None) {
+                std::process::exit(128 + i32::from(signal)); // as a shell has it
+            }
+        }
     });
     if !server.drained(DRAIN) {
         warn!(

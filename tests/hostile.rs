@@ -548,8 +548,9 @@ fn one_byte_a_second() {
     });
     drop(drips);
     nothing_went_up(&upstream);
-    // They hold no worker, and where places become scarce there is less patience with them.
-    let crowd = (WORKERS + 128) / 2;
+    // They hold no worker, and where places become scarce there is less patience with them: while
+    // half of MAX_CONNECTIONS but the 8 that are kept for /health is taken.
+    let crowd = (256 - 8) / 2;
     let mut slow: Vec<TcpStream> = (0..crowd).map(|_| siege.dial()).collect();
     let began = Instant::now();
     let head = b"POST /v1/drip HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n";
