@@ -94,7 +94,7 @@ impl fmt::Display for Finding {
 /// # Errors
 /// In the operator's words, when the upstream's settings cannot be used.
 pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Result<bool, String> {
-    let upstream = Upstream::new(config)?;
+    let upstream = Upstream::new(config, None)?;
     let path = route::upward(&config.target.base_path, "/v1/models");
     let target = Origin::new(&config.target)?;
     let request = Prepared::new("GET", &target, path, [].into_iter())?;
@@ -121,6 +121,7 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
             }
             Err(
                 Failure::NotSent(why)
+                | Failure::Never(why)
                 | Failure::Stale(why)
                 | Failure::MaybeSent(why)
                 | Failure::TimedOut(why),

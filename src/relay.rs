@@ -210,7 +210,7 @@ impl Relay {
             pool: Mutex::new(pool),
             freed: Condvar::new(),
             well: AtomicBool::new(true),
-            rules: Mutex::new(Arc::new(Rules::new(config)?)),
+            rules: Mutex::new(Arc::new(Rules::new(config, None)?)),
             metrics: Metrics::new(Instant::now()),
         })
     }
@@ -221,7 +221,9 @@ impl Relay {
     /// # Errors
     /// In the operator's words, when the upstream's settings cannot be used.
     pub fn reload(&self, config: &Config) -> Result<Merged, String> {
-        let rules = Arc::new(Rules::new(config)?);
+        let earlier = self.rules().clone();
+        let rules = Arc::new(Rules::new(config, Some(&earlier.upstream))?);
+        rules.upstream.takes_over();
         // At once, for who picks a key looks at both: no provider is to see another one's.
         let mut pool = self.pool();
         *self.rules() = rules;
@@ -438,12 +440,12 @@ impl Relay {
                 Came::Nothing(Attempt::Empty, reply)
             }
             Err(failure) => {
-                if let Failure::NotSent(why) = &failure {
+                if let Failure::NotSent(why) | Failure::Never(why) = &failure {
                     self.upstream_fails(&format!("could not reach {}: {why}", rules.origin));
                 }
                 let report = match &failure {
                     Failure::ClientLeft => return Came::ClientLeft,
-                    Failure::NotSent(_) | Failure::Stale(_) => Report::NotSent,
+                    Failure::NotSent(_) | Failure::Never(_) | Failure::Stale(_) => Report::NotSent,
                     Failure::MaybeSent(_) | Failure::TimedOut(_) => Report::NoAnswer,
                 };
                 lease.report(report);
@@ -726,7 +728,7 @@ fn reason(attempt: Attempt) -> Reason {
         Attempt::Answered(Verdict::Crowded(_)) => Reason::Crowded,
         Attempt::Answered(Verdict::Trouble(_)) => Reason::Trouble,
         Attempt::Empty => Reason::Empty,
-        Attempt::NotSent => Reason::Unreachable,
+        Attempt::NotSent | Attempt::Hopeless => Reason::Unreachable,
         Attempt::Stale => Reason::Stale,
         Attempt::MaybeSent => Reason::Unanswered,
     }
@@ -746,9 +748,9 @@ impl Rules {
         std::ptr::eq(self, others) || (self.target == others.target && self.genai == others.genai)
     }
 
-    fn new(config: &Config) -> Result<Rules, String> {
+    fn new(config: &Config, earlier: Option<&Upstream>) -> Result<Rules, String> {
         Ok(Rules {
-            upstream: Upstream::new(config)?,
+            upstream: Upstream::new(config, earlier)?,
             target: Origin::new(&config.target)?,
             base_path: config.target.base_path.clone(),
             genai: Origin::new(&config.genai)?,
@@ -776,6 +778,13 @@ impl Rules {
                 503,
                 "upstream_unreachable",
                 "could not reach",
+                why,
+            ),
+            Failure::Never(why) => (
+                Attempt::Hopeless,
+                502,
+                "upstream_misconfigured",
+                "cannot use",
                 why,
             ),
             Failure::Stale(why) => (
