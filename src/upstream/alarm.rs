@@ -51,7 +51,8 @@ fn told(error: &Error) -> (String, bool) {
         Error::AlertReceived(
             alert @ (A::HandshakeFailure | A::ProtocolVersion | A::InsufficientSecurity),
         ) => format!(
-            "it refuses TLS as alvus speaks it ({}): no version or cipher in common, or it wants a client's certificate",
+            "it refuses TLS as alvus speaks it ({}): \
+             no version or cipher in common, or it wants a client's certificate",
             spaced(alert)
         ),
         Error::AlertReceived(A::UnrecognisedName) => {
@@ -81,38 +82,43 @@ fn certificate(why: &CertificateError) -> (String, bool) {
     use CertificateError as C;
     let text = match why {
         C::NotValidYetContext { time, not_before } => {
-            let (from, now) = (date(*not_before), date(*time));
-            let text = format!(
-                "its certificate is not valid yet, only from {from} on; this machine's clock says {now}: is it right?"
-            );
-            return (text, false);
+            let from = date(*not_before);
+            let text = format!("its certificate is not valid yet, only from {from} on");
+            return (text + &clock(*time), false);
         }
         C::ExpiredContext { time, not_after } => {
-            let (until, now) = (date(*not_after), date(*time));
-            let text = format!(
-                "its certificate expired on {until}; this machine's clock says {now}"
-            );
-            return match Duration::from_secs(time.as_secs()) < SANE_CLOCK {
-                true => (text + ", which is wrong: set the clock", false),
-                false => (text, true),
-            };
+            let until = date(*not_after);
+            let text = format!("its certificate expired on {until}");
+            return (text + &clock(*time), was_set(*time));
         }
-        C::NotValidForNameContext { expected, presented } => {
-            let of = match presented.as_slice() {
+        C::NotValidForNameContext {
+            expected,
+            presented,
+        } => {
+            let shown = &presented[..presented.len().min(NAMES_SHOWN)];
+            let of = match shown {
                 [] => "no host".to_string(),
-                names => names[..names.len().min(NAMES_SHOWN)].iter().map(|n| host(n)).collect::<Vec<_>>().join(", "),
+                names => names.iter().map(|n| host(n)).collect::<Vec<_>>().join(", "),
             };
             format!(
-                "its certificate is not valid for {} but for {of}: another host, or a captive portal in its place?",
+                "its certificate is not valid for {} but for {of}: \
+                 another host, or a captive portal in its place?",
                 expected.to_str()
             )
         }
-        C::UnknownIssuer => "its certificate is signed by nobody that alvus knows: a CA of its own (name its file in SSL_CERT_FILE), or a captive portal in its place?".into(),
-        why if is_ca(why) => "its certificate is a CA's (openssl req -x509 makes such): list exactly this certificate in SSL_CERT_FILE, or give the server one that the CA signed".into(),
-        C::InvalidPurposeContext { .. } | C::InvalidPurpose => "its certificate is not one for servers".into(),
+        C::UnknownIssuer => "its certificate is signed by nobody that alvus knows: \
+            a CA of its own (name its file in SSL_CERT_FILE), or a captive portal in its place?"
+            .into(),
+        why if is_ca(why) => "its certificate is a CA's (openssl req -x509 makes such): \
+            list exactly this certificate in SSL_CERT_FILE, or give the server one that the CA signed"
+            .into(),
+        C::InvalidPurposeContext { .. } => "its certificate is not one for servers".into(),
         C::BadSignature => "its certificate, or the handshake, is not signed by who it says".into(),
-        C::UnsupportedSignatureAlgorithmContext { .. } | C::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "its certificate is signed in a way that alvus does not check (taken are ECDSA P-256, P-384 and RSA from 2048 bits on, with SHA-256 and up)".into()
+        C::UnsupportedSignatureAlgorithmContext { .. }
+        | C::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "its certificate is signed in a way that alvus does not check \
+             (taken are ECDSA P-256, P-384 and RSA from 2048 bits on, with SHA-256 and up)"
+                .into()
         }
         C::BadEncoding => "its certificate cannot be read".into(),
         C::Other(other) => match other.0.downcast_ref::<webpki::Error>() {
@@ -127,6 +133,19 @@ fn certificate(why: &CertificateError) -> (String, bool) {
 /// `DnsName("a.test")`, as rustls shows a name in a certificate, without what is around it.
 fn host(shown: &str) -> &str {
     shown.split('"').nth(1).unwrap_or(shown)
+}
+
+/// Whether a clock that says this can be right.
+fn was_set(time: UnixTime) -> bool {
+    Duration::from_secs(time.as_secs()) >= SANE_CLOCK
+}
+
+fn clock(time: UnixTime) -> String {
+    let what = match was_set(time) {
+        true => "is it right?",
+        false => "set it, for so no certificate can be valid",
+    };
+    format!("; this machine's clock says {}: {what}", date(time))
 }
 
 fn date(time: UnixTime) -> String {
