@@ -17,6 +17,7 @@ pub mod sse;
 pub mod state;
 // floor 1, with a side effect each
 pub mod logging;
+pub mod machine;
 pub mod signals;
 pub mod watch;
 // floor 2
