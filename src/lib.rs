@@ -20,6 +20,7 @@ pub mod state;
 pub mod verdict;
 // floor 1, with a side effect each
 pub mod logging;
+pub mod machine;
 pub mod signals;
 pub mod watch;
 // floor 2

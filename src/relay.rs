@@ -296,7 +296,7 @@ impl Relay {
         let pool = Pool::new(&config.api_keys, policy::settings(config), now);
         Ok(Relay {
             shared: Mutex::new(Shared::new(pool)),
-            policy: Mutex::new(Arc::new(Policy::new(config)?)),
+            policy: Mutex::new(Arc::new(Policy::new(config, None)?)),
             budget: Mutex::new(Budget::new(now)),
             well: AtomicBool::new(true),
             last_refusal: Mutex::default(),
@@ -310,7 +310,9 @@ impl Relay {
     /// # Errors
     /// In the operator's words, when the upstream's settings cannot be used.
     pub fn reload(&self, config: &Config) -> Result<Merged, String> {
-        let policy = Arc::new(Policy::new(config)?);
+        let earlier = self.policy().clone();
+        let policy = Arc::new(Policy::new(config, Some(&earlier.upstream))?);
+        policy.upstream.takes_over();
         let now = Instant::now();
         // At once, for who picks a key looks at both: no provider is to see another one's.
         let merged = self.pool(|pool| {

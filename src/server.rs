@@ -17,6 +17,7 @@ use crate::body::{Body, Budget};
 use crate::config::Config;
 use crate::front::{self, Limits, Method, Request};
 use crate::logging::{self, Line, LogLevel};
+use crate::machine::Machine;
 use crate::metrics::Answered;
 use crate::peer::{self, Client};
 use crate::relay::{End, Exchange, Outcome, Relay};
@@ -24,7 +25,7 @@ use crate::reply::{self, Downstream, Reply};
 #[cfg(feature = "dashboard")]
 use crate::status::dashboard;
 use crate::status::{Load, health, prometheus};
-use crate::{error, route, upstream, warn};
+use crate::{error, info, route, upstream, warn};
 
 /// Connections that requests for the upstream may not take up: for `/health` and refusals.
 const KEPT_FREE: usize = 8;
@@ -132,6 +133,9 @@ impl Server {
                 "the limit of open files leaves room for {max_connections} connections (MAX_CONNECTIONS, ulimit -n)"
             );
         }
+        let machine = Machine::look();
+        let max_connections = allowed_by(&machine, max_connections);
+        let max_body = memory_of(&machine, config.max_body);
         let limits = Limits {
             thread_stack: STACK,
             max_connections,
@@ -148,7 +152,7 @@ impl Server {
             called: Condvar::new(),
             workers: config.workers,
             places: max_connections.saturating_sub(KEPT_FREE).max(1),
-            bodies: Budget::new(config.max_body),
+            bodies: Budget::new(max_body),
             started: Instant::now(),
             #[cfg(feature = "dashboard")]
             dashboard: config.dashboard,
@@ -426,7 +430,9 @@ impl Inner {
         }
         let too_large = || {
             let mb = self.bodies.limit / (1024 * 1024);
-            let text = format!("the request body is larger than {mb} MiB (MAX_BODY_MB)");
+            let text = format!(
+                "the request body is larger than {mb} MiB (MAX_BODY_MB, or what memory allows)"
+            );
             Some(Reply::error(413, "body_too_large", &text))
         };
         if declared.is_some_and(|n| n > self.bodies.limit) {
@@ -532,6 +538,30 @@ impl Inner {
         self.relay.metrics().answered(answered, Instant::now());
         self.answer(request, origin, reply);
     }
+}
+
+/// So many connections can have a thread; says so if that is less than were wanted.
+fn allowed_by(machine: &Machine, wanted: usize) -> usize {
+    let connections = machine.connections(wanted);
+    if connections < wanted {
+        warn!(
+            "the limit of threads leaves room for {connections} connections (MAX_CONNECTIONS; TasksMax of a unit, pids.max of a control group)"
+        );
+    }
+    connections
+}
+
+/// So much memory request bodies may take; says what was taken.
+fn memory_of(machine: &Machine, wanted: usize) -> usize {
+    let bodies = machine.bodies(wanted);
+    let (shown, mb) = (machine.shown(), bodies >> 20);
+    if bodies < wanted {
+        let asked = wanted >> 20;
+        warn!("{shown}: request bodies take up to {mb} MiB of it, not {asked} (MAX_BODY_MB)");
+    } else {
+        info!("{shown}: request bodies take up to {mb} MiB of it (MAX_BODY_MB)");
+    }
+    bodies
 }
 
 /// Raises the limit of open files as far as the system allows, and returns it.

@@ -7,11 +7,13 @@
 //! Every wait on an upstream socket also watches the client ([`Client::wait`]), so a client that
 //! leaves cancels its call at once.
 //!
-//! `call.rs` is the state of the call under way, `wire.rs` the connections, `buffers.rs`, `tls.rs` and
-//! `dns.rs` what they need.
+//! `call.rs` is the state of the call under way, `wire.rs` the connections, `buffers.rs`, `dial.rs`,
+//! `dns.rs`, `tls.rs` and `alarm.rs` what they need.
 
+mod alarm;
 mod buffers;
 mod call;
+mod dial;
 mod dns;
 mod tls;
 mod unpack;
@@ -20,7 +22,7 @@ mod wire;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -62,6 +64,8 @@ const LOOK: usize = 2 * 1024;
 pub enum Failure {
     /// Not one byte of the request went out: name, connect, TLS.
     NotSent(String),
+    /// Nor will it at another try: the target, its certificate or the key cannot be used.
+    Never(String),
     /// A pooled connection was dead: it ended as soon as the request was written, and nothing came back.
     Stale(String),
     /// The request went out, at least in part; then it failed.
@@ -85,17 +89,22 @@ impl Origin {
     /// The origin of this target.
     ///
     /// # Errors
-    /// In the operator's words, when host and port cannot stand in a URL.
+    /// In the operator's words, when host and port cannot stand in a URL, or no certificate can be
+    /// for that host.
     pub fn new(target: &Target) -> Result<Origin, String> {
-        let authority = target.authority.as_str();
-        Ok(Origin {
-            scheme: match target.scheme {
-                Scheme::Http => http::uri::Scheme::HTTP,
-                Scheme::Https => http::uri::Scheme::HTTPS,
-            },
-            authority: http::uri::Authority::try_from(authority)
-                .map_err(|_| format!("{authority:?} is no host"))?,
-        })
+        let text = target.authority.as_str();
+        let authority =
+            http::uri::Authority::try_from(text).map_err(|_| format!("{text:?} is no host"))?;
+        let scheme = match target.scheme {
+            Scheme::Http => http::uri::Scheme::HTTP,
+            Scheme::Https if tls::name(authority.host()).is_none() => {
+                return Err(format!(
+                    "https://{text}: no certificate can be for such a name; expected a host name (labels of letters, digits and hyphens) or an address"
+                ));
+            }
+            Scheme::Https => http::uri::Scheme::HTTPS,
+        };
+        Ok(Origin { scheme, authority })
     }
 }
 
@@ -199,6 +208,10 @@ pub enum Reuse {
 #[derive(Debug)]
 pub struct Upstream {
     agent: ureq::Agent,
+    /// What the agent was made for and with; one that was made otherwise cannot take its place.
+    made: Made,
+    names: CachingResolver,
+    tls: Arc<TlsSetup>,
     idle_timeout: Duration,
     /// Never used. musl's allocator gives the page of a size back when its last block is freed: without
     /// this block every request would have one mapped, cleared and unmapped for its lines.
@@ -207,38 +220,62 @@ pub struct Upstream {
     web_page: AtomicBool,
 }
 
+/// See [`Upstream::made`].
+#[derive(Debug, PartialEq)]
+struct Made {
+    targets: [Target; 2],
+    timeouts: [Duration; 2],
+    connections: usize,
+}
+
 impl Upstream {
     /// The provider of this configuration. `SSL_CERT_FILE` is read here, once.
     ///
+    /// What an `earlier` one has and this one can use goes on: names, TLS sessions, idle connections.
+    ///
     /// # Errors
     /// In the operator's words, when the file cannot be read or holds no certificate.
-    pub fn new(config: &Config) -> Result<Upstream, String> {
-        let tls = TlsSetup {
-            extra_roots: tls::extra_roots(config)?,
-            config: OnceLock::new(),
+    pub fn new(config: &Config, earlier: Option<&Upstream>) -> Result<Upstream, String> {
+        let extra_roots = tls::extra_roots(config)?;
+        let same = earlier.filter(|earlier| earlier.tls.extra_roots == extra_roots);
+        let made = Made {
+            targets: [config.target.clone(), config.genai.clone()],
+            timeouts: [config.connect_timeout, config.first_byte_timeout],
+            connections: config.workers,
         };
-        let settings = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .allow_non_standard_methods(true)
-            .user_agent("")
-            .accept("")
-            .accept_encoding("")
-            .proxy(None)
-            .timeout_connect(Some(config.connect_timeout))
-            .timeout_recv_response(Some(config.first_byte_timeout))
-            .max_response_header_size(INPUT_BUFFER)
-            .max_idle_connections(config.workers)
-            .max_idle_connections_per_host(config.workers)
-            .max_idle_age(MAX_IDLE_AGE)
-            .build();
+        let names = earlier
+            .map(|earlier| earlier.names.clone())
+            .unwrap_or_default();
+        let tls = match same {
+            Some(same) => same.tls.clone(),
+            None => Arc::new(TlsSetup::new(extra_roots)),
+        };
+        let agent = match same.filter(|same| same.made == made) {
+            Some(same) => same.agent.clone(),
+            None => agent(config, tls.clone(), names.clone()),
+        };
         Ok(Upstream {
-            agent: ureq::Agent::with_parts(settings, Dialler { tls }, CachingResolver::default()),
+            agent,
+            made,
+            names,
+            tls,
             idle_timeout: config.idle_timeout,
             _company: Vec::with_capacity(LINES),
             web_page: AtomicBool::new(false),
         })
+    }
+
+    /// From now on this one serves: names that only an earlier one asked for are forgotten.
+    pub fn takes_over(&self) {
+        let hosts = self.made.targets.each_ref().map(|target| {
+            let authority = target.authority.as_str();
+            // An address in brackets has colons of its own.
+            let end = authority
+                .rfind(':')
+                .filter(|at| !authority[*at..].contains(']'));
+            &authority[..end.unwrap_or(authority.len())]
+        });
+        self.names.keep(&hosts);
     }
 
     /// Sends one attempt with `key` and waits for the answer's head.
@@ -258,7 +295,7 @@ impl Upstream {
         *request.uri_mut() = prepared.uri.clone();
         let key = key.expose().as_bytes();
         if !headers::well_formed("authorization", key) {
-            return Err(Failure::NotSent(
+            return Err(Failure::Never(
                 "the key cannot stand in a header field".into(),
             ));
         }
@@ -275,10 +312,9 @@ impl Upstream {
         }
 
         let lines = parts.concat();
-        let length = request_line(&prepared.method, &prepared.uri)
-            + lines.len()
-            + body.map_or(0, <[u8]>::len);
-        let call = CurrentCall::begin(client, self.idle_timeout, lines, length);
+        let head = request_line(&prepared.method, &prepared.uri);
+        let length = body.map_or(0, <[u8]>::len);
+        let call = CurrentCall::begin(client, self.idle_timeout, lines, head, length);
         // ureq would announce chunks for a POST without a body, where a length of 0 is expected
         // (RFC 9110 §8.6).
         let expects_body = matches!(prepared.method, Method::POST | Method::PUT | Method::PATCH);
@@ -327,6 +363,31 @@ impl Upstream {
         }
         self.web_page.store(page, Ordering::Relaxed);
     }
+}
+
+/// What sends requests as this configuration says.
+fn agent(config: &Config, tls: Arc<TlsSetup>, names: CachingResolver) -> ureq::Agent {
+    let settings = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .allow_non_standard_methods(true)
+        .user_agent("")
+        .accept("")
+        .accept_encoding("")
+        .proxy(None)
+        .timeout_connect(Some(config.connect_timeout))
+        .timeout_recv_response(Some(config.first_byte_timeout))
+        .max_response_header_size(INPUT_BUFFER)
+        .max_idle_connections(config.workers)
+        .max_idle_connections_per_host(config.workers)
+        .max_idle_age(MAX_IDLE_AGE)
+        .build();
+    let dialler = Dialler {
+        tls,
+        names: names.clone(),
+    };
+    ureq::Agent::with_parts(settings, dialler, names)
 }
 
 /// At most so many bytes are what ureq itself writes: the request line, the host, the length.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -346,6 +346,24 @@ fn check_says_what_each_key_is_worth() {
             .iter()
             .all(|s| (s.method.as_str(), s.target.as_str()) == ("GET", "/v1/models"))
     );
+}
+
+#[test]
+fn check_asks_all_keys_side_by_side_and_waits_ten_seconds_for_each_at_most() {
+    let all = std::sync::Arc::new(std::sync::Barrier::new(KEYS.len()));
+    let upstream = Upstream::new(move |seen| {
+        all.wait(); // who is asked first is answered when the last is asked
+        match seen.key_index() {
+            1 => Act::Do(Box::new(|stream| drop(stream.read(&mut [0])))),
+            _ => ok(),
+        }
+    });
+    let (keys, url) = (KEYS.join(","), upstream.base_url());
+    let env = [("API_KEYS", keys.as_str()), ("TARGET_BASE_URL", &url)];
+    let (code, out, err) = run_alvus(&["check"], &env, None);
+    let expected =
+        "key 0 …1111: ok\nkey 1 …2222: unreachable: no answer within 10 s\nkey 2 …3333: ok\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (0, expected, ""));
 }
 
 #[test]

@@ -136,6 +136,7 @@ impl Relay {
 fn in_words(failure: &Failure, origin: &str) -> Reply {
     let (status, code, what, why) = match failure {
         Failure::NotSent(why) => (503, "upstream_unreachable", "could not reach", why.as_str()),
+        Failure::Never(why) => (502, "upstream_misconfigured", "cannot use", why.as_str()),
         Failure::TimedOut(why) => (
             504,
             "upstream_timeout",

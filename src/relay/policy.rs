@@ -31,9 +31,10 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    pub(super) fn new(config: &Config) -> Result<Policy, String> {
+    /// `earlier`: what is kept of it if the provider is the same (names, connections, TLS sessions).
+    pub(super) fn new(config: &Config, earlier: Option<&Upstream>) -> Result<Policy, String> {
         Ok(Policy {
-            upstream: Upstream::new(config)?,
+            upstream: Upstream::new(config, earlier)?,
             target: Origin::new(&config.target)?,
             base_path: config.target.base_path.clone(),
             genai: Origin::new(&config.genai)?,
