@@ -66,7 +66,10 @@ fn each_thing_that_happens_to_a_request_is_counted() {
         ("alvus_key_requests_total{key=\"2\"}", 2),
         ("alvus_key_failures_total{key=\"0\",reason=\"limited\"}", 2),
         ("alvus_key_failures_total{key=\"1\",reason=\"refused\"}", 2),
-        ("alvus_key_failures_total{key=\"1\",reason=\"overloaded\"}", 0),
+        (
+            "alvus_key_failures_total{key=\"1\",reason=\"overloaded\"}",
+            0,
+        ),
         ("alvus_key_state{key=\"0\",state=\"cooling\"}", 1),
         ("alvus_key_state{key=\"1\",state=\"ejected\"}", 1),
         ("alvus_key_state{key=\"2\",state=\"ready\"}", 1),

@@ -155,7 +155,9 @@ fn naps(alvus: &Alvus) -> HashMap<String, String> {
         let line = status.lines().find(|l| l.starts_with("voluntary_ctxt"))?;
         Some((path.display().to_string(), line.to_owned()))
     };
-    tasks.filter_map(|task| read(task.unwrap().path())).collect()
+    tasks
+        .filter_map(|task| read(task.unwrap().path()))
+        .collect()
 }
 
 #[test]
@@ -173,16 +175,18 @@ fn who_waits_is_woken_by_nothing_until_it_leaves_which_is_noticed_at_once() {
         }
     });
     let alvus = Alvus::before_with(&upstream, &[("API_KEYS", KEYS[0])]);
-    let clients: Vec<Client> = (0..CLIENTS)
-        .map(|_| chat(&alvus, "x", "tired", ""))
-        .collect();
+    let mut clients = vec![chat(&alvus, "x", "tired", "")];
+    waiting(&alvus, 1);
+    clients.extend((1..CLIENTS).map(|_| chat(&alvus, "x", "tired", "")));
     waiting(&alvus, CLIENTS);
     let before = naps(&alvus);
     // Somebody else waits for three seconds and is served.
     let mut other = chat(&alvus, "x", "soon", "");
     assert_eq!(other.response().status, 200);
     let after = naps(&alvus);
-    let asleep = before.iter().filter(|(task, n)| after.get(*task) == Some(n));
+    let asleep = before
+        .iter()
+        .filter(|(task, n)| after.get(*task) == Some(n));
     assert!(
         asleep.count() >= CLIENTS,
         "somebody woke for nothing: {before:?}, {after:?}"
