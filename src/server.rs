@@ -1,6 +1,6 @@
 //! The front door: listens, lets in, serves, drains at the end.
 //!
-//! The only room that names tiny_http. A request is served from head to end by the thread of its
+//! The only room that names [`crate::front`]. A request is served from head to end by the thread of its
 //! connection: it is never handed over, so it wakes nobody and needs no second stack. Who waits,
 //! waits in [`crate::relay`]; `/health`, the other pages and refusals never do.
 
@@ -11,11 +11,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tiny_http::{Limits, Request};
 
 use crate::access::{Access, Visit};
 use crate::body::{Body, Budget};
 use crate::config::Config;
+use crate::front::{self, Limits, Method, Request};
 use crate::logging::{self, Line, LogLevel};
 use crate::metrics::Answered;
 use crate::peer::{self, Client};
@@ -61,7 +61,7 @@ const BODY_RATE: u64 = 500;
 pub struct Server {
     inner: Arc<Inner>,
     /// Kept, because it ends with its last owner.
-    _http: Arc<tiny_http::Server>,
+    _http: Arc<front::Server>,
 }
 
 struct Inner {
@@ -157,8 +157,7 @@ impl Server {
         });
         let host = inner.clone();
         let http =
-            tiny_http::Server::serve_in_place(listener, limits, move |request| host.meet(request))
-                .map_err(|e| io::Error::other(e.to_string()))?;
+            front::Server::serve_in_place(listener, limits, move |request| host.meet(request))?;
         Ok(Server {
             inner,
             _http: Arc::new(http),
@@ -307,10 +306,7 @@ impl Inner {
 
     /// The page that a request asks of alvus itself, or a refusal; `None`: it is for the upstream.
     fn page(&self, request: &Request, access: &Access, visit: &Visit<'_>) -> Option<Reply> {
-        if !matches!(
-            *request.method(),
-            tiny_http::Method::Get | tiny_http::Method::Head
-        ) {
+        if !matches!(*request.method(), Method::Get | Method::Head) {
             return None;
         }
         match route::path(route::origin_form(request.url()).ok()?) {
@@ -555,9 +551,9 @@ fn raise_descriptor_limit() -> usize {
 }
 
 /// What decides whether a request may be served.
-fn visit(request: &Request) -> Visit<'_> {
+fn visit<'a>(request: &'a Request<'_>) -> Visit<'a> {
     Visit::new(
-        request.remote_addr().map(SocketAddr::ip),
+        Some(request.remote_addr().ip()),
         request.method().as_str(),
         request.url(),
         request.raw_headers(),
@@ -573,11 +569,11 @@ fn downstream<'a>(request: &Request, origin: Option<&'a str>) -> Downstream<'a> 
         origin,
         http_1_1: *request.http_version() >= (1, 1),
         keep_alive: request.keeps_alive(),
-        head_only: *request.method() == tiny_http::Method::Head,
+        head_only: *request.method() == Method::Head,
     }
 }
 
-/// The body of a refusal that tiny_http itself sends.
+/// The body of a refusal that the front door itself sends.
 fn refusal(status: u16, reason: &str) -> (&'static str, String) {
     (
         "application/json",

@@ -420,6 +420,15 @@ impl Answer {
             .ok()
     }
 
+    /// The client has what it wants: whether it leaves is no matter from now on. What is left of the
+    /// body is read for a moment, so that the connection can be used again.
+    pub fn let_client_go(&mut self) {
+        CALL.with_borrow_mut(|call| {
+            call.client = Client::nobody();
+            call.idle = DRAIN_PATIENCE;
+        });
+    }
+
     /// What was looked at so far of the body; reading it begins there all the same.
     pub fn start(&self) -> &[u8] {
         &self.start

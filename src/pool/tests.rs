@@ -1,4 +1,3 @@
-use super::seat::MAX_ESCALATED;
 use super::*;
 use crate::state::Limit;
 
