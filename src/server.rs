@@ -27,7 +27,9 @@ use crate::status::dashboard;
 use crate::status::{Load, health, prometheus};
 use crate::{error, info, route, upstream, warn};
 
-/// Connections that requests for the upstream may not take up: for `/health` and refusals.
+/// Connections that requests for the upstream may not take up: for `/health` and refusals. Of few
+/// connections a quarter at most: a place is free a moment after its client has the answer, and who
+/// asks next, on another connection, must find one.
 const KEPT_FREE: usize = 8;
 /// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
 const RESERVED_DESCRIPTORS: usize = 16;
@@ -151,7 +153,7 @@ impl Server {
             desk: Mutex::default(),
             called: Condvar::new(),
             workers: config.workers,
-            places: max_connections.saturating_sub(KEPT_FREE).max(1),
+            places: max_connections - KEPT_FREE.min(max_connections / 4),
             bodies: Budget::new(max_body),
             started: Instant::now(),
             #[cfg(feature = "dashboard")]
