@@ -16,7 +16,7 @@ use alvus::server::Server;
 use alvus::signals::{Order, Orders};
 use alvus::state::file::StateFile;
 use alvus::watch::{EnvFile, Text};
-use alvus::{ask, check, demo, error, info, warn};
+use alvus::{ask, check, demo, error, info, machine, warn};
 
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Command::Status { watch } => run_status(&load_to_ask(&mut EnvFile::new(env_file))?, watch),
         Command::Demo => run_demo(),
         Command::Serve => {
+            machine::tame_allocator();
             let mut file = EnvFile::new(env_file);
             let config = load(&mut file)?;
             serve(&config, "", Some(file))
@@ -181,10 +182,11 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
     })?;
     let addr = server.addr().map_err(|e| failed(e.to_string()))?;
     say(&format!(
-        "⚡ Alvus started on {addr}\n   Target  : {}\n   Keys    : {} loaded\n   Cooldown: {}s per key on 429",
+        "⚡ Alvus started on {addr}\n   Target  : {}\n   Keys    : {} loaded\n   Cooldown: {}s per key on 429\n   Memory  : {}",
         config.target,
         config.api_keys.len(),
-        config.cooldown.as_secs()
+        config.cooldown.as_secs(),
+        server.memory()
     ));
     if !first_words.is_empty() {
         say(&first_words.replace("{addr}", &addr.to_string()));

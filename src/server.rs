@@ -25,7 +25,7 @@ use crate::reply::{self, Downstream, Reply};
 #[cfg(feature = "dashboard")]
 use crate::status::dashboard;
 use crate::status::{Load, health, prometheus};
-use crate::{error, info, route, upstream, warn};
+use crate::{error, route, upstream, warn};
 
 /// Connections that requests for the upstream may not take up: for `/health` and refusals. Of few
 /// connections a quarter at most: a place is free a moment after its client has the answer, and who
@@ -174,6 +174,13 @@ impl Server {
     /// When the system cannot say.
     pub fn addr(&self) -> io::Result<SocketAddr> {
         self.inner.listener.local_addr()
+    }
+
+    /// What it took of the memory there is, in words.
+    pub fn memory(&self) -> String {
+        let mb = self.inner.bodies.limit >> 20;
+        let there_is = Machine::look().shown();
+        format!("up to {mb} MiB for request bodies, of {there_is}")
     }
 
     /// What serves the requests.
@@ -553,15 +560,14 @@ fn allowed_by(machine: &Machine, wanted: usize) -> usize {
     connections
 }
 
-/// So much memory request bodies may take; says what was taken.
+/// So much memory request bodies may take; says so if that is less than was wanted.
 fn memory_of(machine: &Machine, wanted: usize) -> usize {
     let bodies = machine.bodies(wanted);
-    let (shown, mb) = (machine.shown(), bodies >> 20);
     if bodies < wanted {
-        let asked = wanted >> 20;
-        warn!("{shown}: request bodies take up to {mb} MiB of it, not {asked} (MAX_BODY_MB)");
-    } else {
-        info!("{shown}: request bodies take up to {mb} MiB of it (MAX_BODY_MB)");
+        let (shown, mb, asked) = (machine.shown(), bodies >> 20, wanted >> 20);
+        warn!(
+            "memory: {shown}; request bodies take up to {mb} MiB of it, not {asked} (MAX_BODY_MB)"
+        );
     }
     bodies
 }
