@@ -207,6 +207,8 @@ struct Trip<'a> {
     journey: Journey,
     outcome: Outcome,
     model: String,
+    /// What providers limit it with; see [`Mapped::lane`].
+    lane: String,
     /// Keys that were refused for this request, with status and whether the words named the key.
     refused: Vec<(Picked, u16, bool)>,
     /// The only key that it may be sent again with.
@@ -341,19 +343,17 @@ impl Relay {
             }
         }
         self.budget().request();
-        let lane = match question.model.as_str() {
-            "" => &exchange.mapped.kind,
-            model => model,
-        };
+        let lane = exchange.mapped.lane(&question.model);
         let seed = reply::random();
         let repeat = exchange.mapped.request.repeat();
         Trip {
             arrived,
-            entry: self.enter(lane, question.conversation, arrived),
+            entry: self.enter(&lane, question.conversation, arrived),
             journey: Journey::new(policy.limits, repeat, seed, arrived),
             policy,
             outcome: Outcome::new(question.model.clone()),
             model: question.model,
+            lane,
             refused: Vec::new(),
             bound: None,
             reuse: Reuse::Allowed,

@@ -70,6 +70,19 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
+impl Mapped {
+    /// What providers limit and refuse this request with: its model; the kind of its path where it
+    /// names none; both where it is no chat, so that an endpoint that a key is refused for takes the
+    /// key from no other.
+    pub(super) fn lane(&self, model: &str) -> String {
+        match (model, self.kind.as_str()) {
+            ("", kind) => kind.to_owned(),
+            (model, "/chat" | "/completions" | "/messages") => model.to_owned(),
+            (model, kind) => format!("{model} {kind}"),
+        }
+    }
+}
+
 impl Relay {
     /// Maps a client's request onto the provider; see [`Prepared::new`].
     ///
