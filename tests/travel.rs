@@ -435,6 +435,22 @@ fn all_other_fields_come_back_as_they_are() {
 }
 
 #[test]
+fn a_web_page_in_place_of_what_is_not_there_is_looked_for_once_more_and_passed_on() {
+    for (method, status) in [("GET", 404), ("GET", 405), ("DELETE", 410), ("POST", 404)] {
+        let fields = "Content-Type: text/html\r\n";
+        let upstream = Upstream::new(move |_| answer(status, fields, "<html>nothing here"));
+        let alvus = Alvus::before(&upstream);
+        let response = ask(&alvus, bare(method, "/v1/missing", "Content-Length: 0\r\n"));
+        assert_eq!(
+            (response.status, response.text()),
+            (status, "<html>nothing here")
+        );
+        assert_eq!(upstream.seen().len(), 2, "{method} {status}");
+        assert_eq!(alvus.states(), ["ready"; 3]);
+    }
+}
+
+#[test]
 fn redirects_are_passed_on_and_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         let upstream = Upstream::scripted(vec![answer(status, "Location: /v1/elsewhere\r\n", "x")]);
