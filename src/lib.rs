@@ -10,6 +10,7 @@ pub mod body;
 pub mod config;
 pub mod headers;
 pub mod hints;
+pub mod mask;
 pub mod question;
 pub mod reply;
 pub mod route;
