@@ -64,8 +64,8 @@ struct Rules {
     upstream: Upstream,
     target: Origin,
     base_path: String,
-    genai: Origin,
-    genai_path: String,
+    /// Where paths with `/genai/` go, and what stands in front of them.
+    genai: Option<(Origin, String)>,
     /// The target's, as people write it.
     origin: String,
     limits: Limits,
@@ -243,9 +243,10 @@ impl Relay {
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
     ) -> Result<Mapped, String> {
         let rules = self.rules().clone();
-        let (to, path) = match route::is_genai(target) {
-            true => (&rules.genai, rules.genai_path.clone() + target),
-            false => (&rules.target, route::upward(&rules.base_path, target)),
+        let genai = rules.genai.as_ref().filter(|_| route::is_genai(target));
+        let (to, path) = match genai {
+            Some((to, base)) => (to, route::upward_whole(base, target)),
+            None => (&rules.target, route::upward(&rules.base_path, target)),
         };
         let request = Prepared::new(method, to, path, fields)?;
         Ok(Mapped {
@@ -751,8 +752,10 @@ impl Rules {
             upstream: Upstream::new(config)?,
             target: Origin::new(&config.target)?,
             base_path: config.target.base_path.clone(),
-            genai: Origin::new(&config.genai)?,
-            genai_path: config.genai.base_path.clone(),
+            genai: match &config.genai {
+                Some(genai) => Some((Origin::new(genai)?, genai.base_path.clone())),
+                None => None,
+            },
             origin: config.target.origin(),
             limits: Limits {
                 max_retries: config.max_retries,
