@@ -2,6 +2,7 @@
 
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
+pub mod front;
 pub mod health;
 pub mod prometheus;
 
