@@ -12,6 +12,7 @@ pub mod config;
 #[cfg(feature = "messages")]
 pub mod dialect;
 pub mod headers;
+pub mod mask;
 pub mod question;
 pub mod reply;
 pub mod route;

@@ -50,7 +50,9 @@ impl Relay {
             // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
             let attempt = self.report(&mut lease, &came, &mut trip);
             let step = match came {
-                Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
+                Came::Answer(ref answer, _) if answer.ends_it(attempt, trip.outcome.attempts) => {
+                    Step::Pass
+                }
                 _ => trip
                     .journey
                     .attempted(attempt, &mut self.budget(), Instant::now()),
@@ -278,13 +280,15 @@ impl Came {
 }
 
 impl Answer {
-    /// The upstream asks that it be not asked again: no trouble of its own is worth a second try.
-    fn ends_it(&self, attempt: Attempt) -> bool {
+    /// Another try is worth nothing: the upstream asks that there be none, or a page for a path that
+    /// leads nowhere has come twice.
+    fn ends_it(&self, attempt: Attempt, attempts: u32) -> bool {
         let in_trouble = matches!(
             attempt,
             Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_))
         );
-        in_trouble && self.header("x-should-retry") == Some(b"false")
+        let nowhere = matches!(self.status, 404 | 405 | 410);
+        in_trouble && (self.header("x-should-retry") == Some(b"false") || (nowhere && attempts > 1))
     }
 }
 

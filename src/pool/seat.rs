@@ -39,7 +39,7 @@ const MOST_ALLOWED: u32 = 8;
 
 /// For so many windows a learned limit is kept without asking for more; for twice and four times
 /// as many once it was met again.
-const KEPT: u32 = 4;
+const KEPT: u32 = 6;
 /// The same where the operator wants to be held back: [`Pace::Auto`].
 const KEPT_AUTO: u32 = 16;
 /// A limit met after fewer requests has to be met twice: it may be one of tokens.
@@ -188,7 +188,7 @@ impl Seat {
         self.rest.take().is_some()
     }
 
-    /// 429. Says for how long the key rests, if that is news. `cooldown`: the first rest that
+    /// A 429. Says for how long the key rests, if that is news. `cooldown`: the first rest that
     /// nobody stated.
     pub(super) fn limited(
         &mut self,

@@ -18,8 +18,8 @@ pub(super) struct Policy {
     pub(super) upstream: Upstream,
     target: Origin,
     base_path: String,
-    genai: Origin,
-    genai_path: String,
+    /// Where paths with `/genai/` go, and what stands in front of them.
+    genai: Option<(Origin, String)>,
     /// The target's, as people write it.
     pub(super) origin: String,
     pub(super) limits: Limits,
@@ -37,8 +37,10 @@ impl Policy {
             upstream: Upstream::new(config, earlier)?,
             target: Origin::new(&config.target)?,
             base_path: config.target.base_path.clone(),
-            genai: Origin::new(&config.genai)?,
-            genai_path: config.genai.base_path.clone(),
+            genai: match &config.genai {
+                Some(genai) => Some((Origin::new(genai)?, genai.base_path.clone())),
+                None => None,
+            },
             origin: config.target.origin(),
             limits: Limits {
                 max_retries: config.max_retries,
@@ -95,9 +97,10 @@ impl Relay {
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
     ) -> Result<Mapped, String> {
         let policy = self.policy().clone();
-        let (to, path) = match route::is_genai(target) {
-            true => (&policy.genai, policy.genai_path.clone() + target),
-            false => (&policy.target, route::upward(&policy.base_path, target)),
+        let genai = policy.genai.as_ref().filter(|_| route::is_genai(target));
+        let (to, path) = match genai {
+            Some((to, base)) => (to, route::upward_whole(base, target)),
+            None => (&policy.target, route::upward(&policy.base_path, target)),
         };
         let request = Prepared::new(method, to, path, fields)?;
         Ok(Mapped {
