@@ -20,7 +20,7 @@ use crate::verdict::MAX_REST;
 pub const PROBE_GAP: Duration = Duration::from_secs(1);
 
 /// The longest rest that alvus itself comes to when 429s repeat and none says how long.
-pub(super) const MAX_ESCALATED: Duration = Duration::from_secs(15 * 60);
+const MAX_ESCALATED: Duration = Duration::from_secs(15 * 60);
 
 /// A stated rest that proved too short is lengthened, but not beyond this.
 const MAX_DOUBTED: Duration = Duration::from_secs(60);
@@ -166,6 +166,9 @@ impl Seat {
     /// A request that was handed out at this instant was not sent.
     pub(super) fn take_back(&mut self, at: Instant) {
         self.window.take_back(at);
+        if self.knew(at) {
+            self.learn_less(); // it counted as taken
+        }
     }
 
     /// A request was accepted. Says whether that ends a rest: the key is well again.
@@ -439,7 +442,7 @@ impl Seat {
         });
     }
 
-    /// One of those that counted as taken was refused too.
+    /// One of those that counted as taken was not.
     fn learn_less(&mut self) {
         if let Some(learned) = &mut self.learned {
             learned.took = learned.took.saturating_sub(1);

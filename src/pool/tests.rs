@@ -409,6 +409,26 @@ fn what_was_accepted_counts_although_the_answer_comes_after_a_refusal() {
 }
 
 #[test]
+fn what_was_not_sent_after_all_was_not_taken() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let herd: Vec<Picked> = (0..9).map(|n| desk.take(ms(n))).collect();
+    for (n, picked) in herd.iter().enumerate() {
+        let report = match n {
+            0 => limited(10),
+            1 | 2 => Report::NotSent, // a connection that was dead, as it turned out
+            _ => Report::Accepted,
+        };
+        desk.report(picked, report, ms(10));
+        desk.pool.release(picked);
+    }
+    let at = secs(11);
+    for _ in 0..6 {
+        desk.one(Report::Accepted, at);
+    }
+    assert!(desk.wait(at) > at, "six is what it takes");
+}
+
+#[test]
 fn a_limit_that_is_lower_than_confirmed_is_learned_anew() {
     let mut desk = Desk::new(1, SETTINGS);
     let mut at = T0;
