@@ -1,7 +1,4 @@
 # alvus: `make help` lists what there is. `make run` and `make test` are all a newcomer needs.
-#
-# Every target that calls cargo first prepares the patched tiny_http (patches/), for cargo refuses
-# to run while it is missing.
 
 CARGO ?= cargo
 CLIENTS := target/clients
@@ -9,23 +6,23 @@ CLIENTS := target/clients
 ALONE := $(filter-out boxes clients endure network pages smuggling,$(basename $(notdir $(wildcard tests/*.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients bench attack fuzz simulate soak deny lint clean prepare tools
+.PHONY: help run build test unit clients bench attack fuzz simulate soak deny lint clean prove tools
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-zA-Z%_-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
 
-run: prepare ## build and start alvus; without .env or API_KEYS it starts the demo
+run: tools ## build and start alvus; without .env or API_KEYS it starts the demo
 	@$(CARGO) build --release --locked --quiet
 	@if [ -e .env ] || [ -n "$$API_KEYS" ]; then exec target/release/alvus; \
 	else echo "No .env and no API_KEYS: starting the demo (see .env.example)."; exec target/release/alvus demo; fi
 
-build: prepare ## build target/release/alvus
+build: tools ## build target/release/alvus
 	$(CARGO) build --release --locked
 
-test: prepare clients ## all tests: unit tables, sockets, real clients and servers
+test: tools clients ## all tests: unit tables, sockets, real clients and servers
 	$(CARGO) test --locked
 
-unit: prepare ## the tests that need nothing but Rust
+unit: tools ## the tests that need nothing but Rust
 	$(CARGO) test --locked --lib $(foreach t,$(ALONE),--test $(t))
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
@@ -33,31 +30,35 @@ clients: ## install the real clients and servers that `make test` uses (into tar
 
 # Coverage counters steer the fuzzer; they need a build of their own.
 fuzz: export FUZZ_SEC ?= 60
-fuzz: prepare ## fuzz the parsers, FUZZ_SEC (60) seconds each; FUZZ="head body" for some of them
+fuzz: tools ## fuzz the parsers, FUZZ_SEC (60) seconds each; FUZZ="head body" for some of them
 	RUSTFLAGS="-C instrument-coverage" LLVM_PROFILE_FILE=/dev/null CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/fuzz \
 	$(CARGO) test --locked --test fuzz -- $(FUZZ)
 
-simulate: prepare ## a day of traffic against modelled providers, in seconds: a table of policies; then each once over sockets
+simulate: tools ## a day of traffic against modelled providers, in seconds: a table of policies; then each once over sockets
 	$(CARGO) test --locked --test simulator --test scenarios -- --nocapture
 
 soak: export SOAK_MIN ?= 10
-soak: prepare ## mixed traffic, faults and reloads for SOAK_MIN (10) minutes
+soak: tools ## mixed traffic, faults and reloads for SOAK_MIN (10) minutes
 	$(CARGO) test --locked --test soak
 
-attack: prepare clients build ## slowhttptest in its four modes, and a stop for a minute
+attack: tools clients build ## slowhttptest in its four modes, and a stop for a minute
 	tests/attack/slow target/release/alvus
 	STOP_SEC=60 $(CARGO) test --locked --quiet --test endure a_stop
 
-deny: prepare ## the supply chain: licences, sources, duplicates, build-time code, unused crates
+prove: tools ## what tiny_http as published does with the tests of the front door: each has to fail
+	tests/front_door/prove
+
+deny: tools ## the supply chain: licences, sources, duplicates, build-time code, unused crates
 	tests/deny
 
 # BENCH=quick for a look; see the usage in tests/bench/bench.rs for other proxies and single scenarios.
 bench: build ## alvus beside nginx and haproxy: one table; BENCH=quick takes under two minutes
 	$(CARGO) bench --locked --bench bench -- $(BENCH)
 
-lint: prepare deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
+lint: tools deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p tiny_http_joined -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	tests/floors
@@ -65,16 +66,12 @@ lint: prepare deny ## rustfmt, clippy, docs, the floor rules, the supply chain, 
 	git ls-files -co --exclude-standard -z | xargs -0 grep -lIE '^#!(/bin/sh|/usr/bin/env (ba)?sh|/bin/bash)' | xargs shellcheck
 
 clean: ## remove what was built
-	rm -rf target dist patches/tiny_http
-
-# The patched tiny_http; quick when there is nothing to do.
-prepare: tools
-	@patches/prepare
+	rm -rf target dist
 
 # What make cannot do without, each in one line.
 tools:
-	@for t in cc git $(firstword $(CARGO)); do command -v $$t >/dev/null || { \
-	case $$t in cc) how="apt-get install gcc libc6-dev";; git) how="apt-get install git";; *) how="install Rust with rustup";; esac; \
+	@for t in cc $(firstword $(CARGO)); do command -v $$t >/dev/null || { \
+	case $$t in cc) how="apt-get install gcc libc6-dev";; *) how="install Rust with rustup";; esac; \
 	echo "make: $$t is missing; $$how" >&2; exit 1; }; done
 
 -include cross/cross.mk

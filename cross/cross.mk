@@ -7,16 +7,16 @@ PREFIX ?= /usr/local
 
 cross: $(BOARDS:%=cross-%) ## static binaries for the Pi Zero and the netbook, in dist/
 
-cross-all: prepare ## the same for every target in cross/targets
+cross-all: tools ## the same for every target in cross/targets
 	@for t in $$(sed -n 's/^\([a-z][^ ]*\) .*/\1/p' cross/targets); do cross/build "$$t" || exit 1; done
 
-cross-%: prepare ## one target of cross/targets: make cross-aarch64-unknown-linux-musl
+cross-%: tools ## one target of cross/targets: make cross-aarch64-unknown-linux-musl
 	@cross/build $*
 
 verify: ## look into the binaries in dist/, weigh them, run them as the oldest CPU they are for
 	@cross/verify
 
-cross-test: prepare ## the socket tests of `make test` against the Pi Zero's and the netbook's binary
+cross-test: tools ## the socket tests of `make test` against the Pi Zero's and the netbook's binary
 	@cross/test
 
 emulate: ## boot the emulated Pi Zero and netbook with the binaries in dist/ and use alvus there

@@ -1,7 +1,11 @@
 //! `alvus check`: one cheap request per key, and a verdict in words.
 
 use std::fmt;
-use std::time::Duration;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::logging::quote;
@@ -11,6 +15,13 @@ use crate::route;
 use crate::secret::ApiKey;
 use crate::upstream::{Failure, Origin, Prepared, Reuse, Upstream};
 use crate::verdict::{self, Verdict};
+
+/// How long a key may take: a person waits for the verdicts.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Keys that are asked side by side.
+const ABREAST: usize = 16;
+/// Stack of a thread that asks; a TLS handshake takes half of it.
+const STACK: usize = 128 * 1024;
 
 /// What a key is worth at this moment.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,6 +34,8 @@ pub enum Finding {
     Limited(Option<Duration>),
     /// The provider answered something that says nothing about the key.
     Unclear(u16),
+    /// A success that is no API's: a login page, a shop's front.
+    Page(u16),
     /// No answer.
     Unreachable(String),
 }
@@ -44,7 +57,9 @@ pub fn json(findings: &[(ApiKey, Finding)]) -> String {
             Finding::Ok => ("ok", None),
             Finding::Rejected(status) => ("rejected", Some(("status", u64::from(*status)))),
             Finding::Limited(wait) => ("limited", wait.map(|w| ("seconds", whole_seconds(w)))),
-            Finding::Unclear(status) => ("unclear", Some(("status", u64::from(*status)))),
+            Finding::Unclear(status) | Finding::Page(status) => {
+                ("unclear", Some(("status", u64::from(*status))))
+            }
             Finding::Unreachable(_) => ("unreachable", None),
         };
         out += &format!("{comma}{{\"index\":{index},\"label\":");
@@ -83,49 +98,150 @@ impl fmt::Display for Finding {
                 f.write_str("unclear (404): is the path of TARGET_BASE_URL right?")
             }
             Finding::Unclear(status) => write!(f, "unclear ({status})"),
+            Finding::Page(status) => write!(
+                f,
+                "unclear ({status}): a web page came where an API was asked; is the path of TARGET_BASE_URL right, or is there a captive portal?"
+            ),
             Finding::Unreachable(why) => write!(f, "unreachable: {why}"),
         }
     }
 }
 
-/// Asks the provider for its list of models, once per key, and hands each verdict to `tell`.
+/// Asks the provider for its list of models, once per key, and hands each verdict to `tell`, in the
+/// order of the keys. No key takes longer than [`PATIENCE`], and [`ABREAST`] are asked at a time.
 /// Returns whether at least one key works.
 ///
 /// # Errors
 /// In the operator's words, when the upstream's settings cannot be used.
 pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Result<bool, String> {
-    let upstream = Upstream::new(config)?;
+    let upstream = Upstream::new(config, None)?;
     let path = route::upward(&config.target.base_path, "/v1/models");
     let target = Origin::new(&config.target)?;
     let request = Prepared::new("GET", &target, path, [].into_iter())?;
+    let asker = Arc::new((upstream, request));
     let mut any = false;
-    for (index, key) in config.api_keys.iter().enumerate() {
-        let finding = match upstream.send(&request, None, key, &Client::nobody(), Reuse::Allowed) {
-            Ok(mut answer) => {
-                let status = answer.status;
-                if status >= 400 {
-                    answer.look_at_all();
-                }
-                let verdict = verdict::judge(status, |name| answer.header(name), &answer.words());
-                answer.discard();
-                match verdict {
-                    Verdict::Limited(wait) => Finding::Limited(wait),
-                    Verdict::Quota => Finding::Limited(None),
-                    Verdict::Refused { .. } => Finding::Rejected(status),
-                    Verdict::Pass if (200..300).contains(&status) => Finding::Ok,
-                    _ => Finding::Unclear(status),
-                }
-            }
-            Err(
-                Failure::NotSent(why)
-                | Failure::Stale(why)
-                | Failure::MaybeSent(why)
-                | Failure::TimedOut(why),
-            ) => Finding::Unreachable(why),
-            Err(Failure::ClientLeft | Failure::Empty) => Finding::Unreachable("cancelled".into()),
-        };
-        any |= finding.works();
-        tell(index, key, finding);
+    for (round, keys) in config.api_keys.chunks(ABREAST).enumerate() {
+        for (at, finding) in side_by_side(&asker, keys).into_iter().enumerate() {
+            any |= finding.works();
+            tell(round * ABREAST + at, &keys[at], finding);
+        }
     }
     Ok(any)
+}
+
+/// What is found of these keys, in their order.
+fn side_by_side(asker: &Arc<(Upstream, Prepared)>, keys: &[ApiKey]) -> Vec<Finding> {
+    let until = Instant::now() + PATIENCE;
+    let (found, findings) = channel();
+    let mut all: Vec<Finding> = keys
+        .iter()
+        .enumerate()
+        .map(|(at, key)| match start(asker, at, key, &found) {
+            Ok(()) => Finding::Unreachable(format!("no answer within {} s", PATIENCE.as_secs())),
+            Err(e) => Finding::Unreachable(format!("no thread to ask it with: {e}")),
+        })
+        .collect();
+    drop(found); // so that the last one's end is the end
+    // Who is late is left behind: the process ends soon.
+    while let Ok((at, finding)) =
+        findings.recv_timeout(until.saturating_duration_since(Instant::now()))
+    {
+        all[at] = finding;
+    }
+    all
+}
+
+/// Asks with one key, on a thread of its own.
+fn start(
+    asker: &Arc<(Upstream, Prepared)>,
+    at: usize,
+    key: &ApiKey,
+    found: &Sender<(usize, Finding)>,
+) -> io::Result<()> {
+    let (asker, key, found) = (asker.clone(), key.clone(), found.clone());
+    let thread = thread::Builder::new().stack_size(STACK);
+    thread
+        .spawn(move || {
+            let _ = found.send((at, ask(&asker.0, &asker.1, &key)));
+        })
+        .map(drop)
+}
+
+fn ask(upstream: &Upstream, request: &Prepared, key: &ApiKey) -> Finding {
+    match upstream.send(request, None, key, &Client::nobody(), Reuse::Allowed) {
+        Ok(mut answer) => {
+            answer.look_at_all();
+            let header = |name: &str| answer.header(name);
+            let finding = weigh(answer.status, header, &answer.words());
+            answer.discard();
+            finding
+        }
+        Err(
+            Failure::NotSent(why)
+            | Failure::Never(why)
+            | Failure::Stale(why)
+            | Failure::MaybeSent(why)
+            | Failure::TimedOut(why),
+        ) => Finding::Unreachable(why),
+        Err(Failure::ClientLeft | Failure::Empty) => Finding::Unreachable("cancelled".into()),
+    }
+}
+
+/// What an answer says about the key it was asked with. `start`: of its body.
+fn weigh<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, start: &[u8]) -> Finding {
+    let page = start.trim_ascii_start().first() == Some(&b'<')
+        || header("content-type").is_some_and(|v| v.to_ascii_lowercase().starts_with(b"text/html"));
+    let success = (200..300).contains(&status);
+    if success && page {
+        return Finding::Page(status);
+    }
+    let verdict = match success {
+        true => verdict::judge_inside(start),
+        false => verdict::judge(status, header, start),
+    };
+    match verdict {
+        Verdict::Limited(wait) => Finding::Limited(wait),
+        Verdict::Quota => Finding::Limited(None),
+        Verdict::Refused { .. } => Finding::Rejected(status),
+        // A list of models is JSON, whoever's it is.
+        Verdict::Pass
+            if success && matches!(start.trim_ascii_start().first(), Some(b'{' | b'[')) =>
+        {
+            Finding::Ok
+        }
+        _ => Finding::Unclear(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_apis_success_is_one() {
+        for (status, kind, start, expected) in [
+            (200, "application/json", "{\"data\":[", Finding::Ok),
+            (200, "", " \n[]", Finding::Ok),
+            (200, "text/html; charset=utf-8", "", Finding::Page(200)),
+            (200, "text/plain", "\n<!doctype html>", Finding::Page(200)),
+            (200, "application/json", "", Finding::Unclear(200)),
+            (200, "text/plain", "Welcome!", Finding::Unclear(200)),
+            (204, "", "", Finding::Unclear(204)),
+            (
+                200,
+                "",
+                "{\"error\":{\"code\":401,\"message\":\"no\"}}",
+                Finding::Rejected(200),
+            ),
+            (404, "text/html", "<html>", Finding::Unclear(404)),
+            (401, "application/json", "{}", Finding::Rejected(401)),
+        ] {
+            let header = |name: &str| (name == "content-type").then_some(kind.as_bytes());
+            assert_eq!(
+                weigh(status, header, start.as_bytes()),
+                expected,
+                "{status} {kind} {start}"
+            );
+        }
+    }
 }

@@ -3,12 +3,16 @@
 //! The heart is [`relay`]; a room uses only rooms above it in this list.
 
 // floor 0
+pub mod front;
 pub mod peer;
 pub mod secret;
 // floor 1
 pub mod body;
 pub mod config;
+#[cfg(feature = "messages")]
+pub mod dialect;
 pub mod headers;
+pub mod mask;
 pub mod question;
 pub mod reply;
 pub mod route;
@@ -17,6 +21,7 @@ pub mod state;
 pub mod verdict;
 // floor 1, with a side effect each
 pub mod logging;
+pub mod machine;
 pub mod signals;
 pub mod watch;
 // floor 2

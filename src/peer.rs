@@ -64,6 +64,15 @@ pub enum Interest {
     Write,
 }
 
+impl Interest {
+    fn events(self) -> PollFlags {
+        match self {
+            Interest::Read => PollFlags::IN,
+            Interest::Write => PollFlags::OUT,
+        }
+    }
+}
+
 impl Client {
     /// The client behind this socket.
     pub fn new(socket: impl AsFd + Send + Sync + 'static) -> Client {
@@ -166,10 +175,34 @@ impl Client {
         interest: Interest,
         timeout: Option<Duration>,
     ) -> io::Result<Wake> {
-        let events = match interest {
-            Interest::Read => PollFlags::IN,
-            Interest::Write => PollFlags::OUT,
-        };
+        let up = PollFd::from_borrowed_fd(upstream, interest.events());
+        match &self.socket {
+            None => self.wait_on(&mut [up], timeout),
+            Some(socket) => self.wait_on(&mut [up, down(socket)], timeout),
+        }
+    }
+
+    /// The same for several sockets; with [`Wake::Ready`] comes the place of the first that is.
+    ///
+    /// # Errors
+    /// As [`Client::wait`].
+    pub fn wait_any<'a>(
+        &self,
+        upstream: impl Iterator<Item = BorrowedFd<'a>>,
+        interest: Interest,
+        timeout: Option<Duration>,
+    ) -> io::Result<(Wake, usize)> {
+        let mut fds: Vec<_> = upstream
+            .map(|fd| PollFd::from_borrowed_fd(fd, interest.events()))
+            .collect();
+        fds.extend(self.socket.iter().map(down));
+        let woken = self.wait_on(&mut fds, timeout)?;
+        let ready = fds.iter().position(|fd| !fd.revents().is_empty());
+        Ok((woken, ready.unwrap_or(0)))
+    }
+
+    /// Waits on these; the client's own, where there is one, is the last of them.
+    fn wait_on(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<Wake> {
         let mut now = Instant::now();
         let deadline = timeout.and_then(|t| now.checked_add(t));
         loop {
@@ -179,19 +212,11 @@ impl Client {
             }
             let until = deadline.into_iter().chain(beat).min();
             let left = until.map(|at| at.saturating_duration_since(now));
-            let mut up = PollFd::from_borrowed_fd(upstream, events);
-            let woken = match &self.socket {
-                None => wait_one(std::slice::from_mut(&mut up), left)?,
-                Some(socket) => {
-                    let down = PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP);
-                    let mut both = [up, down];
-                    let woken = wait_one(&mut both, left)?;
-                    if both[1].revents().intersects(LEFT) {
-                        return Ok(Wake::ClientLeft);
-                    }
-                    woken
-                }
-            };
+            let woken = wait_one(fds, left)?;
+            let down = fds.last().filter(|_| self.socket.is_some());
+            if woken.is_some() && down.is_some_and(|fd| fd.revents().intersects(LEFT)) {
+                return Ok(Wake::ClientLeft);
+            }
             if woken.is_some_and(|n| n > 0) {
                 return Ok(Wake::Ready);
             }
@@ -211,6 +236,11 @@ impl Client {
             let _ = rustix::net::connect_unspec(socket.as_fd());
         }
     }
+}
+
+/// What is watched of the client's socket.
+fn down(socket: &Arc<dyn AsFd + Send + Sync>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP)
 }
 
 /// Whether a write to this socket need not wait longer than `patience`. A client that leaves its
@@ -276,6 +306,19 @@ mod tests {
         far.write_all(b"x").expect("write");
         let woken = Client::new(ours).wait(upstream.as_fd(), Interest::Read, LONG);
         assert_eq!(woken.expect("poll"), Wake::Ready);
+    }
+
+    #[test]
+    fn of_several_sockets_the_one_that_is_ready_is_named() {
+        let (_client, ours) = pair();
+        let (first, _kept) = pair();
+        let (second, mut far) = pair();
+        far.write_all(b"x").expect("write");
+        for watched in [Client::new(ours), Client::nobody()] {
+            let both = [first.as_fd(), second.as_fd()].into_iter();
+            let woken = watched.wait_any(both, Interest::Read, LONG);
+            assert_eq!(woken.expect("poll"), (Wake::Ready, 1));
+        }
     }
 
     #[test]

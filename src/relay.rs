@@ -50,7 +50,9 @@ impl Relay {
             // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
             let attempt = self.report(&mut lease, &came, &mut trip);
             let step = match came {
-                Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
+                Came::Answer(ref answer, _) if answer.ends_it(attempt, trip.outcome.attempts) => {
+                    Step::Pass
+                }
                 _ => trip
                     .journey
                     .attempted(attempt, &mut self.budget(), Instant::now()),
@@ -207,6 +209,8 @@ struct Trip<'a> {
     journey: Journey,
     outcome: Outcome,
     model: String,
+    /// What providers limit it with; see [`Mapped::lane`].
+    lane: String,
     /// Keys that were refused for this request, with status and whether the words named the key.
     refused: Vec<(Picked, u16, bool)>,
     /// The only key that it may be sent again with.
@@ -276,13 +280,15 @@ impl Came {
 }
 
 impl Answer {
-    /// The upstream asks that it be not asked again: no trouble of its own is worth a second try.
-    fn ends_it(&self, attempt: Attempt) -> bool {
+    /// Another try is worth nothing: the upstream asks that there be none, or a page for a path that
+    /// leads nowhere has come twice.
+    fn ends_it(&self, attempt: Attempt, attempts: u32) -> bool {
         let in_trouble = matches!(
             attempt,
             Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_))
         );
-        in_trouble && self.header("x-should-retry") == Some(b"false")
+        let nowhere = matches!(self.status, 404 | 405 | 410);
+        in_trouble && (self.header("x-should-retry") == Some(b"false") || (nowhere && attempts > 1))
     }
 }
 
@@ -296,7 +302,7 @@ impl Relay {
         let pool = Pool::new(&config.api_keys, policy::settings(config), now);
         Ok(Relay {
             shared: Mutex::new(Shared::new(pool)),
-            policy: Mutex::new(Arc::new(Policy::new(config)?)),
+            policy: Mutex::new(Arc::new(Policy::new(config, None)?)),
             budget: Mutex::new(Budget::new(now)),
             well: AtomicBool::new(true),
             last_refusal: Mutex::default(),
@@ -310,7 +316,9 @@ impl Relay {
     /// # Errors
     /// In the operator's words, when the upstream's settings cannot be used.
     pub fn reload(&self, config: &Config) -> Result<Merged, String> {
-        let policy = Arc::new(Policy::new(config)?);
+        let earlier = self.policy().clone();
+        let policy = Arc::new(Policy::new(config, Some(&earlier.upstream))?);
+        policy.upstream.takes_over();
         let now = Instant::now();
         // At once, for who picks a key looks at both: no provider is to see another one's.
         let merged = self.pool(|pool| {
@@ -339,19 +347,17 @@ impl Relay {
             }
         }
         self.budget().request();
-        let lane = match question.model.as_str() {
-            "" => &exchange.mapped.kind,
-            model => model,
-        };
+        let lane = exchange.mapped.lane(&question.model);
         let seed = reply::random();
         let repeat = exchange.mapped.request.repeat();
         Trip {
             arrived,
-            entry: self.enter(lane, question.conversation, arrived),
+            entry: self.enter(&lane, question.conversation, arrived),
             journey: Journey::new(policy.limits, repeat, seed, arrived),
             policy,
             outcome: Outcome::new(question.model.clone()),
             model: question.model,
+            lane,
             refused: Vec::new(),
             bound: None,
             reuse: Reuse::Allowed,

@@ -150,6 +150,14 @@ impl Reply {
         self
     }
 
+    /// The same as the data of an event, for a stream that has begun.
+    pub fn as_event(&self) -> String {
+        match self.status {
+            500.. => late_error(self.status, &self.reason().unwrap_or_default()),
+            _ => self.body.clone(),
+        }
+    }
+
     /// Head and body as they go over the wire.
     pub fn to_bytes(&self, down: Downstream) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.body.len());
@@ -161,6 +169,7 @@ impl Reply {
         );
         field(&mut out, "content-type", self.content_type.as_bytes());
         field(&mut out, "cache-control", b"no-store");
+        request_id(&mut out);
         if let Some(wait) = self.retry_after {
             number(&mut out, "retry-after", whole_seconds(wait));
         }
@@ -191,6 +200,39 @@ pub fn error_json(kind: &str, code: &str, message: &str) -> String {
     let [code, message, kind] = [code, message, kind].map(quoted);
     format!(r#"{{"error":{{"code":{code},"message":{message},"param":null,"type":{kind}}}}}"#)
 }
+
+/// An error as the only event of a stream in which nothing but comments came before. Agents that
+/// know no event of an error decide by its words whether to ask again: pi by "rate limit" and
+/// "service unavailable", Qwen Code and Cline by a `code` that is a number.
+pub fn late_error(status: u16, message: &str) -> String {
+    let name = reason(status).to_ascii_lowercase();
+    let message = quoted(&format!("{status} {name} (rate limit): {message}"));
+    format!(
+        r#"{{"error":{{"code":{status},"message":{message},"param":null,"type":"server_error"}}}}"#
+    )
+}
+
+/// An error as the last event of a stream that broke after its first words. With a number for a
+/// `code` Qwen Code would give up here; pi asks again because of "terminated".
+pub fn cut_error() -> String {
+    let message = "server error 502: the connection to the provider was terminated before the end of the stream; what came so far is not the whole answer";
+    error_json("server_error", "stream_truncated", message)
+}
+
+/// The field that names an answer, for who compares logs; Qwen Code asks again only with it.
+pub fn request_id(out: &mut Vec<u8>) {
+    out.extend_from_slice(REQUEST_ID.as_bytes());
+    out.extend_from_slice(b": ");
+    let mut id = random();
+    for _ in 0..16 {
+        out.push(b"0123456789abcdef"[(id & 15) as usize]);
+        id >>= 4;
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// See [`request_id`].
+pub const REQUEST_ID: &str = "x-request-id";
 
 /// A JSON string. What alvus itself says in JSON is put together by hand: serde_json's way to write
 /// a value links the writing of floats, 20 kB.
@@ -236,6 +278,7 @@ fn reason(status: u16) -> &'static str {
         415 => "Unsupported Media Type",
         421 => "Misdirected Request",
         422 => "Unprocessable Content",
+        426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
@@ -244,6 +287,7 @@ fn reason(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
         _ => "",
     }
 }

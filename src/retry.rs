@@ -32,6 +32,8 @@ pub enum Attempt {
     Empty,
     /// Nothing was sent: DNS, connect, TLS.
     NotSent,
+    /// Nothing was sent, and nothing can be: the target or its certificate cannot be used.
+    Hopeless,
     /// A pooled connection turned out to be dead: it ended at once, without one byte of an answer.
     Stale,
     /// The request was sent, at least in part, and no answer came.
@@ -206,6 +208,7 @@ impl Journey {
                 Some(pause) => Step::Pause(pause),
                 None => Step::GiveUp,
             },
+            Attempt::Hopeless => Step::GiveUp,
             Attempt::Empty => self.pause(Duration::ZERO, budget, now, Step::GiveUp),
             Attempt::Stale | Attempt::MaybeSent if self.repeat != Repeat::No => {
                 self.pause(Duration::ZERO, budget, now, Step::GiveUp)

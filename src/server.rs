@@ -1,6 +1,6 @@
 //! The front door: listens, lets in, serves, drains at the end.
 //!
-//! The only room that names tiny_http. A request is served from head to end by the thread of its
+//! The only room that names [`crate::front`]. A request is served from head to end by the thread of its
 //! connection: it is never handed over, so it wakes nobody and needs no second stack. Who waits,
 //! waits in [`crate::relay`]; `/health`, the other pages and refusals never do.
 
@@ -11,22 +11,26 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tiny_http::{Limits, Request};
 
 use crate::access::{Access, Visit};
 use crate::body::{Body, Budget};
 use crate::config::Config;
-use crate::logging::{self, Line, LogLevel};
+use crate::front::{self, Limits, Method, Request};
+use crate::logging::{self, Line, LogLevel, shown};
+use crate::machine::Machine;
 use crate::metrics::Answered;
 use crate::peer::{self, Client};
 use crate::relay::{End, Exchange, Outcome, Relay};
 use crate::reply::{self, Downstream, Reply};
+use crate::route::Own;
 #[cfg(feature = "dashboard")]
 use crate::status::dashboard;
-use crate::status::{Load, health, prometheus};
-use crate::{error, route, upstream, warn};
+use crate::status::{Load, health, own_pages, prometheus};
+use crate::{error, headers, route, upstream, warn};
 
-/// Connections that requests for the upstream may not take up: for `/health` and refusals.
+/// Connections that requests for the upstream may not take up: for `/health` and refusals. Of few
+/// connections a quarter at most: a place is free a moment after its client has the answer, and who
+/// asks next, on another connection, must find one.
 const KEPT_FREE: usize = 8;
 /// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
 const RESERVED_DESCRIPTORS: usize = 16;
@@ -36,10 +40,6 @@ const BUSY_RETRY: Duration = Duration::from_secs(5);
 /// lists, take half of it. Only pages that are touched cost memory, but 256 of the whole have to
 /// fit into the address space of a small board (`tests/endure.rs`).
 const STACK: usize = 128 * 1024;
-/// How much of a path stands in the log, in bytes.
-const PATH_SHOWN: usize = 200;
-/// How much of a model's name stands in the log, in bytes.
-const MODEL_SHOWN: usize = 100;
 /// How long a client that has left our replies lying may take to make room for one more.
 const REPLY_PATIENCE: Duration = Duration::from_millis(100);
 /// Request bodies are read in steps of this size.
@@ -59,7 +59,7 @@ const BODY_RATE: u64 = 500;
 pub struct Server {
     inner: Arc<Inner>,
     /// Kept, because it ends with its last owner.
-    _http: Arc<tiny_http::Server>,
+    _http: Arc<front::Server>,
 }
 
 struct Inner {
@@ -132,6 +132,9 @@ impl Server {
                 "the limit of open files leaves room for {max_connections} connections (MAX_CONNECTIONS, ulimit -n)"
             );
         }
+        let machine = Machine::look();
+        let max_connections = allowed_by(&machine, max_connections);
+        let max_body = memory_of(&machine, config.max_body);
         let limits = Limits {
             thread_stack: STACK,
             max_connections,
@@ -147,16 +150,15 @@ impl Server {
             desk: Mutex::default(),
             called: Condvar::new(),
             workers: config.workers,
-            places: max_connections.saturating_sub(KEPT_FREE).max(1),
-            bodies: Budget::new(config.max_body),
+            places: max_connections - KEPT_FREE.min(max_connections / 4),
+            bodies: Budget::new(max_body),
             started: Instant::now(),
             #[cfg(feature = "dashboard")]
             dashboard: config.dashboard,
         });
         let host = inner.clone();
         let http =
-            tiny_http::Server::serve_in_place(listener, limits, move |request| host.meet(request))
-                .map_err(|e| io::Error::other(e.to_string()))?;
+            front::Server::serve_in_place(listener, limits, move |request| host.meet(request))?;
         Ok(Server {
             inner,
             _http: Arc::new(http),
@@ -169,6 +171,13 @@ impl Server {
     /// When the system cannot say.
     pub fn addr(&self) -> io::Result<SocketAddr> {
         self.inner.listener.local_addr()
+    }
+
+    /// What it took of the memory there is, in words.
+    pub fn memory(&self) -> String {
+        let mb = self.inner.bodies.limit >> 20;
+        let there_is = Machine::look().shown();
+        format!("up to {mb} MiB for request bodies, of {there_is}")
     }
 
     /// What serves the requests.
@@ -259,8 +268,11 @@ impl Inner {
             Err(refusal) => return self.refuse(request, None, &refusal),
         };
         let origin = origin.as_deref();
-        let page = self.page(&request, &rules.access, &visit);
-        if let Some(page) = page.or_else(|| rules.access.preflight(&visit)) {
+        let preflight = rules.access.preflight(&visit);
+        if let Some(page) = preflight.or_else(|| self.page(&request, &rules.access, &visit)) {
+            if page.status == 405 {
+                return self.refuse(request, origin, &page); // there may be a body
+            }
             if matches!(page.status, 401 | 403) {
                 log_refusal(&request, &page); // someone may be trying out keys
             }
@@ -270,6 +282,9 @@ impl Inner {
             Ok(client) => client,
             Err(refusal) => return self.refuse(request, origin, &refusal),
         };
+        if let Some(refusal) = leads_nowhere(&request, &visit) {
+            return self.refuse(request, origin, &refusal);
+        }
         match self.place() {
             Ok(_place) => self.serve(request, origin, &rules, client),
             Err(Some(full)) => self.turn_away(request, origin, &full),
@@ -305,31 +320,40 @@ impl Inner {
 
     /// The page that a request asks of alvus itself, or a refusal; `None`: it is for the upstream.
     fn page(&self, request: &Request, access: &Access, visit: &Visit<'_>) -> Option<Reply> {
-        if !matches!(
-            *request.method(),
-            tiny_http::Method::Get | tiny_http::Method::Head
-        ) {
-            return None;
+        let own = route::own(route::path(route::origin_form(request.url()).ok()?))?;
+        if !matches!(request.method().as_str(), "GET" | "HEAD") {
+            return Some(own_pages::only_looked_at());
         }
-        match route::path(route::origin_form(request.url()).ok()?) {
-            "/health" => Some(access.health(visit, self.health(access))),
-            "/metrics" => Some(access.page(visit, || {
+        Some(match own {
+            Own::Front => own_pages::page(self.shows_dashboard()),
+            Own::Hello => own_pages::hello(),
+            Own::Nothing => own_pages::nothing(),
+            Own::Health => access.health(visit, self.health(access)),
+            Own::Metrics => access.page(visit, || {
                 let counts = self.relay.metrics().snapshot();
                 prometheus::page(&counts, &self.relay.keys(), &access.clients(), &self.load())
-            })),
+            }),
+            #[cfg(not(feature = "dashboard"))]
+            Own::Dashboard | Own::Data => own_pages::nothing(),
             #[cfg(feature = "dashboard")]
-            dashboard::PATH | dashboard::DATA if !self.dashboard => Some(dashboard::off()),
+            Own::Dashboard | Own::Data if !self.dashboard => dashboard::off(),
             #[cfg(feature = "dashboard")]
-            dashboard::PATH => Some(access.page(visit, dashboard::page)),
+            Own::Dashboard => access.page(visit, dashboard::page),
             #[cfg(feature = "dashboard")]
-            dashboard::DATA => Some(access.page(visit, || {
+            Own::Data => access.page(visit, || {
                 let (health, load) = (self.health(access), self.load());
                 let target = self.relay.origin();
                 let recent = self.relay.metrics().recent();
                 dashboard::data(health, &load, &target, &recent, Instant::now())
-            })),
-            _ => None,
-        }
+            }),
+        })
+    }
+
+    fn shows_dashboard(&self) -> bool {
+        #[cfg(feature = "dashboard")]
+        return self.dashboard;
+        #[cfg(not(feature = "dashboard"))]
+        return false;
     }
 
     fn health(&self, access: &Access) -> Reply {
@@ -430,7 +454,9 @@ impl Inner {
         }
         let too_large = || {
             let mb = self.bodies.limit / (1024 * 1024);
-            let text = format!("the request body is larger than {mb} MiB (MAX_BODY_MB)");
+            let text = format!(
+                "the request body is larger than {mb} MiB (MAX_BODY_MB, or what memory allows)"
+            );
             Some(Reply::error(413, "body_too_large", &text))
         };
         if declared.is_some_and(|n| n > self.bodies.limit) {
@@ -538,6 +564,48 @@ impl Inner {
     }
 }
 
+/// So many connections can have a thread; says so if that is less than were wanted.
+fn allowed_by(machine: &Machine, wanted: usize) -> usize {
+    let connections = machine.connections(wanted);
+    if connections < wanted {
+        warn!(
+            "the limit of threads leaves room for {connections} connections (MAX_CONNECTIONS; TasksMax of a unit, pids.max of a control group)"
+        );
+    }
+    connections
+}
+
+/// So much memory request bodies may take; says so if that is less than was wanted.
+fn memory_of(machine: &Machine, wanted: usize) -> usize {
+    let bodies = machine.bodies(wanted);
+    if bodies < wanted {
+        let (shown, mb, asked) = (machine.shown(), bodies >> 20, wanted >> 20);
+        warn!(
+            "memory: {shown}; request bodies take up to {mb} MiB of it, not {asked} (MAX_BODY_MB)"
+        );
+    }
+    bodies
+}
+
+/// Why a request goes no further, whoever asks: WebSocket, a way out of the provider's paths, a circle.
+fn leads_nowhere(request: &Request, visit: &Visit<'_>) -> Option<Reply> {
+    if visit.upgrades() {
+        return Some(own_pages::no_upgrade());
+    }
+    let target = route::origin_form(request.url()).unwrap_or_default();
+    if route::has_dot_segments(route::path(target)) {
+        let text = "a path with . or .. between its slashes may lead elsewhere than it looks";
+        return Some(Reply::error(400, "bad_target", text));
+    }
+    let fields = request.raw_headers();
+    let vias = fields.filter(|(name, _)| name.eq_ignore_ascii_case("via"));
+    if headers::goes_in_circles(vias.map(|(_, value)| value), upstream::pseudonym()) {
+        let text = "this request has been here before: TARGET_BASE_URL leads back to this alvus";
+        return Some(Reply::error(508, "loop", text));
+    }
+    None
+}
+
 /// Raises the limit of open files as far as the system allows, and returns it.
 fn raise_descriptor_limit() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
@@ -553,9 +621,9 @@ fn raise_descriptor_limit() -> usize {
 }
 
 /// What decides whether a request may be served.
-fn visit(request: &Request) -> Visit<'_> {
+fn visit<'a>(request: &'a Request<'_>) -> Visit<'a> {
     Visit::new(
-        request.remote_addr().map(SocketAddr::ip),
+        Some(request.remote_addr().ip()),
         request.method().as_str(),
         request.url(),
         request.raw_headers(),
@@ -571,11 +639,11 @@ fn downstream<'a>(request: &Request, origin: Option<&'a str>) -> Downstream<'a> 
         origin,
         http_1_1: *request.http_version() >= (1, 1),
         keep_alive: request.keeps_alive(),
-        head_only: *request.method() == tiny_http::Method::Head,
+        head_only: *request.method() == Method::Head,
     }
 }
 
-/// The body of a refusal that tiny_http itself sends.
+/// The body of a refusal that the front door itself sends.
 fn refusal(status: u16, reason: &str) -> (&'static str, String) {
     (
         "application/json",
@@ -585,11 +653,9 @@ fn refusal(status: u16, reason: &str) -> (&'static str, String) {
 
 /// The beginning of a request's line: no query string, no header, no body.
 fn request_line(method: &str, target: &str, status: u16) -> Line {
-    let path = route::path(target);
-    let shown = path.floor_char_boundary(PATH_SHOWN);
     let mut line = Line::new(LogLevel::Info, "request");
-    line.bare("").word("method", method);
-    line.bare(" ").word("path", &path[..shown]);
+    line.bare("").word("method", &shown(method));
+    line.bare(" ").word("path", &shown(route::path(target)));
     line.bare(" -> ").number("status", status.into());
     line
 }
@@ -641,8 +707,7 @@ fn log_request(
     line.time("total", took);
     line.number("bytes", outcome.bytes);
     if !outcome.model.is_empty() {
-        let end = outcome.model.floor_char_boundary(MODEL_SHOWN);
-        line.word("model", &outcome.model[..end]);
+        line.word("model", &shown(&outcome.model));
     }
     line.write();
 }

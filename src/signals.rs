@@ -7,7 +7,7 @@
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,8 +16,8 @@ use signal_hook::{flag, low_level::pipe};
 /// What the operator wants.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Order {
-    /// SIGTERM or SIGINT: finish and go; the second time, go.
-    Stop,
+    /// SIGTERM or SIGINT, by its number: finish and go; the second time, go.
+    Stop(u8),
     /// SIGHUP: read the configuration again.
     Reload,
 }
@@ -27,7 +27,8 @@ pub enum Order {
 #[derive(Debug)]
 pub struct Orders {
     bell: UnixStream,
-    stop: Arc<AtomicBool>,
+    /// The number of the signal that asks for it, or 0.
+    stop: Arc<AtomicUsize>,
     reload: Arc<AtomicBool>,
 }
 
@@ -43,23 +44,22 @@ impl Orders {
             stop: Arc::default(),
             reload: Arc::default(),
         };
-        for (signal, raised) in [
-            (SIGTERM, &orders.stop),
-            (SIGINT, &orders.stop),
-            (SIGHUP, &orders.reload),
-        ] {
-            // In this order, which is the order in which they run: who hears the bell sees the flag.
-            flag::register(signal, raised.clone())?;
+        // In this order, which is the order in which they run: who hears the bell sees the flag.
+        for signal in [SIGTERM, SIGINT] {
+            flag::register_usize(signal, orders.stop.clone(), signal as usize)?;
             pipe::register(signal, rope.try_clone()?)?;
         }
+        flag::register(SIGHUP, orders.reload.clone())?;
+        pipe::register(SIGHUP, rope)?;
         Ok(orders)
     }
 
     /// Waits for the next order, at most for `patience` (`None`: for as long as it takes).
     pub fn next(&mut self, patience: Option<Duration>) -> Option<Order> {
         loop {
-            if self.stop.swap(false, Ordering::SeqCst) {
-                return Some(Order::Stop);
+            match self.stop.swap(0, Ordering::SeqCst) {
+                0 => {}
+                signal => return Some(Order::Stop(signal as u8)), // 2 or 15
             }
             if self.reload.swap(false, Ordering::SeqCst) {
                 return Some(Order::Reload);

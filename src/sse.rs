@@ -170,12 +170,17 @@ impl Ending {
             (Says::Nothing, _) | (_, 1..) => self.stream,
             (says, 0) => says,
         };
-        self.done || self.is_done_here() || last == Says::Over
+        self.is_done() || last == Says::Over
     }
 
     /// Whether it is whole, now that it ended. `marked`: others of its kind said when they were over.
     pub fn is_whole(&self, marked: bool) -> bool {
         self.is_finished() || !(marked || self.promised || self.depth > 0)
+    }
+
+    /// Whether it said `[DONE]`, after which nothing follows.
+    pub fn is_done(&self) -> bool {
+        self.done || self.is_done_here()
     }
 
     fn is_done_here(&self) -> bool {

@@ -7,11 +7,13 @@
 //! Every wait on an upstream socket also watches the client ([`Client::wait`]), so a client that
 //! leaves cancels its call at once.
 //!
-//! `call.rs` is the state of the call under way, `wire.rs` the connections, `buffers.rs`, `tls.rs` and
-//! `dns.rs` what they need.
+//! `call.rs` is the state of the call under way, `wire.rs` the connections, `buffers.rs`, `dial.rs`,
+//! `dns.rs`, `tls.rs` and `alarm.rs` what they need.
 
+mod alarm;
 mod buffers;
 mod call;
+mod dial;
 mod dns;
 mod tls;
 mod unpack;
@@ -20,11 +22,13 @@ mod wire;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use ureq::http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use ureq::http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING,
+};
 use ureq::http::uri::PathAndQuery;
 use ureq::http::{self, HeaderMap, HeaderValue, Method, Uri};
 
@@ -35,6 +39,8 @@ pub use self::tls::random;
 use self::wire::Dialler;
 use crate::config::{Config, Scheme, Target};
 use crate::headers::{self, ConnectionOptions};
+use crate::logging::shown;
+use crate::mask::Mask;
 use crate::peer::Client;
 use crate::reply;
 use crate::retry::Repeat;
@@ -62,6 +68,8 @@ const LOOK: usize = 2 * 1024;
 pub enum Failure {
     /// Not one byte of the request went out: name, connect, TLS.
     NotSent(String),
+    /// Nor will it at another try: the target, its certificate or the key cannot be used.
+    Never(String),
     /// A pooled connection was dead: it ended as soon as the request was written, and nothing came back.
     Stale(String),
     /// The request went out, at least in part; then it failed.
@@ -85,18 +93,34 @@ impl Origin {
     /// The origin of this target.
     ///
     /// # Errors
-    /// In the operator's words, when host and port cannot stand in a URL.
+    /// In the operator's words, when host and port cannot stand in a URL, or no certificate can be
+    /// for that host.
     pub fn new(target: &Target) -> Result<Origin, String> {
-        let authority = target.authority.as_str();
-        Ok(Origin {
-            scheme: match target.scheme {
-                Scheme::Http => http::uri::Scheme::HTTP,
-                Scheme::Https => http::uri::Scheme::HTTPS,
-            },
-            authority: http::uri::Authority::try_from(authority)
-                .map_err(|_| format!("{authority:?} is no host"))?,
-        })
+        let text = target.authority.as_str();
+        let authority =
+            http::uri::Authority::try_from(text).map_err(|_| format!("{text:?} is no host"))?;
+        let scheme = match target.scheme {
+            Scheme::Http => http::uri::Scheme::HTTP,
+            Scheme::Https if tls::name(authority.host()).is_none() => {
+                return Err(format!(
+                    "https://{text}: no certificate can be for such a name; expected a host name (labels of letters, digits and hyphens) or an address"
+                ));
+            }
+            Scheme::Https => http::uri::Scheme::HTTPS,
+        };
+        Ok(Origin { scheme, authority })
     }
+}
+
+/// Our name in `Via`: another one in each process, so that two of us can stand in a row and each still knows a
+/// request that it has seen.
+pub fn pseudonym() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let [a, b, c, d, ..] = random().unwrap_or_default();
+        let number = u32::from_ne_bytes([a, b, c, d]);
+        format!("{}{number:08x}", headers::PSEUDONYM)
+    })
 }
 
 /// A request ready to be sent, as often as needed.
@@ -154,7 +178,7 @@ impl Prepared {
                 continue;
             }
             if !headers::well_formed(name, value) {
-                return Err(format!("the header field `{name}` is not valid"));
+                return Err(format!("the header field `{}` is not valid", shown(name)));
             }
             if name.eq_ignore_ascii_case("idempotency-key") {
                 prepared.repeat = Repeat::SameKey;
@@ -171,6 +195,10 @@ impl Prepared {
         if prepared.codings.is_empty() || !download {
             prepared.ask_for_plain_text();
         }
+        // RFC 9110 §7.6.3. Behind those of the client, which say where it was before.
+        prepared.lines.extend_from_slice(b"via: 1.1 ");
+        prepared.lines.extend_from_slice(pseudonym().as_bytes());
+        prepared.lines.extend_from_slice(b"\r\n");
         Ok(prepared)
     }
 
@@ -199,6 +227,10 @@ pub enum Reuse {
 #[derive(Debug)]
 pub struct Upstream {
     agent: ureq::Agent,
+    /// What the agent was made for and with; one that was made otherwise cannot take its place.
+    made: Made,
+    names: CachingResolver,
+    tls: Arc<TlsSetup>,
     idle_timeout: Duration,
     /// Never used. musl's allocator gives the page of a size back when its last block is freed: without
     /// this block every request would have one mapped, cleared and unmapped for its lines.
@@ -207,38 +239,66 @@ pub struct Upstream {
     web_page: AtomicBool,
 }
 
+/// See [`Upstream::made`].
+#[derive(Debug, PartialEq)]
+struct Made {
+    targets: Vec<Target>,
+    timeouts: [Duration; 2],
+    connections: usize,
+}
+
 impl Upstream {
     /// The provider of this configuration. `SSL_CERT_FILE` is read here, once.
     ///
+    /// What an `earlier` one has and this one can use goes on: names, TLS sessions, idle connections.
+    ///
     /// # Errors
     /// In the operator's words, when the file cannot be read or holds no certificate.
-    pub fn new(config: &Config) -> Result<Upstream, String> {
-        let tls = TlsSetup {
-            extra_roots: tls::extra_roots(config)?,
-            config: OnceLock::new(),
+    pub fn new(config: &Config, earlier: Option<&Upstream>) -> Result<Upstream, String> {
+        let extra_roots = tls::extra_roots(config)?;
+        let same = earlier.filter(|earlier| earlier.tls.extra_roots == extra_roots);
+        let made = Made {
+            targets: [Some(&config.target), config.genai.as_ref()]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+            timeouts: [config.connect_timeout, config.first_byte_timeout],
+            connections: config.workers,
         };
-        let settings = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .allow_non_standard_methods(true)
-            .user_agent("")
-            .accept("")
-            .accept_encoding("")
-            .proxy(None)
-            .timeout_connect(Some(config.connect_timeout))
-            .timeout_recv_response(Some(config.first_byte_timeout))
-            .max_response_header_size(INPUT_BUFFER)
-            .max_idle_connections(config.workers)
-            .max_idle_connections_per_host(config.workers)
-            .max_idle_age(MAX_IDLE_AGE)
-            .build();
+        let names = earlier
+            .map(|earlier| earlier.names.clone())
+            .unwrap_or_default();
+        let tls = match same {
+            Some(same) => same.tls.clone(),
+            None => Arc::new(TlsSetup::new(extra_roots)),
+        };
+        let agent = match same.filter(|same| same.made == made) {
+            Some(same) => same.agent.clone(),
+            None => agent(config, tls.clone(), names.clone()),
+        };
         Ok(Upstream {
-            agent: ureq::Agent::with_parts(settings, Dialler { tls }, CachingResolver::default()),
+            agent,
+            made,
+            names,
+            tls,
             idle_timeout: config.idle_timeout,
             _company: Vec::with_capacity(LINES),
             web_page: AtomicBool::new(false),
         })
+    }
+
+    /// From now on this one serves: names that only an earlier one asked for are forgotten.
+    pub fn takes_over(&self) {
+        let hosts = self.made.targets.iter().map(|target| {
+            let authority = target.authority.as_str();
+            // An address in brackets has colons of its own.
+            let end = authority
+                .rfind(':')
+                .filter(|at| !authority[*at..].contains(']'));
+            &authority[..end.unwrap_or(authority.len())]
+        });
+        self.names.keep(&hosts.collect::<Vec<_>>());
     }
 
     /// Sends one attempt with `key` and waits for the answer's head.
@@ -256,9 +316,9 @@ impl Upstream {
         let mut request = http::Request::new(());
         *request.method_mut() = prepared.method.clone();
         *request.uri_mut() = prepared.uri.clone();
-        let key = key.expose().as_bytes();
-        if !headers::well_formed("authorization", key) {
-            return Err(Failure::NotSent(
+        let text = key.expose().as_bytes();
+        if !headers::well_formed("authorization", text) {
+            return Err(Failure::Never(
                 "the key cannot stand in a header field".into(),
             ));
         }
@@ -266,7 +326,7 @@ impl Upstream {
             &prepared.lines[..],
             &prepared.codings,
             b"authorization: Bearer ",
-            key,
+            text,
             b"\r\n",
         ];
         if reuse == Reuse::Never {
@@ -275,10 +335,9 @@ impl Upstream {
         }
 
         let lines = parts.concat();
-        let length = request_line(&prepared.method, &prepared.uri)
-            + lines.len()
-            + body.map_or(0, <[u8]>::len);
-        let call = CurrentCall::begin(client, self.idle_timeout, lines, length);
+        let head = request_line(&prepared.method, &prepared.uri);
+        let length = body.map_or(0, <[u8]>::len);
+        let call = CurrentCall::begin(client, self.idle_timeout, lines, head, length);
         // ureq would announce chunks for a POST without a body, where a length of 0 is expected
         // (RFC 9110 §8.6).
         let expects_body = matches!(prepared.method, Method::POST | Method::PUT | Method::PATCH);
@@ -289,8 +348,14 @@ impl Upstream {
         match sent {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
+                if let Some(why) = unfit(&parts) {
+                    return Err(Failure::MaybeSent(why));
+                }
                 self.notice_web_page(&prepared.uri, parts.status, &parts.headers);
                 let length = body.content_length();
+                let field = |name| parts.headers.get(name).map(HeaderValue::as_bytes);
+                let plain = field(CONTENT_ENCODING).is_none_or(|v| v == b"identity");
+                let mask = Mask::of(field(CONTENT_TYPE), length).filter(|_| plain);
                 Ok(Answer {
                     status: parts.status.as_u16(),
                     headers: parts.headers,
@@ -299,6 +364,8 @@ impl Upstream {
                     given: 0,
                     body: body.into_reader(),
                     broken: None,
+                    key: key.clone(),
+                    mask,
                     _call: call,
                 })
             }
@@ -329,6 +396,54 @@ impl Upstream {
     }
 }
 
+/// What sends requests as this configuration says.
+fn agent(config: &Config, tls: Arc<TlsSetup>, names: CachingResolver) -> ureq::Agent {
+    let settings = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .allow_non_standard_methods(true)
+        .user_agent("")
+        .accept("")
+        .accept_encoding("")
+        .proxy(None)
+        .timeout_connect(Some(config.connect_timeout))
+        .timeout_recv_response(Some(config.first_byte_timeout))
+        .max_response_header_size(INPUT_BUFFER)
+        .max_idle_connections(config.workers)
+        .max_idle_connections_per_host(config.workers)
+        .max_idle_age(MAX_IDLE_AGE)
+        .build();
+    let dialler = Dialler {
+        tls,
+        names: names.clone(),
+    };
+    ureq::Agent::with_parts(settings, dialler, names)
+}
+
+/// Why the head of an answer cannot be followed by a body that alvus can read.
+fn unfit(head: &http::response::Parts) -> Option<String> {
+    if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        return Some("it changed to another protocol (101), which nobody asked for".into());
+    }
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next()?.as_bytes();
+    // RFC 9112 §6.1: none in HTTP/1.0; and of all that there are we know one, and nobody was told of more.
+    let known = coding.trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    if known && head.version > http::Version::HTTP_10 {
+        return None;
+    }
+    let name = String::from_utf8_lossy(coding);
+    let version = match known {
+        true => " of HTTP/1.0",
+        false => "",
+    };
+    Some(format!(
+        "its answer{version} is in the Transfer-Encoding {:?}, and alvus reads \"chunked\" of HTTP/1.1 only",
+        shown(&name)
+    ))
+}
+
 /// At most so many bytes are what ureq itself writes: the request line, the host, the length.
 fn request_line(method: &Method, uri: &Uri) -> usize {
     let path = uri.path_and_query().map_or(1, |path| path.as_str().len());
@@ -350,6 +465,9 @@ pub struct Answer {
     body: ureq::BodyReader<'static>,
     /// The error that ended the body: ureq reports it once and a clean end afterwards.
     broken: Option<ErrorKind>,
+    /// What it was asked with, and should not repeat.
+    key: ApiKey,
+    mask: Option<Mask>,
     _call: CurrentCall,
 }
 
@@ -418,6 +536,15 @@ impl Answer {
             .ok()?
             .parse()
             .ok()
+    }
+
+    /// The client has what it wants: whether it leaves is no matter from now on. What is left of the
+    /// body is read for a moment, so that the connection can be used again.
+    pub fn let_client_go(&mut self) {
+        CALL.with_borrow_mut(|call| {
+            call.client = Client::nobody();
+            call.idle = DRAIN_PATIENCE;
+        });
     }
 
     /// What was looked at so far of the body; reading it begins there all the same.
@@ -550,8 +677,9 @@ impl Answer {
     }
 }
 
-impl Read for Answer {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Answer {
+    /// Reads on: first what was looked at already, then the connection.
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let ahead = &self.start[self.given..];
         if !ahead.is_empty() {
             let n = ahead.len().min(buffer.len());
@@ -567,6 +695,31 @@ impl Read for Answer {
             self.broken = Some(e.kind());
         }
         read
+    }
+}
+
+impl Read for Answer {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let held = self.mask.as_mut().map_or(0, |mask| mask.begin(buffer));
+            if held == buffer.len() {
+                return Ok(held);
+            }
+            let n = match self.read_on(&mut buffer[held..]) {
+                Ok(n) if n > 0 => n,
+                // What was held back is no key then. The error comes again.
+                Ok(_) | Err(_) if held > 0 => return Ok(held),
+                other => return other,
+            };
+            let piece = &mut buffer[..held + n];
+            let goes = match &mut self.mask {
+                Some(mask) => mask.pass(piece, self.key.expose().as_bytes()),
+                None => piece.len(),
+            };
+            if goes > 0 {
+                return Ok(goes);
+            }
+        }
     }
 }
 

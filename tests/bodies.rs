@@ -250,14 +250,42 @@ fn a_client_that_still_sends_can_read_why_its_body_was_refused() {
         let sending = std::thread::spawn(move || {
             let _ = sender.write_all(head.as_bytes());
             let piece = chunk(&"x".repeat(64 * 1024));
-            // Until alvus has had enough of it and the connection breaks.
+            // Until the connection breaks.
             while sender.write_all(piece.as_bytes()).is_ok() {}
         });
         let refused = client.response();
         assert_eq!((refused.status, refused.whole), (413, true));
         assert_eq!(refused.json()["error"]["code"], "body_too_large");
-        drop(client);
+        client.stream.shutdown(Shutdown::Both).unwrap();
         sending.join().unwrap();
+    }
+    assert!(upstream.seen().is_empty());
+}
+
+#[test]
+fn a_client_that_reads_only_when_all_is_sent_can_read_why_it_was_refused() {
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before_with(
+        &upstream,
+        &[
+            ("MAX_BODY_MB", "1"),
+            ("CLIENT_KEYS", "laptop:let-me-in-0123456789"),
+        ],
+    );
+    let with_key = "Host: a\r\nAuthorization: Bearer let-me-in-0123456789";
+    for (status, head) in [
+        (401, post(24 * MIB)),
+        (413, post(24 * MIB).replace("Host: a", with_key)),
+    ] {
+        let mut client = alvus.connect();
+        client.send(head);
+        // more than any socket's buffers, in pieces as clients send them
+        for _ in 0..24 {
+            client.send(vec![b'x'; MIB]);
+        }
+        let refused = client.response();
+        assert_eq!((refused.status, refused.whole), (status, true));
+        assert!(client.ended(), "and that was it");
     }
     assert!(upstream.seen().is_empty());
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -14,6 +14,10 @@ use common::{
     Act, Alvus, CHAT, KEYS, PATIENCE, SSE_HEAD, TempDir, Upstream, alvus_command, answer, chunk,
     dead_addr, eventually, gate, ok, run_alvus,
 };
+
+/// As OpenAI says it.
+const INVALID_KEY: &str =
+    r#"{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}"#;
 
 /// Nothing that alvus prints may hold more of a key than its last four characters.
 fn holds_no_key(out: &str) {
@@ -297,7 +301,7 @@ fn the_banner_says_where_to_what_and_with_how_many_keys() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     let expected = format!(
-        "⚡ Alvus started on {}\n   Target  : {}\n   Keys    : 3 loaded\n   Cooldown: 60s per key on 429\n",
+        "⚡ Alvus started on {}\n   Target  : {}\n   Keys    : 3 loaded\n   Cooldown: 60s per key on 429\n   Memory  : up to 32 MiB for request bodies, of ",
         alvus.addr,
         upstream.base_url()
     );
@@ -342,6 +346,24 @@ fn check_says_what_each_key_is_worth() {
             .iter()
             .all(|s| (s.method.as_str(), s.target.as_str()) == ("GET", "/v1/models"))
     );
+}
+
+#[test]
+fn check_asks_all_keys_side_by_side_and_waits_ten_seconds_for_each_at_most() {
+    let all = std::sync::Arc::new(std::sync::Barrier::new(KEYS.len()));
+    let upstream = Upstream::new(move |seen| {
+        all.wait(); // who is asked first is answered when the last is asked
+        match seen.key_index() {
+            1 => Act::Do(Box::new(|stream| drop(stream.read(&mut [0])))),
+            _ => ok(),
+        }
+    });
+    let (keys, url) = (KEYS.join(","), upstream.base_url());
+    let env = [("API_KEYS", keys.as_str()), ("TARGET_BASE_URL", &url)];
+    let (code, out, err) = run_alvus(&["check"], &env, None);
+    let expected =
+        "key 0 …1111: ok\nkey 1 …2222: unreachable: no answer within 10 s\nkey 2 …3333: ok\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (0, expected, ""));
 }
 
 #[test]
@@ -515,7 +537,7 @@ fn health_of_a_fresh_alvus_is_ok_and_lists_everything_about_each_key() {
             serde_json::json!({
                 "index": index, "label": label, "state": "ready", "reason": "", "seconds_left": 0,
                 "requests": u8::from(index == 0), "in_flight": 0, "last_used_sec_ago": null,
-                "failures": {"limited": 0, "quota": 0, "rejected": 0, "no_answer": 0}, "models": [],
+                "failures": {"limited": 0, "quota": 0, "refused": 0, "no_answer": 0}, "models": [],
             })
         );
     }
@@ -561,10 +583,10 @@ fn health_is_down_with_503_while_all_keys_cool_and_says_for_how_long() {
 }
 
 #[test]
-fn health_is_down_with_503_when_no_key_can_serve() {
-    let upstream = Upstream::new(|_| answer(401, "", ""));
+fn health_is_down_with_503_when_every_key_is_called_invalid() {
+    let upstream = Upstream::new(|_| answer(401, "", INVALID_KEY));
     let alvus = Alvus::before(&upstream);
-    alvus.ask();
+    assert_eq!(alvus.ask().text(), INVALID_KEY, "the upstream's own words");
     let mut client = alvus.connect();
     client.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
     let response = client.response();
@@ -572,6 +594,26 @@ fn health_is_down_with_503_when_no_key_can_serve() {
         (response.status, &response.json()["status"]),
         (503, &"down".into())
     );
+}
+
+#[test]
+fn a_request_that_is_refused_with_every_key_says_nothing_about_the_keys() {
+    let upstream = Upstream::new(|seen| match seen.target.as_str() {
+        "/v1/organization/usage" => answer(403, "", "not with keys of this project"),
+        _ => ok(),
+    });
+    let alvus = Alvus::before(&upstream);
+    let mut client = alvus.connect();
+    client.send("GET /v1/organization/usage HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = client.response();
+    assert_eq!(
+        (response.status, response.text()),
+        (403, "not with keys of this project")
+    );
+    assert_eq!(upstream.seen().len(), KEYS.len(), "others were asked");
+    assert_eq!(alvus.states(), ["ready"; 3]);
+    assert_eq!(alvus.health()["status"], "ok");
+    assert_eq!(alvus.ask().status, 200);
 }
 
 /// An upstream that holds its first request until the test says so.
@@ -657,7 +699,7 @@ fn a_signal_lets_a_stream_go_on_to_its_end() {
 }
 
 #[test]
-fn a_signal_lets_requests_that_wait_for_a_worker_or_a_key_finish() {
+fn a_signal_tells_requests_that_wait_for_a_place_at_once_and_lets_the_running_one_finish() {
     let (upstream, go) = holds();
     let mut alvus = Alvus::before_with(&upstream, &[("WORKERS", "1")]);
     let mut running = alvus.connect();
@@ -665,29 +707,19 @@ fn a_signal_lets_requests_that_wait_for_a_worker_or_a_key_finish() {
     upstream.wait_for(1);
     let mut queued = alvus.connect();
     queued.send(CHAT);
-    eventually("it is queued", || alvus.health()["in_flight"] == 2);
+    eventually("it is queued", || alvus.health()["waiting"] == 1);
     alvus.signal("TERM");
-    eventually("it is stopping", || alvus.log().contains("stopping"));
+    // While the one it would have waited for is still being served.
+    let told = queued.response();
+    assert_eq!(
+        (told.status, &told.json()["error"]["code"]),
+        (503, &"shutting_down".into())
+    );
+    assert!(told.field("retry-after").is_some());
     go.send(()).unwrap();
     assert_eq!(running.response().text(), "done");
-    assert_eq!(queued.response().status, 200);
     assert_eq!(alvus.wait().code(), Some(0));
-
-    let first = std::sync::atomic::AtomicBool::new(true);
-    let limited =
-        Upstream::new(
-            move |_| match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
-                true => answer(429, "Retry-After: 1\r\n", ""),
-                false => ok(),
-            },
-        );
-    let mut alvus = Alvus::before_with(&limited, &[("API_KEYS", KEYS[0])]);
-    let mut waiting = alvus.connect();
-    waiting.send(CHAT);
-    limited.wait_for(1);
-    alvus.signal("TERM");
-    assert_eq!(waiting.response().status, 200);
-    assert_eq!(alvus.wait().code(), Some(0));
+    assert_eq!(upstream.seen().len(), 1, "it did not go up");
 }
 
 #[test]
@@ -726,8 +758,12 @@ fn a_request_that_comes_after_the_signal_is_told_that_alvus_stops() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
-    for (signal, again) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
+fn a_second_signal_ends_at_once_with_128_and_its_number() {
+    for (signal, again, code) in [
+        ("TERM", "TERM", 143),
+        ("INT", "INT", 130),
+        ("TERM", "INT", 130),
+    ] {
         let (upstream, go) = holds();
         let mut alvus = Alvus::before(&upstream);
         let mut running = alvus.connect();
@@ -737,7 +773,7 @@ fn a_second_signal_ends_at_once() {
         eventually("it is stopping", || alvus.log().contains("stopping"));
         let told = std::time::Instant::now();
         alvus.signal(again);
-        assert_eq!(alvus.wait().code(), Some(0));
+        assert_eq!(alvus.wait().code(), Some(code));
         // Far from the 30 s for which it would wait for the request.
         assert!(told.elapsed() < PATIENCE / 3, "{:?}", told.elapsed());
         drop(go);

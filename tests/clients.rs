@@ -379,7 +379,7 @@ fn a_provider_with_a_private_ca_is_reached_through_ssl_cert_file() {
 
     let distrusting = Alvus::start(&env);
     let refused = distrusting.ask();
-    assert_eq!(refused.status, 503);
+    assert_eq!(refused.status, 502);
     assert!(refused.text().contains("certificate"), "{}", refused.text());
     assert_eq!(distrusting.states(), ["ready"], "the key is not to blame");
 }

@@ -134,10 +134,10 @@ fn lives_and_stops(upstream: &Upstream, file: &Path, more: &[(&str, &str)]) -> S
     alvus.log()
 }
 
-/// An upstream that rejects the keys of which this is true.
-fn rejects(which: fn(usize) -> bool) -> Upstream {
+/// An upstream that limits the keys of which this is true.
+fn limits(which: fn(usize) -> bool) -> Upstream {
     Upstream::new(move |seen| match seen.key_index() {
-        index if which(index) => answer(401, "", ""),
+        index if which(index) => answer(429, "Retry-After: 3000\r\n", ""),
         _ => ok(),
     })
 }
@@ -152,13 +152,13 @@ fn a_full_disk_keeps_the_state_that_was_written_before_and_loses_no_request() {
             let mut mount = Command::new("mount");
             assert!(mount.args(small).arg(&dir.0).status().unwrap().success());
             let (file, fill) = (dir.0.join("state"), dir.0.join("fill"));
-            let log = lives_and_stops(&rejects(|key| key == 0), &file, &[]);
+            let log = lives_and_stops(&limits(|key| key == 0), &file, &[]);
             assert!(!log.contains("STATE_FILE"), "{log}");
             let before = std::fs::read_to_string(&file).unwrap();
             let mut filling = File::create(&fill).unwrap();
             while filling.write_all(&[0; 4096]).is_ok() {}
 
-            let log = lives_and_stops(&rejects(|key| key == 1), &file, &[]);
+            let log = lives_and_stops(&limits(|key| key == 1), &file, &[]);
             assert!(log.contains("STATE_FILE: 1 rests"), "{log}");
             let full = log.matches("cannot write").count();
             assert_eq!((full, log.contains("No space left")), (1, true), "{log}");
@@ -167,11 +167,11 @@ fn a_full_disk_keeps_the_state_that_was_written_before_and_loses_no_request() {
 
             drop(filling);
             std::fs::remove_file(&fill).unwrap();
-            lives_and_stops(&rejects(|key| key == 1), &file, &[]);
-            let upstream = rejects(|_| false);
+            lives_and_stops(&limits(|key| key == 1), &file, &[]);
+            let upstream = limits(|_| false);
             let env = [("STATE_FILE", file.to_str().unwrap())];
             let alvus = Alvus::before_with(&upstream, &env);
-            assert_eq!(alvus.states(), ["rejected", "rejected", "ready"]);
+            assert_eq!(alvus.states(), ["cooling", "cooling", "ready"]);
         },
     );
 }
@@ -343,13 +343,6 @@ fn faketime() -> Option<String> {
 #[test]
 fn a_rest_that_was_kept_is_shortened_by_a_clock_that_can_be_believed_only() {
     let Some(lib) = faketime() else { return };
-    let limits = || {
-        Upstream::new(|seen| match seen.key_index() {
-            0 => answer(429, "Retry-After: 3000\r\n", ""),
-            1 => answer(401, "", ""),
-            _ => ok(),
-        })
-    };
     let clock = |offset| {
         [
             ("LD_PRELOAD", lib.as_str()),
@@ -369,15 +362,14 @@ fn a_rest_that_was_kept_is_shortened_by_a_clock_that_can_be_believed_only() {
     ] {
         let dir = TempDir::new();
         let file = dir.0.join("state");
-        lives_and_stops(&limits(), &file, &clock(written));
+        lives_and_stops(&limits(|key| key == 0), &file, &clock(written));
         let mut env = vec![("STATE_FILE", file.to_str().unwrap())];
         env.extend(clock(read));
-        let upstream = limits();
+        let upstream = limits(|key| key == 0);
         let alvus = Alvus::before_with(&upstream, &env);
         let key = alvus.health()["key_status"][0].clone();
         let found = key["seconds_left"].as_u64().unwrap();
         assert!(left.contains(&found), "{written}, {read}: {found}");
-        assert_eq!(alvus.states()[1], "rejected", "{written}, {read}");
     }
 }
 
@@ -478,4 +470,37 @@ fn the_address_space_of_a_small_board_is_enough() {
     drop(idle);
     assert_eq!(alvus.ask().status, 200);
     assert_eq!(alvus.health()["status"], "ok");
+}
+
+#[test]
+fn what_uploads_took_is_given_back_by_every_build() {
+    const MB: usize = 1 << 20;
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before(&upstream);
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", alvus.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        let kb: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kb * 1024
+    };
+    // Each size is one that was freed before, and a little more.
+    for round in 0..4 {
+        for size in [MB, 3 * MB, 7 * MB] {
+            let body = vec![b'x'; size + round * 1000];
+            thread::scope(|scope| {
+                for _ in 0..24 * MB / size {
+                    scope.spawn(|| {
+                        let mut client = alvus.connect();
+                        let length = body.len();
+                        client.send(format!(
+                            "POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+                        ));
+                        client.send(&body);
+                        assert_eq!(client.response().status, 200);
+                    });
+                }
+            });
+        }
+    }
+    eventually("it is given back", || resident() < 16 * MB);
 }

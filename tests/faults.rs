@@ -1,5 +1,5 @@
 //! When the upstream misbehaves: what the client sees, what the pool records, what the log says.
-//! The README has the table ("When the upstream misbehaves"); what breaks off in the middle of a
+//! docs/behaviour.md has the rules; what breaks off in the middle of a
 //! body is in `streams.rs`, what is tried again in `keys.rs`.
 //!
 //! `openssl` makes the certificates.
@@ -65,6 +65,12 @@ fn unreachable(url: &str, more: &[(&str, &str)], words: &str) {
     refused(&before(url, more), 503, "upstream_unreachable", words);
 }
 
+/// What no waiting helps against is said at once, however long a request may wait.
+fn hopeless(url: &str, more: &[(&str, &str)], words: &str) {
+    let more = [more, &[("MAX_WAIT_SEC", "600")]].concat();
+    refused(&before(url, &more), 502, "upstream_misconfigured", words);
+}
+
 /// An upstream whose answer is these bytes and the end of the connection.
 fn answers(bytes: impl Into<Vec<u8>>) -> Upstream {
     let bytes = bytes.into();
@@ -109,6 +115,50 @@ fn a_name_that_does_not_exist() {
     // Longer than a label may be (RFC 1035 §2.3.4), so that no name server is asked.
     let url = format!("http://{}.invalid/v1", "x".repeat(64));
     unreachable(&url, &[], "lookup");
+}
+
+#[test]
+fn a_host_that_no_certificate_can_be_for_is_a_fault_at_the_start() {
+    let (code, _, said) = common::run_alvus(
+        &[],
+        &[
+            ("API_KEYS", KEYS[0]),
+            ("TARGET_BASE_URL", "https://my-box-.lan/v1"),
+        ],
+        None,
+    );
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains("https://my-box-.lan") && said.contains("certificate"),
+        "{said}"
+    );
+}
+
+#[test]
+fn whatever_the_front_door_lets_in_is_short_enough_for_the_way_up() {
+    let upstream = Upstream::new(|_| ok());
+    let long_path = format!("{}/{}", upstream.base_url(), "p".repeat(3000));
+    let alvus = before(&long_path, &[]);
+    let mut longest = 0;
+    for length in (7000..8300).step_by(50).chain([100]) {
+        let path = format!("/v1/{}", "x".repeat(length));
+        let mut client = alvus.connect();
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: alvus\r\nConnection: close\r\n\r\n"
+        ));
+        let response = client.response();
+        match response.status {
+            200 => longest = longest.max(length),
+            status => assert_eq!((status, length > 8000), (414, true), "{}", response.text()),
+        }
+    }
+    assert!(longest > 8000, "{longest}");
+    assert!(
+        upstream
+            .seen()
+            .iter()
+            .all(|seen| seen.target.contains("ppp/"))
+    );
 }
 
 // ---- no head ------------------------------------------------------------------------------------
@@ -583,20 +633,30 @@ impl Ca {
             .write("names", &format!("[v]\nsubjectAltName=DNS:{name}\n"));
         self.openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=test -keyout key.pem -out csr.pem");
         self.openssl(&format!("ca -batch -notext -config conf -cert ca.pem -keyfile ca.key -in csr.pem -out cert.pem -startdate {from}000000Z -enddate {to}000000Z -extfile names -extensions v"));
-        let chain = CertificateDer::pem_file_iter(self.path("cert.pem")).unwrap();
-        let key = PrivateKeyDer::from_pem_file(self.path("key.pem")).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain.map(Result::unwrap).collect(), key);
-        Arc::new(config.unwrap())
+        self.shown()
+    }
+
+    /// Server settings with what lies there as `cert.pem` and `key.pem`.
+    fn shown(&self) -> Arc<rustls::ServerConfig> {
+        shows(&self.0)
     }
 
     fn good(&self) -> Arc<rustls::ServerConfig> {
         self.server("localhost", "200101", "491231")
     }
+}
+
+/// Server settings with the certificate and the key in this directory.
+fn shows(dir: &TempDir) -> Arc<rustls::ServerConfig> {
+    let chain = CertificateDer::pem_file_iter(dir.0.join("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(dir.0.join("key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain.map(Result::unwrap).collect(), key);
+    Arc::new(config.unwrap())
 }
 
 /// A TLS upstream that says this to every request and ends the connection, with a close_notify or
@@ -634,7 +694,11 @@ fn certificates_that_do_not_hold_are_named_as_such() {
     let file = ca.file();
     let trust = [("SSL_CERT_FILE", file.as_str())];
     let expired = ca.server("localhost", "200101", "200102");
-    unreachable(&tls_upstream(expired, OVER_TLS, true), &trust, "expired");
+    hopeless(
+        &tls_upstream(expired, OVER_TLS, true),
+        &trust,
+        "expired on Thu, 02 Jan 2020",
+    );
     let early = ca.server("localhost", "481231", "491231");
     unreachable(
         &tls_upstream(early, OVER_TLS, true),
@@ -643,11 +707,86 @@ fn certificates_that_do_not_hold_are_named_as_such() {
     );
     let other = ca.server("other.test", "200101", "491231");
     let other = tls_upstream(other, OVER_TLS, true);
-    unreachable(&other, &trust, "not valid for name");
+    hopeless(
+        &other,
+        &trust,
+        "not valid for localhost but for other.test: another host",
+    );
     let good = tls_upstream(ca.good(), OVER_TLS, true);
-    unreachable(&good, &[], "UnknownIssuer");
-    unreachable(&good, &[], "SSL_CERT_FILE");
+    hopeless(&good, &[], "signed by nobody that alvus knows");
+    hopeless(&good, &[], "SSL_CERT_FILE");
     assert_eq!(before(&good, &trust).ask().text(), "over TLS");
+}
+
+/// A server certificate as people make one: `openssl req -x509`, and these words.
+fn self_signed(dir: &TempDir, words: &str) -> (Arc<rustls::ServerConfig>, String) {
+    let line = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out cert.pem";
+    let made = Command::new("openssl")
+        .args(line.split(' '))
+        .args(words.split(' '))
+        .current_dir(&dir.0)
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{made:?}");
+    let file = dir.0.join("cert.pem").display().to_string();
+    (shows(dir), file)
+}
+
+#[test]
+fn a_self_signed_certificate_is_accepted_where_it_is_listed_and_for_a_host_it_names() {
+    let fine = [
+        "-days 2 -subj /CN=localhost", // no subjectAltName: the name is in the subject
+        "-days 2 -subj /O=home/CN=LOCALHOST/OU=x",
+        "-days 2 -subj /CN=x -addext subjectAltName=DNS:localhost",
+        "-days 2 -subj /CN=localhost -addext basicConstraints=critical,CA:FALSE",
+    ];
+    for words in fine {
+        let dir = TempDir::new();
+        let (config, file) = self_signed(&dir, words);
+        let url = tls_upstream(config, OVER_TLS, true);
+        let trust = [("SSL_CERT_FILE", file.as_str())];
+        let answer = before(&url, &trust).ask();
+        assert_eq!(answer.text(), "over TLS", "{words}");
+    }
+    let other = TempDir::new();
+    let (_, elsewhere) = self_signed(&other, "-days 2 -subj /CN=localhost");
+    for (words, listed, why) in [
+        (
+            "-days 2 -subj /CN=other.test",
+            true,
+            "not valid for localhost",
+        ),
+        (
+            "-days 2 -subj /CN=localhost.test",
+            true,
+            "not valid for localhost",
+        ),
+        (
+            "-days 2 -subj /CN=localhost/CN=x",
+            true,
+            "not valid for localhost",
+        ),
+        (
+            "-days 2 -subj /CN=localhost -addext subjectAltName=DNS:other.test",
+            true,
+            "but for other.test",
+        ),
+        ("-days 2 -subj /CN=localhost", false, "SSL_CERT_FILE"),
+    ] {
+        let dir = TempDir::new();
+        let (config, file) = self_signed(&dir, words);
+        let file = if listed { file } else { elsewhere.clone() };
+        let url = tls_upstream(config, OVER_TLS, true);
+        hopeless(&url, &[("SSL_CERT_FILE", file.as_str())], why);
+    }
+    // Its dates hold for it too.
+    let ca = Ca::new();
+    ca.0.write("names", "[v]\nbasicConstraints=CA:TRUE\n");
+    ca.openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout key.pem -out csr.pem");
+    ca.openssl("ca -batch -notext -config conf -selfsign -keyfile key.pem -in csr.pem -out cert.pem -startdate 200101000000Z -enddate 200102000000Z -extfile names -extensions v");
+    let url = tls_upstream(ca.shown(), OVER_TLS, true);
+    let file = ca.path("cert.pem").display().to_string();
+    hopeless(&url, &[("SSL_CERT_FILE", file.as_str())], "expired on");
 }
 
 #[test]
@@ -721,13 +860,17 @@ fn greets(greeting: &'static [u8]) -> (String, std::sync::mpsc::Sender<()>) {
 #[test]
 fn who_speaks_no_tls_is_told_apart() {
     let (url, _done) = greets(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-    unreachable(&url, &[], "no TLS is spoken there");
+    hopeless(&url, &[], "no TLS is spoken there");
 }
 
 #[test]
 fn a_handshake_that_is_refused() {
     let (url, _done) = greets(b"\x15\x03\x03\x00\x02\x02\x28"); // fatal: handshake_failure
-    unreachable(&url, &[], "HandshakeFailure");
+    hopeless(
+        &url,
+        &[],
+        "it refuses TLS as alvus speaks it (handshake failure)",
+    );
 }
 
 #[test]
@@ -779,7 +922,7 @@ fn a_renegotiation_that_the_upstream_wants() {
             let alvus = &alvus;
             let asked = scope.spawn(move || {
                 if !begun {
-                    return refused(alvus, 502, "upstream_broke", "HandshakeFailure");
+                    return refused(alvus, 502, "upstream_broke", "handshake failure");
                 }
                 let mut client = alvus.connect();
                 client.send(CHAT);
@@ -809,5 +952,113 @@ fn a_renegotiation_that_the_upstream_wants() {
         });
         let _ = server.kill();
         let _ = server.wait();
+    }
+}
+
+#[test]
+fn a_tls_session_survives_a_reload_that_changes_neither_target_nor_trust() {
+    let ca = Ca::new();
+    let config = ca.good();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let session = rustls::ServerConnection::new(config.clone()).unwrap();
+            let mut stream = rustls::StreamOwned::new(session, socket);
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"}") && matches!(stream.read(&mut byte), Ok(1)) {
+                request.push(byte[0]);
+            }
+            let _ = stream.write_all(OVER_TLS.as_bytes());
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+            let _ = tell.send(stream.conn.handshake_kind());
+        }
+    });
+    let text = |more: &str| {
+        format!(
+            "TARGET_BASE_URL=https://localhost:{port}/v1\nAPI_KEYS={}\nSSL_CERT_FILE={}\n{more}",
+            KEYS[0],
+            ca.file()
+        )
+    };
+    let dir = TempDir::new();
+    let path = dir.write("alvus.env", &text(""));
+    let alvus = Alvus::launch(&["--env-file", path.to_str().unwrap()], &[]);
+    let handshake = || {
+        assert_eq!(alvus.ask().text(), "over TLS");
+        told.recv_timeout(PATIENCE).unwrap().unwrap()
+    };
+    use rustls::HandshakeKind::{Full, Resumed};
+    assert_eq!(handshake(), Full);
+    assert_eq!(handshake(), Resumed);
+    for (at, more) in ["COOLDOWN_SEC=9\n", "CONNECT_TIMEOUT_SEC=9\n"]
+        .iter()
+        .enumerate()
+    {
+        dir.write("alvus.env", &text(more));
+        alvus.signal("HUP");
+        eventually("it is taken in", || {
+            alvus.log().matches("info: reloaded: ").count() == at + 1
+        });
+        assert_eq!(handshake(), Resumed, "{more}");
+    }
+}
+
+/// OpenSSL's server takes the first of its client's ciphers that it has, unless it is told otherwise.
+#[test]
+fn a_server_that_honours_the_order_gets_the_cipher_that_costs_this_cpu_least() {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let has = |word: &str| {
+        let flags = cpu
+            .lines()
+            .find(|l| l.starts_with("flags") || l.starts_with("Features"));
+        flags.is_some_and(|l| l.split_whitespace().any(|w| w == word))
+    };
+    let fast = has("aes") && (has("pclmulqdq") || has("pmull"));
+    let [one, other] = match fast {
+        true => ["AES128-GCM-SHA256", "AES_128_GCM_SHA256"],
+        false => ["CHACHA20-POLY1305", "CHACHA20_POLY1305_SHA256"],
+    };
+    let ca = Ca::new();
+    ca.good(); // leaves cert.pem and key.pem there
+    let file = ca.file();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut server = Command::new("openssl")
+            .args(["s_server", version, "-accept", "127.0.0.1:0", "-www"])
+            .args(["-cert", "cert.pem", "-key", "key.pem"])
+            .current_dir(&ca.0.0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl is installed");
+        let mut said = BufReader::new(server.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.starts_with("ACCEPT") {
+            line.clear();
+            assert!(said.read_line(&mut line).unwrap() > 0, "it listens");
+        }
+        let port = line.trim_end().rsplit(':').next().unwrap();
+        let alvus = before(
+            &format!("https://localhost:{port}"),
+            &[("SSL_CERT_FILE", &file), ("FIRST_BYTE_TIMEOUT_SEC", "30")],
+        );
+        // Its page tells of the connection.
+        let mut client = alvus.connect();
+        client.send("GET /page HTTP/1.1\r\nHost: alvus\r\n\r\n");
+        let page = client.response().text().to_string();
+        let _ = server.kill();
+        let _ = server.wait();
+        let line = page
+            .lines()
+            .find(|l| l.contains("Cipher is"))
+            .unwrap_or_default();
+        assert!(
+            line.contains(one) || line.contains(other),
+            "{version}: {page}"
+        );
     }
 }

@@ -5,28 +5,13 @@
 //! reached new code to `target/fuzz-kept`.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "messages")]
+#[path = "fuzz/dialects.rs"]
+mod dialects;
 #[path = "fuzz/engine.rs"]
 mod engine;
 #[path = "fuzz/targets.rs"]
 mod targets;
-
-// The parser of the patched tiny_http, which keeps it to itself. It names its parts `crate::…`.
-#[rustfmt::skip]
-#[path = "../patches/tiny_http/src/body.rs"]
-#[allow(warnings, clippy::all)]
-mod body;
-#[rustfmt::skip]
-#[path = "../patches/tiny_http/src/common.rs"]
-#[allow(warnings, clippy::all)]
-mod common;
-#[rustfmt::skip]
-#[path = "../patches/tiny_http/src/head.rs"]
-#[allow(warnings, clippy::all)]
-mod head;
-#[rustfmt::skip]
-#[path = "../patches/tiny_http/src/limits.rs"]
-#[allow(warnings, clippy::all)]
-mod limits;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -61,7 +46,7 @@ fn main() {
     say(&format!(
         "fuzz: {seconds} s for each target, FUZZ_SEED={seed}"
     ));
-    say("target      executions   per second   kept   counters reached");
+    say("target            executions   per second   kept   counters reached");
     let named: Vec<String> = std::env::args().skip(1).collect();
     for target in TARGETS {
         if !named.is_empty() && !named.iter().any(|n| n == target.name) {
@@ -69,7 +54,7 @@ fn main() {
         }
         let (executions, kept, reached) = fuzz(target, Duration::from_secs(seconds), seed);
         say(&format!(
-            "{:<10} {executions:>11} {:>12} {kept:>6} {reached:>10}",
+            "{:<16} {executions:>11} {:>12} {kept:>6} {reached:>10}",
             target.name,
             executions / seconds.max(1)
         ));

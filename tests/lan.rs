@@ -241,7 +241,8 @@ fn client_keys_cannot_be_taken_away_while_alvus_still_listens_on_the_network() {
 
 #[test]
 fn the_network_sees_the_status_only_and_whoever_has_a_key_sees_all() {
-    let upstream = Upstream::new(|_| answer(401, "", ""));
+    let refused = r#"{"error":{"message":"Invalid API key"}}"#;
+    let upstream = Upstream::new(|_| answer(401, "", refused));
     let alvus = Alvus::before_with(
         &upstream,
         &[
@@ -263,8 +264,9 @@ fn the_network_sees_the_status_only_and_whoever_has_a_key_sees_all() {
     let inside = SocketAddr::new("127.0.0.1".parse().unwrap(), outside.port());
     let seen = ask(inside, "GET /health HTTP/1.1", &["Host: localhost"]);
     assert!(seen.json()["key_status"].is_array());
-    assert_eq!(models(outside, &[&host]).status, 401);
-    assert_eq!(models(outside, &[&host, &key]).status, 503); // the provider's 401
+    is_error(&models(outside, &[&host]), 401, "missing_api_key");
+    let seen = models(outside, &[&host, &key]); // the provider's words about the pool's only key
+    assert_eq!((seen.status, seen.text()), (401, refused));
     let seen = health(&[&host]);
     assert_eq!((seen.status, seen.text()), (503, "{\"status\":\"down\"}"));
 }

@@ -9,14 +9,15 @@
 mod common;
 
 use std::io::Write;
+use std::process::Command;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Act, Alvus, CHAT, Client, KEYS, PATIENCE, SSE_HEAD, Upstream, alone, chunk, eventually, gate,
-    ip, ok,
+    Act, Alvus, CHAT, Client, KEYS, PATIENCE, SSE_HEAD, TempDir, Upstream, alone, chunk, dead_addr,
+    eventually, gate, ip, ok,
 };
 
 // Addresses for tests (RFC 2544).
@@ -270,6 +271,209 @@ fn a_request_that_meets_no_network_goes_up_when_it_is_back() {
             assert!(back.elapsed() < RECOVERY * 2, "{:?}", back.elapsed());
             assert_eq!(upstream.seen().len(), 1, "it went up once");
             recovers(&alvus);
+        },
+    );
+}
+
+// ---- several addresses --------------------------------------------------------------------------
+
+/// What `/etc/hosts` says from now on, here only.
+fn hosts(dir: &TempDir, text: &str) {
+    says(dir, "/etc/hosts", text);
+}
+
+/// What this file says from now on, here only.
+fn says(dir: &TempDir, path: &str, text: &str) {
+    let file = dir.write(&path.replace('/', "_"), text);
+    if std::fs::read_to_string(path).unwrap() == text {
+        return; // bound already, and this is the same file
+    }
+    let bound = Command::new("mount")
+        .args(["--bind", file.to_str().unwrap(), path])
+        .status();
+    assert!(bound.unwrap().success());
+}
+
+/// How many connections were asked for in this network so far.
+fn opened() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/snmp").unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let (_, value) = pairs.find(|(name, _)| *name == "ActiveOpens").unwrap();
+    value.parse().unwrap()
+}
+
+/// An upstream that wants a new connection for each request.
+fn brusque(addr: &str) -> Upstream {
+    Upstream::at(addr.parse().unwrap(), |_| {
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+        Act::SayAndClose(text.into())
+    })
+}
+
+fn before_name(more: &[(&str, &str)]) -> Alvus {
+    let mut env = vec![
+        ("TARGET_BASE_URL", "http://provider.test:8080/v1"),
+        ("API_KEYS", KEYS[0]),
+        ("MAX_WAIT_SEC", "0"),
+        ("CONNECT_TIMEOUT_SEC", "20"),
+    ];
+    env.retain(|(name, _)| more.iter().all(|(n, _)| n != name));
+    env.extend_from_slice(more);
+    Alvus::start(&env)
+}
+
+/// Of two addresses, the first is dead: the request that finds out pays for it, the others do not.
+fn pays_once(alvus: &Alvus) {
+    let begun = Instant::now();
+    assert_eq!(alvus.ask().status, 200);
+    // A quarter of a second; the dead one's share of CONNECT_TIMEOUT_SEC would be ten.
+    assert!(begun.elapsed() < RECOVERY, "{:?}", begun.elapsed());
+    for _ in 0..3 {
+        let before = opened();
+        assert_eq!(alvus.ask().status, 200);
+        assert_eq!(opened() - before, 2, "ours to alvus, and one up");
+    }
+    assert_eq!(alvus.states(), ["ready"]);
+}
+
+#[test]
+fn a_dead_ipv6_address_costs_a_quarter_of_a_second_and_only_once() {
+    alone(
+        "a_dead_ipv6_address_costs_a_quarter_of_a_second_and_only_once",
+        || {
+            let dir = TempDir::new();
+            link();
+            ip("address add 2001:db8::2/128 dev nowhere nodad");
+            ip("route add 2001:db8::1 dev nowhere");
+            hosts(
+                &dir,
+                &format!("2001:db8::1 provider.test\n{UPSTREAM} provider.test\n"),
+            );
+            let _upstream = brusque(&format!("{UPSTREAM}:8080"));
+            pays_once(&before_name(&[]));
+        },
+    );
+}
+
+#[test]
+fn a_dead_ipv4_address_costs_a_quarter_of_a_second_and_only_once() {
+    alone(
+        "a_dead_ipv4_address_costs_a_quarter_of_a_second_and_only_once",
+        || {
+            let dir = TempDir::new();
+            link();
+            lose();
+            // A private address: resolvers put it behind those of IPv4 (RFC 6724 §2.1), glibc only
+            // when it is told.
+            ip("address add fd00::1/128 dev lo nodad");
+            says(&dir, "/etc/gai.conf", "precedence ::ffff:0:0/96 100\n");
+            hosts(
+                &dir,
+                &format!("fd00::1 provider.test\n{UPSTREAM} provider.test\n"),
+            );
+            let _upstream = brusque("[fd00::1]:8080");
+            pays_once(&before_name(&[]));
+        },
+    );
+}
+
+#[test]
+fn an_address_that_comes_late_is_not_given_up_for_the_next_one() {
+    alone(
+        "an_address_that_comes_late_is_not_given_up_for_the_next_one",
+        || {
+            let dir = TempDir::new();
+            link();
+            let upstream = brusque(&format!("{UPSTREAM}:8080"));
+            lose();
+            hosts(
+                &dir,
+                &format!(
+                    "{UPSTREAM} provider.test\n198.18.0.7 provider.test\n198.18.0.8 provider.test\n"
+                ),
+            );
+            ip("route add 198.18.0.7 dev nowhere");
+            ip("route add 198.18.0.8 dev nowhere");
+            let alvus = before_name(&[]);
+            let mut client = alvus.connect();
+            let before = opened();
+            client.send(CHAT);
+            eventually("all three are tried", || opened() - before == 3);
+            mend(); // the kernel knocks once more, a second after the first time
+            assert_eq!(client.response().status, 200);
+            assert_eq!(upstream.seen().len(), 1);
+        },
+    );
+}
+
+#[test]
+fn a_client_that_leaves_while_addresses_are_tried_ends_that() {
+    alone(
+        "a_client_that_leaves_while_addresses_are_tried_ends_that",
+        || {
+            let dir = TempDir::new();
+            link();
+            lose();
+            hosts(
+                &dir,
+                &format!("{UPSTREAM} provider.test\n198.18.0.7 provider.test\n"),
+            );
+            ip("route add 198.18.0.7 dev nowhere");
+            let alvus = before_name(&[("CONNECT_TIMEOUT_SEC", "300")]);
+            let mut client = alvus.connect();
+            let before = opened();
+            client.send(CHAT);
+            eventually("both are tried", || opened() - before == 2);
+            client.leave();
+            eventually("the request has ended", || alvus.health()["in_flight"] == 0);
+        },
+    );
+}
+
+// ---- over a reload ------------------------------------------------------------------------------
+
+/// An alvus with its configuration in a file, to be changed.
+fn from_file(dir: &TempDir, text: &str) -> Alvus {
+    let path = dir.write("alvus.env", text);
+    rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    Alvus::launch(&["--env-file", path.to_str().unwrap()], &[])
+}
+
+/// Changes the file and waits until that is taken in.
+fn reload(alvus: &Alvus, dir: &TempDir, text: &str) {
+    let before = alvus.log().matches("info: reloaded: ").count();
+    dir.write("alvus.env", text);
+    alvus.signal("HUP");
+    eventually("it is taken in", || {
+        alvus.log().matches("info: reloaded: ").count() > before
+    });
+}
+
+#[test]
+fn a_name_that_is_known_and_an_idle_connection_survive_a_reload() {
+    alone(
+        "a_name_that_is_known_and_an_idle_connection_survive_a_reload",
+        || {
+            let dir = TempDir::new();
+            let upstream = Upstream::at("127.0.0.1:8080".parse().unwrap(), |_| ok());
+            hosts(&dir, "127.0.0.1 provider.test\n");
+            let target = "TARGET_BASE_URL=http://provider.test:8080/v1\nMAX_WAIT_SEC=0\n";
+            let alvus = from_file(&dir, &format!("{target}API_KEYS={}\n", KEYS[0]));
+            assert_eq!(alvus.ask().status, 200);
+            // From now on nobody knows the name.
+            let dead = dead_addr().ip();
+            hosts(&dir, &format!("{dead} other.test\n"));
+            reload(&alvus, &dir, &format!("{target}API_KEYS={}\n", KEYS[1]));
+            assert_eq!(alvus.ask().status, 200, "{}", alvus.log());
+            let last = || upstream.seen().last().unwrap().connection;
+            assert_eq!(last(), 0, "the kept connection serves");
+            // Another timeout is another way to connect, but no other name.
+            let slower = format!("{target}API_KEYS={}\nCONNECT_TIMEOUT_SEC=3\n", KEYS[1]);
+            reload(&alvus, &dir, &slower);
+            assert_eq!(alvus.ask().status, 200, "{}", alvus.log());
+            assert_eq!(last(), 1);
         },
     );
 }

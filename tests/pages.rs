@@ -8,6 +8,8 @@ mod common;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{
     Alvus, CHAT, KEYS, TempDir, Upstream, alone, answer, dead_addr, eventually, ip, ok, unshare,
@@ -126,11 +128,16 @@ fn a_browser_shows_that_all_keys_are_ready() {
 
 #[test]
 fn a_browser_shows_keys_that_rest_and_who_waits_for_them() {
-    let upstream = Upstream::new(|seen| match seen.key_index() {
+    let tired = Arc::new(AtomicBool::new(false));
+    let are_tired = tired.clone();
+    let upstream = Upstream::new(move |seen| match seen.key_index() {
         0 => answer(401, "", ""),
-        _ => answer(429, "Retry-After: 250\r\n", ""),
+        _ if are_tired.load(Ordering::SeqCst) => answer(429, "Retry-After: 250\r\n", ""),
+        _ => ok(),
     });
     let alvus = Alvus::before_with(&upstream, &[("DASHBOARD", "1")]);
+    assert_eq!(alvus.ask().status, 200); // which shows that key 0 is to blame
+    tired.store(true, Ordering::SeqCst);
     let mut waiting = alvus.connect();
     waiting.send(CHAT);
     eventually("it waits", || alvus.health()["waiting"] == 1);
@@ -138,19 +145,32 @@ fn a_browser_shows_keys_that_rest_and_who_waits_for_them() {
     holds(
         &text,
         &[
-            "No key is ready, the next one in 4:",
+            "No key is ready, the next one in ",
             "rests 4:",
-            "rejected",
+            "Key 0 …1111 ejected ",
+            "where another key was not",
+            "1 refused",
             "Waiting 1 for a key",
         ],
     );
     holds(
         &text,
-        &["key 0 was rejected (401)", "key 1 was limited, rests 4 min"],
+        &[
+            "key 0 was refused (401) where another was not",
+            "key 1 was limited, rests 4 min",
+        ],
     );
     for key in KEYS {
         assert!(!text.contains(&key[..key.len() - 5]));
     }
+}
+
+#[test]
+fn a_browser_shows_that_the_upstream_refuses_all_keys() {
+    let upstream = Upstream::new(|_| answer(401, "", "the API key has expired"));
+    let alvus = Alvus::before_with(&upstream, &[("DASHBOARD", "1")]);
+    assert_eq!(alvus.ask().status, 401);
+    holds(&browse(&alvus), &["All keys are refused", "1 refused"]);
 }
 
 #[test]

@@ -583,7 +583,7 @@ fn main() {
     }
     let log = alvus.log();
     assert!(!log.contains(MARK), "a key stands in the log");
-    assert!(log.contains("rejected by the upstream (401)") && log.contains("reload refused"));
+    assert!(log.contains("refused by the upstream (401)") && log.contains("reload refused"));
     assert!(soak.book.limited.load(Ordering::Relaxed) > 0, "no 429");
     flat(&samples);
     println!(

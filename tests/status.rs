@@ -54,7 +54,10 @@ fn status_prints_what_the_running_alvus_says_as_a_table() {
         .collect();
     assert_eq!(words[0][..4], ["0", "…1111", "ready", "2"]);
     assert_eq!(words[1][..3], ["1", "…2222", "cooling"]);
-    assert_eq!(words[2][..5], ["2", "…3333", "rejected", "1", "0"]);
+    assert_eq!(words[2][..3], ["2", "…3333", "ejected"]);
+    let counts: Vec<&str> = lines[2].split_whitespace().take(4).collect();
+    assert_eq!(counts, ["KEY", "STATE", "REQUESTS", "LIMITED"]);
+    assert_eq!(words[2][5..8], ["1", "0", "1"], "asked, limited, refused");
     assert!(
         !out.contains('\u{1b}'),
         "colours are for terminals: {out:?}"
@@ -64,10 +67,10 @@ fn status_prints_what_the_running_alvus_says_as_a_table() {
 
 #[test]
 fn status_says_with_its_exit_code_whether_a_key_can_serve() {
-    let upstream = Upstream::new(|_| answer(401, "", ""));
+    let upstream = Upstream::new(|_| answer(401, "", "the API key has expired"));
     let alvus = Alvus::before(&upstream);
     assert_eq!(status(&alvus, &[]).0, 0);
-    assert_eq!(alvus.ask().status, 503);
+    assert_eq!(alvus.ask().status, 401);
     let (code, out, err) = status(&alvus, &[]);
     assert_eq!((code, err.as_str()), (1, ""));
     assert!(out.contains(": down, up "), "{out}");

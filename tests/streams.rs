@@ -3,12 +3,14 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 
-use common::{Act, Alvus, CHAT, Client, PATIENCE, SSE_HEAD, Upstream, answer, chunk, gate};
+use common::{
+    Act, Alvus, CHAT, Client, PATIENCE, SSE_HEAD, Upstream, answer, chunk, eventually, gate, ok,
+};
 
 /// An upstream that serves one request like this; what it is handed waits for the test's word.
 fn once(serve: impl FnOnce(&mut TcpStream) + Send + 'static) -> Upstream {
@@ -401,4 +403,37 @@ fn forty_streams_go_on_side_by_side() {
         client.head();
         assert_eq!(all_chunks(client), (true, "data: 1\n\ndata: 2\n\n".into()));
     }
+}
+
+#[test]
+fn a_client_that_closes_at_done_has_its_whole_answer_and_the_upstreams_connection_is_kept() {
+    let (go, gone) = gate();
+    let gone = Mutex::new(Some(gone));
+    let upstream = Upstream::new(move |_| match gone.lock().unwrap().take() {
+        Some(gone) => Act::Do(Box::new(move |stream| {
+            let words = ["data: hello\n\n", "data: [DONE]\n\n"].map(chunk).concat();
+            say(stream, &format!("{SSE_HEAD}{words}"));
+            wait(&gone);
+            say(stream, "0\r\n\r\n");
+            // The next request comes on the same connection.
+            let _ = stream.read(&mut [0; 4096]);
+            say(
+                stream,
+                "HTTP/1.1 200 OK\r\nX-Same: yes\r\nContent-Length: 0\r\n\r\n",
+            );
+        })),
+        None => ok(),
+    });
+    let alvus = Alvus::before(&upstream);
+    let mut client = ask(&alvus);
+    client.head();
+    let mut text = Vec::new();
+    while !String::from_utf8_lossy(&text).contains("[DONE]") {
+        text.extend(client.chunk().unwrap().expect("more"));
+    }
+    client.leave();
+    go.send(()).unwrap();
+    eventually("it is logged", || alvus.log().contains("-> 200"));
+    assert!(!alvus.log().contains("the client left"), "{}", alvus.log());
+    assert_eq!(alvus.ask().field("x-same"), Some("yes"));
 }

@@ -191,7 +191,7 @@ impl Seat {
         self.rest.take().is_some()
     }
 
-    /// 429. Says for how long the key rests, if that is news. `cooldown`: the first rest that
+    /// A 429. Says for how long the key rests, if that is news. `cooldown`: the first rest that
     /// nobody stated.
     pub(super) fn limited(
         &mut self,

@@ -267,6 +267,20 @@ fn a_limit_holds_for_its_model_alone() {
 }
 
 #[test]
+fn a_key_that_rests_for_the_only_kind_of_path_serves_nobody() {
+    let t0 = Instant::now();
+    let mut pool = Pool::new(&keys(1), SETTINGS, t0);
+    assert!(pool.snapshot(t0)[0].serves, "as far as anybody knows");
+    let (lane, _) = pool.enter("/chat", t0);
+    let Pick::Key(picked) = pool.pick(lane, Asker::default(), t0) else {
+        panic!("no key");
+    };
+    pool.report(&picked, Report::Limited(Some(COOLDOWN)), t0);
+    assert!(!pool.snapshot(t0)[0].serves);
+    assert!(pool.snapshot(t0 + COOLDOWN)[0].serves);
+}
+
+#[test]
 fn a_key_serves_while_a_model_of_late_can_have_it() {
     let mut desk = Desk::new(1, SETTINGS);
     desk.pool.enter("/models", desk.t0); // GET /v1/models is no measure

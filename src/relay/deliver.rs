@@ -15,14 +15,22 @@ use crate::stream::{self, Copied, CopyEnd};
 use crate::upstream::{Answer, Kept};
 use crate::warn;
 
+/// Tells nginx, and who learned from it, to pass a stream on as it comes.
+const NO_BUFFER: (&str, &[u8]) = ("x-accel-buffering", b"no");
+
 impl Exchange<'_> {
-    /// The client of a stream, kept patient from now on.
+    /// The client of a stream, kept patient from now on. Not of a HEAD, whose answer has no body to wait in.
     pub(super) fn patient_client(&self, every: Duration) -> Client {
+        if self.down.head_only {
+            return self.client.clone();
+        }
         let framing = self.down.framing(None);
         let mut head = Vec::with_capacity(256);
         reply::begin_head(&mut head, 200, framing, self.down);
         reply::field(&mut head, "content-type", b"text/event-stream");
         reply::field(&mut head, "cache-control", b"no-cache");
+        reply::request_id(&mut head);
+        reply::field(&mut head, NO_BUFFER.0, NO_BUFFER.1);
         reply::end_head(&mut head);
         let beat = framed(b": alvus is waiting\n\n", framing);
         self.client.kept_patient(every, head, beat)
@@ -92,7 +100,7 @@ impl Reply {
     ) -> Outcome {
         outcome.status = self.status;
         if exchange.client.stop_beats() {
-            return exchange.deliver_late(self.body.as_bytes(), out, outcome);
+            return exchange.deliver_late(self.as_event().as_bytes(), out, outcome);
         }
         outcome.bytes = self.body.len() as u64;
         let sent = out
@@ -136,18 +144,24 @@ impl Kept {
         outcome
     }
 
-    /// Its body, if that is JSON that speaks of an error, or else an error that speaks of it.
+    /// Its body, if that is JSON that speaks of an error that asking again does not cure, or else an
+    /// error that speaks of it.
     fn as_error(&self) -> Vec<u8> {
         let words = self.words();
         let body: Option<serde_json::Value> = serde_json::from_slice(&words).ok();
-        if body.is_some_and(|body| body.get("error").is_some()) {
+        let error = body.as_ref().map(|body| &body["error"]);
+        if self.status < 500 && error.is_some_and(|error| !error.is_null()) {
             return words.into_owned();
         }
+        let said = error.and_then(|error| error["message"].as_str().or(error.as_str()));
         let text = format!(
             "the upstream answered {} where a stream was expected",
             self.status
         );
-        reply::error_json("server_error", "no_stream", &text).into_bytes()
+        match self.status {
+            500.. => reply::late_error(self.status, said.unwrap_or(&text)).into_bytes(),
+            _ => reply::error_json("server_error", "no_stream", &text).into_bytes(),
+        }
     }
 }
 
@@ -191,7 +205,13 @@ impl Answer {
         };
         let head = match begun {
             true => Vec::new(),
-            false => head(self.status, stated, down, self.fields_back(), &outcome),
+            false => {
+                let theirs = self
+                    .fields_back()
+                    .filter(|(name, _)| !is_sse || *name != NO_BUFFER.0);
+                let fields = theirs.chain(is_sse.then_some(NO_BUFFER));
+                head(self.status, stated, down, fields, &outcome)
+            }
         };
         let copied = match is_sse {
             true => {
@@ -201,7 +221,12 @@ impl Answer {
                     exchange,
                     model: &outcome.model,
                 };
-                stream::copy(&mut body, out, &head, framing)
+                let mut copied = stream::copy(&mut body, out, &head, framing);
+                // Many close at [DONE], before the end of the stream: they have their whole answer.
+                if body.ending.is_done() && matches!(copied.end, CopyEnd::ClientLeft) {
+                    copied.end = CopyEnd::Done;
+                }
+                copied
             }
             false => stream::copy(&mut self, out, &head, framing),
         };
@@ -220,9 +245,16 @@ struct Watched<'a> {
 
 impl Read for Watched<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.answer.read(buffer)?;
+        let n = match self.answer.read(buffer) {
+            // All of it was said, whatever the connection does now.
+            Err(_) if self.ending.is_done() => return Ok(0),
+            read => read?,
+        };
         if n > 0 || buffer.is_empty() {
             self.ending.push(&buffer[..n]);
+            if self.ending.is_done() {
+                self.answer.let_client_go();
+            }
             return Ok(n);
         }
         let Mapped {
@@ -255,8 +287,13 @@ fn head<'a>(
 ) -> Vec<u8> {
     let mut head = Vec::with_capacity(1024);
     reply::begin_head(&mut head, status, framing, down);
+    let mut is_named = false;
     for (name, value) in fields {
+        is_named |= name == reply::REQUEST_ID;
         reply::field(&mut head, name, value);
+    }
+    if !is_named {
+        reply::request_id(&mut head);
     }
     outcome.fields(&mut head);
     reply::end_head(&mut head);
@@ -267,8 +304,7 @@ fn head<'a>(
 /// else only a cut connection. There is never a terminating chunk.
 fn cut_short(exchange: &Exchange, out: &mut impl Write, framing: Framing, is_sse: bool) {
     if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
-        let text = "the upstream broke off the stream; what came so far is not the whole answer";
-        let error = reply::error_json("server_error", "stream_truncated", text);
+        let error = reply::cut_error();
         // The blank line ends whatever event was under way; between events it means nothing.
         let event = format!("\n\ndata: {error}\n\n");
         let bytes = framed(event.as_bytes(), framing);

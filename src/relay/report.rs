@@ -30,7 +30,7 @@ impl Relay {
             }
             Came::Empty => (Attempt::Empty, Report::Unclear, 0),
             Came::Nothing(failure) => {
-                if let Failure::NotSent(why) = failure {
+                if let Failure::NotSent(why) | Failure::Never(why) = failure {
                     self.upstream_fails(&format!("could not reach {}: {why}", trip.policy.origin));
                 }
                 let (attempt, report) = failed(failure);
@@ -158,6 +158,7 @@ fn in_pool(verdict: Verdict, status: u16) -> Report {
 fn failed(failure: &Failure) -> (Attempt, Report) {
     match failure {
         Failure::NotSent(_) => (Attempt::NotSent, Report::NotSent),
+        Failure::Never(_) => (Attempt::Hopeless, Report::NotSent),
         Failure::Stale(_) => (Attempt::Stale, Report::NotSent),
         Failure::MaybeSent(_) | Failure::TimedOut(_) => (Attempt::MaybeSent, Report::NoAnswer),
         Failure::ClientLeft => (Attempt::MaybeSent, Report::Unclear),
@@ -184,7 +185,7 @@ pub(super) fn reason(attempt: Attempt) -> Option<Reason> {
         Attempt::StillOut => Reason::Probed,
         Attempt::Answered(Verdict::Overloaded(_)) => Reason::Overloaded,
         Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_)) => Reason::Trouble,
-        Attempt::Answered(Verdict::Pass | Verdict::TooMuch) => return None,
+        Attempt::Answered(Verdict::Pass | Verdict::TooMuch) | Attempt::Hopeless => return None,
         Attempt::Empty => Reason::Empty,
         Attempt::NotSent => Reason::Unreachable,
         Attempt::Stale => Reason::Stale,

@@ -3,7 +3,8 @@
 //! Made for SD cards: nothing is written while nothing changes, a rest too short to outlive the
 //! next occasion is not worth a write, and one that ends by itself is no change. A write goes to a
 //! new file, is synced, and takes the old one's place, so that a power cut leaves one of the two.
-//! Who calls decides when: [`EVERY`], and at the end.
+//! Who calls decides when: [`EVERY`], and at the end. No link is followed, in reading or in writing:
+//! the folder may be others' too.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,14 +12,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::fs::OFlags;
+
 use super::{Entry, Limit, Unreadable, from_text, to_text};
 use crate::secret::SALT;
 
 /// How often there is an occasion to write, and the shortest rest worth it.
 pub const EVERY: Duration = Duration::from_secs(30);
 
-/// No file of ours is larger: some thousand entries.
-const LARGEST: u64 = 1024 * 1024;
+/// No file of ours is larger, in bytes: some ten thousand entries.
+const LARGEST: usize = 1024 * 1024;
 
 /// The file, and what stands in it.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub struct StateFile {
     looked: Instant,
     /// Someone else's file: it stays as it is.
     foreign: bool,
-    /// The last write failed, and that was said.
+    /// The last write failed, or not all of it fitted, and that was said.
     failing: bool,
 }
 
@@ -52,8 +55,8 @@ impl StateFile {
             foreign: false,
             failing: false,
         };
-        let text = match read {
-            Ok(text) => text,
+        let bytes = match read {
+            Ok(bytes) => bytes,
             Err(e) if e.kind() == ErrorKind::NotFound => return (file, Vec::new(), None),
             Err(e) => {
                 file.foreign = true;
@@ -61,7 +64,12 @@ impl StateFile {
                 return (file, Vec::new(), Some(text));
             }
         };
-        match from_text(&text, clock) {
+        let read = match bytes.iter().all(|byte| *byte == 0) {
+            // What a power cut leaves of a file on many a file system; nobody else's looks so.
+            true => Err(Unreadable::Corrupt),
+            false => from_text(&String::from_utf8_lossy(&bytes), clock),
+        };
+        match read {
             Ok(saved) => {
                 file.salt = saved.salt;
                 (file, saved.entries, None)
@@ -105,7 +113,7 @@ impl StateFile {
         if self.foreign || !is_news(&self.written, &limits, now) {
             return Ok(());
         }
-        let entries: Vec<Entry> = limits
+        let mut entries: Vec<Entry> = limits
             .iter()
             .map(|limit| Entry {
                 key: limit.key,
@@ -113,22 +121,45 @@ impl StateFile {
                 left: limit.until.saturating_duration_since(now),
             })
             .collect();
-        match replace(&self.path, &to_text(&self.salt, &entries, clock())) {
+        let (text, left_out) = bounded(&self.salt, &mut entries);
+        let shown = self.path.display();
+        let complaint = match replace(&self.path, &text) {
             Ok(()) => {
                 self.written = limits;
-                self.failing = false;
-                Ok(())
+                (left_out > 0).then(|| {
+                    format!(
+                        "{shown} (STATE_FILE) holds no more than {} MiB: {left_out} entries, those that end first, are left out",
+                        LARGEST / 1024 / 1024
+                    )
+                })
             }
-            Err(_) if self.failing => Ok(()),
-            Err(e) => {
-                self.failing = true;
-                let shown = self.path.display();
-                Err(format!(
-                    "cannot write {shown} (STATE_FILE): {e}; alvus goes on without, and tries again"
-                ))
-            }
+            Err(e) => Some(format!(
+                "cannot write {shown} (STATE_FILE): {e}; alvus goes on without, and tries again"
+            )),
+        };
+        let told = std::mem::replace(&mut self.failing, complaint.is_some());
+        match complaint.filter(|_| !told) {
+            Some(text) => Err(text),
+            None => Ok(()),
         }
     }
+}
+
+/// The text of a file with these entries, as many as fit, and how many do not. Those that last longest
+/// stay.
+fn bounded(salt: &[u8; SALT], entries: &mut Vec<Entry>) -> (String, usize) {
+    let all = entries.len();
+    let mut text = to_text(salt, entries, clock());
+    let mut least = EVERY;
+    while text.len() > LARGEST {
+        let before = entries.len();
+        least = least.saturating_mul(5) / 4;
+        entries.retain(|entry| entry.left >= least);
+        if entries.len() < before {
+            text = to_text(salt, entries, clock());
+        }
+    }
+    (text, all - entries.len())
 }
 
 /// Whether `now` there is something to keep that the file does not say, or the reverse.
@@ -139,10 +170,29 @@ fn is_news(written: &[Limit], limits: &[Limit], now: Instant) -> bool {
     new.any(|limit| !written.contains(limit)) || old.any(|limit| !limits.contains(limit))
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
-    Ok(text)
+/// The start of the file, as far as ours could go.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Non-blocking: whoever opens a FIFO would wait for its writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK))
+        .open(path)
+        .map_err(|e| match rustix::io::Errno::from_io_error(&e) {
+            Some(rustix::io::Errno::LOOP) => {
+                io::Error::other("it is a link, which is not followed")
+            }
+            _ => e,
+        })?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn flags(flags: OFlags) -> i32 {
+    i32::try_from(flags.bits()).unwrap_or(0) // open(2) takes an int
 }
 
 /// Puts a new file in the place of the old one; all of it, or nothing.
@@ -150,11 +200,12 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
+    // What an alvus left there that died while it wrote; or a link that somebody laid.
+    let _ = fs::remove_file(&new);
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&new)?;
         file.write_all(text.as_bytes())?;
@@ -342,23 +393,99 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_leaves_the_old_file_whole() {
-        // /dev/full takes no byte: the new file's name leads there.
+    fn a_file_that_is_empty_or_all_zeros_is_damaged_and_replaced() {
+        let folder = Folder::new("zeros");
+        for left in [&[][..], &[0; 4096], b"alvus-state 1 salt=\xff\xfe\x00"] {
+            fs::write(folder.file(), left).expect("written");
+            let (mut file, entries, complaint) = open(folder.file());
+            assert!(entries.is_empty() && complaint.is_some_and(|c| c.contains("damaged")));
+            file.keep(vec![for_a_day(1)], Instant::now())
+                .expect("written");
+            assert_eq!(open(folder.file()).1.len(), 1);
+        }
+    }
+
+    #[test]
+    fn no_link_is_followed_and_only_a_file_is_read() {
+        use std::os::unix::fs::symlink;
+        let folder = Folder::new("links");
+        let (path, other) = (folder.file(), folder.0.join("other"));
+        let new = folder.0.join("state.new");
+        // Where it is written: a link there is taken away.
+        fs::write(&other, "mine").expect("written");
+        symlink(&other, &new).expect("linked");
+        let (mut file, ..) = open(path.clone());
+        file.keep(vec![for_a_day(1)], Instant::now())
+            .expect("written");
+        assert_eq!(open(path.clone()).1.len(), 1);
+        // Where it is read: a link, a FIFO, a device.
+        fs::rename(&path, &other).expect("moved");
+        let fifo = folder.0.join("fifo");
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, 0o600.into(), 0).expect("a FIFO");
+        symlink(&other, &path).expect("linked");
+        for (path, why) in [(&path, "link"), (&fifo, "not a file")] {
+            let (mut file, entries, complaint) = open(path.clone());
+            let complaint = complaint.unwrap_or_default();
+            assert!(entries.is_empty() && complaint.contains(why), "{complaint}");
+            file.keep(vec![for_a_day(2)], Instant::now())
+                .expect("nothing done");
+        }
+        assert_eq!(open(other).1[0].key, [1; 8], "as it was");
+        let (_, _, complaint) = open("/dev/null".into());
+        assert!(complaint.is_some_and(|c| c.contains("not a file")));
+    }
+
+    #[test]
+    fn what_is_written_can_be_read_however_much_there_is() {
+        let folder = Folder::new("much");
+        let now = Instant::now();
+        let (mut file, ..) = open(folder.file());
+        let mut limits: Vec<Limit> = (0..30_000)
+            .map(|n| Limit {
+                model: format!("model-{n}"),
+                ..rests(1, now + secs(3600 + n))
+            })
+            .collect();
+        limits.push(for_a_day(2));
+        let said = file.keep(limits.clone(), now).expect_err("not all of it");
+        assert!(said.contains("left out"), "{said}");
+        let size = fs::metadata(folder.file()).expect("there").len();
+        assert!(
+            size <= LARGEST as u64 && size > LARGEST as u64 / 2,
+            "{size}"
+        );
+        let (_, entries, complaint) = open(folder.file());
+        assert_eq!(complaint, None);
+        assert!(entries.iter().any(|e| e.key == [2; 8]));
+        let has = |n: u32| {
+            let name = format!("model-{n}");
+            entries.iter().any(|e| e.model == name)
+        };
+        assert!(has(29_999) && !has(0), "those that last longest");
+        limits.pop();
+        assert_eq!(file.keep(limits, now), Ok(()), "said once");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file_whole() {
+        // A folder in the way of the new file.
         let folder = Folder::new("full");
         let (mut file, ..) = open(folder.file());
         file.keep(vec![for_a_day(1)], Instant::now())
             .expect("written");
         let new = folder.0.join("state.new");
-        std::os::unix::fs::symlink("/dev/full", &new).expect("linked");
+        fs::create_dir(&new).expect("made");
         let said = file
             .keep(vec![for_a_day(2)], Instant::now())
-            .expect_err("full");
-        assert!(said.contains("No space left"), "{said}");
+            .expect_err("in the way");
+        assert!(said.contains("STATE_FILE"), "{said}");
         assert_eq!(open(folder.file()).1[0].key, [1; 8]);
-        assert_eq!(folder.files(), 1, "and nothing beside it");
+        fs::remove_dir(&new).expect("removed");
         file.keep(vec![for_a_day(2)], Instant::now())
             .expect("written");
         assert_eq!(open(folder.file()).1[0].key, [2; 8]);
+        assert_eq!(folder.files(), 1, "and nothing beside it");
     }
 
     #[test]

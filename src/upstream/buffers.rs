@@ -83,8 +83,9 @@ impl Corked {
     }
 
     fn reserve_output(&mut self) {
-        let all = CALL.with_borrow(|call| call.length);
-        let size = (all + SPARE).min(OUTPUT_BUFFER);
+        let (head, all) = CALL.with_borrow(|call| (call.head, call.length));
+        // ureq writes a request line as a whole or not at all.
+        let size = (all + SPARE).min(OUTPUT_BUFFER).max(head + SPARE);
         if self.output.len() < size && self.held == 0 {
             self.output = vec![0; size];
         }

@@ -8,15 +8,12 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ureq::unversioned::transport::NextTimeout;
 
 use super::Failure;
 use crate::peer::{Client, Interest, Wake};
-
-/// A clock that shows less was never set (2024-01-01).
-const SANE_CLOCK: Duration = Duration::from_secs(1_704_067_200);
 
 /// A kept connection that ends so soon after the first bytes went out had been closed before they
 /// arrived: its end and our request crossed on a slow line. Later, someone may have been at work.
@@ -32,6 +29,8 @@ pub(super) struct Call {
     pub(super) fresh: bool,
     /// The lines that belong into the request's head, until they are there.
     pub(super) lines: Lines,
+    /// Bytes of what ureq writes of the head by itself, or a few more.
+    pub(super) head: usize,
     /// Bytes of the whole request, or a few more.
     pub(super) length: usize,
     /// When the first bytes of the request went out.
@@ -42,6 +41,8 @@ pub(super) struct Call {
     pub(super) client_left: bool,
     /// A wait was too long.
     pub(super) timed_out: bool,
+    /// It would fail the same way however often it is tried.
+    pub(super) never: bool,
 }
 
 /// Fields as they are written; one of them holds a key.
@@ -66,12 +67,15 @@ impl CurrentCall {
         client: &Client,
         idle: Duration,
         lines: Vec<u8>,
-        length: usize,
+        head: usize,
+        body: usize,
     ) -> CurrentCall {
+        let length = head + lines.len() + body;
         CALL.set(Call {
             client: client.clone(),
             idle,
             lines: Lines(lines),
+            head,
             length,
             ..Call::default()
         });
@@ -99,6 +103,7 @@ impl Call {
         let text = in_words(error);
         match (error, self.sent) {
             _ if self.client_left => Failure::ClientLeft,
+            (_, None) if self.never || is_hopeless(error) => Failure::Never(text),
             (_, None) => Failure::NotSent(text),
             (ureq::Error::Timeout(_), _) => Failure::TimedOut(text),
             (_, Some(sent)) if !self.fresh && !self.received && sent.elapsed() < CROSSING => {
@@ -136,41 +141,25 @@ pub(super) fn client_left() -> io::Error {
     io::Error::other("the client left")
 }
 
+/// What no network has to do with: the request cannot be written, the target is no URL.
+fn is_hopeless(error: &ureq::Error) -> bool {
+    use ureq::Error as E;
+    matches!(
+        error,
+        E::Http(_) | E::BadUri(_) | E::Protocol(_) | E::Tls(_) | E::TlsRequired
+    )
+}
+
 /// An error in the operator's words.
 fn in_words(error: &ureq::Error) -> String {
-    let text = match error {
+    match error {
         ureq::Error::Timeout(t) => format!("timed out ({t})"),
         ureq::Error::HostNotFound => "the host name was not found".into(),
+        ureq::Error::Tls(words) => (*words).into(),
         ureq::Error::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
             "it closed the connection".into()
         }
         ureq::Error::Io(e) => e.to_string(),
         other => other.to_string(),
-    };
-    let clock = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    if clock < SANE_CLOCK && text.contains("certificate") {
-        return format!(
-            "{text}; this machine's clock says {}, so no certificate can be valid: set the clock",
-            httpdate::fmt_http_date(UNIX_EPOCH + clock)
-        );
     }
-    // rustls names what it met; the operator wants to know what that may mean.
-    for (sign, meaning) in [
-        (
-            "UnknownIssuer",
-            "a CA of its own (SSL_CERT_FILE), or a captive portal in its place?",
-        ),
-        (
-            "not valid for name",
-            "another host, or a captive portal in its place?",
-        ),
-        ("InvalidContentType", "no TLS is spoken there; is it http?"),
-    ] {
-        if text.contains(sign) {
-            return format!("{text}: {meaning}");
-        }
-    }
-    text
 }

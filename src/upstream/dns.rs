@@ -1,4 +1,4 @@
-//! Names: looked up once, remembered, refreshed behind the requests' back.
+//! Names: looked up once, remembered, refreshed behind the requests' back. Over a reload too.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -11,6 +11,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
 use super::call::{CALL, client_left};
+use super::dial::in_turns;
 
 /// How long a resolved address is used before it is looked up again (in the background).
 const DNS_FRESH: Duration = Duration::from_secs(60);
@@ -22,10 +23,11 @@ const MAX_ADDRS: usize = 16;
 /// Remembers addresses: ureq asks for every request, and a look-up may take seconds. A remembered
 /// address is served even when it is old or its look-up fails; old ones are looked up again in
 /// the background. However many requests wait for a name, it is looked up once at a time.
+#[derive(Clone)]
 pub(super) struct CachingResolver(Arc<Names>);
 
 struct Names {
-    /// One entry in practice: there is one upstream. None is ever removed.
+    /// One entry in practice: there is one upstream.
     known: Mutex<Vec<Known>>,
     /// Signalled when a look-up has ended.
     answered: Condvar,
@@ -40,7 +42,7 @@ struct Known {
     port: u16,
     /// Not an address, which stands for itself.
     is_name: bool,
-    /// What the last look-up that succeeded has found.
+    /// What the last look-up that succeeded has found, in the order in which they are tried.
     addrs: Vec<SocketAddr>,
     /// When the last look-up began.
     asked: Instant,
@@ -70,24 +72,61 @@ impl Resolver for CachingResolver {
         config: &ureq::config::Config,
         _: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().unwrap_or_default();
-        let port = uri
-            .port_u16()
-            .unwrap_or(if uri.scheme_str() == Some("https") {
-                443
-            } else {
-                80
-            });
+        let (host, port) = place(uri);
         let mut found = self.empty();
         let limit = config.timeouts().connect.unwrap_or(Duration::MAX);
         self.look_up(host, port, limit, |addrs| {
-            addrs.iter().take(MAX_ADDRS).for_each(|a| found.push(*a));
+            addrs.iter().for_each(|a| found.push(*a));
         })?;
         Ok(found)
     }
 }
 
+/// Host and port, as names are remembered by.
+fn place(uri: &Uri) -> (&str, u16) {
+    let usual = match uri.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    };
+    (
+        uri.host().unwrap_or_default(),
+        uri.port_u16().unwrap_or(usual),
+    )
+}
+
 impl CachingResolver {
+    /// A connection to this address came to be: from now on it is the first that is tried.
+    pub(super) fn won(&self, uri: &Uri, addr: SocketAddr) {
+        self.change(uri, |addrs| {
+            let at = addrs.iter().position(|a| *a == addr);
+            if let Some(at) = at.filter(|at| *at > 0) {
+                addrs[..=at].rotate_right(1);
+            }
+        });
+    }
+
+    /// Who answers at this address does not get as far as TLS: it is the last that is tried.
+    pub(super) fn lost(&self, uri: &Uri, addr: SocketAddr) {
+        self.change(uri, |addrs| {
+            if let Some(at) = addrs.iter().position(|a| *a == addr) {
+                addrs[at..].rotate_left(1);
+            }
+        });
+    }
+
+    fn change(&self, uri: &Uri, change: impl FnOnce(&mut Vec<SocketAddr>)) {
+        let (host, port) = place(uri);
+        if let Some(known) = find(&mut self.0.lock(), host, port) {
+            change(&mut known.addrs);
+        }
+    }
+
+    /// Forgets the names of others than these hosts, so that reloads do not collect them.
+    pub(super) fn keep(&self, hosts: &[&str]) {
+        let mut known = self.0.lock();
+        known.retain(|k| k.asking || hosts.contains(&k.host.as_str()));
+    }
+
     fn asking(
         system: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> CachingResolver {
@@ -108,31 +147,23 @@ impl CachingResolver {
     ) -> Result<(), ureq::Error> {
         let started = Instant::now();
         let mut known = self.0.lock();
-        let at = known.iter().position(|k| k.port == port && k.host == host);
-        let at = at.unwrap_or_else(|| {
-            let ip = host.trim_matches(['[', ']']).parse().ok();
-            known.push(Known {
-                host: host.into(),
-                port,
-                is_name: ip.is_none(),
-                addrs: ip.map(|ip| SocketAddr::new(ip, port)).into_iter().collect(),
-                asked: started,
-                asking: false,
-                rounds: 0,
-                failed: String::new(),
-            });
-            known.len() - 1
-        });
-        let entry = &mut known[at];
+        if find(&mut known, host, port).is_none() {
+            known.push(Known::new(host, port, started));
+        }
+        let Some(entry) = find(&mut known, host, port) else {
+            return Err(ureq::Error::HostNotFound); // it was pushed just now
+        };
         let round = entry.rounds;
         let is_old = || started.saturating_duration_since(entry.asked) > DNS_FRESH;
         if entry.is_name && !entry.asking && (entry.addrs.is_empty() || is_old()) {
             // Whether or not it succeeds, the next look-up of a known name is that far away.
             entry.asked = started;
-            entry.asking = self.ask(at, format!("{host}:{port}"));
+            entry.asking = self.ask(host, port);
         }
         loop {
-            let entry = &known[at];
+            let Some(entry) = find(&mut known, host, port) else {
+                return Err(io::Error::other("a reload brought another target").into());
+            };
             if !entry.addrs.is_empty() {
                 found(&entry.addrs);
                 return Ok(());
@@ -163,15 +194,17 @@ impl CachingResolver {
 
     /// Asks the system, which can neither be hurried nor cancelled, on a thread of its own; whether
     /// there is one.
-    fn ask(&self, at: usize, name: String) -> bool {
-        let names = self.0.clone();
+    fn ask(&self, host: &str, port: u16) -> bool {
+        let (names, host) = (self.0.clone(), host.to_string());
         let thread = std::thread::Builder::new().name("dns".into());
         let asked = thread.spawn(move || {
-            let found = (names.system)(&name);
+            let found = (names.system)(&format!("{host}:{port}"));
             let mut known = names.lock();
-            let entry = &mut known[at];
+            let Some(entry) = find(&mut known, &host, port) else {
+                return;
+            };
             match found {
-                Ok(addrs) if !addrs.is_empty() => entry.addrs = addrs,
+                Ok(addrs) if !addrs.is_empty() => entry.learn(&addrs),
                 Ok(_) => entry.failed = "the host name has no address".into(),
                 Err(e) => entry.failed = e.to_string(),
             }
@@ -180,6 +213,38 @@ impl CachingResolver {
             names.answered.notify_all();
         });
         asked.is_ok()
+    }
+}
+
+/// What is known of this host.
+fn find<'a>(known: &'a mut [Known], host: &str, port: u16) -> Option<&'a mut Known> {
+    known.iter_mut().find(|k| k.port == port && k.host == host)
+}
+
+impl Known {
+    fn new(host: &str, port: u16, now: Instant) -> Known {
+        let ip = host.trim_matches(['[', ']']).parse().ok();
+        Known {
+            host: host.into(),
+            port,
+            is_name: ip.is_none(),
+            addrs: ip.map(|ip| SocketAddr::new(ip, port)).into_iter().collect(),
+            asked: now,
+            asking: false,
+            rounds: 0,
+            failed: String::new(),
+        }
+    }
+
+    /// What a look-up found; an address that served so far stays the first.
+    fn learn(&mut self, found: &[SocketAddr]) {
+        let served = self.addrs.first().copied();
+        self.addrs = in_turns(found);
+        self.addrs.truncate(MAX_ADDRS);
+        let at = self.addrs.iter().position(|a| Some(*a) == served);
+        if let Some(at) = at {
+            self.addrs[..=at].rotate_right(1);
+        }
     }
 }
 
@@ -304,6 +369,38 @@ mod tests {
         look_up(&resolver, LONG).unwrap();
         settle(&resolver);
         assert_eq!(look_up(&resolver, LONG).unwrap(), addrs(2));
+    }
+
+    #[test]
+    fn who_won_is_tried_first_and_who_speaks_no_tls_last_over_look_ups_too() {
+        let (resolver, say, _) = scripted();
+        let all = [addrs(1), addrs(2), addrs(3)].concat();
+        let uri: Uri = "https://provider.test/v1".parse().unwrap();
+        let order = |order: [usize; 3]| order.map(|n| all[n - 1]).to_vec();
+        say.send(Ok(all.clone())).unwrap();
+        look_up(&resolver, LONG).unwrap();
+        resolver.won(&uri, all[1]);
+        assert_eq!(look_up(&resolver, LONG).unwrap(), order([2, 1, 3]));
+        age(&resolver);
+        say.send(Ok(all.clone())).unwrap();
+        look_up(&resolver, LONG).unwrap();
+        settle(&resolver);
+        assert_eq!(look_up(&resolver, LONG).unwrap(), order([2, 1, 3]));
+        resolver.lost(&uri, all[1]);
+        assert_eq!(look_up(&resolver, LONG).unwrap(), order([1, 3, 2]));
+        resolver.won(&uri, all[0]);
+        assert_eq!(look_up(&resolver, LONG).unwrap(), order([1, 3, 2]));
+    }
+
+    #[test]
+    fn the_names_of_a_target_that_is_gone_are_forgotten() {
+        let (resolver, say, _) = scripted();
+        say.send(Ok(addrs(1))).unwrap();
+        look_up(&resolver, LONG).unwrap();
+        resolver.keep(&["provider.test"]);
+        assert_eq!(look_up(&resolver, LONG).unwrap(), addrs(1));
+        resolver.keep(&["other.test"]);
+        assert!(resolver.0.lock().is_empty());
     }
 
     #[test]

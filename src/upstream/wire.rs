@@ -2,29 +2,27 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net as sys;
-use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use ureq::unversioned::transport::time::Duration as Patience;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 use super::INPUT_BUFFER;
 use super::buffers::Corked;
-use super::call::{CALL, client_left, wait};
-use super::tls::TlsSetup;
-use crate::peer::{Interest, Wake};
-
-/// Idle time before the kernel probes a connection, so that NATs keep it and a dead one is found.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+use super::call::{CALL, wait};
+use super::dns::CachingResolver;
+use super::tls::{self, TlsSetup};
+use super::{alarm, dial};
+use crate::peer::Interest;
 
 /// Makes connections: TCP, and TLS on top where the target says https.
 #[derive(Debug)]
 pub(super) struct Dialler {
-    pub(super) tls: TlsSetup,
+    pub(super) tls: Arc<TlsSetup>,
+    pub(super) names: CachingResolver,
 }
 
 impl Connector for Dialler {
@@ -37,80 +35,38 @@ impl Connector for Dialler {
     ) -> Result<Option<Wire>, ureq::Error> {
         CALL.with_borrow_mut(|call| call.fresh = true);
         let limit = details.timeout.not_zero().map_or(Duration::MAX, |d| *d);
-        let started = Instant::now();
-        let mut left = details.addrs.len();
-        let mut failed = io::Error::from(ErrorKind::ConnectionRefused);
-        for addr in details.addrs.iter() {
-            // Each address gets its share of what time is left.
-            let share =
-                limit.saturating_sub(started.elapsed()) / u32::try_from(left).unwrap_or(1).max(1);
-            left -= 1;
-            match dial(*addr, share) {
-                Ok(stream) => return self.wire(stream, details).map(Some),
-                Err(e) => failed = io::Error::new(e.kind(), format!("{addr}: {e}")),
-            }
-            if CALL.with_borrow(|call| call.client_left) {
-                break;
-            }
+        let (stream, addr) = dial::race(&details.addrs, limit)?;
+        self.names.won(details.uri, addr);
+        if !details.needs_tls() {
+            return Ok(Some(Wire::new(Kind::Plain(stream))));
         }
-        Err(failed.into())
+        let wire = self.secure(stream, details);
+        // A certificate is the same at every address; who is silent or breaks off may not be.
+        if wire.is_err() && CALL.with_borrow(|call| !call.never && !call.client_left) {
+            self.names.lost(details.uri, addr);
+        }
+        wire.map(Some)
     }
 }
 
 impl Dialler {
-    fn wire(&self, stream: TcpStream, details: &ConnectionDetails) -> Result<Wire, ureq::Error> {
-        if !details.needs_tls() {
-            return Ok(Wire::new(Kind::Plain(stream)));
-        }
-        let host = details
-            .uri
-            .host()
-            .unwrap_or_default()
-            .trim_matches(['[', ']']);
-        let name = ServerName::try_from(host.to_string())
-            .map_err(|_| ureq::Error::Tls("the target's host is no name that TLS can check"))?;
+    /// TLS on top of a connection.
+    fn secure(&self, stream: TcpStream, details: &ConnectionDetails) -> Result<Wire, ureq::Error> {
+        let name = tls::name(details.uri.host().unwrap_or_default())
+            .ok_or(ureq::Error::Tls("its host is no name that TLS can check"))?;
         let mut session = ClientConnection::new(self.tls.config(), name)?;
         let mut socket = Socket {
             stream,
             timeout: details.timeout,
             since: Instant::now(),
         };
-        session.complete_io(&mut socket)?;
+        session
+            .complete_io(&mut socket)
+            .map_err(alarm::handshake_failed)?;
         Ok(Wire::new(Kind::Tls(Box::new(Tls {
             stream: StreamOwned::new(session, socket),
         }))))
     }
-}
-
-/// Connects without blocking, so that a client that leaves meanwhile is noticed.
-fn dial(addr: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let family = match addr {
-        SocketAddr::V4(_) => sys::AddressFamily::INET,
-        SocketAddr::V6(_) => sys::AddressFamily::INET6,
-    };
-    let flags = sys::SocketFlags::NONBLOCK | sys::SocketFlags::CLOEXEC;
-    let socket = sys::socket_with(family, sys::SocketType::STREAM, flags, None)?;
-    match sys::connect(&socket, &addr) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::INPROGRESS) => CALL.with_borrow_mut(|call| {
-            match call
-                .client
-                .wait(socket.as_fd(), Interest::Write, Some(limit))?
-            {
-                Wake::Ready => sys::sockopt::socket_error(&socket)?.map_err(io::Error::from),
-                Wake::TimedOut => Err(io::Error::new(ErrorKind::TimedOut, "no answer in time")),
-                Wake::ClientLeft => {
-                    call.client_left = true;
-                    Err(client_left())
-                }
-            }
-        })?,
-        Err(e) => return Err(e.into()),
-    }
-    sys::sockopt::set_tcp_nodelay(&socket, true)?;
-    sys::sockopt::set_socket_keepalive(&socket, true)?;
-    sys::sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
-    Ok(TcpStream::from(socket))
 }
 
 // The socket is non-blocking, and every wait goes through [`wait`].
@@ -263,7 +219,7 @@ impl Transport for Wire {
                 ErrorKind::UnexpectedEof => {
                     "it ended the connection without a TLS close_notify".into()
                 }
-                _ => e.to_string(),
+                _ => alarm::words_of(&e).unwrap_or_else(|| e.to_string()),
             })
             .into()),
             Ok(true) => {

@@ -203,7 +203,9 @@ fn a_web_page_is_nobodys_word_about_a_key() {
         429 <content-type: text/html> <html>Your API key is invalid => Trouble
         400 <> <!doctype html><html>Bad Request => Trouble
         503 <content-type: text/html; retry-after: 30> <html> => Trouble 30000
-        502 <content-type: text/html> <html><h1>502 Bad Gateway => Failed
+        502 <content-type: text/html> <html><h1>502 Bad Gateway => Trouble
+        504 <content-type: text/html> <html><h1>504 Gateway Time-out => Failed
+        524 <content-type: text/html> <html>A timeout occurred => Failed
         404 <content-type: text/html> <html><h1>404 Not Found => Failed
         413 <content-type: text/html> <html><h1>413 Request Entity Too Large => Pass
         // no pages
@@ -342,7 +344,8 @@ fn an_error_inside_a_200_is_judged_like_the_status_it_should_have_had() {
         {"object":"response","error":null,"output":[{"content":[{"text":"Worker local total request limit reached"}]}]} => Pass
         {"type":"message","content":[{"text":"OpenRouter says: Provider returned error"}]} => Pass
         {"choices":[{"delta":{"content":"ResourceExhausted: Worker local"}}]} => Pass
-        {"message":"overloading is what operators do","id":"x"} => Overloaded
+        {"message":"overloading is what operators do","id":"x"} => Pass
+        {"error":{"code":500},"response":"words of another API"} => Pass
         {"message":"cancelled","id":"x","status":"cancelled"} => Pass
         {"data":[]} => Pass
         [DONE] => Pass

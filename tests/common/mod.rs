@@ -305,7 +305,7 @@ impl Alvus {
         serde_json::from_slice(&client.response().body).expect("JSON")
     }
 
-    /// The states of the keys as `/health` shows them, e.g. `["ready", "cooling", "rejected"]`.
+    /// The states of the keys as `/health` shows them, e.g. `["ready", "cooling", "ejected"]`.
     pub fn states(&self) -> Vec<String> {
         let health = self.health();
         let keys = health["key_status"].as_array().expect("key_status").clone();

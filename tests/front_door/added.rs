@@ -1,22 +1,40 @@
-//! What the patches add to the API: it does not compile against the crate as published.
+//! What the front door can do and the crate as published cannot at all.
 
 use std::io::{ErrorKind, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use alvus::front::{self, ClientSocket, Limits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tiny_http::{ClientSocket, Limits, Server};
 
-use crate::wire::{Client, GET, HANG, next, server, write_ok};
+use crate::door::{Asked, Server, Under, write_ok};
+use crate::wire::{Client, GET, HANG};
 
 const SHORT: Duration = Duration::from_millis(200);
+
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn server() -> Server {
+    Server::on(listener())
+}
 
 fn server_with(change: impl FnOnce(&mut Limits)) -> Server {
     let mut limits = Limits::default();
     change(&mut limits);
-    Server::from_listener_with(TcpListener::bind("127.0.0.1:0").unwrap(), limits).unwrap()
+    Server::with(listener(), limits)
+}
+
+fn next(server: &Server) -> Asked {
+    server.next_within(HANG).expect("no request came through")
+}
+
+/// Answers the next request.
+fn answer(server: &Server) -> Under<()> {
+    next(server).begin(write_ok)
 }
 
 /// Whether the client has left, by the time that it takes at most.
@@ -34,18 +52,19 @@ fn headers_come_as_sent() {
     let server = server();
     let mut client = Client::new(&server);
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-b: \t caf\xe9 \xff\t \r\nX-A:1\r\nx-B:\r\n\r\n");
-    let request = next(&server);
-    let headers: Vec<_> = request.raw_headers().collect();
-    assert_eq!(
-        headers,
-        [
-            ("Host", &b"a"[..]),
-            ("X-b", b"caf\xe9 \xff"),
-            ("X-A", b"1"),
-            ("x-B", b"")
-        ]
-    );
-    assert_eq!(request.headers()[1].value.as_str(), "caf? ?");
+    let came = next(&server).begin(|request| {
+        let headers: Vec<_> = request.raw_headers().collect();
+        assert_eq!(
+            headers,
+            [
+                ("Host", &b"a"[..]),
+                ("X-b", b"caf\xe9 \xff"),
+                ("X-A", b"1"),
+                ("x-B", b"")
+            ]
+        );
+    });
+    came.join().unwrap();
 }
 
 #[test]
@@ -53,7 +72,8 @@ fn nagle_is_off() {
     let server = server();
     let mut client = Client::new(&server);
     client.send(GET);
-    let socket = next(&server).client();
+    let socket = next(&server).begin(|request| request.client());
+    let socket = socket.join().unwrap();
     assert!(rustix::net::sockopt::tcp_nodelay(&socket).unwrap());
 }
 
@@ -67,13 +87,18 @@ fn a_client_that_waits_for_the_last_response_has_not_left() {
         let server = server();
         let mut client = Client::new(&server);
         client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{last}\r\n\r\nabc"));
-        let request = next(&server);
-        let socket = request.client();
-        let writer = request.into_writer();
-        assert!(!has_left(&socket, SHORT), "{last}");
+        let (tell, told) = channel();
+        let answering = next(&server).begin(move |request| {
+            let socket = request.client();
+            let writer = request.into_writer();
+            tell.send(has_left(&socket, SHORT)).unwrap();
+            let left = has_left(&socket, HANG);
+            drop(writer);
+            left
+        });
+        assert!(!told.recv_timeout(HANG).unwrap(), "{last}");
         drop(client);
-        assert!(has_left(&socket, HANG), "{last}");
-        drop(writer);
+        assert!(answering.join().unwrap(), "{last}");
     }
 }
 
@@ -82,9 +107,9 @@ fn a_shutdown_ends_the_connection_in_both_directions() {
     let server = server();
     let mut client = Client::new(&server);
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
-    let mut request = next(&server);
-    let socket = request.client();
-    let reader = thread::spawn(move || {
+    let (tell, told) = channel();
+    let reader = next(&server).begin(move |mut request| {
+        tell.send(request.client()).unwrap();
         let end = request.as_reader().read_to_end(&mut Vec::new());
         let mut writer = request.into_writer();
         let sent = writer
@@ -92,7 +117,7 @@ fn a_shutdown_ends_the_connection_in_both_directions() {
             .and_then(|()| writer.flush());
         (end.unwrap_err().kind(), sent.unwrap_err().kind())
     });
-    socket.shutdown();
+    told.recv_timeout(HANG).unwrap().shutdown();
     assert!(client.is_closed());
     assert_eq!(
         reader.join().unwrap(),
@@ -111,13 +136,16 @@ fn connections_persist_as_their_request_says() {
         let server = server();
         let mut client = Client::new(&server);
         client.send(format!("{head}\r\n"));
-        let request = next(&server);
-        assert_eq!(request.keeps_alive(), stays, "{head}");
-        write_ok(request);
+        let kept = next(&server).begin(|request| {
+            let kept = request.keeps_alive();
+            write_ok(request);
+            kept
+        });
+        assert_eq!(kept.join().unwrap(), stays, "{head}");
         assert_eq!(client.status(), 200);
         if stays {
             client.send(GET);
-            write_ok(next(&server));
+            answer(&server);
             assert_eq!(client.status(), 200);
         } else {
             assert!(client.is_closed(), "{head}");
@@ -134,10 +162,11 @@ fn a_connection_is_closed_after_the_response_when_asked() {
     ] {
         let mut client = Client::new(&server);
         client.send(request);
-        let mut request = next(&server);
-        request.close_connection();
-        assert!(!request.keeps_alive());
-        write_ok(request);
+        next(&server).begin(|mut request| {
+            request.close_connection();
+            assert!(!request.keeps_alive());
+            write_ok(request);
+        });
         let answer = client.until_the_end().unwrap();
         assert_eq!(answer.matches("HTTP/1.1 200").count(), 1);
     }
@@ -151,9 +180,8 @@ fn a_client_that_still_sends_can_read_why_it_is_refused() {
         client.send(format!(
             "POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n30d40\r\n"
         ));
-        let mut request = next(&server);
-        request.close_connection();
-        let refusal = thread::spawn(move || {
+        let refusal = next(&server).begin(|mut request| {
+            request.close_connection();
             let mut writer = request.into_writer();
             let _ = writer.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!");
         });
@@ -172,9 +200,10 @@ fn a_client_that_waits_for_a_continue_in_vain_is_disconnected() {
     let mut client = Client::new(&server);
     client
         .send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n\r\n");
-    let request = next(&server);
-    assert!(!request.keeps_alive());
-    write_ok(request);
+    next(&server).begin(|request| {
+        assert!(!request.keeps_alive());
+        write_ok(request);
+    });
     assert!(client.until_the_end().unwrap().starts_with("HTTP/1.1 200"));
 }
 
@@ -206,7 +235,7 @@ fn a_head_that_drips_in_is_cut_off() {
         }
     });
     assert_eq!(client.status(), 408);
-    drop(client);
+    client.0.shutdown(Shutdown::Both).unwrap();
     dripping.join().unwrap();
 }
 
@@ -217,7 +246,7 @@ fn an_idle_connection_is_closed() {
     assert!(silent.is_closed());
     let mut client = Client::new(&server);
     client.send(GET);
-    write_ok(next(&server));
+    answer(&server);
     assert_eq!(client.status(), 200);
     assert!(client.is_closed());
 }
@@ -227,11 +256,14 @@ fn a_connection_is_not_idle_while_a_response_is_outstanding() {
     let server = server_with(|l| l.idle_timeout = SHORT);
     let mut client = Client::new(&server);
     client.send(GET);
-    let request = next(&server);
-    assert!(!has_left(&request.client(), SHORT * 4));
+    let left = next(&server).begin(|request| {
+        let left = has_left(&request.client(), SHORT * 4);
+        write_ok(request);
+        left
+    });
     client.send(GET);
-    write_ok(request);
-    write_ok(next(&server));
+    assert!(!left.join().unwrap());
+    answer(&server);
     assert_eq!((client.status(), client.status()), (200, 200));
 }
 
@@ -240,8 +272,8 @@ fn a_body_that_stops_coming_is_an_error() {
     let server = server_with(|l| l.body_timeout = SHORT);
     let mut client = Client::new(&server);
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
-    let end = next(&server).as_reader().read_to_end(&mut Vec::new());
-    assert_eq!(end.unwrap_err().kind(), ErrorKind::TimedOut);
+    let end = next(&server).begin(|mut request| request.as_reader().read_to_end(&mut Vec::new()));
+    assert_eq!(end.join().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
 #[test]
@@ -249,13 +281,13 @@ fn a_body_may_pause_for_longer_than_a_connection_may_be_idle() {
     let server = server_with(|l| l.idle_timeout = SHORT);
     let mut client = Client::new(&server);
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
-    let mut request = next(&server);
-    let socket = request.client();
-    let reader = thread::spawn(move || {
+    let (tell, told) = channel();
+    let reader = next(&server).begin(move |mut request| {
+        tell.send(request.client()).unwrap();
         let mut body = String::new();
         request.as_reader().read_to_string(&mut body).map(|_| body)
     });
-    assert!(!has_left(&socket, SHORT * 3));
+    assert!(!has_left(&told.recv_timeout(HANG).unwrap(), SHORT * 3));
     client.send("hello");
     assert_eq!(reader.join().unwrap().unwrap(), "hello");
 }
@@ -265,9 +297,11 @@ fn a_response_that_nobody_takes_is_an_error() {
     let server = server_with(|l| l.write_timeout = SHORT);
     let mut client = Client::new(&server);
     client.send(GET);
-    let mut writer = next(&server).into_writer();
-    let end = (0..10_000).find_map(|_| writer.write_all(&[0; 8192]).err());
-    assert_eq!(end.unwrap().kind(), ErrorKind::TimedOut);
+    let end = next(&server).begin(|request| {
+        let mut writer = request.into_writer();
+        (0..10_000).find_map(|_| writer.write_all(&[0; 8192]).err())
+    });
+    assert_eq!(end.join().unwrap().unwrap().kind(), ErrorKind::TimedOut);
 }
 
 #[test]
@@ -275,12 +309,12 @@ fn the_connection_that_waited_longest_makes_place_for_a_new_one() {
     let server = server_with(|l| l.max_connections = 3);
     let serve = |client: &mut Client| {
         client.send(GET);
-        write_ok(next(&server));
+        answer(&server);
         assert_eq!(client.status(), 200);
     };
     let mut busy = Client::new(&server);
     busy.send(GET);
-    let request = next(&server);
+    let asked = next(&server);
     let (mut longest, mut shorter) = (Client::new(&server), Client::new(&server));
     serve(&mut longest);
     longest.send("GET / HT"); // half a head does not help
@@ -288,7 +322,7 @@ fn the_connection_that_waited_longest_makes_place_for_a_new_one() {
     serve(&mut Client::new(&server));
     assert!(longest.is_closed());
     serve(&mut shorter);
-    write_ok(request);
+    asked.begin(write_ok);
     assert_eq!(busy.status(), 200);
 }
 
@@ -302,24 +336,24 @@ fn a_connection_too_many_is_refused_while_all_others_are_served() {
     });
     let mut refused = Client::new(&server);
     assert_eq!(refused.send(GET).status(), 503);
-    requests.into_iter().for_each(write_ok);
+    let _answering = requests.map(|asked| asked.begin(write_ok));
     assert_eq!(clients.map(|mut client| client.status()), [200, 200]);
 }
 
 #[test]
 fn connections_are_counted() {
     let server = server();
-    assert_eq!(server.num_connections(), 0);
+    assert_eq!(server.front.connections(), 0);
     let mut clients = [Client::new(&server), Client::new(&server)];
     for client in &mut clients {
         client.send(GET);
-        write_ok(next(&server));
+        answer(&server);
         assert_eq!(client.status(), 200);
     }
-    assert_eq!(server.num_connections(), 2);
+    assert_eq!(server.front.connections(), 2);
     drop(clients);
     let start = Instant::now();
-    while server.num_connections() > 0 {
+    while server.front.connections() > 0 {
         assert!(start.elapsed() < HANG, "connections are still counted");
         thread::yield_now();
     }
@@ -333,7 +367,7 @@ fn a_thread_of_a_connection_needs_only_a_small_stack() {
         .map(|i| format!("X-{i}: {}\r\n", "x".repeat(200)))
         .collect();
     client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
-    write_ok(next(&server));
+    answer(&server);
     assert_eq!(client.status(), 200);
     assert_eq!(client.send("nonsense\r\n\r\n").status(), 400);
 }
@@ -341,13 +375,15 @@ fn a_thread_of_a_connection_needs_only_a_small_stack() {
 #[test]
 fn requests_are_served_in_place_by_the_thread_of_their_connection() {
     let (tell, told) = channel();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = Server::serve_in_place(listener, Limits::default(), move |request| {
-        tell.send(thread::current().id()).unwrap();
+    let tell = std::sync::Mutex::new(tell);
+    let listener = listener();
+    let address = listener.local_addr().unwrap();
+    let _server = front::Server::serve_in_place(listener, Limits::default(), move |request| {
+        tell.lock().unwrap().send(thread::current().id()).unwrap();
         write_ok(request);
     })
     .unwrap();
-    let mut clients = [Client::new(&server), Client::new(&server)];
+    let mut clients = [Client::connect(address), Client::connect(address)];
     let threads = clients.each_mut().map(|client| {
         let ids = [(); 2].map(|()| {
             assert_eq!(client.send(GET).status(), 200);
@@ -357,24 +393,24 @@ fn requests_are_served_in_place_by_the_thread_of_their_connection() {
         ids[0]
     });
     assert_ne!(threads[0], threads[1]);
-    assert!(server.try_recv().unwrap().is_none());
 }
 
 #[test]
 fn a_panic_while_serving_in_place_costs_its_request_only() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = Server::serve_in_place(listener, Limits::default(), |request| {
+    let listener = listener();
+    let address = listener.local_addr().unwrap();
+    let _server = front::Server::serve_in_place(listener, Limits::default(), |request| {
         assert!(request.url() != "/bug", "this is the test");
         write_ok(request);
     })
     .unwrap();
     for _ in 0..5 {
-        let mut client = Client::new(&server);
+        let mut client = Client::connect(address);
         let answer = client
             .send("GET /bug HTTP/1.1\r\nHost: a\r\n\r\n")
             .until_the_end()
             .unwrap();
         assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
-        assert_eq!(Client::new(&server).send(GET).status(), 200);
+        assert_eq!(Client::connect(address).send(GET).status(), 200);
     }
 }

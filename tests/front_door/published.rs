@@ -1,26 +1,41 @@
-//! Faults that show through the API as published. This file compiles against the pristine crate
-//! too: `patches/prove` runs it there to see each test fail.
+//! Faults of the crate as published that show in what a client sees, and that the front door does
+//! not have. `tests/front_door/prove` runs them against the former, to see each fail.
 
-use std::io::{ErrorKind, Read};
-use std::net::TcpListener;
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 use std::{fs, thread};
 
 use rustix::net::sockopt::set_socket_linger;
-use tiny_http::{Response, Server};
 
-use crate::wire::{Client, GET, address, answer_all, answering, next, server, write_ok};
+use crate::door::{Asked, Server, answer_all_on, write_ok};
+use crate::wire::{Client, GET, HANG};
+
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn server() -> Server {
+    Server::on(listener())
+}
+
+fn answering() -> SocketAddr {
+    answer_all_on(listener())
+}
+
+fn next(server: &Server) -> Asked {
+    server.next_within(HANG).expect("no request came through")
+}
 
 #[test]
 fn a_burst_of_connections_is_served_at_once() {
     for _ in 0..5 {
         // all are there before the first is accepted
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listener();
         let address = listener.local_addr().unwrap();
         let mut clients: Vec<_> = (0..100).map(|_| Client::connect(address)).collect();
-        let server = Server::from_listener(listener, None).unwrap();
-        thread::spawn(move || answer_all(&server));
+        answer_all_on(listener);
         for client in &mut clients {
             assert_eq!(client.send(GET).status(), 200);
         }
@@ -62,7 +77,7 @@ fn the_server_accepts_again_after_it_ran_out_of_descriptors() {
 
 #[test]
 fn the_server_accepts_again_after_its_listener_timed_out() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = listener();
     let timeout = Some(Duration::from_millis(1));
     rustix::net::sockopt::set_socket_timeout(
         &listener,
@@ -70,23 +85,21 @@ fn the_server_accepts_again_after_its_listener_timed_out() {
         timeout,
     )
     .unwrap();
-    let server = Server::from_listener(listener, None).unwrap();
-    let address = address(&server);
-    thread::spawn(move || answer_all(&server));
+    let address = answer_all_on(listener);
     thread::sleep(Duration::from_millis(50));
     assert_eq!(Client::connect(address).send(GET).status(), 200);
 }
 
 #[test]
 fn a_request_whose_client_reset_before_accept_is_delivered_without_a_panic() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = listener();
     let mut client = Client::connect(listener.local_addr().unwrap());
     client.send(GET);
     set_socket_linger(&client.0, Some(Duration::ZERO)).unwrap();
     drop(client);
 
-    let server = Server::from_listener(listener, None).unwrap();
-    assert!(next(&server).remote_addr().is_some());
+    let server = Server::on(listener);
+    next(&server).begin(|request| drop(request)).join().unwrap();
 }
 
 #[test]
@@ -107,8 +120,7 @@ fn an_answer_does_not_wait_for_a_body_that_nobody_reads() {
     let server = server();
     let mut client = Client::new(&server);
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
-    let request = next(&server);
-    let answered = thread::spawn(move || write_ok(request));
+    let answered = next(&server).begin(write_ok);
     assert_eq!(client.status(), 200);
     answered.join().unwrap();
 }
@@ -125,11 +137,11 @@ fn a_request_follows_a_body_that_nobody_read() {
         client.send(format!(
             "POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{body}"
         ));
-        write_ok(next(&server));
+        next(&server).begin(write_ok);
         assert_eq!(client.status(), 200);
     }
     client.send(GET);
-    write_ok(next(&server));
+    next(&server).begin(write_ok);
     assert_eq!(client.status(), 200);
 }
 
@@ -150,15 +162,14 @@ fn a_body_cut_short_is_an_error() {
                 "POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{body}"
             ))
             .sends_no_more();
-        let mut request = next(&server);
-        for _ in 0..2 {
-            let end = request.as_reader().read_to_end(&mut Vec::new());
-            assert_eq!(
-                end.unwrap_err().kind(),
-                ErrorKind::UnexpectedEof,
-                "{framing}"
-            );
-        }
+        let reads = next(&server).begin(|mut request| {
+            [(); 2].map(|()| {
+                let end = request.as_reader().read_to_end(&mut Vec::new());
+                end.map_err(|e| e.kind())
+            })
+        });
+        let cut = Err(ErrorKind::UnexpectedEof);
+        assert_eq!(reads.join().unwrap(), [cut, cut], "{framing}");
     }
 }
 
@@ -176,9 +187,11 @@ fn a_malformed_chunk_is_an_error() {
         client
             .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
             .send(body);
-        let end = next(&server).as_reader().read_to_end(&mut Vec::new());
+        let end = next(&server)
+            .begin(|mut request| request.as_reader().read_to_end(&mut Vec::new()))
+            .join();
         assert_eq!(
-            end.unwrap_err().kind(),
+            end.unwrap().unwrap_err().kind(),
             ErrorKind::InvalidData,
             "{body:.20}"
         );
@@ -193,8 +206,7 @@ fn the_body_of_a_request_that_offers_an_upgrade_has_an_end() {
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: a\r\n{offer}\r\nContent-Length: 5\r\n\r\nhello"
     ));
-    let mut request = next(&server);
-    let reader = thread::spawn(move || {
+    let reader = next(&server).begin(|mut request| {
         let mut body = String::new();
         request.as_reader().read_to_string(&mut body).unwrap();
         write_ok(request);
@@ -204,26 +216,8 @@ fn the_body_of_a_request_that_offers_an_upgrade_has_an_end() {
     assert_eq!(reader.join().unwrap(), "hello");
     // and since nothing was upgraded, the connection goes on
     client.send(GET);
-    write_ok(next(&server));
+    next(&server).begin(write_ok);
     assert_eq!(client.status(), 200);
-}
-
-#[test]
-fn an_upgraded_connection_carries_bytes_both_ways() {
-    let server = server();
-    let mut client = Client::new(&server);
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nping");
-    let request = next(&server);
-    let echo = thread::spawn(move || {
-        let mut stream = request.upgrade("echo", Response::empty(101));
-        let mut ping = [0; 4];
-        stream.read_exact(&mut ping).unwrap();
-        stream.write_all(&ping).unwrap();
-        stream.flush().unwrap();
-    });
-    assert!(client.response().contains("Upgrade: echo"));
-    assert_eq!(client.until_the_end().unwrap(), "ping");
-    echo.join().unwrap();
 }
 
 #[test]
@@ -241,8 +235,7 @@ fn continue_is_a_bare_line() {
     let server = server();
     let mut client = Client::new(&server);
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
-    let mut request = next(&server);
-    let reader = thread::spawn(move || {
+    let reader = next(&server).begin(|mut request| {
         request.as_reader().read_to_end(&mut Vec::new()).unwrap();
         write_ok(request);
     });
@@ -256,8 +249,7 @@ fn a_client_of_http_1_0_is_not_told_to_continue() {
     let server = server();
     let mut client = Client::new(&server);
     client.send("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n\r\n");
-    let mut request = next(&server);
-    let reader = thread::spawn(move || {
+    let reader = next(&server).begin(|mut request| {
         request.as_reader().read_to_end(&mut Vec::new()).unwrap();
         write_ok(request);
     });
@@ -271,11 +263,12 @@ fn what_the_writer_still_holds_is_sent_when_it_is_dropped() {
     let server = server();
     let mut client = Client::new(&server);
     client.send(GET);
-    let mut writer = next(&server).into_writer();
-    writer
-        .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-        .unwrap();
-    drop(writer);
+    next(&server).begin(|request| {
+        let mut writer = request.into_writer();
+        writer
+            .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+            .unwrap();
+    });
     assert_eq!(client.status(), 204);
 }
 
@@ -285,11 +278,14 @@ fn pipelined_requests_come_one_at_a_time_and_in_order() {
     let mut client = Client::new(&server);
     client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
     for url in ["/1", "/2", "/3"] {
-        let request = next(&server);
-        assert_eq!(request.url(), url);
-        let too_early = server.recv_timeout(Duration::from_millis(50)).unwrap();
-        assert!(too_early.is_none());
-        write_ok(request);
+        let asked = next(&server);
+        assert!(server.next_within(Duration::from_millis(50)).is_none());
+        let came = asked.begin(|request| {
+            let came = request.url().to_string();
+            write_ok(request);
+            came
+        });
+        assert_eq!(came.join().unwrap(), url);
         assert_eq!(client.status(), 200);
     }
 }
@@ -299,8 +295,7 @@ fn a_response_broken_off_by_a_panic_is_the_last_on_its_connection() {
     let server = server();
     let mut client = Client::new(&server);
     client.send([GET, GET].concat());
-    let request = next(&server);
-    let bug = thread::spawn(move || {
+    let bug = next(&server).begin(|request| {
         let mut writer = request.into_writer();
         writer
             .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
@@ -335,7 +330,7 @@ fn refused(status: u16, request: &[u8]) {
         answer.starts_with(&format!("HTTP/1.1 {status} ")),
         "{said:?}: {answer}"
     );
-    assert!(server.try_recv().unwrap().is_none(), "{said:?}");
+    assert!(server.next_within(Duration::ZERO).is_none(), "{said:?}");
 }
 
 #[test]
@@ -479,7 +474,7 @@ fn a_server_that_is_dropped_ends_its_idle_connections() {
     let server = server();
     let mut client = Client::new(&server);
     client.send(GET);
-    write_ok(next(&server));
+    next(&server).begin(write_ok);
     assert_eq!(client.status(), 200);
     drop(server);
     assert!(client.is_closed());

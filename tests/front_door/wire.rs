@@ -2,10 +2,9 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::thread;
 use std::time::Duration;
 
-use tiny_http::{Request, Response, Server};
+use crate::door::Server;
 
 /// Long enough for the slowest machine; what takes longer hangs.
 pub const HANG: Duration = Duration::from_secs(10);
@@ -16,7 +15,7 @@ pub struct Client(pub TcpStream);
 
 impl Client {
     pub fn new(server: &Server) -> Client {
-        Client::connect(address(server))
+        Client::connect(server.address())
     }
 
     pub fn connect(address: SocketAddr) -> Client {
@@ -84,36 +83,5 @@ impl Client {
     }
 }
 
-pub fn address(server: &Server) -> SocketAddr {
-    server.server_addr().to_ip().unwrap()
-}
-
-pub fn server() -> Server {
-    Server::http("127.0.0.1:0").unwrap()
-}
-
-/// A server that answers "ok" to everything, for as long as the test process lives.
-pub fn answering() -> SocketAddr {
-    let server = server();
-    let address = address(&server);
-    thread::spawn(move || answer_all(&server));
-    address
-}
-
-pub fn answer_all(server: &Server) {
-    for request in server.incoming_requests() {
-        let _ = request.respond(Response::from_string("ok"));
-    }
-}
-
-pub fn next(server: &Server) -> Request {
-    let request = server.recv_timeout(HANG).unwrap();
-    request.expect("no request came through")
-}
-
 /// A whole response, written the way alvus does it.
-pub fn write_ok(request: Request) {
-    let mut writer = request.into_writer();
-    let _ = writer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    let _ = writer.flush();
-}
+pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

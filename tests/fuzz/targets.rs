@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use alvus::config::{Config, Loaded};
+use alvus::front::body::{Body, Framing};
+use alvus::front::head::{Head, HeadError};
+use alvus::front::{Limits, Request, Server};
 use alvus::question::{Conversation, Question};
 use alvus::secret::{SALT, tag};
 use alvus::verdict::{self, Verdict};
 use alvus::{route, sse, state};
 
-use crate::body::{Body, Framing};
 use crate::engine::Target;
-use crate::head::{Head, HeadError};
-use crate::limits::Limits;
 
 pub const TARGETS: &[Target] = &[
     Target {
@@ -119,6 +119,22 @@ pub const TARGETS: &[Target] = &[
         ],
         max_len: 4096,
         run: question,
+    },
+    #[cfg(feature = "messages")]
+    Target {
+        name: "messages-request",
+        corpus: "messages-request",
+        words: crate::dialects::REQUEST,
+        max_len: 4096,
+        run: crate::dialects::request,
+    },
+    #[cfg(feature = "messages")]
+    Target {
+        name: "messages-stream",
+        corpus: "messages-stream",
+        words: crate::dialects::STREAM,
+        max_len: 8192,
+        run: crate::dialects::stream,
     },
     Target {
         name: "state",
@@ -628,29 +644,25 @@ fn compare(input: &[u8]) {
 /// Panics on any thread, those of the server included.
 pub static PANICS: AtomicUsize = AtomicUsize::new(0);
 
-/// A patched tiny_http that answers each request with its method, target and body.
+/// A front door that answers each request with its method, target and body.
 static SERVER: LazyLock<SocketAddr> = LazyLock::new(|| {
-    let server = tiny_http::Server::http("0.0.0.0:0").unwrap();
-    let addr = server.server_addr().to_ip().unwrap();
-    thread::spawn(move || {
-        for mut request in server.incoming_requests() {
-            let mut body = Vec::new();
-            let read = request.as_reader().read_to_end(&mut body);
-            let text = summary(request.method().as_str(), request.url(), &body);
-            let client = request.client();
-            let mut out = request.into_writer();
-            if read.is_err() {
-                client.shutdown();
-                continue;
-            }
-            let length = text.len();
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{text}");
-            let _ = out.write_all(head.as_bytes());
-            let _ = out.flush();
-        }
-    });
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = Server::serve_in_place(listener, Limits::default(), answer_summary).unwrap();
+    std::mem::forget(server); // it serves as long as the process lives
     addr
 });
+
+fn answer_summary(mut request: Request<'_>) {
+    let mut body = Vec::new();
+    if request.as_reader().read_to_end(&mut body).is_err() {
+        return request.client().shutdown();
+    }
+    let text = summary(request.method().as_str(), request.url(), &body);
+    let length = text.len();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{text}");
+    let _ = request.into_writer().write_all(head.as_bytes());
+}
 
 fn summary(method: &str, target: &str, body: &[u8]) -> String {
     let sum = body.iter().fold(body.len() as u64, |sum, b| {

@@ -1,0 +1,329 @@
+//! The tool calls of one answer: which call a piece belongs to, and whether a call's arguments are
+//! whole. Pure, and bounded: [`MOST`] calls; of the arguments nothing is kept.
+//!
+//! Upstreams number the pieces, or name them by id, or do neither; they repeat id and name in every
+//! piece, or send them once; some give every call the number 0.
+
+use super::chat::CallPiece;
+use super::json::Str;
+
+/// The most calls in one answer.
+pub const MOST: usize = 128;
+
+/// The longest name of a tool, or id of a call, in bytes.
+const LONGEST: usize = 1024;
+
+/// One call.
+#[derive(Debug)]
+pub struct Call {
+    /// The upstream's number for it.
+    index: Option<u64>,
+    /// The upstream's id for it, as it was escaped; "" if it gave none.
+    pub id: String,
+    /// The tool's name, as it was escaped.
+    pub name: String,
+    /// How far its arguments are.
+    pub arguments: Progress,
+}
+
+/// The calls of one answer, in the order in which they began.
+#[derive(Debug, Default)]
+pub struct Calls {
+    list: Vec<Call>,
+    /// The one that the last piece belonged to.
+    last: Option<usize>,
+}
+
+/// There are more calls than [`MOST`], or a name is longer than any.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub struct TooMany;
+
+impl Calls {
+    /// The number of the call that a piece belongs to, which may be a new one, with its id and name
+    /// noted. The arguments are still to be told to [`Call::arguments`].
+    pub fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
+        let id = piece.id.map_or("", Str::raw);
+        let name = piece.name.map_or("", Str::raw);
+        if id.len().max(name.len()) > LONGEST {
+            return Err(TooMany);
+        }
+        let found = match self.known(piece, id) {
+            Some(at) if !self.begins_another(at, piece, id, name) => at,
+            _ => {
+                if self.list.len() == MOST {
+                    return Err(TooMany);
+                }
+                self.list.push(Call {
+                    index: piece.index,
+                    id: String::new(),
+                    name: String::new(),
+                    arguments: Progress::default(),
+                });
+                self.list.len() - 1
+            }
+        };
+        self.last = Some(found);
+        let call = &mut self.list[found];
+        if call.id.is_empty() {
+            call.id.push_str(id);
+        }
+        // A name may come in pieces, and all of it may come again.
+        if call.name != name && (call.name.is_empty() || !call.arguments.has_begun()) {
+            call.name.push_str(name);
+        }
+        match call.name.len() > LONGEST {
+            true => Err(TooMany),
+            false => Ok(found),
+        }
+    }
+
+    /// Notes a call that is whole: of an answer that is no stream.
+    pub fn add_whole(&mut self, piece: &CallPiece<'_>) -> Result<(), TooMany> {
+        let [id, name] = [piece.id, piece.name].map(|text| text.map_or("", Str::raw).to_string());
+        if self.list.len() == MOST || id.len().max(name.len()) > LONGEST {
+            return Err(TooMany);
+        }
+        self.list.push(Call {
+            index: None,
+            id,
+            name,
+            arguments: Progress::default(),
+        });
+        Ok(())
+    }
+
+    /// All of them.
+    pub fn list(&self) -> &[Call] {
+        &self.list
+    }
+
+    /// The call of this number.
+    pub fn get(&mut self, at: usize) -> &mut Call {
+        &mut self.list[at]
+    }
+
+    /// The call that a piece may belong to: of those with its number the one with its id, or the last;
+    /// without a number, the one with its id, or the one that was spoken of last.
+    fn known(&self, piece: &CallPiece<'_>, id: &str) -> Option<usize> {
+        let numbered = |call: &Call| {
+            piece.index.is_none() || call.index.is_none() || call.index == piece.index
+        };
+        let by_id = |call: &Call| numbered(call) && !id.is_empty() && call.id == id;
+        let found = self.list.iter().rposition(by_id);
+        match piece.index {
+            Some(_) => found.or_else(|| self.list.iter().rposition(numbered)),
+            None => found.or(self.last),
+        }
+    }
+
+    /// Whether it is the beginning of another call all the same: it has a name, and either an id that
+    /// is not this call's, or arguments although this call's are whole.
+    fn begins_another(&self, at: usize, piece: &CallPiece<'_>, id: &str, name: &str) -> bool {
+        let call = &self.list[at];
+        let other_id = !id.is_empty() && !call.id.is_empty() && call.id != id;
+        let more = call.arguments.is_whole() && (piece.arguments.is_some() || call.name != name);
+        let same_id = !id.is_empty() && call.id == id;
+        !name.is_empty() && !call.name.is_empty() && (other_id || (more && !same_id))
+    }
+}
+
+/// Follows a JSON object that comes in pieces: whether it has begun, and whether it is whole. Only
+/// strings and brackets are looked at.
+#[derive(Debug, Default, PartialEq, Eq, Clone)]
+pub struct Progress {
+    depth: u32,
+    in_string: bool,
+    after_backslash: bool,
+    begun: bool,
+}
+
+impl Progress {
+    /// The next piece: a JSON string whose meaning is a piece of the object.
+    pub fn push(&mut self, piece: Str<'_>) {
+        piece.each(|part| match part {
+            Ok(text) => text.bytes().for_each(|byte| self.byte(byte)),
+            Err(escaped) => self.byte(u8::try_from(escaped).unwrap_or(b'x')),
+        });
+    }
+
+    /// Whether anything but blanks has come.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether all that was opened is closed, and something was.
+    pub fn is_whole(&self) -> bool {
+        self.begun && self.depth == 0
+    }
+
+    fn byte(&mut self, byte: u8) {
+        self.begun |= !byte.is_ascii_whitespace();
+        if self.in_string {
+            let plain = !std::mem::take(&mut self.after_backslash);
+            self.after_backslash = plain && byte == b'\\';
+            self.in_string = !(plain && byte == b'"');
+            return;
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => self.depth = self.depth.saturating_add(1),
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::chat::{Chunk, Piece};
+    use crate::dialect::json::Json;
+
+    /// `(id, name, whole)` of the calls that these pieces make, and which piece went to which.
+    fn calls(pieces: &[&str]) -> (Vec<(String, String, bool)>, Vec<usize>) {
+        let mut calls = Calls::default();
+        let mut to = Vec::new();
+        for piece in pieces {
+            let text = format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{piece}]}}}}]}}"#);
+            let json = Json::parse(text.as_bytes()).expect(piece);
+            Chunk::read(json).pieces(&mut |piece| {
+                let Piece::Call(piece) = piece else {
+                    panic!("a call")
+                };
+                let at = calls.find(&piece).expect("few");
+                if let Some(text) = piece.arguments.and_then(Json::string) {
+                    calls.get(at).arguments.push(text);
+                }
+                to.push(at);
+            });
+        }
+        let list = calls.list().iter();
+        let list = list.map(|c| (c.id.clone(), c.name.clone(), c.arguments.is_whole()));
+        (list.collect(), to)
+    }
+
+    fn names(pieces: &[&str]) -> Vec<String> {
+        calls(pieces).0.into_iter().map(|call| call.1).collect()
+    }
+
+    #[test]
+    fn interleaved_pieces_find_their_calls() {
+        let (list, to) = calls(&[
+            r#"{"index":0,"id":"a","function":{"name":"f","arguments":""}}"#,
+            r#"{"index":1,"id":"b","function":{"name":"g","arguments":""}}"#,
+            r#"{"index":0,"function":{"arguments":"{\"x\":"}}"#,
+            r#"{"index":1,"function":{"arguments":"{}"}}"#,
+            r#"{"index":0,"function":{"arguments":"\"}\"}"}}"#,
+        ]);
+        assert_eq!(to, [0, 1, 0, 1, 0]);
+        assert_eq!(
+            list,
+            [
+                ("a".into(), "f".into(), true),
+                ("b".into(), "g".into(), true)
+            ]
+        );
+    }
+
+    #[test]
+    fn id_and_name_in_every_piece_make_one_call() {
+        let piece = |arguments: &str| {
+            format!(r#"{{"index":0,"id":"a","function":{{"name":"f","arguments":"{arguments}"}}}}"#)
+        };
+        let pieces = ["", "{", "}", ""].map(piece);
+        assert_eq!(names(&pieces.each_ref().map(String::as_str)), ["f"]);
+        let without_index = pieces.map(|piece| piece.replace(r#""index":0,"#, ""));
+        assert_eq!(names(&without_index.each_ref().map(String::as_str)), ["f"]);
+    }
+
+    #[test]
+    fn calls_that_all_have_the_number_0_are_told_apart() {
+        let (list, to) = calls(&[
+            r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{"}}"#,
+            r#"{"index":0,"function":{"arguments":"}"}}"#,
+            r#"{"index":0,"id":"b","function":{"name":"f","arguments":"{"}}"#,
+            r#"{"index":0,"function":{"arguments":"}"}}"#,
+        ]);
+        assert_eq!((list.len(), to), (2, vec![0, 0, 1, 1]));
+        let whole = r#"{"index":0,"function":{"name":"f","arguments":"{}"}}"#;
+        assert_eq!(names(&[whole, whole]), ["f", "f"], "no ids at all: Gemini");
+    }
+
+    #[test]
+    fn without_a_number_the_id_decides_and_else_the_last_one() {
+        let (_, to) = calls(&[
+            r#"{"id":"a","function":{"name":"f","arguments":"{"}}"#,
+            r#"{"id":"b","function":{"name":"g","arguments":"{"}}"#,
+            r#"{"id":"a","function":{"arguments":"}"}}"#,
+            r#"{"function":{"arguments":""}}"#,
+            r#"{"id":"b","function":{"arguments":"}"}}"#,
+        ]);
+        assert_eq!(to, [0, 1, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_name_may_come_in_pieces_and_after_its_arguments() {
+        assert_eq!(
+            names(&[
+                r#"{"index":0,"id":"a","function":{"name":"Ba"}}"#,
+                r#"{"index":0,"function":{"name":"sh","arguments":"{}"}}"#,
+                r#"{"index":0,"id":"a","function":{"name":"Bash"}}"#,
+            ]),
+            ["Bash"]
+        );
+        let late = [
+            r#"{"index":0,"function":{"arguments":"{"}}"#,
+            r#"{"index":0,"id":"a","function":{"name":"f"}}"#,
+        ];
+        assert_eq!(names(&late), ["f"]);
+    }
+
+    #[test]
+    fn there_is_an_end_to_calls_and_names() {
+        let mut calls = Calls::default();
+        for n in 0..=MOST as u64 {
+            let piece = CallPiece {
+                index: Some(n),
+                id: None,
+                name: None,
+                arguments: None,
+            };
+            assert_eq!(calls.find(&piece).is_err(), n == MOST as u64);
+        }
+    }
+
+    #[test]
+    fn arguments_are_whole_when_their_object_is() {
+        for (text, whole) in [
+            ("", false),
+            (" ", false),
+            ("{", false),
+            ("{}", true),
+            (r#"{"a":"}"#, false),
+            (r#"{"a":"}\""#, false),
+            (r#"{"a":"\\"}"#, true),
+            (r#"{"a":[{"b":"{"}]}"#, true),
+            (r#"{"a":[{}]"#, false),
+            ("null", true),
+        ] {
+            let mut progress = Progress::default();
+            for c in text.chars() {
+                let quoted = format!("\"{}\"", crate::dialect::json::escaped(&c.to_string()));
+                progress.push(
+                    Json::parse(quoted.as_bytes())
+                        .and_then(Json::string)
+                        .expect("a string"),
+                );
+            }
+            assert_eq!(progress.is_whole(), whole, "{text}");
+        }
+        let mut progress = Progress::default();
+        let escaped = r#""\u007b\u0022a\u0022:\u0022\u005c\u0022""#;
+        progress.push(
+            Json::parse(escaped.as_bytes())
+                .and_then(Json::string)
+                .expect("a string"),
+        );
+        assert!(progress.in_string, "escapes are read");
+    }
+}

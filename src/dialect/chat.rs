@@ -1,0 +1,345 @@
+//! Reads what an upstream answers in the chat-completions dialect: a whole completion, or one event of
+//! a stream; they differ in little. Pure, and without copies.
+
+use super::json::{Json, Str};
+
+/// Why an answer ended.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Finish {
+    /// The model was done.
+    Stop,
+    /// The limit of output, or of the context, was reached.
+    Length,
+    /// The model was done, and says that tools are to be called.
+    Calls,
+    /// A filter, or the model's refusal.
+    Filter,
+    /// The upstream's own trouble: the answer is not whole.
+    Trouble,
+}
+
+impl Finish {
+    /// The words of those that were seen; unknown ones are a stop.
+    fn read(word: Str<'_>) -> Finish {
+        match word.raw() {
+            "length" | "max_tokens" | "model_length" => Finish::Length, // model_length: Mistral
+            "tool_calls" | "function_call" | "tool_use" => Finish::Calls,
+            "content_filter" | "sensitive" | "refusal" | "safety" => Finish::Filter, // sensitive: Z.ai
+            // OpenRouter, Z.ai, SGLang, DeepSeek.
+            "error" | "network_error" | "abort" | "insufficient_system_resource" => Finish::Trouble,
+            _ => Finish::Stop,
+        }
+    }
+}
+
+/// How many tokens an answer took, as the upstream counts.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+pub struct Usage {
+    /// Of the prompt, with those that were cached.
+    pub prompt: u64,
+    /// Those of them that came from a cache.
+    pub cached: u64,
+    /// Of the answer, with the thoughts.
+    pub completion: u64,
+    /// Those of them that were thoughts.
+    pub reasoning: u64,
+}
+
+impl Usage {
+    fn read(usage: Json<'_>) -> Option<Usage> {
+        let [prompt, completion, details, out, hits, cached] = usage.pick([
+            "prompt_tokens",
+            "completion_tokens",
+            "prompt_tokens_details",
+            "completion_tokens_details",
+            "prompt_cache_hit_tokens", // DeepSeek
+            "cached_tokens",           // Moonshot
+        ]);
+        let in_details = details.and_then(|details| details.get("cached_tokens"));
+        let cached = in_details.or(hits).or(cached).and_then(Json::number);
+        let prompt = prompt?.number()?;
+        let reasoning = out.and_then(|out| out.get("reasoning_tokens")?.number());
+        Some(Usage {
+            prompt,
+            cached: cached.unwrap_or(0).min(prompt),
+            completion: completion.and_then(Json::number).unwrap_or(0),
+            reasoning: reasoning.unwrap_or(0),
+        })
+    }
+}
+
+/// A piece of a tool call, or a whole one.
+#[derive(Debug, Clone, Copy)]
+pub struct CallPiece<'a> {
+    /// Which call of the answer it belongs to, if the upstream says.
+    pub index: Option<u64>,
+    /// The call's id; never "".
+    pub id: Option<Str<'a>>,
+    /// The tool's name, or a piece of it; never "".
+    pub name: Option<Str<'a>>,
+    /// The arguments, or a piece of them: a string with JSON in it; some upstreams send an object.
+    pub arguments: Option<Json<'a>>,
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Piece<'a> {
+    /// Of its thoughts, beside the text.
+    Thought(Str<'a>),
+    /// Of its text.
+    Text(Str<'a>),
+    /// Of a tool call.
+    Call(CallPiece<'a>),
+}
+
+/// One event of a stream, or a whole completion.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunk<'a> {
+    delta: Option<Json<'a>>,
+    /// Why the answer ended, if this says so.
+    pub finish: Option<Finish>,
+    /// The tokens, if this counts them.
+    pub usage: Option<Usage>,
+    /// It is no piece of an answer, but an error.
+    pub is_error: bool,
+}
+
+impl<'a> Chunk<'a> {
+    /// Reads one. Of several choices only the first counts.
+    pub fn read(json: Json<'a>) -> Chunk<'a> {
+        let [choices, usage, error, detail, status] =
+            json.pick(["choices", "usage", "error", "detail", "status"]);
+        // Some always have the field, and fill it only when there is one.
+        let filled = |error: Json<'_>| !matches!(error.text(), "false" | "\"\"" | "{}");
+        let is_error = error.is_some_and(filled)
+            || (choices.is_none() && (detail.is_some() || status.is_some_and(Json::is_number)));
+        let first =
+            |choice: &Json<'_>| choice.get("index").and_then(Json::number).unwrap_or(0) == 0;
+        let choice = choices.and_then(|choices| choices.items().find(first));
+        let [delta, message, finish, own_usage] = match choice {
+            Some(choice) => choice.pick(["delta", "message", "finish_reason", "usage"]),
+            None => [None; 4],
+        };
+        let finish = finish
+            .and_then(Json::string)
+            .filter(|word| !word.is_empty());
+        Chunk {
+            delta: delta.or(message),
+            finish: finish.map(Finish::read),
+            usage: usage.or(own_usage).and_then(Usage::read), // own: Moonshot
+            is_error,
+        }
+    }
+
+    /// What it adds to the answer: thoughts, then text, then calls. Never "".
+    pub fn pieces(&self, each: &mut dyn FnMut(Piece<'a>)) {
+        let Some(delta) = self.delta else { return };
+        let [first, second, third, content, refusal, calls, call] = delta.pick([
+            "reasoning_content",
+            "reasoning",
+            "reasoning_details",
+            "content",
+            "refusal",
+            "tool_calls",
+            "function_call",
+        ]);
+        // The same thoughts under several names are thought once.
+        if let Some(text) = first.and_then(filled).or(second.and_then(filled)) {
+            each(Piece::Thought(text));
+        } else {
+            let details = third.map(Json::items).into_iter().flatten();
+            let texts = details.filter_map(|detail| filled(detail.get("text")?));
+            texts.for_each(|text| each(Piece::Thought(text)));
+        }
+        if let Some(content) = content {
+            text(content, each);
+        }
+        if let Some(refusal) = refusal.and_then(filled) {
+            each(Piece::Text(refusal));
+        }
+        for call in calls.map(Json::items).into_iter().flatten() {
+            let [index, id, function] = call.pick(["index", "id", "function"]);
+            let index = index.and_then(Json::number);
+            each(Piece::Call(call_piece(index, id, function)));
+        }
+        if let Some(call) = call {
+            each(Piece::Call(call_piece(Some(0), None, Some(call))));
+        }
+    }
+}
+
+/// A string that is not "".
+fn filled(value: Json<'_>) -> Option<Str<'_>> {
+    value.string().filter(|text| !text.is_empty())
+}
+
+/// Content: a string, or Mistral's list of parts, thoughts among them.
+fn text<'a>(content: Json<'a>, each: &mut dyn FnMut(Piece<'a>)) {
+    if let Some(text) = filled(content) {
+        return each(Piece::Text(text));
+    }
+    for part in content.items() {
+        let [text, thinking] = part.pick(["text", "thinking"]);
+        if let Some(text) = text.and_then(filled) {
+            each(Piece::Text(text));
+        }
+        let inner = thinking.map(Json::items).into_iter().flatten();
+        let inner = inner.filter_map(|part| filled(part.get("text")?));
+        inner.for_each(|text| each(Piece::Thought(text)));
+    }
+}
+
+fn call_piece<'a>(
+    index: Option<u64>,
+    id: Option<Json<'a>>,
+    function: Option<Json<'a>>,
+) -> CallPiece<'a> {
+    let [name, arguments] = match function {
+        Some(function) => function.pick(["name", "arguments"]),
+        None => [None; 2],
+    };
+    CallPiece {
+        index,
+        id: id.and_then(filled),
+        name: name.and_then(filled),
+        arguments,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (String, Option<Finish>, Option<Usage>, bool) {
+        let json = Json::parse(text.as_bytes()).expect(text);
+        let chunk = Chunk::read(json);
+        let mut pieces = String::new();
+        chunk.pieces(&mut |piece| match piece {
+            Piece::Thought(text) => pieces += &format!("thought {}; ", text.raw()),
+            Piece::Text(text) => pieces += &format!("text {}; ", text.raw()),
+            Piece::Call(call) => {
+                let text =
+                    |s: Option<Str<'_>>| s.map(|s| s.raw().to_string()).unwrap_or("-".into());
+                let index = call.index.map_or("-".into(), |n| n.to_string());
+                let arguments = call.arguments.map_or("-", Json::text);
+                pieces += &format!(
+                    "call {index} {} {} {arguments}; ",
+                    text(call.id),
+                    text(call.name)
+                );
+            }
+        });
+        (
+            pieces.trim_end().to_string(),
+            chunk.finish,
+            chunk.usage,
+            chunk.is_error,
+        )
+    }
+
+    #[test]
+    fn pieces_are_found_as_the_table_says() {
+        for (delta, expected) in [
+            (r#"{"role":"assistant"}"#, ""),
+            (
+                r#"{"role":"assistant","content":"","reasoning_content":""}"#,
+                "",
+            ),
+            (r#"{"content":null,"tool_calls":null}"#, ""),
+            (r#"{"content":"hi \"you\""}"#, r#"text hi \"you\";"#),
+            (r#"{"reasoning_content":"a","reasoning":"a"}"#, "thought a;"),
+            (
+                r#"{"reasoning_content":"","reasoning":"b","content":"c"}"#,
+                "thought b; text c;",
+            ),
+            (
+                r#"{"reasoning":"b","reasoning_details":[{"text":"b"}]}"#,
+                "thought b;",
+            ),
+            (
+                r#"{"reasoning_details":[{"type":"reasoning.text","text":"b"},{"data":"x"}]}"#,
+                "thought b;",
+            ),
+            (r#"{"refusal":"no"}"#, "text no;"),
+            (
+                r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"t"}]},{"type":"text","text":"x"}]}"#,
+                "thought t; text x;",
+            ),
+            (
+                r#"{"tool_calls":[{"index":1,"id":"a","function":{"name":"f","arguments":"{"}},{"function":{"arguments":{}}}]}"#,
+                r#"call 1 a f "{"; call - - - {};"#,
+            ),
+            (
+                r#"{"tool_calls":[{"id":"","function":{"name":""}}]}"#,
+                "call - - - -;",
+            ),
+            (
+                r#"{"function_call":{"name":"f","arguments":"{}"}}"#,
+                r#"call 0 - f "{}";"#,
+            ),
+        ] {
+            for name in ["delta", "message"] {
+                let found = read(&format!(
+                    r#"{{"choices":[{{"index":1}},{{"index":0,"{name}":{delta}}}]}}"#
+                ));
+                assert_eq!(found, (expected.to_string(), None, None, false), "{delta}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_and_the_tokens_are_read() {
+        let (_, finish, usage, _) = read(
+            r#"{"choices":[{"finish_reason":"length","delta":{}}],"usage":{"prompt_tokens":9,"completion_tokens":4,
+            "prompt_tokens_details":{"cached_tokens":5},"completion_tokens_details":{"reasoning_tokens":3}}}"#,
+        );
+        let expected = Usage {
+            prompt: 9,
+            cached: 5,
+            completion: 4,
+            reasoning: 3,
+        };
+        assert_eq!((finish, usage), (Some(Finish::Length), Some(expected)));
+        for usage in [
+            r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,"prompt_cache_hit_tokens":5}}"#,
+            r#"{"choices":[{"usage":{"prompt_tokens":9,"completion_tokens":4,"cached_tokens":5}}],"usage":null}"#,
+        ] {
+            assert_eq!(
+                read(usage).2,
+                Some(Usage {
+                    reasoning: 0,
+                    ..expected
+                })
+            );
+        }
+        for (word, finish) in [
+            ("\"stop\"", Some(Finish::Stop)),
+            ("\"what\"", Some(Finish::Stop)),
+            ("\"tool_calls\"", Some(Finish::Calls)),
+            ("\"content_filter\"", Some(Finish::Filter)),
+            ("\"error\"", Some(Finish::Trouble)),
+            ("\"\"", None),
+            ("null", None),
+        ] {
+            assert_eq!(
+                read(&format!(r#"{{"choices":[{{"finish_reason":{word}}}]}}"#)).1,
+                finish
+            );
+        }
+    }
+
+    #[test]
+    fn errors_are_told_from_answers() {
+        for (text, is_error) in [
+            (r#"{"error":{"message":"x"}}"#, true),
+            (r#"{"error":"x","choices":[]}"#, true),
+            (r#"{"detail":"ResourceExhausted"}"#, true),
+            (r#"{"status":500,"title":"x"}"#, true),
+            (r#"{"error":null,"choices":[]}"#, false),
+            (r#"{"error":{},"choices":[]}"#, false),
+            (r#"{"type":"ping"}"#, false),
+        ] {
+            assert_eq!(read(text).3, is_error, "{text}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Names for messages and tool calls that nobody had before. Pure: where they come from is one random
+//! number an answer, given by the caller.
+//!
+//! A client that gets a message's id twice takes two answers for one, and one that gets a tool call's
+//! id again loses the result of the call. Upstreams that count from `call_0` anew do that.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// As many ids of earlier calls are remembered (8 KiB); of a longer history every new id is ours.
+const MOST: usize = 2048;
+
+/// Numbers that do not repeat (splitmix64).
+#[derive(Debug, Clone)]
+pub struct Fresh(u64);
+
+impl Fresh {
+    /// `random`: another one for each answer.
+    pub fn new(random: u64) -> Fresh {
+        Fresh(random)
+    }
+
+    /// The next id: `prefix` and 16 hexadecimal digits.
+    pub fn id(&mut self, prefix: &str) -> String {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut n = self.0;
+        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        format!("{prefix}{:016x}", n ^ (n >> 31))
+    }
+}
+
+/// Which ids of tool calls a conversation has had. Remembered are hashes: two that collide make one
+/// id more ours, nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Used {
+    hashes: Vec<u32>,
+    too_many: bool,
+}
+
+impl Used {
+    /// One more.
+    pub fn add(&mut self, id: &str) {
+        match self.hashes.len() < MOST {
+            true => self.hashes.push(hash(id)),
+            false => self.too_many = true,
+        }
+    }
+
+    /// Whether this one may have been used.
+    pub fn has(&self, id: &str) -> bool {
+        self.too_many || self.hashes.contains(&hash(id))
+    }
+}
+
+fn hash(id: &str) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_do_not_repeat() {
+        let mut fresh = Fresh::new(7);
+        let mut ids: Vec<String> = (0..1000).map(|_| fresh.id("msg_")).collect();
+        assert!(
+            ids.iter()
+                .all(|id| id.len() == 20 && id.starts_with("msg_"))
+        );
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 1000);
+    }
+
+    #[test]
+    fn used_ids_are_known_and_a_long_history_trusts_none() {
+        let mut used = Used::default();
+        assert!(!used.has("call_0"));
+        used.add("call_0");
+        assert!(used.has("call_0") && !used.has("call_1"));
+        (0..MOST).for_each(|n| used.add(&n.to_string()));
+        assert!(used.has("call_1"));
+        assert_eq!(used.hashes.len(), MOST);
+    }
+}

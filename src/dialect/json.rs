@@ -1,0 +1,456 @@
+//! JSON as it stands: values are slices of the text they were read from, so that nothing is decoded
+//! that can be copied. Pure; knows of no dialect.
+//!
+//! A text is checked once, whole, by [`Json::parse`]; all that is taken out of it later is known to
+//! be valid and need not be checked again. Written is by [`put!`], piece by piece.
+
+use std::borrow::Cow;
+
+use serde::de::IgnoredAny;
+
+/// A valid JSON value, as it stands in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Json<'a>(&'a str);
+
+impl<'a> Json<'a> {
+    /// Reads a text that is one JSON value in UTF-8.
+    pub fn parse(text: &'a [u8]) -> Option<Json<'a>> {
+        let text = std::str::from_utf8(text).ok()?;
+        serde_json::from_str::<IgnoredAny>(text).ok()?;
+        Some(Json(text.trim_matches([' ', '\n', '\r', '\t'])))
+    }
+
+    /// The value's own text.
+    pub fn text(self) -> &'a str {
+        self.0
+    }
+
+    /// The fields of an object, in their order; of anything else none.
+    pub fn fields(self) -> Fields<'a> {
+        Fields(self.0.strip_prefix('{').unwrap_or_default())
+    }
+
+    /// The items of a list; of anything else none.
+    pub fn items(self) -> Items<'a> {
+        Items(self.0.strip_prefix('[').unwrap_or_default())
+    }
+
+    /// These fields of an object, in one pass. Of a name that stands twice the last one counts, and one
+    /// that is `null` counts as missing.
+    pub fn pick<const N: usize>(self, names: [&str; N]) -> [Option<Json<'a>>; N] {
+        let mut found = [None; N];
+        for (name, value) in self.fields() {
+            let name = name.plain();
+            if let Some(at) = names.iter().position(|wanted| *wanted == name) {
+                found[at] = Some(value).filter(|value| value.0 != "null");
+            }
+        }
+        found
+    }
+
+    /// One field of an object: see [`Json::pick`].
+    pub fn get(self, name: &str) -> Option<Json<'a>> {
+        self.pick([name])[0]
+    }
+
+    /// The string, if it is one.
+    pub fn string(self) -> Option<Str<'a>> {
+        let inside = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        Some(Str(inside))
+    }
+
+    /// The number, if it is a whole one that is not negative. `1.0` and `1e3` are not read.
+    pub fn number(self) -> Option<u64> {
+        self.0.parse().ok()
+    }
+
+    /// Whether it is a number of any kind.
+    pub fn is_number(self) -> bool {
+        self.0.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+    }
+
+    /// Whether it is `true`.
+    pub fn is_true(self) -> bool {
+        self.0 == "true"
+    }
+
+    /// Whether it is an object.
+    pub fn is_object(self) -> bool {
+        self.0.starts_with('{')
+    }
+
+    /// Whether it is a list.
+    pub fn is_list(self) -> bool {
+        self.0.starts_with('[')
+    }
+
+    /// Where it stands in the text that it was read from.
+    pub fn place_in(self, whole: &[u8]) -> std::ops::Range<usize> {
+        let start = (self.0.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+        start..start + self.0.len()
+    }
+}
+
+/// See [`Json::fields`].
+#[derive(Debug, Clone)]
+pub struct Fields<'a>(&'a str);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (Str<'a>, Json<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = next_value(&mut self.0)?.string()?;
+        Some((name, next_value(&mut self.0)?))
+    }
+}
+
+/// See [`Json::items`].
+#[derive(Debug, Clone)]
+pub struct Items<'a>(&'a str);
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Json<'a>;
+
+    fn next(&mut self) -> Option<Json<'a>> {
+        next_value(&mut self.0)
+    }
+}
+
+/// Takes the next value of a list or object; the end of it is none.
+fn next_value<'a>(rest: &mut &'a str) -> Option<Json<'a>> {
+    let between = |b: &u8| matches!(b, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':');
+    let begin = rest
+        .bytes()
+        .position(|b| !between(&b))
+        .unwrap_or(rest.len());
+    let text = &rest[begin..];
+    let (value, after) = text.split_at_checked(value_end(text.as_bytes()))?;
+    *rest = after;
+    (!value.is_empty()).then_some(Json(value))
+}
+
+/// Where the value ends that a text begins with; 0 where there is none.
+fn value_end(text: &[u8]) -> usize {
+    let mut depth = 0usize;
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => at = string_end(text, at),
+            b'{' | b'[' => (depth, at) = (depth + 1, at + 1),
+            b'}' | b']' if depth == 0 => return 0,
+            b'}' | b']' => (depth, at) = (depth - 1, at + 1),
+            _ if depth > 0 => at += 1,
+            _ => {
+                let ends = |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+                return text.iter().position(ends).unwrap_or(text.len());
+            }
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    text.len()
+}
+
+/// Behind the closing quote of the string that begins at `at`.
+fn string_end(text: &[u8], mut at: usize) -> usize {
+    at += 1;
+    while let Some(found) = text
+        .get(at..)
+        .and_then(|rest| rest.iter().position(|b| matches!(b, b'"' | b'\\')))
+    {
+        at += found + 1;
+        if text[at - 1] == b'"' {
+            return at;
+        }
+        at += 1;
+    }
+    text.len()
+}
+
+/// A string as it stands between its quotes, with its escapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Str<'a>(&'a str);
+
+impl<'a> Str<'a> {
+    /// Text that is known to be escaped as it must be.
+    pub fn of_raw(raw: &'a str) -> Str<'a> {
+        Str(raw)
+    }
+
+    /// With its escapes: may be copied into any other JSON string.
+    pub fn raw(self) -> &'a str {
+        self.0
+    }
+
+    /// Whether it is "".
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether it means this text, however it is escaped.
+    pub fn is(self, text: &str) -> bool {
+        self.0 == text || (self.0.contains('\\') && self.plain() == text)
+    }
+
+    /// What it means. Half a surrogate pair is U+FFFD.
+    pub fn plain(self) -> Cow<'a, str> {
+        if !self.0.contains('\\') {
+            return Cow::Borrowed(self.0);
+        }
+        let mut plain = String::with_capacity(self.0.len());
+        self.each(|piece| match piece {
+            Ok(text) => plain.push_str(text),
+            Err(escaped) => plain.push(escaped),
+        });
+        Cow::Owned(plain)
+    }
+
+    /// What it means, in pieces: text that needs no decoding, and characters that were escaped.
+    pub fn each(self, mut found: impl FnMut(Result<&'a str, char>)) {
+        let mut rest = self.0;
+        while let Some(at) = rest.find('\\') {
+            found(Ok(&rest[..at]));
+            let (character, length) = unescaped(&rest[at..]);
+            found(Err(character));
+            rest = rest.get(at + length..).unwrap_or_default();
+        }
+        found(Ok(rest));
+    }
+}
+
+/// The character that an escape at the beginning of a text means, and how long the escape is.
+fn unescaped(text: &str) -> (char, usize) {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 4)?;
+        (text.get(at - 2..at)? == "\\u").then(|| u32::from_str_radix(digits, 16).ok())?
+    };
+    match text.as_bytes().get(1) {
+        Some(b'n') => ('\n', 2),
+        Some(b't') => ('\t', 2),
+        Some(b'r') => ('\r', 2),
+        Some(b'b') => ('\u{8}', 2),
+        Some(b'f') => ('\u{c}', 2),
+        Some(b'u') => match (unit(2), unit(8)) {
+            (Some(high @ 0xd800..0xdc00), Some(low @ 0xdc00..0xe000)) => {
+                let code = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+                (char::from_u32(code).unwrap_or('\u{fffd}'), 12)
+            }
+            (Some(code), _) => (char::from_u32(code).unwrap_or('\u{fffd}'), 6),
+            (None, _) => ('\u{fffd}', 2),
+        },
+        Some(other) => (char::from(*other), 2),
+        None => ('\\', 1),
+    }
+}
+
+/// What can be written into JSON: see [`put!`].
+pub trait Put {
+    /// Appends it.
+    fn put(&self, out: &mut Vec<u8>);
+}
+
+/// Appends its parts to a `Vec<u8>`: text as it is, [`Json`] as it stands, [`Str`] in quotes,
+/// [`Quoted`] in quotes and escaped, numbers in digits.
+macro_rules! put {
+    ($out:expr, $($part:expr),+ $(,)?) => {{
+        $($crate::dialect::json::Put::put(&$part, $out);)+
+    }};
+}
+pub(crate) use put;
+
+/// Plain text, to be written as a JSON string.
+#[derive(Debug, Clone, Copy)]
+pub struct Quoted<'a>(pub &'a str);
+
+/// Plain text, to be written inside of a JSON string.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl Put for &str {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.as_bytes());
+    }
+}
+
+impl Put for u64 {
+    fn put(&self, out: &mut Vec<u8>) {
+        if *self >= 10 {
+            (self / 10).put(out);
+        }
+        out.push(b'0' + (self % 10) as u8);
+    }
+}
+
+impl Put for Json<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+    }
+}
+
+impl Put for Str<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        put!(out, "\"", self.0, "\"");
+    }
+}
+
+impl Put for Quoted<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        put!(out, "\"", Escaped(self.0), "\"");
+    }
+}
+
+impl Put for Escaped<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        let mut rest = self.0;
+        let special = |b: u8| b < b' ' || b == b'"' || b == b'\\';
+        while let Some(at) = rest.bytes().position(special) {
+            put!(out, &rest[..at]);
+            match rest.as_bytes()[at] {
+                b'\n' => put!(out, "\\n"),
+                b'\t' => put!(out, "\\t"),
+                b'\r' => put!(out, "\\r"),
+                byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+                byte => {
+                    let digit = |n: u8| b"0123456789abcdef"[usize::from(n)];
+                    out.extend_from_slice(b"\\u00");
+                    out.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+                }
+            }
+            rest = &rest[at + 1..];
+        }
+        put!(out, rest);
+    }
+}
+
+/// Plain text with its escapes, for where a `String` is held.
+pub fn escaped(plain: &str) -> String {
+    let mut out = Vec::with_capacity(plain.len());
+    put!(&mut out, Escaped(plain));
+    String::from_utf8(out).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Json<'_> {
+        Json::parse(text.as_bytes()).expect(text)
+    }
+
+    #[test]
+    fn fields_and_items_are_the_slices_they_were() {
+        let all = json(
+            " {\"a\" : [1, \"x,]}\" , {\"b\":{}} ,[]], \"c\\\"\":-1.5e3,\"a\":null ,\"d\":true}\n",
+        );
+        let fields: Vec<_> = all.fields().map(|(n, v)| (n.raw(), v.text())).collect();
+        assert_eq!(
+            fields,
+            [
+                ("a", "[1, \"x,]}\" , {\"b\":{}} ,[]]"),
+                ("c\\\"", "-1.5e3"),
+                ("a", "null"),
+                ("d", "true")
+            ]
+        );
+        let list = all.fields().next().expect("a").1;
+        let items: Vec<_> = list.items().map(Json::text).collect();
+        assert_eq!(items, ["1", "\"x,]}\"", "{\"b\":{}}", "[]"]);
+        assert_eq!(all.get("a"), None, "the last one counts, and it is null");
+        assert_eq!(
+            all.get("c\""),
+            Some(Json("-1.5e3")),
+            "escaped names are read"
+        );
+        for none in ["[]", "{}", "7", "\"{\"", "[ ]", "{ }", "null"] {
+            let none = json(none);
+            assert!(none.fields().next().is_none() && none.items().next().is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_none() {
+        for text in [
+            "", "{", "{\"a\":}", "[1,]", "{} {}", "nul", "\"\n\"", "\"\\x\"", "{'a':1}",
+        ] {
+            assert_eq!(Json::parse(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(Json::parse(b"\"\xff\""), None, "not UTF-8");
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert!(json(&deep).items().next().is_some(), "depth costs no stack");
+    }
+
+    #[test]
+    fn strings_mean_what_serde_json_says() {
+        for text in [
+            r#""""#,
+            r#""plain é 😀""#,
+            r#""\n\t\r\b\f\"\\\/""#,
+            r#""\u00e9\u4e2d\ud83d\ude00x""#,
+            r#""\\u0041\u0041""#,
+        ] {
+            let expected: String = serde_json::from_str(text).expect(text);
+            let found = json(text).string().expect(text);
+            assert_eq!(found.plain(), expected);
+            assert!(found.is(&expected) && !found.is("other"));
+        }
+        for (half, expected) in [
+            (r#""\ud83d""#, "\u{fffd}"),
+            (r#""\ude00\ud83dx""#, "\u{fffd}\u{fffd}x"),
+        ] {
+            assert_eq!(json(half).string().expect(half).plain(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let all: String = (0..0x300)
+            .filter_map(char::from_u32)
+            .chain("😀\\\"".chars())
+            .collect();
+        let mut out = Vec::new();
+        put!(
+            &mut out,
+            "{",
+            Quoted("k"),
+            ":[",
+            Quoted(&all),
+            ",",
+            7,
+            ",",
+            json("[ 1]"),
+            "]}"
+        );
+        let found = Json::parse(&out).expect("valid").get("k").expect("k");
+        let mut items = found.items();
+        assert_eq!(
+            items.next().and_then(Json::string).expect("all").plain(),
+            all
+        );
+        assert_eq!(items.map(Json::text).collect::<Vec<_>>(), ["7", "[ 1]"]);
+        assert_eq!(escaped("a\"\u{1}"), "a\\\"\\u0001");
+    }
+
+    #[test]
+    fn numbers_are_whole_or_not_read() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("-1", None),
+            ("1.0", None),
+            ("1e3", None),
+            ("\"1\"", None),
+        ] {
+            assert_eq!(json(text).number(), expected, "{text}");
+        }
+        assert!(json("-1.5").is_number() && !json("\"1\"").is_number());
+    }
+
+    #[test]
+    fn a_value_knows_its_place() {
+        let text = b" {\"a\": \"b\"}";
+        let value = Json::parse(text).and_then(|all| all.get("a")).expect("a");
+        assert_eq!(&text[value.place_in(text)], b"\"b\"");
+    }
+}

@@ -1,0 +1,221 @@
+//! What was learned of each model, from answers and refusals: limits, what it does not take, how many
+//! bytes its tokens have. Pure, without a clock; bounded: [`MOST`] models, the least used one goes.
+//!
+//! Nothing here is a promise: a wrong lesson costs a field that was left out, until the process ends or
+//! [`Learned::clear`].
+
+use super::json::{Quoted, put};
+use super::lessons::{FIELDS, Lesson};
+use super::measure::{Size, USUAL_RATIO};
+
+/// The most models that are known at a time.
+pub const MOST: usize = 32;
+
+/// Names longer than this are nobody's, in bytes.
+const LONGEST_NAME: usize = 256;
+
+/// A prompt teaches the ratio from this size on: below, templates are most of it.
+const LEAST_BYTES: u64 = 400;
+
+/// Ratios outside are mistakes: bytes a thousand tokens.
+const RATIOS: std::ops::RangeInclusive<u64> = 800..=12_000;
+
+/// What is known of one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traits {
+    /// Tokens of prompt and output together.
+    pub context: Option<u64>,
+    /// Tokens of output.
+    pub output: Option<u64>,
+    /// One bit for each of [`FIELDS`].
+    refused: u16,
+    /// Bytes a thousand tokens, once seen.
+    ratio: Option<u32>,
+    /// See [`Lesson::PlainSchemas`].
+    pub plain_schemas: bool,
+    /// See [`Lesson::Blind`].
+    pub blind: bool,
+    /// See [`Lesson::NeedsThoughts`].
+    pub needs_thoughts: bool,
+    /// See [`Lesson::ShortIds`].
+    pub short_ids: bool,
+    /// Its template opens `<think>` itself.
+    pub thinks_unopened: bool,
+}
+
+impl Traits {
+    /// Whether this one of [`FIELDS`] is not taken.
+    pub fn refuses(&self, field: &str) -> bool {
+        bit(field) & self.refused != 0
+    }
+
+    /// Bytes a thousand tokens.
+    pub fn ratio(&self) -> u32 {
+        self.ratio.unwrap_or(USUAL_RATIO)
+    }
+
+    /// A request's tokens, as far as they can be known.
+    pub fn tokens(&self, size: Size) -> u64 {
+        size.tokens(self.ratio())
+    }
+
+    fn learn(&mut self, lesson: Lesson, size: Size) {
+        match lesson {
+            Lesson::Refuses(field) => self.refused |= bit(field),
+            Lesson::Output(most) => self.output = Some(most),
+            Lesson::Context(limit, prompt) => {
+                self.context = Some(limit);
+                prompt
+                    .into_iter()
+                    .for_each(|tokens| self.measure(size, tokens));
+            }
+            Lesson::PlainSchemas => self.plain_schemas = true,
+            Lesson::Blind => self.blind = true,
+            Lesson::NeedsThoughts => self.needs_thoughts = true,
+            Lesson::ShortIds => self.short_ids = true,
+        }
+    }
+
+    fn measure(&mut self, size: Size, tokens: u64) {
+        let ratio = (size.bytes.saturating_mul(1000)).checked_div(tokens);
+        let ratio = ratio.filter(|ratio| {
+            RATIOS.contains(ratio) && size.images == 0 && size.bytes >= LEAST_BYTES
+        });
+        if let Some(ratio) = ratio.and_then(|ratio| u32::try_from(ratio).ok()) {
+            self.ratio = Some(ratio);
+        }
+    }
+}
+
+fn bit(field: &str) -> u16 {
+    FIELDS
+        .iter()
+        .position(|name| *name == field)
+        .map_or(0, |at| 1 << at)
+}
+
+/// The table. Names are the upstream's.
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// The last used one is the last.
+    models: Vec<(String, Traits)>,
+}
+
+impl Learned {
+    /// What is known of a model; of an unknown one nothing.
+    pub fn traits(&self, model: &str) -> Traits {
+        let found = self.models.iter().find(|(name, _)| name == model);
+        found.map(|(_, traits)| *traits).unwrap_or_default()
+    }
+
+    /// A refusal of a request of this size taught something.
+    pub fn learn(&mut self, model: &str, lesson: Lesson, size: Size) {
+        self.change(model, |traits| traits.learn(lesson, size));
+    }
+
+    /// A request of this size had so many tokens.
+    pub fn measured(&mut self, model: &str, size: Size, prompt_tokens: u64) {
+        self.change(model, |traits| traits.measure(size, prompt_tokens));
+    }
+
+    /// An answer showed whether the model's template opens `<think>` itself.
+    pub fn thinks_unopened(&mut self, model: &str, it_does: bool) {
+        self.change(model, |traits| traits.thinks_unopened = it_does);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.models.clear();
+    }
+
+    /// All that is known, the last used first.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Traits)> {
+        self.models
+            .iter()
+            .rev()
+            .map(|(name, traits)| (&**name, traits))
+    }
+
+    fn change(&mut self, model: &str, change: impl FnOnce(&mut Traits)) {
+        if model.len() > LONGEST_NAME {
+            return;
+        }
+        let mut entry = match self.models.iter().position(|(name, _)| name == model) {
+            Some(at) => self.models.remove(at),
+            None => (model.to_string(), Traits::default()),
+        };
+        change(&mut entry.1);
+        // Nothing worth a place.
+        if entry.1 != Traits::default() {
+            if self.models.len() == MOST {
+                self.models.remove(0);
+            }
+            self.models.push(entry);
+        }
+    }
+}
+
+/// What is known of all models as a JSON object, for `/health`: a name, and what differs from the usual.
+pub fn to_json(learned: &Learned) -> Vec<u8> {
+    let mut out = b"{".to_vec();
+    for (at, (name, traits)) in learned.all().enumerate() {
+        put!(&mut out, if at == 0 { "" } else { "," }, Quoted(name), ":{");
+        let begin = out.len();
+        let ratio = traits.ratio.map(u64::from);
+        let numbers = [
+            ("context", traits.context),
+            ("output", traits.output),
+            ("bytes_per_1000_tokens", ratio),
+        ];
+        for (name, number) in numbers {
+            if let Some(number) = number {
+                put!(
+                    &mut out,
+                    if out.len() == begin { "" } else { "," },
+                    "\"",
+                    name,
+                    "\":",
+                    number
+                );
+            }
+        }
+        let flags = [
+            ("plain_schemas", traits.plain_schemas),
+            ("no_images", traits.blind),
+            ("needs_reasoning_content", traits.needs_thoughts),
+            ("short_ids", traits.short_ids),
+            ("thinks_unopened", traits.thinks_unopened),
+        ];
+        for (name, _) in flags.iter().filter(|(_, is)| *is) {
+            put!(
+                &mut out,
+                if out.len() == begin { "" } else { "," },
+                "\"",
+                *name,
+                "\":true"
+            );
+        }
+        let refused = FIELDS.iter().filter(|field| traits.refuses(field));
+        for (at, field) in refused.enumerate() {
+            let begins = if out.len() == begin {
+                "\"refuses\":["
+            } else {
+                ",\"refuses\":["
+            };
+            match at {
+                0 => put!(&mut out, begins),
+                _ => out.truncate(out.len() - 1),
+            }
+            put!(
+                &mut out,
+                if at == 0 { "" } else { "," },
+                "\"",
+                *field,
+                "\"]"
+            );
+        }
+        put!(&mut out, "}");
+    }
+    put!(&mut out, "}");
+    out
+}

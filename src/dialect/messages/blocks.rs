@@ -1,0 +1,306 @@
+//! The blocks of a Messages request's content, told to a [`Conversation`]. Pure.
+
+use super::super::conversation::{Arguments, Conversation, Image, Part, Text};
+use super::super::ids::Used;
+use super::super::json::{Json, Str};
+use super::errors::Failure;
+
+/// Where a block stands, for errors.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    message: usize,
+    block: usize,
+}
+
+impl Place {
+    fn wrong(self, what: &str) -> Failure {
+        Failure::invalid(format!(
+            "messages.{}.content.{}: {what}",
+            self.message, self.block
+        ))
+    }
+
+    fn cannot(self, kind: &str) -> Failure {
+        self.wrong(&format!(
+            "a block of type {kind:?} cannot be translated for this upstream"
+        ))
+    }
+}
+
+/// Who speaks.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Role {
+    User,
+    Assistant,
+    System,
+}
+
+/// Tells all messages; `used` gets the ids of the tool calls in them.
+pub fn add_messages<'a>(
+    messages: Json<'a>,
+    conversation: &mut Conversation<'a>,
+    used: &mut Used,
+) -> Result<(), Failure> {
+    for (message, json) in messages.items().enumerate() {
+        let [role, content] = json.pick(["role", "content"]);
+        let role = match role.and_then(Json::string).map(Str::raw) {
+            Some("user") => Role::User,
+            Some("assistant") => Role::Assistant,
+            Some("system" | "developer") => Role::System,
+            other => {
+                let other = other.unwrap_or("none");
+                return Err(Failure::invalid(format!(
+                    "messages.{message}.role: {other:?} is not one of user, assistant, system"
+                )));
+            }
+        };
+        let mut place = Place { message, block: 0 };
+        let Some(content) = content else { continue };
+        match (role, content.string()) {
+            (Role::System, _) => conversation.system(joined(content, place, "\\n\\n")?),
+            (Role::Assistant, Some(text)) => conversation.said(text.raw().into(), false),
+            (Role::User, Some(text)) => conversation.user(Part::Text(text.raw().into())),
+            (_, None) if !content.is_list() => {
+                return Err(place.wrong("content is a string or a list of blocks"));
+            }
+            (_, None) => {
+                let mut has_said = false;
+                for (block, json) in content.items().enumerate() {
+                    place.block = block;
+                    add_block(json, role, place, conversation, used, &mut has_said)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add_block<'a>(
+    block: Json<'a>,
+    role: Role,
+    place: Place,
+    conversation: &mut Conversation<'a>,
+    used: &mut Used,
+    has_said: &mut bool,
+) -> Result<(), Failure> {
+    let [kind, thinking] = block.pick(["type", "thinking"]);
+    let kind = kind.and_then(Json::string).map_or("none", Str::raw);
+    match kind {
+        "tool_use" => {
+            let [id, name, input] = block.pick(["id", "name", "input"]);
+            let id = string(id, place, "tool_use.id")?;
+            let name = string(name, place, "tool_use.name")?;
+            used.add(&id.plain());
+            conversation.call(
+                id,
+                name.raw().into(),
+                input.map_or(Arguments::None, Arguments::Value),
+            );
+        }
+        "tool_result" => {
+            let [id, content, is_error] = block.pick(["tool_use_id", "content", "is_error"]);
+            let id = string(id, place, "tool_result.tool_use_id")?;
+            let mut parts = Vec::new();
+            if let Some(content) = content {
+                content_parts(content, place, &mut parts)?;
+            }
+            conversation.result(id, parts, is_error.is_some_and(Json::is_true));
+        }
+        "thinking" => {
+            let text = thinking.and_then(Json::string).map_or("", Str::raw);
+            conversation.thought(text.into());
+        }
+        // What only Anthropic's own servers could read or run.
+        "redacted_thinking" | "server_tool_use" | "mcp_tool_use" | "container_upload"
+        | "fallback" => {}
+        _ => {
+            let mut parts = Vec::new();
+            add_parts(block, kind, place, &mut parts)?;
+            for part in parts {
+                match (role, part) {
+                    (Role::Assistant, Part::Text(text)) => {
+                        conversation.said(text, std::mem::replace(has_said, true));
+                    }
+                    (Role::Assistant, Part::Image(_)) => {
+                        return Err(place.cannot("image of the assistant's"));
+                    }
+                    (_, part) => conversation.user(part),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn string<'a>(value: Option<Json<'a>>, place: Place, name: &str) -> Result<Str<'a>, Failure> {
+    let found = value.and_then(Json::string).filter(|text| !text.is_empty());
+    found.ok_or_else(|| place.wrong(&format!("{name}: a string is required")))
+}
+
+/// Content that is a string or a list of blocks, of a message's, a result's or a document's.
+fn content_parts<'a>(
+    content: Json<'a>,
+    place: Place,
+    parts: &mut Vec<Part<'a>>,
+) -> Result<(), Failure> {
+    if let Some(text) = content.string() {
+        parts.push(Part::Text(text.raw().into()));
+    }
+    for block in content.items() {
+        let kind = block
+            .get("type")
+            .and_then(Json::string)
+            .map_or("none", Str::raw);
+        add_parts(block, kind, place, parts)?;
+    }
+    Ok(())
+}
+
+/// One block that is text or an image, or stands for text.
+fn add_parts<'a>(
+    block: Json<'a>,
+    kind: &str,
+    place: Place,
+    parts: &mut Vec<Part<'a>>,
+) -> Result<(), Failure> {
+    let [text, source, title, content, name] =
+        block.pick(["text", "source", "title", "content", "tool_name"]);
+    match kind {
+        "text" => {
+            let text = text.and_then(Json::string);
+            let text = text.ok_or_else(|| place.wrong("text: a string is required"))?;
+            parts.push(Part::Text(text.raw().into()));
+        }
+        "image" => parts.push(Part::Image(image(source, place)?)),
+        "document" => document(source, title, place, parts)?,
+        "search_result" => {
+            let lines = [title, source]
+                .into_iter()
+                .flatten()
+                .filter_map(Json::string);
+            parts.extend(lines.map(|line| Part::Text(line.raw().into())));
+            content.map_or(Ok(()), |content| content_parts(content, place, parts))?;
+        }
+        "tool_reference" => {
+            let name = name.and_then(Json::string).map_or("", Str::raw);
+            parts.push(Part::Text(format!("Tool {name} is now loaded.").into()));
+        }
+        "compaction" => content.map_or(Ok(()), |content| content_parts(content, place, parts))?,
+        _ if kind.ends_with("_tool_result") => parts.extend(found_by_server(kind, content)),
+        _ => return Err(place.cannot(kind)),
+    }
+    Ok(())
+}
+
+fn image<'a>(source: Option<Json<'a>>, place: Place) -> Result<Image<'a>, Failure> {
+    let [kind, media, data, url] = match source {
+        Some(source) => source
+            .pick(["type", "media_type", "data", "url"])
+            .map(|v| v.and_then(Json::string)),
+        None => [None; 4],
+    };
+    match (kind.map(Str::raw), media, data, url) {
+        (Some("base64"), Some(media), Some(data), _) => Ok(Image::Data(media.raw(), data.raw())),
+        (Some("url"), _, _, Some(url)) => Ok(Image::Url(url.raw().into())),
+        (other, ..) => Err(place.wrong(&format!(
+            "an image's source is base64 or url on this upstream, not {:?}",
+            other.unwrap_or("none")
+        ))),
+    }
+}
+
+/// Its text; of a PDF, which no chat upstream reads, that there is one.
+fn document<'a>(
+    source: Option<Json<'a>>,
+    title: Option<Json<'a>>,
+    place: Place,
+    parts: &mut Vec<Part<'a>>,
+) -> Result<(), Failure> {
+    let source = source.ok_or_else(|| place.wrong("document.source is required"))?;
+    let [kind, data, url, content] = source.pick(["type", "data", "url", "content"]);
+    let [kind, data, url] =
+        [kind, data, url].map(|value| value.and_then(Json::string).map(Str::raw));
+    let title = title.and_then(Json::string).map_or("", Str::raw);
+    let note = match (kind, data, url, content) {
+        (Some("text"), Some(data), ..) => Some(Text::from(data)),
+        (Some("base64"), Some(data), ..) => {
+            let kb = (data.len() / 4 * 3).div_ceil(1024);
+            let what = format!("PDF {title}").trim_end().to_string();
+            let note = format!("[{what}, {kb} KB: not readable by this model]");
+            parts.push(Part::Text(note.into()));
+            return Ok(());
+        }
+        (Some("url"), _, Some(url), _) => {
+            Some(format!("[PDF at {url}: not readable by this model]").into())
+        }
+        (Some("content"), _, _, Some(_)) => None,
+        _ => {
+            let kind = kind.unwrap_or("none");
+            return Err(place.wrong(&format!(
+                "a document's source of type {kind:?} cannot be read here"
+            )));
+        }
+    };
+    if !title.is_empty() {
+        parts.push(Part::Text(format!("Document: {title}").into()));
+    }
+    match (note, content) {
+        (Some(note), _) => parts.push(Part::Text(note)),
+        (None, Some(content)) => content_parts(content, place, parts)?,
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+/// What a tool of Anthropic's servers found, in an earlier turn on another upstream: what is readable of it.
+fn found_by_server<'a>(kind: &str, content: Option<Json<'a>>) -> Option<Part<'a>> {
+    let content = content?;
+    let alone = content.is_object().then_some(content);
+    let mut lines = vec![format!("[{kind}]")];
+    for item in content.items().chain(alone) {
+        let fields = item.pick(["title", "url", "text", "stdout", "stderr", "error_code"]);
+        let texts = fields
+            .into_iter()
+            .flatten()
+            .filter_map(Json::string)
+            .map(Str::raw);
+        lines.extend(texts.filter(|text| !text.is_empty()).map(String::from));
+    }
+    (lines.len() > 1).then(|| Part::Text(lines.join("\\n").into()))
+}
+
+/// The text of instructions: a string, or blocks of text. What is for Anthropic's accounts is left out: it
+/// differs from request to request, and no cache of a prefix would ever hit.
+pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, Failure> {
+    let blocks = system.items().map(|block| block.pick(["type", "text"]));
+    let mut texts: Vec<&str> = system.string().map(Str::raw).into_iter().collect();
+    for (at, [kind, text]) in blocks.enumerate() {
+        match (kind.and_then(Json::string), text.and_then(Json::string)) {
+            (Some(kind), Some(text)) if kind.is("text") => texts.push(text.raw()),
+            _ => {
+                return Err(Failure::invalid(format!(
+                    "system.{at}: only blocks of text can be translated"
+                )));
+            }
+        }
+    }
+    texts.retain(|text| !text.starts_with("x-anthropic-billing-header:"));
+    Ok(texts.into_iter().map(Text::from).collect())
+}
+
+/// Blocks that must all be text, as one.
+fn joined<'a>(content: Json<'a>, place: Place, between: &str) -> Result<Text<'a>, Failure> {
+    let mut parts = Vec::new();
+    content_parts(content, place, &mut parts)?;
+    let mut texts = Vec::with_capacity(parts.len());
+    for part in parts {
+        match part {
+            Part::Text(text) => texts.push(text),
+            Part::Image(_) => return Err(place.cannot("image in a system message")),
+        }
+    }
+    match texts.len() {
+        1 => Ok(texts.remove(0)),
+        _ => Ok(texts.join(between).into()),
+    }
+}

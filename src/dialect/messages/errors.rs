@@ -1,0 +1,155 @@
+//! Errors in Anthropic's shape: an upstream's, and our own. Pure.
+
+use super::super::json::{Json, Quoted, put};
+use super::super::lessons::Overflow;
+
+/// What a client hears while it waits for its stream to begin.
+pub const PING: &[u8] = b"event: ping\ndata: {\"type\":\"ping\"}\n\n";
+
+/// The status and type of "too busy", which clients repeat by themselves.
+pub const OVERLOADED: u16 = 529;
+
+/// Seconds to wait before the next try, where the upstream names none.
+const USUAL_WAIT: u64 = 5;
+
+/// Longest message of an upstream that is passed on, in bytes.
+const MAX_MESSAGE: usize = 2_000;
+
+/// A request that failed, or could not be translated.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub struct Failure {
+    /// The status to answer with.
+    pub status: u16,
+    /// Anthropic's type of it.
+    pub kind: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// Seconds to wait before the next try: the field `retry-after`.
+    pub retry_after: Option<u64>,
+}
+
+impl Failure {
+    /// Of this status, with the type that belongs to it, and what an upstream may mean by it put right:
+    /// all that waiting cures and is no limit is "overloaded".
+    pub fn new(status: u16, message: impl Into<String>) -> Failure {
+        let (status, kind) = match status {
+            401 => (401, "authentication_error"),
+            402 => (402, "billing_error"),
+            403 => (403, "permission_error"),
+            404 => (404, "not_found_error"),
+            413 => (413, "request_too_large"),
+            429 => (429, "rate_limit_error"),
+            408 | 409 | 425 | 503 | 504 | 520..=529 => (OVERLOADED, "overloaded_error"),
+            500.. => (status, "api_error"),
+            _ => (400, "invalid_request_error"),
+        };
+        let waits = matches!(status, 429 | OVERLOADED);
+        Failure {
+            status,
+            kind,
+            message: message.into(),
+            retry_after: waits.then_some(USUAL_WAIT),
+        }
+    }
+
+    /// The request is to blame.
+    pub fn invalid(message: impl Into<String>) -> Failure {
+        Failure::new(400, message)
+    }
+
+    /// The answer's body; with the request's id, if it has one.
+    pub fn body(&self, request_id: Option<&str>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.message.len() + 100);
+        put!(
+            &mut out,
+            "{\"type\":\"error\",\"error\":{\"type\":",
+            Quoted(self.kind)
+        );
+        put!(&mut out, ",\"message\":", Quoted(&self.message), "}");
+        if let Some(id) = request_id {
+            put!(&mut out, ",\"request_id\":", Quoted(id));
+        }
+        put!(&mut out, "}");
+        out
+    }
+}
+
+/// What is known of the request that an upstream refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    /// The model by the client's name for it.
+    pub model: &'a str,
+    /// The prompt's tokens, as far as they are known.
+    pub prompt_tokens: u64,
+    /// The model's context, if it was learned.
+    pub context: Option<u64>,
+}
+
+/// An upstream's error, which may be of any shape, for the client.
+pub fn translate(
+    status: u16,
+    body: &[u8],
+    retry_after: Option<u64>,
+    request: Refused<'_>,
+) -> Failure {
+    let said =
+        message(body).unwrap_or_else(|| format!("the upstream answered with status {status}"));
+    let mut failure = match Overflow::read(status, body) {
+        Some(overflow) => Failure::invalid(too_long(overflow, request, &said)),
+        // NVIDIA NIM: the function is there, and its workers are not.
+        None if status == 400 && said.contains("DEGRADED") => Failure::new(503, said),
+        None if status == 404 && said.contains("Not found for account") => Failure::new(
+            404,
+            format!("the upstream has no model {:?}: {said}", request.model),
+        ),
+        None => Failure::new(status, said),
+    };
+    if failure.retry_after.is_some() && retry_after.is_some() {
+        failure.retry_after = retry_after;
+    }
+    failure
+}
+
+/// The sentence at which Claude Code compacts the conversation. It reads the numbers, so they are left
+/// out where the limit is not known, and what a prompt takes that fits without its answer is counted
+/// with the least room for one.
+fn too_long(overflow: Overflow, request: Refused<'_>, said: &str) -> String {
+    let Some(limit) = overflow.limit.or(request.context) else {
+        return format!("prompt is too long: {said}");
+    };
+    let prompt = overflow.prompt.unwrap_or(request.prompt_tokens);
+    let prompt = match prompt > limit {
+        true => prompt,
+        false => (prompt + super::super::adapt::LEAST_ROOM).max(limit + 1),
+    };
+    format!("prompt is too long: {prompt} tokens > {limit} maximum")
+}
+
+/// What an upstream's error says, whatever its shape.
+pub fn message(body: &[u8]) -> Option<String> {
+    let json = Json::parse(body)?;
+    let whole = json.items().next().unwrap_or(json); // Gemini wraps it in a list
+    let text = |value: Option<Json<'_>>| {
+        let plain = value?.string()?.plain();
+        (!plain.trim().is_empty()).then(|| plain.into_owned())
+    };
+    let [error, message, detail, title] = whole.pick(["error", "message", "detail", "title"]);
+    let in_detail = || detail?.items().next()?.get("msg");
+    let in_error = error.and_then(|error| error.get("message"));
+    let found = text(in_error)
+        .or_else(|| text(error))
+        .or_else(|| text(message))
+        .or_else(|| text(detail))
+        .or_else(|| text(in_detail()))
+        .or_else(|| text(title))?;
+    Some(found.chars().take(MAX_MESSAGE).collect())
+}
+
+/// An error for a stream that has heard [`PING`]s only. Whatever it was: after this type Claude Code asks
+/// for a stream again, after others for an answer in one piece.
+pub fn late_error(message: &str) -> Vec<u8> {
+    let mut out = b"event: error\ndata: ".to_vec();
+    out.extend_from_slice(&Failure::new(OVERLOADED, message).body(None));
+    out.extend_from_slice(b"\n\n");
+    out
+}

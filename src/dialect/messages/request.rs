@@ -1,0 +1,165 @@
+//! A Messages request as a chat completion, and the count of its tokens. Pure.
+//!
+//! What a chat upstream has no word for is left out where only Anthropic's own servers do something with
+//! it (cache marks, metadata, betas); what would change the meaning is refused, with its place.
+
+use super::super::conversation::Conversation;
+use super::super::ids::Used;
+use super::super::json::{Json, Quoted, Str, put};
+use super::super::measure::Size;
+use super::super::reasoning::{Wanted, switch};
+use super::blocks::{add_messages, system_texts};
+use super::errors::Failure;
+use super::tools::put_tools;
+
+/// The least output, in tokens, for a model that may think before it speaks.
+const LEAST_OUTPUT: u64 = 1024;
+
+/// The most stop strings that chat upstreams take.
+const MOST_STOPS: usize = 4;
+
+/// How to translate.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// The model by the upstream's name for it.
+    pub model: &'a str,
+    /// The most output to ask for, in tokens, if the operator sets one.
+    pub max_output: Option<u64>,
+    /// `reasoning_effort` may be sent to any model.
+    pub effort: bool,
+}
+
+/// A translated request.
+#[derive(Debug)]
+pub struct ChatRequest {
+    /// Its body.
+    pub body: Vec<u8>,
+    /// The model that was asked for, by the client's name for it.
+    pub model: String,
+    /// The client wants a stream.
+    pub streams: bool,
+    /// The ids of the tool calls in it.
+    pub used: Used,
+    /// How large it is.
+    pub size: Size,
+}
+
+/// Translates a Messages request.
+pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Failure> {
+    let json = object(body)?;
+    let [model, messages, system, stream] = json.pick(["model", "messages", "system", "stream"]);
+    let model = model
+        .and_then(Json::string)
+        .filter(|model| !model.is_empty());
+    let model = model
+        .ok_or_else(|| Failure::invalid("model: a string is required"))?
+        .plain();
+    let messages = messages.filter(|messages| messages.items().next().is_some());
+    let messages =
+        messages.ok_or_else(|| Failure::invalid("messages: at least one message is required"))?;
+    let streams = stream.is_some_and(Json::is_true);
+
+    let mut out = Vec::with_capacity(body.len() + body.len() / 16 + 256);
+    put!(&mut out, "{\"model\":", Quoted(options.model));
+    if streams {
+        put!(
+            &mut out,
+            ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"
+        );
+    }
+    put_settings(&mut out, json, options)?;
+    let [tools, choice] = json.pick(["tools", "tool_choice"]);
+    put_tools(&mut out, tools, choice)?;
+    put!(&mut out, ",\"messages\":");
+    let mut conversation = Conversation::new(out);
+    for text in system.map_or(Ok(Vec::new()), system_texts)? {
+        conversation.system(text);
+    }
+    let mut used = Used::default();
+    add_messages(messages, &mut conversation, &mut used)?;
+    let mut body = conversation.finish();
+    put!(&mut body, "}");
+    Ok(ChatRequest {
+        body,
+        model: model.into_owned(),
+        streams,
+        used,
+        size: Size::of(json),
+    })
+}
+
+/// The answer to `count_tokens`, at so many bytes a thousand tokens of that model.
+pub fn count_tokens(body: &[u8], ratio: u32) -> Result<Vec<u8>, Failure> {
+    let size = Size::of(object(body)?);
+    let mut out = Vec::new();
+    put!(&mut out, "{\"input_tokens\":", size.tokens(ratio), "}");
+    Ok(out)
+}
+
+fn object(body: &[u8]) -> Result<Json<'_>, Failure> {
+    let json = Json::parse(body).filter(|json| json.is_object());
+    json.ok_or_else(|| Failure::invalid("the body is not a JSON object"))
+}
+
+/// How the model is to answer.
+fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Result<(), Failure> {
+    let [thinking, config, format, most, temperature, top_p, stops] = json.pick([
+        "thinking",
+        "output_config",
+        "output_format",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "stop_sequences",
+    ]);
+    let [effort, own_format] = config.map_or([None; 2], |config| config.pick(["effort", "format"]));
+    let effort = effort.and_then(Json::string).map(Str::raw);
+    let thinking = thinking.and_then(|thinking| thinking.get("type")?.string());
+    let wanted = match (thinking.map(Str::raw), effort) {
+        (None | Some("disabled"), _) => Wanted::Off,
+        (_, Some("low")) => Wanted::Effort("low"),
+        (_, Some("medium")) => Wanted::Effort("medium"),
+        (_, Some("high" | "xhigh" | "max")) => Wanted::Effort("high"),
+        _ => Wanted::Usual,
+    };
+    let switch = switch(options.model, wanted, options.effort);
+    if let Some(most) = most {
+        let asked = most.number().filter(|most| *most > 0);
+        let asked = asked
+            .ok_or_else(|| Failure::invalid("max_tokens: a whole number above 0 is required"))?;
+        let least = if switch.may_think { LEAST_OUTPUT } else { 0 };
+        let most = asked.max(least).min(options.max_output.unwrap_or(u64::MAX));
+        put!(out, ",\"max_tokens\":", most);
+    }
+    for (name, value) in [("temperature", temperature), ("top_p", top_p)] {
+        if let Some(value) = value.filter(|value| value.is_number()) {
+            put!(out, ",\"", name, "\":", value);
+        }
+    }
+    let stops = stops
+        .map(Json::items)
+        .into_iter()
+        .flatten()
+        .filter_map(Json::string);
+    let stops = stops.filter(|stop| !stop.is_empty()).take(MOST_STOPS);
+    for (at, stop) in stops.enumerate() {
+        // The list stays closed: the next one goes before its end.
+        match at {
+            0 => put!(out, ",\"stop\":["),
+            _ => out.truncate(out.len() - 1),
+        }
+        put!(out, if at == 0 { "" } else { "," }, stop, "]");
+    }
+    put!(out, switch.fields);
+    let schema = own_format
+        .or(format)
+        .and_then(|format| format.get("schema"));
+    if let Some(schema) = schema {
+        put!(
+            out,
+            ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"schema\":"
+        );
+        put!(out, schema, "}}");
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! The tools of a Messages request in the chat dialect. Pure.
+
+use super::super::json::{Json, Str, put};
+use super::errors::Failure;
+
+/// The tool that stands for those which the client has not found yet.
+const PLACEHOLDER: &str = "DeferredToolPlaceholder";
+
+/// Writes `tools`, `tool_choice` and `parallel_tool_calls`, with a comma before each.
+///
+/// Tools that run on Anthropic's servers are left out. A request that has no other is refused: the client
+/// tells its model so, and goes on.
+pub fn put_tools(
+    out: &mut Vec<u8>,
+    tools: Option<Json<'_>>,
+    choice: Option<Json<'_>>,
+) -> Result<(), Failure> {
+    let mut count = 0;
+    let mut on_server = None;
+    for (at, tool) in tools.map(Json::items).into_iter().flatten().enumerate() {
+        let [kind, name, description, schema] =
+            tool.pick(["type", "name", "description", "input_schema"]);
+        let name = name.and_then(Json::string);
+        if let Some(kind) = kind
+            .and_then(Json::string)
+            .filter(|kind| !kind.is("custom"))
+        {
+            on_server = on_server.or(name).or(Some(kind));
+            continue;
+        }
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return Err(Failure::invalid(format!(
+                "tools.{at}.name: a string is required"
+            )));
+        };
+        if name.is(PLACEHOLDER) {
+            continue;
+        }
+        put!(out, if count == 0 { ",\"tools\":[" } else { "," });
+        put!(out, "{\"type\":\"function\",\"function\":{\"name\":", name);
+        if let Some(description) = description.and_then(Json::string) {
+            put!(out, ",\"description\":", description);
+        }
+        put!(out, ",\"parameters\":");
+        put_schema(out, schema);
+        put!(out, "}}");
+        count += 1;
+    }
+    match on_server {
+        Some(name) if count == 0 => {
+            let name = name.plain();
+            return Err(Failure::invalid(format!(
+                "{name} is not available on this upstream"
+            )));
+        }
+        _ if count == 0 => return Ok(()),
+        _ => put!(out, "]"),
+    }
+    choice.map_or(Ok(()), |choice| put_choice(out, choice))
+}
+
+/// A tool's schema. `$schema` is for validators, and some servers refuse it; others want `properties`.
+fn put_schema(out: &mut Vec<u8>, schema: Option<Json<'_>>) {
+    let Some(schema) = schema.filter(|schema| schema.is_object()) else {
+        return put!(out, "{\"type\":\"object\",\"properties\":{}}");
+    };
+    let [marker, kind, properties] = schema.pick(["$schema", "type", "properties"]);
+    let is_bare = kind.is_none()
+        || (properties.is_none() && kind.is_some_and(|kind| kind.text() == "\"object\""));
+    if marker.is_none() && !is_bare {
+        return put!(out, schema);
+    }
+    put!(out, "{");
+    let begin = out.len();
+    for (name, value) in schema.fields().filter(|(name, _)| !name.is("$schema")) {
+        put!(out, if out.len() == begin { "" } else { "," });
+        put!(out, name, ":", value);
+    }
+    if kind.is_none() {
+        put!(out, if out.len() == begin { "" } else { "," });
+        put!(out, "\"type\":\"object\"");
+    }
+    if properties.is_none() && kind.is_none_or(|kind| kind.text() == "\"object\"") {
+        put!(out, ",\"properties\":{}");
+    }
+    put!(out, "}");
+}
+
+fn put_choice(out: &mut Vec<u8>, choice: Json<'_>) -> Result<(), Failure> {
+    let [kind, name, alone] = choice.pick(["type", "name", "disable_parallel_tool_use"]);
+    match (
+        kind.and_then(Json::string).map(Str::raw),
+        name.and_then(Json::string),
+    ) {
+        (Some("auto"), _) => put!(out, ",\"tool_choice\":\"auto\""),
+        (Some("any"), _) => put!(out, ",\"tool_choice\":\"required\""),
+        (Some("none"), _) => put!(out, ",\"tool_choice\":\"none\""),
+        (Some("tool"), Some(name)) => {
+            put!(
+                out,
+                ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":",
+                name,
+                "}}"
+            );
+        }
+        _ => {
+            return Err(Failure::invalid(
+                "tool_choice: its type is auto, any, none, or tool with a name",
+            ));
+        }
+    }
+    if alone.is_some_and(Json::is_true) {
+        put!(out, ",\"parallel_tool_calls\":false");
+    }
+    Ok(())
+}

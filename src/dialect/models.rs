@@ -1,0 +1,268 @@
+//! Models by name: `MODEL_MAP`, the model of a request's body, and the list of models. Pure; for all
+//! dialects.
+
+use super::json::{Json, Quoted, put};
+
+/// `MODEL_MAP`: which model stands for the one that is asked for.
+#[derive(Debug, Default, PartialEq, Eq, Clone)]
+pub struct ModelMap(Vec<Rule>);
+
+#[derive(Debug, PartialEq, Eq, Clone)]
+struct Rule {
+    /// The name, or with `is_beginning` its beginning.
+    name: String,
+    is_beginning: bool,
+    /// What stands for it; then what stands in for that.
+    models: Vec<String>,
+}
+
+impl Rule {
+    fn takes(&self, asked: &str) -> bool {
+        match self.is_beginning {
+            true => asked.starts_with(&self.name),
+            false => asked == self.name,
+        }
+    }
+}
+
+impl ModelMap {
+    /// Reads `claude-haiku*=a/b, claude-*=c/d|e/f`. The first rule that takes a name counts. A fault is
+    /// told in the operator's words.
+    pub fn parse(text: &str) -> Result<ModelMap, String> {
+        let mut rules: Vec<Rule> = Vec::new();
+        for rule in text
+            .split(',')
+            .map(str::trim)
+            .filter(|rule| !rule.is_empty())
+        {
+            let Some((name, models)) = rule.split_once('=') else {
+                return Err(format!(
+                    "{rule:?} has no \"=\"; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"
+                ));
+            };
+            let name = name.trim();
+            let (beginning, is_beginning) = match name.strip_suffix('*') {
+                Some(beginning) => (beginning, true),
+                None => (name, false),
+            };
+            if name.is_empty() {
+                return Err(format!("{rule:?} has no name before its \"=\""));
+            }
+            if beginning.contains('*') {
+                return Err(format!(
+                    "{name:?}: a \"*\" may only be the last character of a name"
+                ));
+            }
+            let models: Vec<String> = models
+                .split('|')
+                .map(|model| model.trim().to_string())
+                .collect();
+            for model in &models {
+                if model.is_empty()
+                    || model.contains(|c: char| c.is_whitespace() || "*=".contains(c))
+                {
+                    return Err(format!("{rule:?}: {model:?} is no model's name"));
+                }
+            }
+            let all = |earlier: &&Rule| match earlier.is_beginning {
+                true => beginning.starts_with(&earlier.name),
+                false => !is_beginning && beginning == earlier.name,
+            };
+            if let Some(earlier) = rules.iter().find(all) {
+                let star = if earlier.is_beginning { "*" } else { "" };
+                let earlier = &earlier.name;
+                return Err(format!(
+                    "{rule:?} is never reached: \"{earlier}{star}\" before it takes all of its names"
+                ));
+            }
+            rules.push(Rule {
+                name: beginning.to_string(),
+                is_beginning,
+                models,
+            });
+        }
+        Ok(ModelMap(rules))
+    }
+
+    /// The models that stand for this one, the first choice first; none if no rule takes it: then it is
+    /// asked for as it is.
+    pub fn models(&self, asked: &str) -> &[String] {
+        let rule = self.0.iter().find(|rule| rule.takes(asked));
+        rule.map_or(&[], |rule| &rule.models)
+    }
+
+    /// The names that may be asked for, without their `*`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0
+            .iter()
+            .map(|rule| &*rule.name)
+            .filter(|name| !name.is_empty())
+    }
+
+    /// Whether there is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A request's body with another model, and not a byte different elsewhere; none if it names no model. Of
+/// several the last one counts, as for the parsers of most upstreams.
+pub fn replace_model(body: &[u8], model: &str) -> Option<Vec<u8>> {
+    let fields = Json::parse(body)?.fields();
+    let (_, old) = fields.filter(|(name, _)| name.is("model")).last()?;
+    let place = old.place_in(body);
+    let mut out = Vec::with_capacity(body.len() + model.len());
+    out.extend_from_slice(body.get(..place.start)?);
+    put!(&mut out, Quoted(model));
+    out.extend_from_slice(body.get(place.end..)?);
+    Some(out)
+}
+
+/// The list of models in Anthropic's shape: these names, and the ids in an upstream's list.
+pub fn list<'a>(names: impl Iterator<Item = &'a str>, upstream: Option<&'a [u8]>) -> Vec<u8> {
+    let data = upstream
+        .and_then(Json::parse)
+        .and_then(|list| list.get("data"));
+    let ids = data.map(Json::items).into_iter().flatten();
+    let ids = ids.filter_map(|model| Some(model.get("id")?.string()?.plain()));
+    let mut all: Vec<std::borrow::Cow<'_, str>> = Vec::new();
+    for id in names.map(Into::into).chain(ids) {
+        if !all.contains(&id) {
+            all.push(id);
+        }
+    }
+    let mut out = b"{\"data\":[".to_vec();
+    for (at, id) in all.iter().enumerate() {
+        put!(
+            &mut out,
+            if at == 0 { "" } else { "," },
+            "{\"type\":\"model\",\"id\":",
+            Quoted(id)
+        );
+        put!(
+            &mut out,
+            ",\"display_name\":",
+            Quoted(id),
+            ",\"created_at\":\"1970-01-01T00:00:00Z\"}"
+        );
+    }
+    put!(&mut out, "],\"has_more\":false");
+    for (name, id) in [("first_id", all.first()), ("last_id", all.last())] {
+        put!(&mut out, ",\"", name, "\":");
+        match id {
+            Some(id) => put!(&mut out, Quoted(id)),
+            None => put!(&mut out, "null"),
+        }
+    }
+    put!(&mut out, "}");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rule_that_takes_a_name_counts() {
+        let map =
+            ModelMap::parse("claude-haiku*=a/b, claude-*=c/d|e/f ,fast=g/h | i/j,").expect("a map");
+        for (asked, expected) in [
+            ("claude-haiku-4-5", &["a/b"][..]),
+            ("claude-haiku", &["a/b"]),
+            ("claude-sonnet-5", &["c/d", "e/f"]),
+            ("fast", &["g/h", "i/j"]),
+            ("faster", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(map.models(asked), expected, "{asked}");
+        }
+        assert_eq!(
+            map.names().collect::<Vec<_>>(),
+            ["claude-haiku", "claude-", "fast"]
+        );
+        let all = ModelMap::parse("*=x").expect("a map");
+        assert_eq!(
+            (all.models("any"), all.names().count()),
+            (&["x".to_string()][..], 0)
+        );
+        assert!(ModelMap::parse(" ").expect("none").is_empty());
+    }
+
+    #[test]
+    fn bad_maps_are_told_in_the_operators_words() {
+        for (text, expected) in [
+            (
+                "claude",
+                r#""claude" has no "="; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"#,
+            ),
+            ("=a/b", r#""=a/b" has no name before its "=""#),
+            ("a=", r#""a=": "" is no model's name"#),
+            ("a=b|", r#""a=b|": "" is no model's name"#),
+            ("a=b c", r#""a=b c": "b c" is no model's name"#),
+            ("a=b*", r#""a=b*": "b*" is no model's name"#),
+            (
+                "a*b=c",
+                r#""a*b": a "*" may only be the last character of a name"#,
+            ),
+            (
+                "a*=x, ab=y",
+                r#""ab=y" is never reached: "a*" before it takes all of its names"#,
+            ),
+            (
+                "a*=x, ab*=y",
+                r#""ab*=y" is never reached: "a*" before it takes all of its names"#,
+            ),
+            (
+                "a=x, a=y",
+                r#""a=y" is never reached: "a" before it takes all of its names"#,
+            ),
+        ] {
+            assert_eq!(ModelMap::parse(text), Err(expected.to_string()), "{text}");
+        }
+        assert!(ModelMap::parse("a=x, a*=y").is_ok());
+    }
+
+    #[test]
+    fn only_the_model_is_replaced() {
+        for (body, expected) in [
+            (
+                r#" {"model" : "a\"b", "x":[1 ]}"#,
+                Some(r#" {"model" : "n\"w", "x":[1 ]}"#),
+            ),
+            (
+                r#"{"model":"a","model":"b"}"#,
+                Some(r#"{"model":"a","model":"n\"w"}"#),
+            ),
+            (r#"{"m\u006fdel":7}"#, Some(r#"{"m\u006fdel":"n\"w"}"#)),
+            (r#"{"x":{"model":"a"}}"#, None),
+            (r#"{"model":"a""#, None),
+            (r#"["model"]"#, None),
+        ] {
+            let found = replace_model(body.as_bytes(), "n\"w");
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{body}");
+        }
+    }
+
+    #[test]
+    fn models_are_listed_once_in_anthropics_shape() {
+        let upstream =
+            br#"{"object":"list","data":[{"id":"a/b","object":"model"},{"id":"fast"},{"x":1}]}"#;
+        let found = list(["fast"].into_iter(), Some(upstream));
+        let one = |id: &str| {
+            format!(
+                r#"{{"type":"model","id":"{id}","display_name":"{id}","created_at":"1970-01-01T00:00:00Z"}}"#
+            )
+        };
+        let expected = format!(
+            r#"{{"data":[{},{}],"has_more":false,"first_id":"fast","last_id":"a/b"}}"#,
+            one("fast"),
+            one("a/b")
+        );
+        assert_eq!(String::from_utf8_lossy(&found), expected);
+        let none = list([].into_iter(), Some(b"<html>"));
+        assert_eq!(
+            none,
+            br#"{"data":[],"has_more":false,"first_id":null,"last_id":null}"#
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! How a model is told to think less, or how much. Pure; by the model's name, for there is no other way
+//! to know it. What an upstream refuses of it is learned and left out ([`super::adapt`]).
+
+/// How much a client wants a model to think.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Wanted {
+    /// Not at all.
+    Off,
+    /// As much as it does.
+    Usual,
+    /// `low`, `medium` or `high`.
+    Effort(&'static str),
+}
+
+/// Families whose templates have a switch: vLLM, SGLang and NVIDIA NIM take it with the request. Two names
+/// are in use; a template ignores the one that it does not know.
+const WITH_SWITCH: [&str; 10] = [
+    "qwen3",
+    "qwen-3",
+    "glm-",
+    "glm4",
+    "glm5",
+    "nemotron",
+    "deepseek-v3.",
+    "deepseek-v4",
+    "kimi-k2.",
+    "hunyuan",
+];
+
+/// Families that take `reasoning_effort`, and think at every effort.
+const WITH_EFFORT: [&str; 5] = ["gpt-oss", "gpt-5", "o1", "o3", "o4-"];
+
+/// What is written into a request.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub struct Switch {
+    /// Fields with a comma before the first; "" for none.
+    pub fields: &'static str,
+    /// The model may think although nobody wants it to: a small limit of output would leave no word for
+    /// the answer.
+    pub may_think: bool,
+}
+
+/// For this model. `effort`: `reasoning_effort` may be sent to any model.
+pub fn switch(model: &str, wanted: Wanted, effort: bool) -> Switch {
+    let model = model.to_ascii_lowercase();
+    let name = model.rsplit('/').next().unwrap_or_default();
+    let has_switch = WITH_SWITCH.iter().any(|family| name.contains(family));
+    let has_effort = WITH_EFFORT.iter().any(|family| name.starts_with(family));
+    let fields = match wanted {
+        Wanted::Off if has_switch => {
+            ",\"chat_template_kwargs\":{\"enable_thinking\":false,\"thinking\":false}"
+        }
+        Wanted::Off if has_effort => ",\"reasoning_effort\":\"low\"",
+        Wanted::Effort(level) if has_effort || effort => match level {
+            "low" => ",\"reasoning_effort\":\"low\"",
+            "medium" => ",\"reasoning_effort\":\"medium\"",
+            _ => ",\"reasoning_effort\":\"high\"",
+        },
+        _ => "",
+    };
+    Switch {
+        fields,
+        may_think: wanted == Wanted::Off && !has_switch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_told_in_its_own_words() {
+        let kwargs = r#","chat_template_kwargs":{"enable_thinking":false,"thinking":false}"#;
+        let low = r#","reasoning_effort":"low""#;
+        for (model, wanted, effort, fields, may_think) in [
+            ("qwen/qwen3-32b", Wanted::Off, false, kwargs, false),
+            ("z-ai/GLM-4.7", Wanted::Off, false, kwargs, false),
+            (
+                "nvidia/llama-3.3-nemotron-super-49b-v1.5",
+                Wanted::Off,
+                false,
+                kwargs,
+                false,
+            ),
+            ("openai/gpt-oss-120b", Wanted::Off, false, low, true),
+            ("meta/llama-3.3-70b-instruct", Wanted::Off, true, "", true),
+            (
+                "meta/llama-3.3-70b-instruct",
+                Wanted::Effort("high"),
+                false,
+                "",
+                false,
+            ),
+            ("any", Wanted::Effort("low"), true, low, false),
+            ("gpt-5-mini", Wanted::Effort("low"), false, low, false),
+            ("qwen3", Wanted::Usual, true, "", false),
+        ] {
+            assert_eq!(
+                switch(model, wanted, effort),
+                Switch { fields, may_think },
+                "{model}"
+            );
+        }
+    }
+}

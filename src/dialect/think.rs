@@ -1,0 +1,259 @@
+//! Takes the thoughts out of a text that begins with `<think>…</think>`, however it is cut into
+//! pieces. Pure; holds back less than a tag, or the blanks that a text begins with.
+//!
+//! Only at the very beginning of an answer: the same words later are words. Some models' templates
+//! open the tag themselves, so that only `</think>` comes. Whether a model is one of those is known
+//! from an earlier answer only ([`Think::lone`]); and it is forgotten if it was wrong.
+
+use super::json::{Str, escaped};
+
+const OPEN: &str = "<think>";
+const CLOSE: &str = "</think>";
+
+/// Longest row of blanks that is held back, in bytes.
+const MAX_BLANK: usize = 256;
+
+/// What a piece was, with JSON's escapes.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Part<'a> {
+    /// A part of the thoughts.
+    Thought(&'a str),
+    /// A part of the text.
+    Text(&'a str),
+}
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum State {
+    /// Nothing but blanks, or a part of the tag, has come.
+    Start,
+    /// Inside the tags; `true`: a thought has begun.
+    Inside(bool),
+    /// Behind a tag or a tool call: blanks are dropped until a text begins.
+    Between,
+    /// In the text.
+    Text,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Think {
+    state: State,
+    held: String,
+    /// The template opens the tag, as far as is known.
+    unopened: bool,
+    lone: bool,
+    /// Thoughts have come, in a tag or beside it.
+    thought: bool,
+    misled: bool,
+}
+
+impl Think {
+    /// `unopened`: this model's answers begin inside of the tag.
+    pub fn new(unopened: bool) -> Think {
+        Think {
+            state: State::Start,
+            held: String::new(),
+            unopened,
+            lone: false,
+            thought: false,
+            misled: false,
+        }
+    }
+
+    /// The next piece of the text.
+    pub fn push(&mut self, piece: Str<'_>, each: &mut dyn FnMut(Part<'_>)) {
+        if self.state == State::Text {
+            self.look_for_lone(&piece.plain());
+            return each(Part::Text(piece.raw()));
+        }
+        self.held.push_str(&piece.plain());
+        if self.state == State::Start {
+            self.start(each);
+        }
+        if let State::Inside(_) = self.state {
+            self.inside(each);
+        }
+        if self.state == State::Between {
+            let text = self.held.trim_start();
+            if !text.is_empty() {
+                each(Part::Text(&escaped(text)));
+                self.state = State::Text;
+            }
+            self.held.clear();
+        }
+    }
+
+    /// Thoughts came in a field of their own: then none are in the text.
+    pub fn beside(&mut self) {
+        self.unopened = false;
+        self.thought = true;
+    }
+
+    /// Something else than text comes now, or nothing any more: gives out what is held back.
+    pub fn pause(&mut self, each: &mut dyn FnMut(Part<'_>)) {
+        let held = std::mem::take(&mut self.held);
+        self.misled |= self.unopened && matches!(self.state, State::Inside(_));
+        match self.state {
+            State::Start if held.trim().is_empty() => {}
+            State::Inside(_) if held.is_empty() => {}
+            State::Inside(_) => each(Part::Thought(&escaped(&held))),
+            State::Start => each(Part::Text(&escaped(&held))),
+            State::Between | State::Text => {}
+        }
+        self.state = State::Between;
+    }
+
+    /// Whether a `</think>` came that nothing had opened.
+    pub fn lone(&self) -> bool {
+        self.lone
+    }
+
+    /// Whether the answer was taken to begin inside of the tag, and its end never came. Either that
+    /// was wrong, or the answer was cut short.
+    pub fn misled(&self) -> bool {
+        self.misled
+    }
+
+    fn start(&mut self, each: &mut dyn FnMut(Part<'_>)) {
+        let text = self.held.trim_start();
+        if let Some(rest) = text.strip_prefix(OPEN) {
+            self.held = rest.to_string();
+            self.state = State::Inside(false);
+            self.unopened = false;
+            self.thought = true;
+        } else if !OPEN.starts_with(text) || self.held.len() > MAX_BLANK {
+            if self.unopened {
+                self.state = State::Inside(false);
+                return;
+            }
+            let held = std::mem::take(&mut self.held);
+            self.look_for_lone(&held);
+            each(Part::Text(&escaped(&held)));
+            self.state = State::Text;
+        }
+    }
+
+    fn inside(&mut self, each: &mut dyn FnMut(Part<'_>)) {
+        let (end, rest) = match self.held.find(CLOSE) {
+            Some(at) => (at, Some(at + CLOSE.len())),
+            None => (self.held.len() - begun_tag(&self.held), None),
+        };
+        let mut thought = &self.held[..end];
+        if self.state == State::Inside(false) {
+            thought = thought.trim_start();
+        }
+        if !thought.is_empty() {
+            each(Part::Thought(&escaped(thought)));
+            self.state = State::Inside(true);
+        }
+        self.held.drain(..rest.unwrap_or(end));
+        if rest.is_some() {
+            self.state = State::Between;
+        }
+    }
+
+    /// A model is believed to begin inside of the tag when the end tag comes as a token of its own and
+    /// no thoughts came otherwise; not when a text speaks of it.
+    fn look_for_lone(&mut self, plain: &str) {
+        self.lone |= !self.thought && plain.trim() == CLOSE;
+    }
+}
+
+/// How many bytes at the end of a text may be the beginning of [`CLOSE`].
+fn begun_tag(text: &str) -> usize {
+    let longest = (1..CLOSE.len()).rev();
+    let is = |n: &usize| text.ends_with(&CLOSE[..*n]);
+    longest.into_iter().find(is).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::json::Json;
+
+    /// Thoughts and text of these pieces.
+    fn split(think: &mut Think, pieces: &[&str]) -> (String, String) {
+        let (mut thoughts, mut text) = (String::new(), String::new());
+        let mut each = |part: Part<'_>| match part {
+            Part::Thought(piece) => thoughts.push_str(piece),
+            Part::Text(piece) => text.push_str(piece),
+        };
+        for piece in pieces {
+            let quoted = format!("\"{}\"", escaped(piece));
+            let piece = Json::parse(quoted.as_bytes())
+                .and_then(Json::string)
+                .expect("a string");
+            think.push(piece, &mut each);
+        }
+        think.pause(&mut each);
+        (thoughts, text)
+    }
+
+    #[test]
+    fn thoughts_are_taken_out_wherever_the_tags_are_cut() {
+        for (text, thoughts, rest) in [
+            ("hello", "", "hello"),
+            ("  indented", "", "  indented"),
+            (" \n ", "", ""),
+            (
+                "<think>a < b\n</thin k></think>\n\nyes",
+                "a < b\\n</thin k>",
+                "yes",
+            ),
+            ("\n<think>\nhm</think>x", "hm", "x"),
+            ("<think>\n\n</think>\n\nx", "", "x"),
+            ("<think>never ends </th", "never ends </th", ""),
+            ("<thi", "", "<thi"),
+            ("<thing>x", "", "<thing>x"),
+            (
+                "`<think>` and </think> are tags",
+                "",
+                "`<think>` and </think> are tags",
+            ),
+            (
+                "<think>a</think>b<think>c</think>",
+                "a",
+                "b<think>c</think>",
+            ),
+            ("é<think>", "", "é<think>"),
+        ] {
+            let characters: Vec<String> = text.chars().map(String::from).collect();
+            for size in 1..=characters.len() {
+                let pieces: Vec<String> = characters.chunks(size).map(|c| c.concat()).collect();
+                let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+                let mut think = Think::new(false);
+                let found = split(&mut think, &pieces);
+                assert_eq!(
+                    found,
+                    (thoughts.to_string(), rest.to_string()),
+                    "{pieces:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_unopened_tag_is_assumed_only_where_it_was_seen() {
+        let pieces = ["so", " what", "</think>", "\n\nyes"];
+        let mut think = Think::new(false);
+        assert_eq!(split(&mut think, &pieces).1, "so what</think>\\n\\nyes");
+        assert!(think.lone());
+        let mut think = Think::new(true);
+        assert_eq!(split(&mut think, &pieces), ("so what".into(), "yes".into()));
+        assert!(!think.misled() && !think.lone());
+        let mut think = Think::new(true);
+        assert_eq!(
+            split(&mut think, &["<think>a</think>b"]),
+            ("a".into(), "b".into())
+        );
+        let mut think = Think::new(true);
+        split(&mut think, &["no tag at all"]);
+        assert!(think.misled());
+        let mut think = Think::new(true);
+        think.beside();
+        assert_eq!(split(&mut think, &["text"]), (String::new(), "text".into()));
+        let mut think = Think::new(false);
+        split(&mut think, &["the tag ", "`</think>`", " ends it </think>"]);
+        assert!(!think.lone(), "words about it");
+    }
+}

@@ -1,0 +1,80 @@
+//! Lets connections in: what tiny_http's accepting thread asks of us.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::socket::Outlet;
+use super::{Shared, refusal};
+
+/// Pause after a first failed `accept()`, doubled with each one that fails in a row, in milliseconds.
+const PAUSE_MIN: u32 = 1;
+/// The longest pause; a client waits at most this long once `accept()` works again.
+const PAUSE_MAX: u32 = 256;
+
+/// Takes connections from tiny_http.
+pub struct Host {
+    shared: Arc<Shared>,
+    /// After the next `accept()` that fails.
+    pause: AtomicU32,
+}
+
+impl Host {
+    /// A host whose connections have that in common.
+    pub fn new(shared: Arc<Shared>) -> Host {
+        Host {
+            shared,
+            pause: AtomicU32::new(PAUSE_MIN),
+        }
+    }
+
+    /// Tells a client that there is no room. It has sent nothing that was read: the few bytes fit
+    /// into the socket's buffer.
+    fn refuse(&self, socket: Arc<TcpStream>) {
+        let limits = &self.shared.limits;
+        if refusal::write(&mut Outlet(&socket), limits, 503, "too many connections").is_ok() {
+            self.shared.lingering.end(socket, None, Instant::now());
+        }
+    }
+}
+
+impl tiny_http::Host for Host {
+    fn admit(&self, stream: TcpStream, client: SocketAddr) -> Option<Box<dyn FnMut() + Send>> {
+        self.pause.store(PAUSE_MIN, Ordering::Relaxed);
+        // These fail only on a connection that is gone already. Nagle's algorithm would hold a short
+        // last segment back until the client's delayed acknowledgement comes, 40 ms later.
+        let _ = stream.set_nodelay(true);
+        let _ = stream.set_write_timeout(Some(self.shared.limits.write_timeout));
+        let socket = Arc::new(stream);
+        let Some(slot) = self.shared.slots.take(&socket, Instant::now()) else {
+            self.refuse(socket);
+            return None;
+        };
+        let mut connection = Some(Connection::new(self.shared.clone(), socket, client, slot));
+        Some(Box::new(move || {
+            if let Some(connection) = connection.take() {
+                // A bug costs one connection, not the thread. The panic's own message is on stderr.
+                let _ = catch_unwind(AssertUnwindSafe(|| connection.run()));
+            }
+        }))
+    }
+
+    /// The listener outlives every error: the client may have left the queue again (ECONNABORTED), or
+    /// descriptors may have run out for a while (EMFILE). Then `accept()` fails at once, over and over:
+    /// hence the pause.
+    fn accept_failed(&self, _error: io::Error) {
+        let pause = self.pause.load(Ordering::Relaxed);
+        if pause > PAUSE_MIN {
+            // not a single accident: make room
+            self.shared.slots.close_longest_waiting();
+        }
+        thread::sleep(Duration::from_millis(pause.into()));
+        self.pause
+            .store((pause * 2).min(PAUSE_MAX), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,305 @@
+//! The body of a request: as much of a connection's bytes as the head of the request declared.
+
+use std::io::{self, BufRead, ErrorKind, Read};
+
+/// The longest line of a chunked body that holds a size, extensions included.
+const MAX_CHUNK_LINE: usize = 256;
+
+/// The most bytes of trailers behind a chunked body. They are read and thrown away.
+const MAX_TRAILERS: usize = 8 * 1024;
+
+/// What a request's head says about where its body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// After that many bytes; the number is the client's word and nothing is allocated by it.
+    Length(u64),
+    /// Where its chunks say so.
+    Chunked,
+}
+
+/// A connection's incoming bytes, as the body of one request after the other.
+///
+/// Reading gives the body of the request that [`Body::begin`] declared, and an error instead of an
+/// end when the client closed the connection before the body was complete.
+pub struct Body<R> {
+    source: R,
+    state: State,
+    /// The line being read, kept for its memory.
+    line: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// That many bytes are still to come.
+    Length(u64),
+    /// So many are still to come of this chunk.
+    Chunk(u64),
+    /// The next line is empty: the end of a chunk.
+    ChunkEnd,
+    /// The next line holds the size of a chunk.
+    ChunkSize,
+    /// The body has been read in full.
+    Done,
+    /// The body broke off, or makes no sense.
+    Failed(ErrorKind),
+}
+
+impl<R: BufRead> Body<R> {
+    /// A body that is read in full already, before the first request.
+    pub fn new(source: R) -> Body<R> {
+        Body {
+            source,
+            state: State::Done,
+            line: Vec::new(),
+        }
+    }
+
+    /// To read the head of the next request from, once the last body is done.
+    pub fn source(&mut self) -> &mut R {
+        &mut self.source
+    }
+
+    /// The head of a request was read: here begins its body.
+    pub fn begin(&mut self, framing: Framing) {
+        self.state = match framing {
+            Framing::Length(0) => State::Done,
+            Framing::Length(n) => State::Length(n),
+            Framing::Chunked => State::ChunkSize,
+        };
+    }
+
+    /// Whether the body was read in full.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Throws the rest of the body away, if it is not too much.
+    ///
+    /// Returns true if the next request may follow.
+    pub fn discard(&mut self, at_most: usize) -> bool {
+        let mut left = at_most;
+        let mut buf = [0; 1024];
+        while left > 0 && !self.is_done() {
+            let n = left.min(buf.len());
+            match self.read(&mut buf[..n]) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => left -= n,
+            }
+        }
+        self.is_done()
+    }
+
+    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let State::ChunkEnd = self.state {
+            self.read_line(0)?;
+            self.state = State::ChunkSize;
+        }
+        if let State::ChunkSize = self.state {
+            self.state = match self.read_chunk_size()? {
+                0 => {
+                    self.read_trailers()?;
+                    State::Done
+                }
+                n => State::Chunk(n),
+            };
+        }
+
+        match self.state {
+            State::Length(left) => {
+                let n = self.read_some(buf, left)?;
+                self.state = match left - n {
+                    0 => State::Done,
+                    left => State::Length(left),
+                };
+                Ok(n as usize)
+            }
+            State::Chunk(left) => {
+                let n = self.read_some(buf, left)?;
+                self.state = match left - n {
+                    0 => State::ChunkEnd,
+                    left => State::Chunk(left),
+                };
+                Ok(n as usize)
+            }
+            State::Failed(kind) => Err(kind.into()),
+            State::ChunkEnd | State::ChunkSize | State::Done => Ok(0),
+        }
+    }
+
+    /// Reads at most `left` bytes, and at least one.
+    fn read_some(&mut self, buf: &mut [u8], left: u64) -> io::Result<u64> {
+        let most = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
+        match self.source.read(&mut buf[..most])? {
+            0 if most > 0 => Err(ErrorKind::UnexpectedEof.into()),
+            n => Ok(n as u64),
+        }
+    }
+
+    /// `1*HEXDIG [ chunk-ext ] CRLF`, RFC 9112, 7.1
+    fn read_chunk_size(&mut self) -> io::Result<u64> {
+        self.read_line(MAX_CHUNK_LINE)?;
+        let digits = self
+            .line
+            .iter()
+            .position(|b| !b.is_ascii_hexdigit())
+            .unwrap_or(self.line.len());
+        let (digits, rest) = self.line.split_at(digits);
+        let rest = match rest.iter().position(|&b| b != b' ' && b != b'\t') {
+            Some(start) => &rest[start..],
+            None if rest.is_empty() => rest,
+            None => return Err(ErrorKind::InvalidData.into()), // blanks, and nothing after them
+        };
+        if !(rest.is_empty() || rest[0] == b';') {
+            return Err(ErrorKind::InvalidData.into());
+        }
+
+        let mut size: u64 = 0;
+        for digit in digits {
+            let digit = (*digit as char).to_digit(16).map_or(0, u64::from);
+            size = size.checked_mul(16).ok_or(ErrorKind::InvalidData)? + digit;
+        }
+        if digits.is_empty() {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        Ok(size)
+    }
+
+    fn read_trailers(&mut self) -> io::Result<()> {
+        let mut left = MAX_TRAILERS;
+        loop {
+            self.read_line(left)?;
+            if self.line.is_empty() {
+                return Ok(());
+            }
+            left = left.saturating_sub(self.line.len());
+        }
+    }
+
+    /// Reads a line of at most `max` bytes plus CRLF into `self.line`.
+    fn read_line(&mut self, max: usize) -> io::Result<()> {
+        self.line.clear();
+        loop {
+            let available = self.source.fill_buf()?;
+            if available.is_empty() {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            let end = available.iter().position(|&b| b == b'\n');
+            let n = end.map_or(available.len(), |end| end + 1);
+            if self.line.len() + n > max.saturating_add(2) {
+                return Err(ErrorKind::InvalidData.into());
+            }
+            self.line.extend_from_slice(&available[..n]);
+            self.source.consume(n);
+            if end.is_some() {
+                break;
+            }
+        }
+
+        self.line.pop();
+        // lines end in CRLF, and nowhere else are control bytes allowed
+        if self.line.pop() != Some(b'\r') || self.line.iter().any(|&b| b < b' ' && b != b'\t') {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for Body<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let result = self.try_read(buf);
+        if let Err(e) = &result {
+            // whoever tries again must not read the rest as if nothing had happened
+            self.state = State::Failed(e.kind());
+        }
+        result.map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => {
+                io::Error::new(e.kind(), "the client closed the connection within the body")
+            }
+            ErrorKind::InvalidData => {
+                io::Error::new(e.kind(), "the chunks of the body are malformed")
+            }
+            _ => e,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{Body, Framing};
+    use std::io::{BufReader, ErrorKind, Read};
+
+    fn read(framing: Framing, sent: &[u8]) -> Result<(Vec<u8>, Vec<u8>), ErrorKind> {
+        let mut body = Body::new(BufReader::with_capacity(3, sent));
+        body.begin(framing);
+        let (mut got, mut rest) = (Vec::new(), Vec::new());
+        body.read_to_end(&mut got).map_err(|e| e.kind())?;
+        assert!(body.is_done());
+        body.source().read_to_end(&mut rest).unwrap();
+        Ok((got, rest))
+    }
+
+    #[test]
+    fn a_body_is_read_to_its_declared_end() {
+        let both = Ok((b"hello".to_vec(), b"GET".to_vec()));
+        assert_eq!(read(Framing::Length(5), b"helloGET"), both);
+        for chunked in [
+            "5\r\nhello\r\n0\r\n\r\nGET",
+            "2\r\nhe\r\n003 ; a=b\r\nllo\r\n0\r\nTrailer: x\r\n\r\nGET",
+        ] {
+            assert_eq!(
+                read(Framing::Chunked, chunked.as_bytes()),
+                both,
+                "{chunked:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_cut_short_is_an_error() {
+        let cut = Err(ErrorKind::UnexpectedEof);
+        assert_eq!(read(Framing::Length(u64::MAX), b"hell"), cut);
+        for chunked in [
+            "",
+            "5",
+            "5\r",
+            "5\r\nhel",
+            "5\r\nhello",
+            "5\r\nhello\r\n0\r\n",
+        ] {
+            assert_eq!(
+                read(Framing::Chunked, chunked.as_bytes()),
+                cut,
+                "{chunked:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_malformed_chunk_is_an_error() {
+        let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(300));
+        let trailers = format!("0\r\n{}\r\n", "a: b\r\n".repeat(9000));
+        for chunked in [
+            "\r\nhello\r\n0\r\n\r\n",
+            "+5\r\nhello\r\n0\r\n\r\n",
+            "0x5\r\nhello\r\n0\r\n\r\n",
+            "5 \r\nhello\r\n0\r\n\r\n",
+            " 5\r\nhello\r\n0\r\n\r\n",
+            "5\nhello\r\n0\r\n\r\n",
+            "5\r\nhello0\r\n\r\n",
+            "5\r\nhello!\r\n0\r\n\r\n",
+            "10000000000000005\r\nhello\r\n0\r\n\r\n",
+            "-1\r\nhello\r\n0\r\n\r\n",
+            "5\0\r\nhello\r\n0\r\n\r\n",
+            "5;a\rb\r\nhello\r\n0\r\n\r\n",
+            &long,
+            &trailers,
+        ] {
+            assert_eq!(
+                read(Framing::Chunked, chunked.as_bytes()),
+                Err(ErrorKind::InvalidData),
+                "{chunked:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One connection, from its first byte to its last, on one thread: a head, its request, the rest of
+//! its body, the next head.
+
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::body::Body;
+use super::head::{Head, HeadError};
+use super::reader::Reader;
+use super::request::Request;
+use super::slots::Slot;
+use super::socket::Outlet;
+use super::{Shared, refusal};
+
+/// The most bytes of a body that was not read to be thrown away so that the next request can follow.
+/// With more to come it is cheaper for both sides to connect anew.
+const MAX_DISCARDED: usize = 256 * 1024;
+
+/// A client's connection.
+pub struct Connection {
+    shared: Arc<Shared>,
+    line: Line,
+    client: SocketAddr,
+    /// The last of all, for it is given back when the descriptor is closed.
+    slot: Arc<Slot>,
+}
+
+/// What a request and its answer have in hands, one request after the other.
+pub struct Line {
+    pub socket: Arc<TcpStream>,
+    pub body: Body<Reader>,
+    pub end: End,
+}
+
+/// What has come of the last request, and so how the connection goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Another request may follow.
+    Open,
+    /// A request is here, and nobody has answered it yet.
+    Unanswered,
+    /// That was the last answer.
+    Last,
+    /// That was the last answer, and what may still come is not to be trusted.
+    Refused,
+    /// It was broken off.
+    Broken,
+}
+
+impl Connection {
+    /// A connection that was accepted just now.
+    pub fn new(
+        shared: Arc<Shared>,
+        socket: Arc<TcpStream>,
+        client: SocketAddr,
+        slot: Slot,
+    ) -> Connection {
+        Connection {
+            shared,
+            line: Line {
+                body: Body::new(Reader::new(socket.clone())),
+                socket,
+                end: End::Open,
+            },
+            client,
+            slot: Arc::new(slot),
+        }
+    }
+
+    /// Serves the requests that come on it.
+    pub fn run(mut self) {
+        let shared = self.shared.clone();
+        while self.line.end == End::Open {
+            let head = match self.next_head() {
+                Ok(head) => head,
+                Err(HeadError::Io(_)) => return,
+                // nobody knows where the next request would start
+                Err(HeadError::Refused(status, reason)) => return self.refuse(status, reason),
+            };
+            if !self.slot.begin() {
+                return;
+            }
+            self.line
+                .body
+                .source()
+                .wait_each(shared.limits.body_timeout);
+            self.line.body.begin(head.framing());
+            self.line.end = End::Unanswered;
+            (shared.handler)(Request::new(head, &mut self.line, self.client));
+            if !self.slot.end(Instant::now()) {
+                return;
+            }
+        }
+    }
+
+    fn next_head(&mut self) -> Result<Head, HeadError> {
+        let limits = &self.shared.limits;
+        // the body of the last request has to be out of the way
+        self.line.body.source().wait_total(limits.body_timeout);
+        if !self.line.body.discard(MAX_DISCARDED) {
+            return Err(HeadError::Io(ErrorKind::InvalidData.into()));
+        }
+        let reader = self.line.body.source();
+        reader.wait_each(limits.idle_timeout);
+        reader.wait()?;
+        reader.wait_total(limits.head_timeout);
+        match Head::read(reader, limits) {
+            Err(HeadError::Io(e)) if e.kind() == ErrorKind::TimedOut => {
+                Err(HeadError::Refused(408, "the head took too long to arrive"))
+            }
+            other => other,
+        }
+    }
+
+    fn refuse(&mut self, status: u16, reason: &str) {
+        let mut out = Outlet(&self.line.socket);
+        let told = refusal::write(&mut out, &self.shared.limits, status, reason);
+        self.line.end = told.map_or(End::Broken, |()| End::Refused);
+    }
+
+    /// Whether the client may be sending what nobody will read.
+    fn is_unread(&mut self) -> bool {
+        let Line { body, end, .. } = &mut self.line;
+        *end == End::Refused || !body.is_done() || !body.source().buffered().is_empty()
+    }
+}
+
+impl Drop for Connection {
+    /// Closes the connection. Until here not even the reading side is shut down: to who watches the
+    /// socket it would look as if the client had left.
+    fn drop(&mut self) {
+        if self.line.end == End::Unanswered {
+            let _ = Outlet(&self.line.socket).write_all(refusal::UNANSWERED);
+        }
+        if self.line.end != End::Broken && self.is_unread() {
+            let (socket, slot, now) = (self.line.socket.clone(), self.slot.clone(), Instant::now());
+            slot.linger(now);
+            self.shared.lingering.end(socket, Some(slot), now);
+        } else {
+            let _ = self.line.socket.shutdown(Shutdown::Both);
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! The head of a request: the request line and the header fields, read by the letter of RFC 9112.
+//!
+//! Whatever two parties could read in two ways is refused: that is how requests are smuggled past
+//! a proxy.
+
+use std::io::{self, BufRead, ErrorKind, Read};
+use std::ops::Range;
+use std::str;
+
+use tiny_http::{HTTPVersion, Method};
+
+use super::body::Framing;
+use super::limits::Limits;
+
+/// Why there is no head.
+#[derive(Debug)]
+pub enum HeadError {
+    /// The client is gone, or does not get on with it.
+    Io(io::Error),
+    /// The client is to be told: the status, and why.
+    Refused(u16, &'static str),
+}
+
+impl From<io::Error> for HeadError {
+    fn from(e: io::Error) -> HeadError {
+        HeadError::Io(e)
+    }
+}
+
+fn bad<T>(why: &'static str) -> Result<T, HeadError> {
+    Err(HeadError::Refused(400, why))
+}
+
+/// The head of a request.
+pub struct Head {
+    /// With `?` for each byte that is not ASCII; the ranges below point into it.
+    text: String,
+    /// The bytes as they came, where that differs.
+    raw: Option<Vec<u8>>,
+    fields: Vec<Field>,
+    target: Range<usize>,
+
+    /// What is to be done.
+    pub method: Method,
+    /// 1.0, or 1.1 for all from then on.
+    pub version: HTTPVersion,
+    /// The declared length of the body, in bytes.
+    pub content_length: Option<u64>,
+    /// The body comes in chunks.
+    pub chunked: bool,
+    /// The client waits for `100 Continue`.
+    pub expects_continue: bool,
+    /// The connection stays open after this request.
+    pub persistent: bool,
+}
+
+struct Field {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Head {
+    /// Reads a head, and not a byte further.
+    pub fn read<R: BufRead>(source: &mut R, limits: &Limits) -> Result<Head, HeadError> {
+        // Somebody who speaks TLS here may never send the end of a line. One empty line was sent
+        // behind the body of a POST by clients of old (RFC 9112, 2.2).
+        match source.fill_buf()?.first() {
+            None => return Err(HeadError::Io(ErrorKind::UnexpectedEof.into())),
+            Some(&b) if is_token_byte(b) || b == b'\r' => (),
+            Some(_) => return bad("the request does not start with a method"),
+        }
+
+        let mut text = Vec::with_capacity(512);
+        let mut line = read_line(source, &mut text, limits, 414)?;
+        if line.is_empty() {
+            line = read_line(source, &mut text, limits, 414)?;
+        }
+        let (method, target, version) = parse_request_line(&text, line)?;
+
+        let mut fields = Vec::with_capacity(16);
+        loop {
+            let line = read_line(source, &mut text, limits, 431)?;
+            if line.is_empty() {
+                break;
+            }
+            if fields.len() >= limits.max_headers {
+                return Err(HeadError::Refused(431, "too many header fields"));
+            }
+            fields.push(parse_field(&text, line)?);
+        }
+
+        // checked once: names and targets are looked at as `str` again and again
+        let raw = if text.is_ascii() {
+            None
+        } else {
+            let raw = text.clone();
+            text.iter_mut()
+                .filter(|b| !b.is_ascii())
+                .for_each(|b| *b = b'?');
+            Some(raw)
+        };
+        let mut head = Head {
+            text: String::from_utf8(text).unwrap_or_default(),
+            raw,
+            fields,
+            target,
+            persistent: version > (1, 0),
+            method,
+            version,
+            content_length: None,
+            chunked: false,
+            expects_continue: false,
+        };
+        head.interpret()?;
+        Ok(head)
+    }
+
+    /// What is asked for.
+    pub fn target(&self) -> &str {
+        &self.text[self.target.clone()]
+    }
+
+    /// Where the body ends. Without a word about it there is none (RFC 9112, 6.3).
+    pub fn framing(&self) -> Framing {
+        if self.chunked {
+            Framing::Chunked
+        } else {
+            Framing::Length(self.content_length.unwrap_or(0))
+        }
+    }
+
+    /// Every field in the order sent.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let bytes = self.raw.as_deref().unwrap_or(self.text.as_bytes());
+        self.fields
+            .iter()
+            .map(move |f| (&self.text[f.name.clone()], &bytes[f.value.clone()]))
+    }
+
+    /// Looks at the fields that say how to read on.
+    fn interpret(&mut self) -> Result<(), HeadError> {
+        let mut hosts = 0;
+        let mut close = false;
+        let mut keep_alive = false;
+
+        for field in &self.fields {
+            let value = &self.text.as_bytes()[field.value.clone()];
+            let name = &self.text.as_bytes()[field.name.clone()];
+
+            if name.eq_ignore_ascii_case(b"Content-Length") {
+                if self.content_length.is_some() {
+                    return bad("more than one Content-Length");
+                }
+                self.content_length = match parse_length(value) {
+                    None => return bad("Content-Length is not a number of bytes"),
+                    length => length,
+                };
+            } else if name.eq_ignore_ascii_case(b"Transfer-Encoding") {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return bad("Transfer-Encoding is not just chunked");
+                }
+                self.chunked = true;
+            } else if name.eq_ignore_ascii_case(b"Host") {
+                hosts += 1;
+            } else if name.eq_ignore_ascii_case(b"Connection") {
+                for option in value.split(|&b| b == b',').map(trim) {
+                    close |= option.eq_ignore_ascii_case(b"close");
+                    keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            } else if name.eq_ignore_ascii_case(b"Expect") {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(HeadError::Refused(
+                        417,
+                        "the expectation is not 100-continue",
+                    ));
+                }
+                self.expects_continue = true;
+            }
+        }
+
+        // HTTP/1.0 has none (RFC 9112, 3.2)
+        match hosts {
+            0 if self.version > (1, 0) => return bad("there is no Host"),
+            0 | 1 => (),
+            _ => return bad("more than one Host"),
+        }
+        if self.chunked && self.content_length.is_some() {
+            return bad("both Content-Length and Transfer-Encoding");
+        }
+        if self.version == (1, 0) {
+            if self.chunked {
+                return bad("Transfer-Encoding in HTTP/1.0");
+            }
+            // a client of HTTP/1.0 knows nothing of interim responses (RFC 9110, 10.1.1)
+            self.expects_continue = false;
+            self.persistent = keep_alive;
+        }
+        self.persistent &= !close;
+        Ok(())
+    }
+}
+
+/// Appends a line to `text`; the range returned is without its CRLF.
+fn read_line<R: BufRead>(
+    source: &mut R,
+    text: &mut Vec<u8>,
+    limits: &Limits,
+    too_long: u16,
+) -> Result<Range<usize>, HeadError> {
+    let start = text.len();
+    let left = limits.max_head.saturating_sub(start);
+    let most = left.min(limits.max_line.saturating_add(2));
+    let n = source
+        .by_ref()
+        .take(u64::try_from(most).unwrap_or(u64::MAX))
+        .read_until(b'\n', text)?;
+
+    match text[start..] {
+        [.., b'\r', b'\n'] => Ok(start..text.len() - 2),
+        [.., b'\n'] => bad("a line does not end in CRLF"),
+        _ if n < most => Err(HeadError::Io(ErrorKind::UnexpectedEof.into())),
+        _ if n == left => Err(HeadError::Refused(
+            431,
+            "the head of the request is too long",
+        )),
+        _ => Err(HeadError::Refused(
+            too_long,
+            "a line of the head is too long",
+        )),
+    }
+}
+
+/// `method SP request-target SP HTTP-version`
+fn parse_request_line(
+    text: &[u8],
+    line: Range<usize>,
+) -> Result<(Method, Range<usize>, HTTPVersion), HeadError> {
+    let mut parts = text[line.clone()].splitn(3, |&b| b == b' ');
+    let (method, target, version) = match (parts.next(), parts.next(), parts.next()) {
+        (Some(method), Some(target), Some(version)) => (method, target, version),
+        _ => return bad("the request line is not: method, target, version"),
+    };
+
+    let version = match version {
+        b"HTTP/1.0" => HTTPVersion(1, 0),
+        // of a later minor version we understand what is in 1.1 (RFC 9110, 2.5)
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => HTTPVersion(1, 1),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
+            return Err(HeadError::Refused(
+                505,
+                "only HTTP/1.0 and HTTP/1.1 are spoken here",
+            ));
+        }
+        _ => return bad("the HTTP version is malformed"),
+    };
+    if method.is_empty() || !method.iter().copied().all(is_token_byte) {
+        return bad("the method is malformed");
+    }
+    if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
+        return bad("the target holds a byte that has to be percent-encoded");
+    }
+
+    let start = line.start + method.len() + 1;
+    let target = start..start + target.len();
+    match str::from_utf8(method).ok().and_then(|m| m.parse().ok()) {
+        Some(method) => Ok((method, target, version)),
+        None => bad("the method is malformed"),
+    }
+}
+
+/// `field-name ":" OWS field-value OWS`
+fn parse_field(text: &[u8], line: Range<usize>) -> Result<Field, HeadError> {
+    let bytes = &text[line.clone()];
+    let colon = match bytes.iter().position(|&b| b == b':') {
+        Some(colon) => colon,
+        None => return bad("a header field has no colon"),
+    };
+    let (name, value) = (&bytes[..colon], &bytes[colon + 1..]);
+    // neither white space before the colon nor a folded line gets past this
+    if name.is_empty() || !name.iter().copied().all(is_token_byte) {
+        return bad("the name of a header field is malformed");
+    }
+    if value.iter().any(|&b| b.is_ascii_control() && b != b'\t') {
+        return bad("a header field holds a control byte");
+    }
+
+    let leading = value.len() - trim_start(value).len();
+    let start = line.start + colon + 1 + leading;
+    Ok(Field {
+        name: line.start..line.start + colon,
+        value: start..start + trim(value).len(),
+    })
+}
+
+/// `1*DIGIT`: no sign, no list, nothing that does not fit
+fn parse_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// `tchar` of RFC 9110, 5.6.2
+fn is_token_byte(b: u8) -> bool {
+    TOKEN_BYTES[usize::from(b)]
+}
+
+// a table: each byte of each name is looked up
+static TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let (mut i, others) = (0, b"!#$%&'*+-.^_`|~");
+    while i < 256 {
+        table[i] = (i as u8).is_ascii_alphanumeric();
+        i += 1;
+    }
+    i = 0;
+    while i < others.len() {
+        table[others[i] as usize] = true;
+        i += 1;
+    }
+    table
+};
+
+fn trim_start(bytes: &[u8]) -> &[u8] {
+    let blank = |b: &u8| *b == b' ' || *b == b'\t';
+    let start = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
+    &bytes[start..]
+}
+
+fn trim(bytes: &[u8]) -> &[u8] {
+    let blank = |b: &u8| *b == b' ' || *b == b'\t';
+    let bytes = trim_start(bytes);
+    let end = bytes
+        .iter()
+        .rposition(|b| !blank(b))
+        .map_or(0, |last| last + 1);
+    &bytes[..end]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::Limits;
+    use super::{Head, HeadError};
+
+    fn read(text: &str) -> Result<Head, u16> {
+        Head::read(&mut text.as_bytes(), &Limits::default()).map_err(|e| match e {
+            HeadError::Refused(status, _) => status,
+            HeadError::Io(_) => 0,
+        })
+    }
+
+    #[test]
+    fn fields_come_as_they_were_sent() {
+        let head =
+            read("POST /a?b HTTP/1.1\r\nHost: c\r\nB: \t1 2 \r\na:\r\nB:3\r\n\r\nbody").unwrap();
+        assert_eq!(head.method.as_str(), "POST");
+        assert_eq!(head.target(), "/a?b");
+        let fields: Vec<_> = head.fields().collect();
+        assert_eq!(
+            fields,
+            [("Host", &b"c"[..]), ("B", b"1 2"), ("a", b""), ("B", b"3")]
+        );
+    }
+
+    #[test]
+    fn only_one_reading_is_accepted() {
+        for (status, text) in [
+            (400, "GET /\r\n\r\n"),
+            (400, "GET  / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (400, "GET / HTTP/1.1 \r\n\r\n"),
+            (400, "GET / http/1.1\r\n\r\n"),
+            (400, "GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (400, "G(T / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (400, "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (400, "GET / HTTP/1.1\nA: b\n\n"),
+            (400, "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n"),
+            (400, "GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n"),
+            (400, "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n"),
+            (400, "GET / HTTP/1.1\r\nHost: a\r\nA: b\0\r\n\r\n"),
+            (400, "GET / HTTP/1.1\r\nHost: a\r\nA: b\rc\r\n\r\n"),
+            (400, "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+            (400, "GET / HTTP/1.1\r\n\r\n"),
+            (505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+            (417, "GET / HTTP/1.1\r\nHost: a\r\nExpect: a\r\n\r\n"),
+            (0, "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n"),
+        ] {
+            assert_eq!(read(text).err(), Some(status), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_length_of_the_body_is_said_once_and_plainly() {
+        for fields in [
+            "Content-Length: +3\r\n",
+            "Content-Length: 3, 3\r\n",
+            "Content-Length: \r\n",
+            "Content-Length: 3\r\nContent-Length: 3\r\n",
+            "Content-Length: 18446744073709551616\r\n",
+            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            assert_eq!(read(&text).err(), Some(400), "{fields:?}");
+        }
+        assert!(read("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+        let most =
+            read("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n")
+                .unwrap();
+        assert_eq!(most.content_length, Some(u64::MAX));
+    }
+
+    #[test]
+    fn connections_persist_as_their_version_says() {
+        for (persistent, text) in [
+            (true, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (
+                false,
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: TE, Close\r\n\r\n",
+            ),
+            (
+                true,
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: not-close\r\n\r\n",
+            ),
+            (false, "GET / HTTP/1.0\r\n\r\n"),
+            (true, "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n"),
+        ] {
+            assert_eq!(read(text).unwrap().persistent, persistent, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_has_its_limits() {
+        let long = "x".repeat(9000);
+        assert_eq!(
+            read(&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")).err(),
+            Some(414)
+        );
+        assert_eq!(
+            read(&format!("GET / HTTP/1.1\r\nHost: a\r\nA: {long}\r\n\r\n")).err(),
+            Some(431)
+        );
+        let many = "a: b\r\n".repeat(101);
+        assert_eq!(
+            read(&format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n")).err(),
+            Some(431)
+        );
+        let wide = format!("a: {}\r\n", &long[..4000]).repeat(9);
+        assert_eq!(
+            read(&format!("GET / HTTP/1.1\r\nHost: a\r\n{wide}\r\n")).err(),
+            Some(431)
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! A request, as its handler sees it, and the way back to the client.
+
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::{fmt, mem, thread};
+
+use tiny_http::{HTTPVersion, Method};
+
+use super::connection::{End, Line};
+use super::head::Head;
+use super::socket::{ClientSocket, Outlet};
+
+/// Bytes that wait until an answer is flushed; larger pieces pass by.
+const BUFFER_SIZE: usize = 3 * 1024;
+
+/// A request on its connection's thread.
+///
+/// It is answered by [`Request::into_writer`]. If it is dropped without that, the client gets 500
+/// and the connection ends.
+pub struct Request<'c> {
+    head: Head,
+    line: &'c mut Line,
+    client: SocketAddr,
+    /// The connection is to be closed after the answer.
+    closing: bool,
+    /// The client waits to be told to send its body.
+    must_send_continue: bool,
+}
+
+impl<'c> Request<'c> {
+    /// A request whose head was read from `line`, where its body is to be read now.
+    pub(super) fn new(head: Head, line: &'c mut Line, client: SocketAddr) -> Request<'c> {
+        // a client that has begun to send its body does not wait for us
+        let waits = !line.body.is_done() && line.body.source().buffered().is_empty();
+        Request {
+            must_send_continue: head.expects_continue && waits,
+            head,
+            line,
+            client,
+            closing: false,
+        }
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// The target as it stands in the request line.
+    pub fn url(&self) -> &str {
+        self.head.target()
+    }
+
+    /// All header fields in the order sent: the name as it was spelled, and the bytes of the value
+    /// without the white space around them.
+    pub fn raw_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.head.fields()
+    }
+
+    /// HTTP/1.0 or HTTP/1.1.
+    pub fn http_version(&self) -> &HTTPVersion {
+        &self.head.version
+    }
+
+    /// The declared length of the body in bytes; one that does not fit is `usize::MAX`.
+    pub fn body_length(&self) -> Option<usize> {
+        let length = self.head.content_length?;
+        Some(usize::try_from(length).unwrap_or(usize::MAX))
+    }
+
+    /// Where the client is, or the proxy between it and us.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// A handle to the client's socket.
+    pub fn client(&self) -> ClientSocket {
+        ClientSocket(self.line.socket.clone())
+    }
+
+    /// Whether the connection stays open after the answer, as far as is known by now: a client that
+    /// waits for `100 Continue` has to be disconnected unless its body is read.
+    pub fn keeps_alive(&self) -> bool {
+        self.head.persistent && !self.closing && !self.must_send_continue
+    }
+
+    /// Closes the connection after the answer. What is left of the body is not waited for: the
+    /// client is told, and has a while to notice.
+    pub fn close_connection(&mut self) {
+        self.closing = true;
+    }
+
+    /// The body. A client that waits for `100 Continue` is told so by the first call.
+    pub fn as_reader(&mut self) -> &mut dyn Read {
+        if mem::take(&mut self.must_send_continue) {
+            // an interim response has no body, thus no Content-Length either (RFC 9110, 8.6)
+            let _ = Outlet(&self.line.socket).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        &mut self.line.body
+    }
+
+    /// The way to the client, for one whole response: head and body. It ends when this is dropped.
+    pub fn into_writer(self) -> ResponseWriter<'c> {
+        let then = match self.keeps_alive() {
+            true => End::Open,
+            false => End::Last,
+        };
+        let Line { socket, end, .. } = self.line;
+        ResponseWriter {
+            out: BufWriter::with_capacity(BUFFER_SIZE, Outlet(socket)),
+            socket,
+            end,
+            then,
+        }
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({} from {})", self.head.method, self.client)
+    }
+}
+
+/// Where the response to a request is written to.
+///
+/// What it still holds is sent when it is dropped. If a write failed or a panic drops it, the
+/// connection is broken off: half a response must not be taken for the start of the next one.
+pub struct ResponseWriter<'c> {
+    out: BufWriter<Outlet<'c>>,
+    socket: &'c TcpStream,
+    end: &'c mut End,
+    /// What the connection comes to when all of the response is sent.
+    then: End,
+}
+
+impl Write for ResponseWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.out.write(bytes);
+        self.note(&result);
+        result
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.out.flush();
+        self.note(&result);
+        result
+    }
+}
+
+impl ResponseWriter<'_> {
+    fn note<T>(&mut self, result: &io::Result<T>) {
+        if result
+            .as_ref()
+            .is_err_and(|e| e.kind() != ErrorKind::Interrupted)
+        {
+            self.then = End::Broken;
+        }
+    }
+}
+
+impl Drop for ResponseWriter<'_> {
+    fn drop(&mut self) {
+        if self.out.flush().is_err() || thread::panicking() {
+            self.then = End::Broken;
+        }
+        if self.then == End::Broken {
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+        *self.end = self.then;
+    }
+}

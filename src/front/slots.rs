@@ -1,0 +1,278 @@
+//! Who is connected. Each connection has a [`Slot`] before it gets a thread, and gives it back when
+//! its descriptor is closed: there are never more of either than [`super::Limits::max_connections`].
+//!
+//! If there is none left, the connection that has waited longest for a request makes room. A client
+//! that sends its request drop by drop gains nothing by it: it waits all the same.
+
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// How long a new connection waits until the one that was closed for it is gone. That one's thread
+/// has nothing else to do, but on a machine under load it has to get its turn.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The connections of a server.
+pub struct Slots {
+    max: usize,
+    list: Mutex<List>,
+    given_back: Condvar,
+}
+
+#[derive(Default)]
+struct List {
+    taken: Vec<Arc<Entry>>,
+    /// The server is gone: nobody would serve another request.
+    closed: bool,
+}
+
+struct Entry {
+    /// Weak: the descriptor is closed before the slot is given back.
+    socket: Weak<TcpStream>,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    /// For a request, or for the rest of one, since then.
+    Waiting(Instant),
+    Serving,
+    /// The last answer is out, and the client may still be sending, since then.
+    Lingering(Instant),
+    /// For another connection, or because the server is gone.
+    Closed,
+}
+
+impl Slots {
+    /// That many slots.
+    pub fn new(max: usize) -> Arc<Slots> {
+        Arc::new(Slots {
+            max,
+            list: Mutex::default(),
+            given_back: Condvar::new(),
+        })
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.lock().taken.len()
+    }
+
+    /// A slot for `socket`. If all are taken, the connection that waits longest is closed; `None`
+    /// when all are being served.
+    pub fn take(self: &Arc<Slots>, socket: &Arc<TcpStream>, now: Instant) -> Option<Slot> {
+        let full = |list: &mut List| list.taken.len() >= self.max;
+        let mut list = self.lock();
+        if full(&mut list) {
+            if !list.close_longest_waiting() {
+                return None;
+            }
+            let waited = self
+                .given_back
+                .wait_timeout_while(list, ROOM_PATIENCE, full);
+            list = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if full(&mut list) || list.closed {
+            return None;
+        }
+        let entry = Arc::new(Entry {
+            socket: Arc::downgrade(socket),
+            state: Mutex::new(State::Waiting(now)),
+        });
+        list.taken.push(entry.clone());
+        Some(Slot {
+            slots: self.clone(),
+            entry,
+        })
+    }
+
+    /// Ends a connection that nobody needs any more, else the one that has waited longest; `false`
+    /// when all are being served.
+    pub fn close_longest_waiting(&self) -> bool {
+        self.lock().close_longest_waiting()
+    }
+
+    /// Ends all connections but those being served, and these do not get another request.
+    pub fn close(&self) {
+        let mut list = self.lock();
+        list.closed = true;
+        for entry in &list.taken {
+            entry.close_if(|state| state != State::Serving);
+        }
+    }
+
+    // a panic leaves the list whole: each change is a single call
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl List {
+    fn close_longest_waiting(&self) -> bool {
+        loop {
+            let unused = self.taken.iter().filter_map(|entry| {
+                let state = *entry.state();
+                match state {
+                    State::Lingering(since) => Some(((0, since), state, entry)),
+                    State::Waiting(since) => Some(((1, since), state, entry)),
+                    State::Serving | State::Closed => None,
+                }
+            });
+            let Some((_, state, entry)) = unused.min_by_key(|(order, ..)| *order) else {
+                return false;
+            };
+            if entry.close_if(|now| now == state) {
+                return true;
+            }
+            // else it has got a request just now
+        }
+    }
+}
+
+impl Entry {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the connection unless it has come to something else meanwhile. Its thread sees the end
+    /// of the stream, and cleans up.
+    fn close_if(&self, right: impl Fn(State) -> bool) -> bool {
+        let mut state = self.state();
+        if !right(*state) {
+            return false;
+        }
+        *state = State::Closed;
+        if let Some(socket) = self.socket.upgrade() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        true
+    }
+}
+
+/// A connection's right to be here.
+pub struct Slot {
+    slots: Arc<Slots>,
+    entry: Arc<Entry>,
+}
+
+impl Slot {
+    /// A request is here. `false`: the connection was closed meanwhile.
+    pub fn begin(&self) -> bool {
+        let mut state = self.entry.state();
+        let open = *state != State::Closed;
+        if open {
+            *state = State::Serving;
+        }
+        open
+    }
+
+    /// The request was answered: the connection waits for the next one. `false`: nobody would serve
+    /// it, for the server is gone.
+    pub fn end(&self, now: Instant) -> bool {
+        *self.entry.state() = State::Waiting(now);
+        !self.slots.lock().closed // looked at last: whoever closes it from now on closes us too
+    }
+
+    /// There will be no other request; the client may not have noticed yet.
+    pub fn linger(&self, now: Instant) {
+        let mut state = self.entry.state();
+        if *state != State::Closed {
+            *state = State::Lingering(now);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut list = self.slots.lock();
+        if let Some(at) = list
+            .taken
+            .iter()
+            .position(|entry| Arc::ptr_eq(entry, &self.entry))
+        {
+            list.taken.swap_remove(at);
+        }
+        drop(list);
+        self.slots.given_back.notify_one();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// Both ends of a connection.
+    fn pair() -> (TcpStream, Arc<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, Arc::new(listener.accept().unwrap().0))
+    }
+
+    fn is_closed(client: &mut TcpStream) -> bool {
+        client.set_nonblocking(true).unwrap();
+        client.read(&mut [0]).is_ok_and(|n| n == 0)
+    }
+
+    #[test]
+    fn who_waits_longest_makes_room_and_nobody_who_is_served() {
+        let t0 = Instant::now();
+        let slots = Slots::new(3);
+        let mut all: Vec<_> = (0..3).map(|_| pair()).collect();
+        let taken: Vec<_> = (0..3)
+            .map(|n| {
+                slots
+                    .take(&all[n].1, t0 + Duration::from_secs(n as u64))
+                    .unwrap()
+            })
+            .collect();
+        assert!(taken[0].begin());
+        assert!(slots.close_longest_waiting());
+        assert!(!taken[1].begin(), "it was closed");
+        assert!(taken[2].begin());
+        assert!(!slots.close_longest_waiting(), "all are being served");
+        assert!(taken[0].end(t0));
+        taken[2].linger(t0 + Duration::from_secs(9));
+        assert!(slots.close_longest_waiting());
+        let closed: Vec<_> = all
+            .iter_mut()
+            .map(|(client, _)| is_closed(client))
+            .collect();
+        assert_eq!(closed, [false, true, true]);
+    }
+
+    #[test]
+    fn a_slot_is_had_when_the_one_closed_for_it_is_given_back() {
+        let t0 = Instant::now();
+        let slots = Slots::new(1);
+        let ((_client, first), (_other, second)) = (pair(), pair());
+        let old = slots.take(&first, t0).unwrap();
+        let asked = slots.clone();
+        let new = thread::spawn(move || asked.take(&second, t0));
+        while old.begin() {
+            old.end(t0); // it was not closed yet
+        }
+        assert_eq!(slots.taken(), 1);
+        drop(old);
+        let new = new.join().unwrap().expect("there is room");
+        assert_eq!(slots.taken(), 1);
+        drop(new);
+        assert_eq!(slots.taken(), 0);
+    }
+
+    #[test]
+    fn when_the_server_is_gone_nobody_gets_another_request() {
+        let t0 = Instant::now();
+        let slots = Slots::new(9);
+        let ((mut idle, one), (mut served, two), (_late, three)) = (pair(), pair(), pair());
+        let (waiting, serving) = (slots.take(&one, t0).unwrap(), slots.take(&two, t0).unwrap());
+        assert!(serving.begin());
+        slots.close();
+        assert!(is_closed(&mut idle) && !waiting.begin());
+        assert!(!is_closed(&mut served) && !serving.end(t0));
+        assert!(slots.take(&three, t0).is_none());
+    }
+}

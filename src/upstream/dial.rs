@@ -1,0 +1,193 @@
+//! Happy Eyeballs (RFC 8305): a connection to whichever address of a host answers first.
+//!
+//! The next address is tried [`HEAD_START`] after the last one, at once when that one fails, and
+//! the earlier ones stay in the race: on a slow line they are the ones that arrive. There is no thread;
+//! one `poll(2)` waits for all of them and for the client. Who won is remembered by `dns.rs`.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::net as sys;
+
+use super::call::{CALL, client_left};
+use crate::peer::{Client, Interest, Wake};
+
+/// How long an address is waited for before the next one is tried beside it (RFC 8305 §8).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// So many addresses are tried at the same time: each takes a descriptor.
+const ABREAST: usize = 4;
+
+/// Where more addresses are known than that, the eldest gives way after its share of the time, or this.
+const LONGEST_SHARE: Duration = Duration::from_secs(60);
+
+/// Idle time before the kernel probes a connection, so that NATs keep it and a dead one is found.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// A connect under way.
+struct Runner {
+    socket: OwnedFd,
+    addr: SocketAddr,
+    since: Instant,
+}
+
+/// A connection to one of these addresses within `limit`, and to which.
+pub(super) fn race(addrs: &[SocketAddr], limit: Duration) -> io::Result<(TcpStream, SocketAddr)> {
+    let client = CALL.with_borrow(|call| call.client.clone());
+    let (socket, addr) = run(addrs, limit, &client)?;
+    sys::sockopt::set_tcp_nodelay(&socket, true)?;
+    sys::sockopt::set_socket_keepalive(&socket, true)?;
+    sys::sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
+    Ok((TcpStream::from(socket), addr))
+}
+
+fn run(
+    addrs: &[SocketAddr],
+    limit: Duration,
+    client: &Client,
+) -> io::Result<(OwnedFd, SocketAddr)> {
+    let started = Instant::now();
+    let heats = u32::try_from(addrs.len().div_ceil(ABREAST))
+        .unwrap_or(1)
+        .max(1);
+    let share = (limit / heats).min(LONGEST_SHARE);
+    let mut waiting = addrs.iter();
+    let mut running: VecDeque<Runner> = VecDeque::new();
+    let mut failed = io::Error::from(ErrorKind::ConnectionRefused);
+    let mut next = started;
+    loop {
+        let now = Instant::now();
+        if now >= next && waiting.len() > 0 {
+            if running.len() == ABREAST {
+                running.pop_front();
+            }
+            let Some(&addr) = waiting.next() else {
+                continue;
+            };
+            match start(addr) {
+                Ok((socket, true)) => return Ok((socket, addr)),
+                Ok((socket, false)) => running.push_back(Runner {
+                    socket,
+                    addr,
+                    since: now,
+                }),
+                Err(e) => {
+                    failed = told(addr, &e);
+                    continue;
+                }
+            }
+            next = match running.front() {
+                Some(first) if running.len() == ABREAST => first.since + share,
+                _ => now + HEAD_START,
+            };
+        }
+        if running.is_empty() {
+            return Err(failed);
+        }
+        let mut patience = limit.saturating_sub(now - started);
+        if waiting.len() > 0 {
+            patience = patience.min(next.saturating_duration_since(now));
+        }
+        let sockets = running.iter().map(|runner| runner.socket.as_fd());
+        match client.wait_any(sockets, Interest::Write, Some(patience))? {
+            (Wake::Ready, at) => {
+                let Some(runner) = running.remove(at) else {
+                    continue;
+                };
+                match sys::sockopt::socket_error(&runner.socket)? {
+                    Ok(()) => return Ok((runner.socket, runner.addr)),
+                    Err(e) => failed = told(runner.addr, &e.into()),
+                }
+                next = Instant::now();
+            }
+            (Wake::ClientLeft, _) => {
+                CALL.with_borrow_mut(|call| call.client_left = true);
+                return Err(client_left());
+            }
+            (Wake::TimedOut, _) if started.elapsed() >= limit => {
+                let late = io::Error::new(ErrorKind::TimedOut, "no answer in time");
+                return Err(running
+                    .front()
+                    .map_or(failed, |first| told(first.addr, &late)));
+            }
+            (Wake::TimedOut, _) => {}
+        }
+    }
+}
+
+/// Begins to connect, without blocking; whether that was all.
+fn start(addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
+    let family = match addr {
+        SocketAddr::V4(_) => sys::AddressFamily::INET,
+        SocketAddr::V6(_) => sys::AddressFamily::INET6,
+    };
+    let flags = sys::SocketFlags::NONBLOCK | sys::SocketFlags::CLOEXEC;
+    let socket = sys::socket_with(family, sys::SocketType::STREAM, flags, None)?;
+    match sys::connect(&socket, &addr) {
+        Ok(()) => Ok((socket, true)),
+        Err(rustix::io::Errno::INPROGRESS) => Ok((socket, false)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn told(addr: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{addr}: {error}"))
+}
+
+/// The families taken in turns, beginning with the first one's (RFC 8305 §4): sixteen dead addresses
+/// of one must not stand before the first of the other.
+pub(super) fn in_turns(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
+    let first = addrs.first().is_some_and(SocketAddr::is_ipv6);
+    let (ones, others): (Vec<_>, Vec<_>) = addrs
+        .iter()
+        .copied()
+        .partition(|addr| addr.is_ipv6() == first);
+    let (mut ones, mut others) = (ones.into_iter(), others.into_iter());
+    let mut all = Vec::with_capacity(addrs.len());
+    while all.len() < addrs.len() {
+        all.extend(ones.next());
+        all.extend(others.next());
+    }
+    all
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn the_families_take_turns_in_the_order_of_the_resolver() {
+        let parse = |list: &str| -> Vec<SocketAddr> {
+            list.split(' ').map(|a| a.parse().unwrap()).collect()
+        };
+        for (found, tried) in [
+            ("[::1]:1 [::2]:1 1.1.1.1:1", "[::1]:1 1.1.1.1:1 [::2]:1"),
+            ("1.1.1.1:1 2.2.2.2:1 [::1]:1", "1.1.1.1:1 [::1]:1 2.2.2.2:1"),
+            ("1.1.1.1:1", "1.1.1.1:1"),
+        ] {
+            assert_eq!(in_turns(&parse(found)), parse(tried), "{found}");
+        }
+        assert_eq!(in_turns(&[]), []);
+    }
+
+    #[test]
+    fn who_refuses_costs_no_time_wherever_it_stands() {
+        let living = TcpListener::bind("127.0.0.1:0").unwrap();
+        let living = living.local_addr().unwrap();
+        let dead = |n: u8| SocketAddr::from(([127, 77, 3, n], 9));
+        let list: Vec<SocketAddr> = (1..12)
+            .map(dead)
+            .chain([living])
+            .chain([dead(13)])
+            .collect();
+        let (stream, won) = race(&list, Duration::from_secs(60)).unwrap();
+        assert_eq!((won, stream.peer_addr().unwrap()), (living, living));
+        let error = race(&list[..3], Duration::from_secs(60)).unwrap_err();
+        assert!(error.to_string().contains("127.77.3.3:9: "), "{error}");
+    }
+}
