@@ -1,4 +1,4 @@
-//! Two alvus boxes behind Debian's haproxy, with the file that the README shows: `cross/haproxy.cfg`.
+//! Two alvus boxes behind Debian's haproxy, with the file that docs/operations.md shows: `cross/haproxy.cfg`.
 #![allow(clippy::unwrap_used)]
 
 mod common;

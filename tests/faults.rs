@@ -1,5 +1,5 @@
 //! When the upstream misbehaves: what the client sees, what the pool records, what the log says.
-//! The README has the table ("When the upstream misbehaves"); what breaks off in the middle of a
+//! docs/behaviour.md has the rules; what breaks off in the middle of a
 //! body is in `streams.rs`, what is tried again in `keys.rs`.
 //!
 //! `openssl` makes the certificates.

@@ -89,7 +89,10 @@ fn last_event(stream: &[u8], read: usize) -> Option<Verdict> {
 fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, Failure> {
     while answer.start().len() < BODY_LIMIT {
         let start = answer.start();
-        if !answer.is_coded() {
+        let complete = answer
+            .length()
+            .is_none_or(|length| start.len() as u64 >= length);
+        if complete && !answer.is_coded() {
             if let Some(value) = first_value(start) {
                 return Ok(verdict::judge_document(value));
             }

@@ -6,7 +6,6 @@
 //! Who calls decides when: [`EVERY`], and at the end. No link is followed, in reading or in writing:
 //! the folder may be others' too.
 
-use std::cmp::Reverse;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -151,12 +150,14 @@ impl StateFile {
 fn bounded(salt: &[u8; SALT], entries: &mut Vec<Entry>) -> (String, usize) {
     let all = entries.len();
     let mut text = to_text(salt, entries, clock());
-    if text.len() > LARGEST {
-        entries.sort_by_key(|entry| Reverse(entry.left));
-    }
+    let mut least = EVERY;
     while text.len() > LARGEST {
-        entries.truncate(entries.len() / 4 * 3);
-        text = to_text(salt, entries, clock());
+        let before = entries.len();
+        least = least.saturating_mul(5) / 4;
+        entries.retain(|entry| entry.left >= least);
+        if entries.len() < before {
+            text = to_text(salt, entries, clock());
+        }
     }
     (text, all - entries.len())
 }

@@ -3,14 +3,16 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::ring::cipher_suite as s;
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore,
-    SignatureScheme, SupportedCipherSuite,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedCipherSuite,
 };
 
 use crate::config::Config;
@@ -43,9 +45,8 @@ impl TlsSetup {
         };
         roots.add_parsable_certificates(self.extra_roots.iter().cloned());
         let provider = Arc::new(provider(suites(has_fast_aes())));
-        let usual = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
         let verifier = Verifier {
-            usual: usual.build().expect("there are roots, built in"),
+            roots,
             listed: self.extra_roots.clone(),
         };
         let mut config = ClientConfig::builder_with_provider(provider)
@@ -65,12 +66,12 @@ pub(super) fn name(host: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(host.to_string()).ok()
 }
 
-/// rustls's own verifier, and beside it the certificates that the operator listed one by one: those
-/// are trusted as they are. webpki takes none that may sign others (`CA:TRUE`), and no name but a
+/// What rustls's own verifier does (which would link what reads lists of revoked certificates), and
+/// beside it the certificates that the operator listed one by one: those are trusted as they are. webpki takes none that may sign others (`CA:TRUE`), and no name but a
 /// `subjectAltName`; `openssl req -x509` by itself makes one with the first and without the second.
 #[derive(Debug)]
 struct Verifier {
-    usual: Arc<WebPkiServerVerifier>,
+    roots: RootCertStore,
     listed: Vec<CertificateDer<'static>>,
 }
 
@@ -80,20 +81,27 @@ impl ServerCertVerifier for Verifier {
         shown: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
+        _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self
-            .usual
-            .verify_server_cert(shown, intermediates, name, ocsp, now);
+        let parsed = ParsedCertificate::try_from(shown)?;
+        let verified = verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            intermediates,
+            now,
+            ALGORITHMS.all,
+        )
+        .and_then(|()| verify_server_name(&parsed, name));
         match verified {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
             // webpki has looked at the dates before it says either of these.
             Err(rustls::Error::InvalidCertificate(why))
                 if (is_ca(&why) || has_no_name(&why)) && self.listed.contains(shown) =>
             {
                 is_for(shown, name)
             }
-            other => other,
+            Err(other) => Err(other),
         }
     }
 
@@ -103,7 +111,7 @@ impl ServerCertVerifier for Verifier {
         shown: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls12_signature(message, shown, signed)
+        verify_tls12_signature(message, shown, signed, &ALGORITHMS)
     }
 
     fn verify_tls13_signature(
@@ -112,11 +120,11 @@ impl ServerCertVerifier for Verifier {
         shown: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls13_signature(message, shown, signed)
+        verify_tls13_signature(message, shown, signed, &ALGORITHMS)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
+        ALGORITHMS.supported_schemes()
     }
 }
 
@@ -140,8 +148,8 @@ fn is_for(
     shown: &CertificateDer<'_>,
     name: &ServerName<'_>,
 ) -> Result<ServerCertVerified, rustls::Error> {
-    let named = ParsedCertificate::try_from(shown)
-        .and_then(|parsed| rustls::client::verify_server_name(&parsed, name));
+    let named =
+        ParsedCertificate::try_from(shown).and_then(|parsed| verify_server_name(&parsed, name));
     match named {
         Err(rustls::Error::InvalidCertificate(why))
             if has_no_name(&why) && common_name_is(shown, &name.to_str()) => {}
@@ -178,22 +186,23 @@ fn common_name_is(shown: &CertificateDer<'_>, name: &str) -> bool {
 /// order takes that. Without AES instructions ChaCha20 is six times cheaper (Pi Zero, a kB up:
 /// 52 000 instead of 336 000 instructions); with them AES-128 is cheaper than AES-256, and as safe.
 fn suites(fast_aes: bool) -> Vec<SupportedCipherSuite> {
-    use CipherSuite as S;
-    let mut suites = rustls::crypto::ring::ALL_CIPHER_SUITES.to_vec();
-    // Stable: TLS 1.3 before 1.2, as they stand in the list.
-    suites.sort_by_key(|suite| {
-        let cost = match suite.suite() {
-            S::TLS13_AES_128_GCM_SHA256
-            | S::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-            | S::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 1,
-            S::TLS13_CHACHA20_POLY1305_SHA256
-            | S::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
-            | S::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => 3 * u8::from(fast_aes),
-            _ => 2,
-        };
-        (suite.tls13().is_none(), cost)
-    });
-    suites
+    const AES: [SupportedCipherSuite; 6] = [
+        s::TLS13_AES_128_GCM_SHA256,
+        s::TLS13_AES_256_GCM_SHA384,
+        s::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        s::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        s::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        s::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    ];
+    const CHACHA20: [SupportedCipherSuite; 3] = [
+        s::TLS13_CHACHA20_POLY1305_SHA256,
+        s::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        s::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    match fast_aes {
+        true => [&AES[..], &CHACHA20].concat(),
+        false => [&CHACHA20[..], &AES].concat(),
+    }
 }
 
 /// Whether this CPU has instructions for AES-GCM that *ring* uses. On 32-bit ARM it cannot be asked, and
@@ -336,14 +345,13 @@ mod tests {
             (false, ["CHACHA20", "AES_128", "AES_256"]),
         ] {
             let names = names(fast_aes);
-            for (at, cipher) in order.iter().enumerate() {
-                assert!(
-                    names[at].starts_with(&format!("TLS13_{cipher}")),
-                    "{names:?}"
-                );
-                for of_1_2 in [&names[3 + 2 * at], &names[4 + 2 * at]] {
-                    assert!(of_1_2.contains(&format!("WITH_{cipher}")), "{names:?}");
+            for version in ["TLS13_", "TLS_ECDHE_RSA_WITH_", "TLS_ECDHE_ECDSA_WITH_"] {
+                let those = names.iter().filter_map(|name| name.strip_prefix(version));
+                let those: Vec<_> = those.collect();
+                for (name, cipher) in those.iter().zip(order) {
+                    assert!(name.starts_with(cipher), "{names:?}");
                 }
+                assert_eq!(those.len(), order.len());
             }
             assert_eq!(names.len(), rustls::crypto::ring::ALL_CIPHER_SUITES.len());
         }

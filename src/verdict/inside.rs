@@ -149,7 +149,7 @@ fn has_content(value: &Value) -> bool {
     fields.iter().any(|(name, value)| match name.as_str() {
         "type" => calls(value),
         // Not the message of an error.
-        "message" | "response" => value.is_object() && has_content(value),
+        "message" => value.is_object() && has_content(value),
         name if HOLDS.contains(&name) => match value {
             Value::String(text) => !text.is_empty(),
             Value::Array(list) => !list.is_empty(),
@@ -186,10 +186,12 @@ fn error_in(whole: &Value) -> Option<&Value> {
     // NVIDIA NIM's shapes, and whatever looks like an error's body: what it says must be known.
     let said = Said::of(whole, None);
     let kinds = Kinds::new(&said);
-    let choices = whole.get("choices").is_some();
+    // What has an identity is the answer, whatever it is about.
+    let answers = ["id", "object", "choices"];
+    let answers = answers.iter().any(|field| whole.get(field).is_some());
     let numbered = said.numbers.iter().any(is_status);
     let known = || kinds.overloaded() || kinds.names_key(true) || kinds.limit_code();
-    (!choices && !said.texts.is_empty() && (numbered || known())).then_some(whole)
+    (!answers && !said.texts.is_empty() && (numbered || known())).then_some(whole)
 }
 
 /// Some always have the field, and fill it only when there is an error.

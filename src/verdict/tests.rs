@@ -344,7 +344,8 @@ fn an_error_inside_a_200_is_judged_like_the_status_it_should_have_had() {
         {"object":"response","error":null,"output":[{"content":[{"text":"Worker local total request limit reached"}]}]} => Pass
         {"type":"message","content":[{"text":"OpenRouter says: Provider returned error"}]} => Pass
         {"choices":[{"delta":{"content":"ResourceExhausted: Worker local"}}]} => Pass
-        {"message":"overloading is what operators do","id":"x"} => Overloaded
+        {"message":"overloading is what operators do","id":"x"} => Pass
+        {"error":{"code":500},"response":"words of another API"} => Pass
         {"message":"cancelled","id":"x","status":"cancelled"} => Pass
         {"data":[]} => Pass
         [DONE] => Pass
