@@ -437,7 +437,9 @@ mod tests {
 
         let ids = [(), ()].map(|()| {
             let bytes = Reply::error(503, "x", "y").to_bytes(KEPT);
-            let (_, rest) = text(&bytes).split_once("\r\nx-request-id: ").expect("an id");
+            let (_, rest) = text(&bytes)
+                .split_once("\r\nx-request-id: ")
+                .expect("an id");
             rest.split("\r\n").next().expect("a line").to_owned()
         });
         assert_eq!(ids[0].len(), 16);
