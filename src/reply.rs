@@ -390,4 +390,69 @@ mod tests {
         }
         assert_eq!(whole_seconds(Duration::MAX), u64::MAX);
     }
+
+    /// The `error` of an event of ours.
+    fn error_of(event: &str) -> serde_json::Value {
+        let mut event: serde_json::Value = serde_json::from_str(event).expect("JSON");
+        event["error"].take()
+    }
+
+    /// Every error that can come after the first heartbeat, as an event.
+    fn late_errors() -> impl Iterator<Item = (u16, serde_json::Value)> {
+        (500..600).map(|status| {
+            let reply = Reply::error(status, "keys_cooling", "all keys rest");
+            (status, error_of(&reply.as_event()))
+        })
+    }
+
+    /// pi 0.73.1 reads the message alone, whatever its case. These are some of the words that make
+    /// it ask again; a status that has no name of its own has none but "rate limit".
+    #[test]
+    fn pi_asks_again_since_the_message_has_its_words() {
+        let has = |error: &serde_json::Value, words: &[&str]| {
+            let message = error["message"].as_str().expect("a message").to_lowercase();
+            words.iter().all(|word| message.contains(word))
+        };
+        for (status, error) in late_errors() {
+            assert!(has(&error, &["rate limit"]), "{status}: {error}");
+            assert!(has(&error, &["all keys rest"]), "the cause: {error}");
+        }
+        let late = error_of(&late_error(503, "all keys rest"));
+        assert!(has(&late, &["503", "service unavailable"]), "{late}");
+        let cut = error_of(&cut_error());
+        assert!(has(&cut, &["server error", "502", "terminated"]), "{cut}");
+    }
+
+    /// Qwen Code 0.24.4 asks again when an error has a `code` that is a number, or came in an answer
+    /// that has an `x-request-id`; after words only when it has none of a number, which it would
+    /// take for a refusal.
+    #[test]
+    fn qwen_code_asks_again_since_the_code_is_a_number_and_the_head_has_a_request_id() {
+        for (status, error) in late_errors() {
+            assert_eq!(error["code"].as_u64(), Some(status.into()), "{error}");
+        }
+        let cut = error_of(&cut_error());
+        let code = cut["code"].as_str().expect("words");
+        assert!(code.parse::<f64>().is_err(), "as good as a number: {code}");
+
+        let ids = [(), ()].map(|()| {
+            let bytes = Reply::error(503, "x", "y").to_bytes(KEPT);
+            let (_, rest) = text(&bytes)
+                .split_once("\r\nx-request-id: ")
+                .expect("an id");
+            rest.split("\r\n").next().expect("a line").to_owned()
+        });
+        assert_eq!(ids[0].len(), 16);
+        assert_ne!(ids[0], ids[1]);
+    }
+
+    /// Cline CLI 3.0.65 asks again when the `code` is a number, 429 or 500 to 599. After words it
+    /// ends its task on any event.
+    #[test]
+    fn cline_asks_again_since_the_code_is_a_number_of_a_server_error() {
+        for (_, error) in late_errors() {
+            let code = error["code"].as_u64().expect("a number");
+            assert!(code == 429 || (500..600).contains(&code), "{error}");
+        }
+    }
 }
