@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::dialect::models::ModelMap;
 use crate::logging::{LogFormat, LogLevel};
 use crate::secret::ApiKey;
 pub use guests::{ClientKey, Host};
@@ -64,6 +65,8 @@ pub enum Form {
     },
     /// Requests a minute from 0 to [`MAX_RATE`], or `auto`.
     Rate,
+    /// What [`ModelMap::parse`] takes.
+    Models,
     /// One of a few words, in upper or lower case.
     Word(&'static [&'static str]),
     /// The path of a file, taken as it is.
@@ -125,6 +128,40 @@ impl Rotation {
         }
     }
 }
+
+/// What becomes of requests in Anthropic's Messages dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Messages {
+    /// They are translated where the provider does not speak it.
+    #[default]
+    Auto,
+    /// They are translated.
+    Translate,
+    /// They go up as they are.
+    Pass,
+}
+
+impl Messages {
+    /// As they are written.
+    pub const WORDS: &[&str] = &["auto", "translate", "pass"];
+
+    fn parse(word: &str) -> Result<Messages, &'static str> {
+        let word = Messages::WORDS
+            .iter()
+            .position(|w| w.eq_ignore_ascii_case(word));
+        match word {
+            Some(0) => Ok(Messages::Auto),
+            Some(1) if cfg!(feature = "messages") => Ok(Messages::Translate),
+            Some(1) => Err("this alvus was built without it"),
+            Some(_) => Ok(Messages::Pass),
+            None => Err(""),
+        }
+    }
+}
+
+/// The fields that a provider may want its key in; behind the first one's stands `Bearer`.
+pub const KEY_HEADERS: &[&str] = &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+
 /// What a switch takes.
 const YES_NO: &[&str] = &["no", "yes"];
 
@@ -149,6 +186,12 @@ pub const VARIABLES: &[Variable] = &[
         help: "The provider. Its path replaces a leading /v1 of the client's path." },
     Variable { name: "GENAI_BASE_URL", default: "https://ai.api.nvidia.com", form: Form::Url,
         help: "Where paths with /genai/ go, whole: NVIDIA's visual models." },
+    Variable { name: "KEY_HEADER", default: "authorization", form: Form::Word(KEY_HEADERS),
+        help: "The field in which the provider wants its key; in authorization it follows Bearer." },
+    Variable { name: "MESSAGES", default: "auto", form: Form::Word(Messages::WORDS),
+        help: "Requests in Anthropic's Messages API: auto translates them to chat completions where the provider does not know them." },
+    Variable { name: "MODEL_MAP", default: "", form: Form::Models,
+        help: "Models under other names, the first match counts: claude-haiku*=a/b,claude-*=c/d." },
     Variable { name: "COOLDOWN_SEC", default: "60", form: Form::Number { min: 1, max: DAY, unit: "seconds" },
         help: "How long a key rests after a 429 that does not say how long; twice as long each time that is repeated, up to 15 minutes." },
     Variable { name: "RPM_LIMIT", default: "0", form: Form::Rate,
@@ -204,6 +247,12 @@ pub struct Config {
     pub target: Target,
     /// Where paths with `/genai/` go.
     pub genai: Target,
+    /// One of [`KEY_HEADERS`].
+    pub key_header: &'static str,
+    /// What becomes of requests in the Messages dialect.
+    pub messages: Messages,
+    /// Which model is asked in place of another.
+    pub models: ModelMap,
     /// How long a key rests after the first 429 without a hint.
     pub cooldown: Duration,
     /// Our own limit for each key.
@@ -283,6 +332,12 @@ impl Config {
             allowed_origins: values.checked("ALLOWED_ORIGINS", guests::origins),
             target: values.checked("TARGET_BASE_URL", Target::parse),
             genai: values.checked("GENAI_BASE_URL", Target::parse),
+            key_header: values.checked("KEY_HEADER", |text| {
+                let mut all = KEY_HEADERS.iter().copied();
+                all.find(|name| name.eq_ignore_ascii_case(text)).ok_or("")
+            }),
+            messages: values.checked("MESSAGES", Messages::parse),
+            models: values.models("MODEL_MAP"),
             cooldown: values.seconds("COOLDOWN_SEC"),
             pace: values.checked("RPM_LIMIT", |text| Pace::parse(text).ok_or("")),
             rotation: values.checked("ROTATION", |text| Rotation::parse(text).ok_or("")),
@@ -351,6 +406,9 @@ pub fn differences(old: &Config, new: &Config, restart: bool) -> Vec<&'static st
         ("ALLOWED_ORIGINS", false, old.allowed_origins != new.allowed_origins),
         ("TARGET_BASE_URL", false, old.target != new.target),
         ("GENAI_BASE_URL", false, old.genai != new.genai),
+        ("KEY_HEADER", false, old.key_header != new.key_header),
+        ("MESSAGES", false, old.messages != new.messages),
+        ("MODEL_MAP", false, old.models != new.models),
         ("COOLDOWN_SEC", false, old.cooldown != new.cooldown),
         ("RPM_LIMIT", false, old.pace != new.pace),
         ("ROTATION", false, old.rotation != new.rotation),
@@ -561,6 +619,23 @@ impl<'a> Values<'a> {
         Duration::from_secs(self.number(name))
     }
 
+    fn models(&mut self, name: &'static str) -> ModelMap {
+        let Some(Setting { value, origin }) = self.set.get(name) else {
+            return ModelMap::default();
+        };
+        let text = text_of(value);
+        ModelMap::parse(&text).unwrap_or_else(|why| {
+            let why = match like_a_key(&text) {
+                true => "something in it looks like a key".into(),
+                false => why,
+            };
+            self.faults.push(format!(
+                "{name} ({origin}): {why}, for example {name}=claude-haiku*=a/b,claude-*=c/d"
+            ));
+            ModelMap::default()
+        })
+    }
+
     fn file(&mut self, name: &'static str) -> Option<PathBuf> {
         self.set
             .get(name)
@@ -723,19 +798,22 @@ const KEY_LIKE: usize = 20;
 
 /// A wrong value as a message may show it.
 fn echo(form: &Form, value: &str) -> String {
-    let mut runs = value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
-    let like_a_key = runs.any(|run| {
-        run.len() >= KEY_LIKE
-            && run.bytes().any(|b| b.is_ascii_digit())
-            && run.bytes().any(|b| b.is_ascii_alphabetic())
-    });
     match form {
         Form::Keys | Form::ClientKeys => "something not shown here".to_owned(),
-        _ if like_a_key => "something that looks like a key".to_owned(),
+        _ if like_a_key(value) => "something that looks like a key".to_owned(),
         // Passwords stand before an @, keys in a query.
         Form::Url if value.contains(['@', '?', '#']) => "a URL not shown here".to_owned(),
         _ => format!("\"{}\"", shown(value)),
     }
+}
+
+fn like_a_key(value: &str) -> bool {
+    let mut runs = value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+    runs.any(|run| {
+        run.len() >= KEY_LIKE
+            && run.bytes().any(|b| b.is_ascii_digit())
+            && run.bytes().any(|b| b.is_ascii_alphabetic())
+    })
 }
 
 /// At most [`ECHOED`] characters, control characters escaped.
@@ -763,6 +841,7 @@ impl Form {
                 format!("a whole number of {unit} from {min} to {max}")
             }
             Form::Rate => format!("a whole number of requests from 0 to {MAX_RATE}, or auto"),
+            Form::Models => "NAME=MODEL pairs separated by commas".to_owned(),
             Form::Word(words) => or(words),
             Form::File => "the path of a file".to_owned(),
         }
@@ -785,6 +864,7 @@ impl Form {
             | Form::Hosts
             | Form::Origins
             | Form::Url
+            | Form::Models
             | Form::File => String::new(),
             Form::Host => " An IP address or localhost.".to_owned(),
             Form::Number { min, max, .. } => format!(" {min} to {max}."),

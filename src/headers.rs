@@ -17,10 +17,11 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// Fields of a request that stay on the client's side.
-const STAYS_DOWN: [&str; 8] = [
+const STAYS_DOWN: [&str; 9] = [
     "authorization", // the client's own, often a placeholder; the pool's key goes up instead
     "x-api-key",
     "api-key",        // Azure's name for the same
+    "x-goog-api-key", // and Google's
     "cookie",         // a browser's, meant for us
     "expect",         // answered here: the body is buffered before anything goes up
     "forwarded",      // the provider need not learn about the local network
@@ -141,6 +142,7 @@ mod tests {
             ("x-secret-hop", false, false),
             ("Authorization", false, true),
             ("X-Api-Key", false, true),
+            ("X-Goog-Api-Key", false, true),
             ("Cookie", false, true),
             ("Expect", false, true),
             ("Host", false, true),

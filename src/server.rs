@@ -328,6 +328,8 @@ impl Inner {
                 let recent = self.relay.metrics().recent();
                 dashboard::data(health, &load, &target, &recent, Instant::now())
             })),
+            // Claude Code asks at its start whether anybody is there.
+            "/api/hello" if self.relay.answers_hello() => Some(Reply::json(200, "{}".into())),
             _ => None,
         }
     }
@@ -338,6 +340,7 @@ impl Inner {
             &self.relay.models(),
             &access.clients(),
             &self.load(),
+            self.relay.learned().as_deref(),
         )
     }
 
@@ -527,6 +530,9 @@ impl Inner {
 
     /// Answers a request that goes no further, and counts it.
     fn turn_away(&self, request: Request, origin: Option<&str>, reply: &Reply) {
+        let (method, target) = (request.method().as_str(), request.url());
+        let spoken = self.relay.in_dialect(method, target, reply);
+        let reply = spoken.as_ref().unwrap_or(reply);
         log_refusal(&request, reply);
         let answered = Answered {
             status: reply.status,
@@ -669,6 +675,9 @@ fn log_request(
     if !outcome.model.is_empty() {
         let end = outcome.model.floor_char_boundary(MODEL_SHOWN);
         line.word("model", &outcome.model[..end]);
+    }
+    if let Some(asked) = &outcome.asked {
+        line.word("asked", &asked[..asked.floor_char_boundary(MODEL_SHOWN)]);
     }
     line.write();
 }
