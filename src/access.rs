@@ -3,16 +3,20 @@
 //!
 //! Three questions, in this order:
 //! 1. [`Access::door`]: is it us whom the request names (DNS rebinding: a web page whose name was
-//!    made to point at us), and does it come from a web page that may ask?
+//!    made to point at us), and does it come from a web page that may ask? Such a page is known by its
+//!    `Origin`; where a browser sends none (an image, a link, a form), by `Sec-Fetch-Site`.
 //! 2. [`Access::client`]: does a request for the provider show a key of `CLIENT_KEYS`?
 //! 3. [`Access::page`]: may the pages about alvus itself be seen? On this machine, yes; from others,
 //!    with a client key, or with the cookie that a browser got for it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::config::{ClientKey, Config, Host};
+use crate::config::{ClientKey, Config, Host, WebOrigin};
+use crate::logging::shown;
 use crate::reply::Reply;
+use crate::route;
 use crate::secret::same;
 
 /// The realm of the challenges (RFC 9110 §11.5).
@@ -27,17 +31,15 @@ const PREFLIGHT_AGE: &str = "600";
 /// each time it is taken up.
 const COOKIE_AGE: &str = "2592000";
 
-/// A wrong name is repeated up to this length.
-const ECHOED: usize = 64;
-
 /// The rules, and how often each client asked.
 #[derive(Debug)]
 pub struct Access {
     clients: Vec<ClientKey>,
-    requests: Vec<AtomicUsize>,
+    /// Shared with the rules before a reload, by which requests may still be going.
+    requests: Vec<Arc<AtomicUsize>>,
     bound: SocketAddr,
     hosts: Vec<Host>,
-    origins: Vec<String>,
+    origins: Vec<WebOrigin>,
     /// Worth nothing but a look at the pages, and that until the clients change or alvus ends.
     cookie: String,
 }
@@ -56,6 +58,15 @@ pub struct Visit<'a> {
     /// It may be a CORS preflight, and asks for these fields.
     preflight: bool,
     preflight_fields: Option<&'a [u8]>,
+    /// What a browser says of where the request comes from (Fetch Metadata): from another site; because
+    /// somebody follows a link, to a window of its own.
+    foreign: bool,
+    navigates: bool,
+    to_window: bool,
+    /// It only looks: GET or HEAD.
+    looks: bool,
+    /// It wants to go on in WebSocket. (Java's clients offer `h2c` each time and mean nothing by it.)
+    upgrades: bool,
 }
 
 impl<'a> Visit<'a> {
@@ -76,6 +87,11 @@ impl<'a> Visit<'a> {
             cookie: None,
             preflight: false,
             preflight_fields: None,
+            foreign: false,
+            navigates: false,
+            to_window: true,
+            looks: matches!(method, "GET" | "HEAD"),
+            upgrades: false,
         };
         for (name, value) in fields {
             let is = |ours: &str| name.eq_ignore_ascii_case(ours);
@@ -85,10 +101,18 @@ impl<'a> Visit<'a> {
                 6 if is("origin") => visit.origin = Some(value),
                 6 if is("cookie") => visit.cookie = Some(value),
                 7 if is("api-key") => visit.api_key = Some(value),
+                7 if is("upgrade") => visit.upgrades = value.eq_ignore_ascii_case(b"websocket"),
                 9 if is("x-api-key") => visit.api_key = Some(value),
                 // a proxy on this machine speaks for someone elsewhere
                 9 if is("forwarded") => visit.local = false,
                 13 if is("authorization") => visit.authorization = Some(value),
+                14 if is("sec-fetch-site") => {
+                    let near = [&b"same-origin"[..], b"none"]; // `none`: typed, or no page at all
+                    visit.foreign = !near.contains(&value);
+                }
+                14 if is("sec-fetch-mode") => visit.navigates = value == b"navigate",
+                14 if is("sec-fetch-dest") => visit.to_window = value == b"document",
+                14 if is("x-goog-api-key") => visit.api_key = Some(value),
                 15 if is("x-forwarded-for") => visit.local = false,
                 29 if is("access-control-request-method") => visit.preflight = method == "OPTIONS",
                 30 if is("access-control-request-headers") => visit.preflight_fields = Some(value),
@@ -96,6 +120,11 @@ impl<'a> Visit<'a> {
             }
         }
         visit
+    }
+
+    /// Whether it wants to go on in WebSocket.
+    pub fn upgrades(&self) -> bool {
+        self.upgrades
     }
 
     /// The key it shows, wherever clients put it. The last field of a name counts.
@@ -152,8 +181,9 @@ impl Access {
         earlier: Option<&Access>,
     ) -> Access {
         let clients = config.client_keys.clone();
-        let so_far = |client: &ClientKey| earlier.map_or(0, |e| e.count(&client.name));
-        let requests = clients.iter().map(|c| so_far(c).into()).collect();
+        let so_far = |client: &ClientKey| earlier.and_then(|e| e.count(&client.name));
+        let requests = clients.iter().map(|c| so_far(c).unwrap_or_default());
+        let requests = requests.collect();
         let same_clients = earlier.filter(|e| e.clients == clients);
         let cookie = match same_clients {
             Some(earlier) => earlier.cookie.clone(),
@@ -174,9 +204,9 @@ impl Access {
         }
     }
 
-    fn count(&self, name: &str) -> usize {
-        let at = self.clients.iter().position(|c| c.name == name);
-        at.map_or(0, |at| self.requests[at].load(Ordering::Relaxed))
+    fn count(&self, name: &str) -> Option<Arc<AtomicUsize>> {
+        let at = self.clients.iter().position(|c| c.name == name)?;
+        Some(self.requests[at].clone())
     }
 
     /// The clients by name, and how many requests each made.
@@ -202,29 +232,46 @@ impl Access {
         // HTTP/1.0 asks for no Host; a browser, whom a web page could misuse, always sends one.
         for host in named.into_iter().chain(visit.host) {
             if !self.is_us(host) {
-                let shown = shown(host);
+                let lossy = String::from_utf8_lossy(host);
                 let text = format!(
-                    "alvus is not known as {shown} here; if that is one of its names, add it to ALLOWED_HOSTS"
+                    "alvus is not known as {} here; if that is one of its names, add it to ALLOWED_HOSTS",
+                    shown(&lossy)
                 );
                 return Err(Reply::error(421, "unknown_host", &text));
             }
         }
         let Some(origin) = visit.origin else {
-            return Ok(None);
+            return self.without_origin(visit);
         };
+        let text = str::from_utf8(origin).ok();
         let allowed = |text: &&str| {
             let own = text.strip_prefix("http://");
             own.is_some_and(|own| Some(own.as_bytes()) == visit.host)
-                || self.origins.iter().any(|o| o.eq_ignore_ascii_case(text))
+                || self.origins.iter().any(|o| o.covers(text))
         };
-        let Some(origin) = std::str::from_utf8(origin).ok().filter(allowed) else {
-            let shown = shown(origin);
+        let Some(origin) = text.filter(allowed) else {
+            let lossy = String::from_utf8_lossy(origin);
             let text = format!(
-                "web pages of {shown} may not ask; if they should, add that to ALLOWED_ORIGINS"
+                "web pages of {} may not ask; if they should, add that to ALLOWED_ORIGINS",
+                shown(&lossy)
             );
             return Err(Reply::error(403, "origin_not_allowed", &text));
         };
         Ok(Some(origin))
+    }
+
+    /// The door for whoever names no origin: no browser, a page of ours, or another site's page that makes a
+    /// browser ask without saying so. Of ours, such a page may show the pages that a person opens.
+    fn without_origin<'a>(&self, visit: &Visit<'a>) -> Result<Option<&'a str>, Reply> {
+        let is_page = || {
+            let target = route::origin_form(visit.target).unwrap_or_default();
+            route::own(route::path(target)).is_some()
+        };
+        if !visit.foreign || (visit.navigates && visit.to_window && visit.looks && is_page()) {
+            return Ok(None);
+        }
+        let text = "a page of another site made this browser ask, and may not; if it should, it asks by fetch() and stands in ALLOWED_ORIGINS";
+        Err(Reply::error(403, "cross_site", text))
     }
 
     /// The answer to a CORS preflight (Fetch standard, "CORS-preflight request"), which carries no
@@ -360,18 +407,6 @@ fn stranger(showed_a_key: bool) -> Reply {
         ),
     };
     Reply::error(401, code, text).with("www-authenticate", BEARER.into())
-}
-
-/// What a message may repeat of a name that someone sent.
-fn shown(text: &[u8]) -> String {
-    let plain = |b: &u8| {
-        if b.is_ascii_graphic() {
-            *b as char
-        } else {
-            '?'
-        }
-    };
-    text.iter().take(ECHOED).map(plain).collect()
 }
 
 #[cfg(test)]

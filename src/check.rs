@@ -34,6 +34,8 @@ pub enum Finding {
     Limited(Option<Duration>),
     /// The provider answered something that says nothing about the key.
     Unclear(u16),
+    /// A success that is no API's: a login page, a shop's front.
+    Page(u16),
     /// No answer.
     Unreachable(String),
 }
@@ -55,7 +57,9 @@ pub fn json(findings: &[(ApiKey, Finding)]) -> String {
             Finding::Ok => ("ok", None),
             Finding::Rejected(status) => ("rejected", Some(("status", u64::from(*status)))),
             Finding::Limited(wait) => ("limited", wait.map(|w| ("seconds", whole_seconds(w)))),
-            Finding::Unclear(status) => ("unclear", Some(("status", u64::from(*status)))),
+            Finding::Unclear(status) | Finding::Page(status) => {
+                ("unclear", Some(("status", u64::from(*status))))
+            }
             Finding::Unreachable(_) => ("unreachable", None),
         };
         out += &format!("{comma}{{\"index\":{index},\"label\":");
@@ -94,6 +98,10 @@ impl fmt::Display for Finding {
                 f.write_str("unclear (404): is the path of TARGET_BASE_URL right?")
             }
             Finding::Unclear(status) => write!(f, "unclear ({status})"),
+            Finding::Page(status) => write!(
+                f,
+                "unclear ({status}): a web page came where an API was asked; is the path of TARGET_BASE_URL right, or is there a captive portal?"
+            ),
             Finding::Unreachable(why) => write!(f, "unreachable: {why}"),
         }
     }
@@ -162,19 +170,11 @@ fn start(
 fn ask(upstream: &Upstream, request: &Prepared, key: &ApiKey) -> Finding {
     match upstream.send(request, None, key, &Client::nobody(), Reuse::Allowed) {
         Ok(mut answer) => {
-            let status = answer.status;
-            if status >= 400 {
-                answer.look_at_all();
-            }
-            let verdict = verdict::judge(status, |name| answer.header(name), &answer.words());
+            answer.look_at_all();
+            let header = |name: &str| answer.header(name);
+            let finding = weigh(answer.status, header, &answer.words());
             answer.discard();
-            match verdict {
-                Verdict::Limited(wait) => Finding::Limited(wait),
-                Verdict::Quota => Finding::Limited(None),
-                Verdict::Refused { .. } => Finding::Rejected(status),
-                Verdict::Pass if (200..300).contains(&status) => Finding::Ok,
-                _ => Finding::Unclear(status),
-            }
+            finding
         }
         Err(
             Failure::NotSent(why)
@@ -184,5 +184,64 @@ fn ask(upstream: &Upstream, request: &Prepared, key: &ApiKey) -> Finding {
             | Failure::TimedOut(why),
         ) => Finding::Unreachable(why),
         Err(Failure::ClientLeft | Failure::Empty) => Finding::Unreachable("cancelled".into()),
+    }
+}
+
+/// What an answer says about the key it was asked with. `start`: of its body.
+fn weigh<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, start: &[u8]) -> Finding {
+    let page = start.trim_ascii_start().first() == Some(&b'<')
+        || header("content-type").is_some_and(|v| v.to_ascii_lowercase().starts_with(b"text/html"));
+    let success = (200..300).contains(&status);
+    if success && page {
+        return Finding::Page(status);
+    }
+    let verdict = match success {
+        true => verdict::judge_inside(start),
+        false => verdict::judge(status, header, start),
+    };
+    match verdict {
+        Verdict::Limited(wait) => Finding::Limited(wait),
+        Verdict::Quota => Finding::Limited(None),
+        Verdict::Refused { .. } => Finding::Rejected(status),
+        // A list of models is JSON, whoever's it is.
+        Verdict::Pass
+            if success && matches!(start.trim_ascii_start().first(), Some(b'{' | b'[')) =>
+        {
+            Finding::Ok
+        }
+        _ => Finding::Unclear(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_apis_success_is_one() {
+        for (status, kind, start, expected) in [
+            (200, "application/json", "{\"data\":[", Finding::Ok),
+            (200, "", " \n[]", Finding::Ok),
+            (200, "text/html; charset=utf-8", "", Finding::Page(200)),
+            (200, "text/plain", "\n<!doctype html>", Finding::Page(200)),
+            (200, "application/json", "", Finding::Unclear(200)),
+            (200, "text/plain", "Welcome!", Finding::Unclear(200)),
+            (204, "", "", Finding::Unclear(204)),
+            (
+                200,
+                "",
+                "{\"error\":{\"code\":401,\"message\":\"no\"}}",
+                Finding::Rejected(200),
+            ),
+            (404, "text/html", "<html>", Finding::Unclear(404)),
+            (401, "application/json", "{}", Finding::Rejected(401)),
+        ] {
+            let header = |name: &str| (name == "content-type").then_some(kind.as_bytes());
+            assert_eq!(
+                weigh(status, header, start.as_bytes()),
+                expected,
+                "{status} {kind} {start}"
+            );
+        }
     }
 }

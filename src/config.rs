@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::dialect::models::ModelMap;
 use crate::logging::{LogFormat, LogLevel};
 use crate::secret::ApiKey;
-pub use guests::{ClientKey, Host};
+pub use guests::{ClientKey, Host, WebOrigin};
 pub use target::{Scheme, Target};
 
 /// One setting: a row of [`VARIABLES`].
@@ -181,11 +181,11 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "ALLOWED_HOSTS", default: "", form: Form::Hosts,
         help: "More names under which alvus is reached, separated by commas: pi.local,alvus.lan." },
     Variable { name: "ALLOWED_ORIGINS", default: "", form: Form::Origins,
-        help: "Web pages that may ask, separated by commas: http://localhost:5173,https://chat.example.com." },
+        help: "Web pages and desktop agents that may ask, by their origins: http://localhost:5173,app://obsidian.md,vscode-webview://*,null." },
     Variable { name: "TARGET_BASE_URL", default: "https://integrate.api.nvidia.com/v1", form: Form::Url,
         help: "The provider. Its path replaces a leading /v1 of the client's path." },
     Variable { name: "GENAI_BASE_URL", default: "https://ai.api.nvidia.com", form: Form::Url,
-        help: "Where paths with /genai/ go, whole: NVIDIA's visual models." },
+        help: "Where paths with /genai/ go, whole: NVIDIA's visual models. For another provider than NVIDIA only if it is set." },
     Variable { name: "KEY_HEADER", default: "authorization", form: Form::Word(KEY_HEADERS),
         help: "The field in which the provider wants its key; in authorization it follows Bearer." },
     Variable { name: "MESSAGES", default: "auto", form: Form::Word(Messages::WORDS),
@@ -241,12 +241,12 @@ pub struct Config {
     pub client_keys: Vec<ClientKey>,
     /// Other names of ours.
     pub allowed_hosts: Vec<Host>,
-    /// Web origins whose pages may ask, in lower case.
-    pub allowed_origins: Vec<String>,
+    /// Web pages that may ask.
+    pub allowed_origins: Vec<WebOrigin>,
     /// Where requests go.
     pub target: Target,
-    /// Where paths with `/genai/` go.
-    pub genai: Target,
+    /// Where paths with `/genai/` go; `None`: where all others go.
+    pub genai: Option<Target>,
     /// One of [`KEY_HEADERS`].
     pub key_header: &'static str,
     /// What becomes of requests in the Messages dialect.
@@ -323,7 +323,7 @@ impl Config {
     ) -> Result<Loaded, Faults> {
         let mut values = Values::collect(env_file, env_file_name, environment);
         let api_keys = values.required_keys("API_KEYS");
-        let config = Config {
+        let mut config = Config {
             client_keys: values.client_keys("CLIENT_KEYS", &api_keys),
             api_keys,
             host: values.checked("HOST", |text| parse_host(text).ok_or("")),
@@ -331,7 +331,7 @@ impl Config {
             allowed_hosts: values.checked("ALLOWED_HOSTS", guests::hosts),
             allowed_origins: values.checked("ALLOWED_ORIGINS", guests::origins),
             target: values.checked("TARGET_BASE_URL", Target::parse),
-            genai: values.checked("GENAI_BASE_URL", Target::parse),
+            genai: Some(values.checked("GENAI_BASE_URL", Target::parse)),
             key_header: values.checked("KEY_HEADER", |text| {
                 let mut all = KEY_HEADERS.iter().copied();
                 all.find(|name| name.eq_ignore_ascii_case(text)).ok_or("")
@@ -361,6 +361,14 @@ impl Config {
             log: values.checked("LOG", |text| LogLevel::parse(text).ok_or("")),
             log_format: values.checked("LOG_FORMAT", |text| LogFormat::parse(text).ok_or("")),
         };
+        // NVIDIA's own keys may go there unasked, and no others.
+        if !config.target.is_at("nvidia.com") && values.set.get("GENAI_BASE_URL").is_none() {
+            config.genai = None;
+        }
+        values.keep_room(&mut config);
+        values.warnings.extend(
+            guests::nameless(&config.allowed_origins, &config.client_keys).map(str::to_owned),
+        );
         let open_lan = values.checked("OPEN_LAN", yes_or_no);
         values.guard_the_door(&config, open_lan);
         if let Some(base) = config.target.base_path.strip_suffix("/chat/completions") {
@@ -716,6 +724,28 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// Each request that is served holds a connection, and one must be left for `/health`. Of the two, what
+    /// the operator did not set follows what was.
+    fn keep_room(&mut self, config: &mut Config) {
+        let blamed =
+            |fault: &String| fault.starts_with("WORKERS") || fault.starts_with("MAX_CONNECTIONS");
+        if config.max_connections > config.workers || self.faults.iter().any(blamed) {
+            return;
+        }
+        let (workers, connections) = (config.workers, config.max_connections);
+        match (self.set.get("WORKERS"), self.set.get("MAX_CONNECTIONS")) {
+            (Some(Setting { origin, .. }), Some(Setting { origin: other, .. })) => {
+                self.faults.push(format!(
+                    "WORKERS ({origin}): {workers} requests at a time do not fit into MAX_CONNECTIONS ({other}): \
+                     {connections}, expected more connections than workers, for example MAX_CONNECTIONS={}",
+                    2 * workers
+                ));
+            }
+            (Some(_), None) => config.max_connections = 2 * workers,
+            _ => config.workers = connections.saturating_sub(1).max(1),
+        }
+    }
+
     fn required_keys(&mut self, name: &'static str) -> Vec<ApiKey> {
         let faults_before = self.faults.len();
         let keys = self.keys(name);
@@ -851,7 +881,7 @@ impl Form {
     fn example(&self) -> Option<&'static str> {
         match self {
             Form::Hosts => Some("pi.local,alvus.lan"),
-            Form::Origins => Some("http://localhost:5173,https://chat.example.com"),
+            Form::Origins => Some("http://localhost:5173,app://obsidian.md,vscode-webview://*"),
             _ => None,
         }
     }

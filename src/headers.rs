@@ -1,6 +1,6 @@
 //! Which header fields travel: up to the provider, and back to the client.
 //!
-//! Only names are judged here; values pass byte for byte. Who sets `Host`, `Content-Length` and
+//! Names are judged here, and of values `Via` only; they pass byte for byte. Who sets `Host`, `Content-Length` and
 //! `Authorization` anew is [`crate::upstream`]; how an answer is framed is [`crate::stream`].
 
 /// Fields that belong to one connection, not to the message (RFC 9110 §7.6.1).
@@ -17,20 +17,55 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// Fields of a request that stay on the client's side.
-const STAYS_DOWN: [&str; 9] = [
+const STAYS_DOWN: [&str; 15] = [
     "authorization", // the client's own, often a placeholder; the pool's key goes up instead
     "x-api-key",
     "api-key",        // Azure's name for the same
-    "x-goog-api-key", // and Google's
+    "x-goog-api-key", // Google's
     "cookie",         // a browser's, meant for us
-    "expect",         // answered here: the body is buffered before anything goes up
-    "forwarded",      // the provider need not learn about the local network
+    "origin",         // the web page that asks, and the one it came from: ours to judge
+    "referer",
+    "expect",    // answered here: the body is buffered before anything goes up
+    "forwarded", // the provider need not learn about the local network
+    "x-real-ip",
+    "x-client-ip",
+    "cf-connecting-ip", // Cloudflare's names for the same
+    "true-client-ip",
     "host",           // set anew
     "content-length", // set anew
 ];
 
-/// Prefix of the unofficial forerunners of `Forwarded`.
-const FORWARDED_PREFIX: &str = "x-forwarded-";
+/// Beginnings of names that stay there too: the unofficial forerunners of `Forwarded`; what tells browsers
+/// who may read an answer; what they tell about the page that asks and about themselves (`Sec-Fetch-…`,
+/// `Sec-CH-…`); what they say to us.
+const STAYS_DOWN_PREFIXES: [&str; 4] = ["x-forwarded-", CORS_PREFIX, "sec-", OUR_PREFIX];
+
+/// Beginning of the names of our own fields.
+const OUR_PREFIX: &str = "x-alvus-";
+
+/// What we are called in `Via` (RFC 9110 §7.6.3), before what tells this process from another.
+pub const PSEUDONYM: &str = "alvus-";
+
+/// A request that came through so many proxies goes in circles, even if one of them hides the others. More
+/// than five are nowhere in use.
+const MOST_HOPS: usize = 16;
+
+/// Whether a request has been here before, by its `Via` fields; `own` is our name in them.
+pub fn goes_in_circles<'a>(vias: impl Iterator<Item = &'a [u8]>, own: &str) -> bool {
+    let mut hops = 0;
+    for hop in vias.flat_map(|via| via.split(|b| *b == b',')) {
+        hops += 1;
+        // `1.1 name (comment)`
+        let mut words = hop
+            .split(|b| *b == b' ' || *b == b'\t')
+            .filter(|w| !w.is_empty());
+        let name = words.nth(1).unwrap_or_default();
+        if hops > MOST_HOPS || name.eq_ignore_ascii_case(own.as_bytes()) {
+            return true;
+        }
+    }
+    false
+}
 
 /// The names a message's own `Connection` fields declared hop-by-hop.
 #[derive(Debug, Default)]
@@ -98,10 +133,9 @@ static TOKEN: [bool; 256] = {
 
 /// Whether a request's field goes up to the provider.
 pub fn goes_up(name: &str, options: &ConnectionOptions) -> bool {
-    !(starts_with(name, FORWARDED_PREFIX)
-        || starts_with(name, CORS_PREFIX)
-        || name.eq_ignore_ascii_case("origin")
-        || is_one_of(name, &STAYS_DOWN)
+    let begins = |prefix: &&str| starts_with(name, prefix);
+    !(is_one_of(name, &STAYS_DOWN)
+        || STAYS_DOWN_PREFIXES.iter().any(begins)
         || options.is_hop_by_hop(name))
 }
 
@@ -110,9 +144,10 @@ const CORS_PREFIX: &str = "access-control-";
 
 /// Whether an answer's field comes back to the client. `Content-Length` does not: the framing
 /// says it where it is known. Which web pages may read an answer is for alvus to say
-/// (`ALLOWED_ORIGINS`), not for a provider that never saw the page.
+/// (`ALLOWED_ORIGINS`), not for a provider that never saw the page; and so is what alvus did.
 pub fn comes_back(name: &str, options: &ConnectionOptions) -> bool {
     !(starts_with(name, CORS_PREFIX)
+        || starts_with(name, OUR_PREFIX)
         || name.eq_ignore_ascii_case("content-length")
         || options.is_hop_by_hop(name))
 }
@@ -153,9 +188,49 @@ mod tests {
             ("Content-Length", false, false),
             ("Access-Control-Allow-Origin", false, false),
             ("Origin", false, true),
+            ("Referer", false, true),
+            ("Referrer-Policy", true, true),
+            ("Sec-Fetch-Site", false, true),
+            ("sec-ch-ua-platform", false, true),
+            ("Second", true, true),
+            ("X-Real-IP", false, true),
+            ("CF-Connecting-IP", false, true),
+            ("True-Client-IP", false, true),
+            ("X-Goog-Api-Key", false, true),
+            ("X-Goog-User-Project", true, true),
+            ("X-Alvus-Key", false, false),
+            ("x-alvus-waited-ms", false, false),
+            ("X-Alvu", true, true),
         ] {
             assert_eq!(goes_up(name, &named), up, "{name} up");
             assert_eq!(comes_back(name, &named), back, "{name} back");
+        }
+    }
+
+    #[test]
+    fn a_request_that_was_here_before_is_known_by_its_via() {
+        let own = "alvus-00112233";
+        let many = "1.1 a, ".repeat(MOST_HOPS);
+        for (vias, circles) in [
+            (&[][..], false),
+            (&["1.1 nginx"], false),
+            (&["1.1 alvus-44556677"], false), // another one in front of us
+            (&["1.1 alvus-00112233"], true),
+            (&["1.0 fred", "HTTP/1.1 ALVUS-00112233 (a comment)"], true),
+            (&["1.1 a,1.1  alvus-00112233 ,1.1 b"], true),
+            (&["1.1 a (alvus-00112233)"], false),
+            (&["alvus-00112233"], false), // no version: not ours
+            (&[",,", ""], false),
+            (&[&many[..many.len() - 2]], false),
+            (&[&many[..]], true),
+        ] {
+            let vias = vias.iter().map(|v| v.as_bytes());
+            assert_eq!(
+                goes_in_circles(vias.clone(), own),
+                circles,
+                "{:?}",
+                vias.collect::<Vec<_>>()
+            );
         }
     }
 

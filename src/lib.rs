@@ -11,6 +11,7 @@ pub mod secret;
 pub mod body;
 pub mod config;
 pub mod headers;
+pub mod mask;
 pub mod question;
 pub mod reply;
 pub mod route;

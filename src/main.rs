@@ -16,10 +16,13 @@ use alvus::server::Server;
 use alvus::signals::{Order, Orders};
 use alvus::state::file::StateFile;
 use alvus::watch::{EnvFile, Text};
-use alvus::{ask, check, demo, error, info, warn};
+use alvus::{ask, check, demo, error, info, machine, warn};
 
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long whoever reads the log may take for the last lines.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
@@ -43,12 +46,13 @@ fn main() -> ExitCode {
         Command::Status { watch } => run_status(&load_to_ask(&mut EnvFile::new(env_file))?, watch),
         Command::Demo => run_demo(),
         Command::Serve => {
+            machine::tame_allocator();
             let mut file = EnvFile::new(env_file);
             let config = load(&mut file)?;
             serve(&config, "", Some(file))
         }
     });
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, text)) => {
             if !text.is_empty() {
@@ -56,7 +60,9 @@ fn main() -> ExitCode {
             }
             ExitCode::from(code)
         }
-    }
+    };
+    logging::finish(LAST_WORDS);
+    code
 }
 
 /// An exit code, and what to say before it.
@@ -128,20 +134,33 @@ fn print(text: &str) -> Result<(), Exit> {
     Ok(())
 }
 
-/// Reads the configuration, says its warnings and sets the log level.
+/// Reads the configuration, sets how the log is written and says what there is to say about it.
 fn load(file: &mut EnvFile) -> Result<Config, Exit> {
     let text = file.read();
-    take_in(file, text, &[])
+    take_in(file, text, &[]).map(begin_with)
 }
 
 /// The same to ask a running alvus, perhaps on another machine: that takes no key of the provider's.
 fn load_to_ask(file: &mut EnvFile) -> Result<Config, Exit> {
     let text = file.read();
-    take_in(file, text, &[("API_KEYS", "none")])
+    take_in(file, text, &[("API_KEYS", "none")]).map(begin_with)
 }
 
-/// The same with a file that was just read, and with `overrides` on top of the environment.
-fn take_in(file: &EnvFile, text: Text, overrides: &[(&str, &str)]) -> Result<Config, Exit> {
+/// What was read is what alvus goes by.
+fn begin_with(loaded: Loaded) -> Config {
+    logging::set(loaded.config.log, loaded.config.log_format);
+    warn_of(loaded.warnings);
+    loaded.config
+}
+
+fn warn_of(warnings: Vec<String>) {
+    for warning in warnings {
+        warn!("{warning}");
+    }
+}
+
+/// Checks a file that was just read, with `overrides` on top of the environment. Changes nothing.
+fn take_in(file: &EnvFile, text: Text, overrides: &[(&str, &str)]) -> Result<Loaded, Exit> {
     let shown = file.shown();
     let text = text.map_err(|e| (MISUSED, format!("error: cannot read {shown}: {e}")))?;
     if text.is_some() && file.is_open_to_others() {
@@ -153,23 +172,17 @@ fn take_in(file: &EnvFile, text: Text, overrides: &[(&str, &str)]) -> Result<Con
     parse(text.as_deref(), &shown, overrides)
 }
 
-/// Checks what was read, with `overrides` on top of the environment.
-fn parse(text: Option<&str>, shown: &str, overrides: &[(&str, &str)]) -> Result<Config, Exit> {
+fn parse(text: Option<&str>, shown: &str, overrides: &[(&str, &str)]) -> Result<Loaded, Exit> {
     let overrides = overrides.iter().map(|(n, v)| (n.into(), v.into()));
-    let Loaded { config, warnings } =
-        Config::parse(text, shown, std::env::vars_os().chain(overrides))
-            .map_err(|faults| (MISUSED, faults.to_string()))?;
-    logging::set(config.log, config.log_format);
-    for warning in warnings {
-        warn!("{warning}");
-    }
-    Ok(config)
+    Config::parse(text, shown, std::env::vars_os().chain(overrides))
+        .map_err(|faults| (MISUSED, faults.to_string()))
 }
 
 /// Serves until told to stop. `file`: where the configuration came from, to be read again after
 /// SIGHUP and after an edit.
 fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Result<(), Exit> {
     let failed = |text: String| (FAILED, format!("error: {text}"));
+    logging::detach();
     let mut orders = Orders::listen().map_err(|e| failed(format!("cannot handle signals: {e}")))?;
     let relay = Relay::new(config).map_err(|text| (MISUSED, format!("error: {text}")))?;
     let mut memory = config.state_file.clone().map(|path| remember(path, &relay));
@@ -181,10 +194,11 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
     })?;
     let addr = server.addr().map_err(|e| failed(e.to_string()))?;
     say(&format!(
-        "⚡ Alvus started on {addr}\n   Target  : {}\n   Keys    : {} loaded\n   Cooldown: {}s per key on 429",
+        "⚡ Alvus started on {addr}\n   Target  : {}\n   Keys    : {} loaded\n   Cooldown: {}s per key on 429\n   Memory  : {}",
         config.target,
         config.api_keys.len(),
-        config.cooldown.as_secs()
+        config.cooldown.as_secs(),
+        server.memory()
     ));
     if !first_words.is_empty() {
         say(&first_words.replace("{addr}", &addr.to_string()));
@@ -201,18 +215,31 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
         }
         let new = match (order, &mut file) {
             (Some(Order::Stop(_)), _) => break,
-            (Some(Order::Reload), Some(file)) => Some(load(file)),
-            (Some(Order::Reload), None) => Some(Ok(running.clone())),
+            (Some(Order::Reload), Some(file)) => {
+                let text = file.read();
+                Some(take_in(file, text, &[]))
+            }
+            (Some(Order::Reload), None) => Some(Ok(Loaded {
+                config: running.clone(),
+                warnings: Vec::new(),
+            })),
             (None, Some(file)) => file.news().map(|text| take_in(file, text, &[])),
             (None, None) => None,
         };
         let done = match new {
-            Some(Ok(new)) => take_over(config, &mut running, new, &server),
+            Some(Ok(Loaded {
+                config: new,
+                warnings,
+            })) => {
+                let done = take_over(config, &mut running, new, &server);
+                warn_of(warnings);
+                done
+            }
             Some(Err((_, text))) => Err(text),
             None => continue,
         };
         if let Err(text) = done {
-            error!("reload refused, the running configuration stays: {text}");
+            refuse(&text);
         }
     }
     server.close_door();
@@ -225,6 +252,7 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
     std::thread::spawn(move || {
         loop {
             if let Some(Order::Stop(signal)) = orders.next(None) {
+                logging::finish(LAST_WORDS);
                 std::process::exit(128 + i32::from(signal)); // as a shell has it
             }
         }
@@ -238,6 +266,16 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
     }
     memory.iter_mut().for_each(|memory| keep(memory, &server));
     Ok(())
+}
+
+/// Says why a reload came to nothing: one line for each fault.
+fn refuse(faults: &str) {
+    let mut begin = "reload refused, the running configuration stays";
+    for fault in faults.lines() {
+        let fault = fault.strip_prefix("error: ").unwrap_or(fault);
+        error!("{begin}: {fault}");
+        begin = "refused for this too";
+    }
 }
 
 /// Takes up what an earlier alvus kept in this file.
@@ -283,6 +321,7 @@ fn take_over(
     let rules = server.rules(&new).map_err(|e| e.to_string())?;
     let merged = server.relay().reload(&new)?;
     server.admit(rules);
+    logging::set(new.log, new.log_format);
     let live = config::differences(running, &new, false).join(", ");
     let fixed = config::differences(started_with, &new, true).join(", ");
     info!(
@@ -371,7 +410,8 @@ fn run_demo() -> Result<(), Exit> {
         None,
         ".env",
         &[("API_KEYS", &keys), ("TARGET_BASE_URL", &url)],
-    )?;
+    )
+    .map(begin_with)?;
     let words = format!(
         "\nThis is the demo: a built-in provider with {} keys, each good for {} requests in {} s.\nAsk it a few times and watch the keys rotate; no answer is a 429:\n\n  curl -N http://{{addr}}/v1/chat/completions -d '{{\"model\":\"demo\",\"stream\":true,\"messages\":[]}}'\n  curl http://{{addr}}/health\n",
         demo::KEYS.len(),

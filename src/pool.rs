@@ -111,6 +111,13 @@ pub struct Asker<'a> {
     pub conversation: Option<u64>,
 }
 
+impl Asker<'_> {
+    /// Not every key will do.
+    fn is_choosy(&self) -> bool {
+        !self.avoid.is_empty() || self.only.is_some()
+    }
+}
+
 /// What [`Pool::pick`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pick {
@@ -213,6 +220,8 @@ pub struct Pool {
     woken: Vec<Ticket>,
     next_ticket: u64,
     next_era: u32,
+    /// The latest instant it was told. Who looked at the clock first need not come first.
+    latest: Instant,
     settings: Settings,
 }
 
@@ -230,6 +239,7 @@ impl Pool {
             woken: Vec::new(),
             next_ticket: 0,
             next_era: 0,
+            latest: now,
             settings,
         };
         pool.slots.reserve(keys.len());
@@ -291,12 +301,13 @@ impl Pool {
     /// Picks the next key. A request with a ticket that gets a key leaves the queue with it; one
     /// that does not is in it.
     pub fn pick(&mut self, lane: LaneId, asker: Asker<'_>, now: Instant) -> Pick {
+        let now = self.in_order(now);
         if self.is_closed(lane, now) {
             return Pick::Down;
         }
         if self.is_full() || self.others_want_a_place(asker.ticket) {
             if let Some(ticket) = asker.ticket {
-                self.lanes[lane.0].queue_up(ticket);
+                self.lanes[lane.0].queue_up(ticket, asker.is_choosy());
                 if let Err(at) = self.placeless.binary_search(&ticket) {
                     self.placeless.insert(at, ticket);
                 }
@@ -319,7 +330,7 @@ impl Pool {
             Turn::AfterOthers | Turn::Nobody => Pick::InTurn,
         };
         if let Some(ticket) = asker.ticket {
-            self.lanes[lane.0].queue_up(ticket);
+            self.lanes[lane.0].queue_up(ticket, asker.is_choosy());
         }
         wait
     }
@@ -333,6 +344,7 @@ impl Pool {
         let avoid: Vec<usize> = asker.avoid.iter().map(|picked| picked.id.at).collect();
         let want = Want {
             ticket: asker.ticket,
+            choosy: asker.is_choosy(),
             avoid: &avoid,
             only: asker.only.map(|picked| picked.id.at),
             score: score.as_ref().map(|score| score as &dyn Fn(usize) -> u64),
@@ -364,6 +376,7 @@ impl Pool {
 
     /// Takes in what an attempt showed; once for each, before its [`Pool::release`].
     pub fn report(&mut self, picked: &Picked, report: Report, now: Instant) -> Option<Change> {
+        let now = self.in_order(now);
         let key = self.known(picked.id)?;
         let Settings { cooldown, pace, .. } = self.settings;
         let lane = &mut self.lanes[picked.lane.0];
@@ -380,7 +393,7 @@ impl Pool {
                 if seat.is_suspect(now) {
                     lane.suspect_nobody(); // it was the request
                 }
-                lane.backoff.served(sent);
+                lane.backoff.served(sent, now);
                 let seat = &mut lane.seats[key];
                 let well = seat.accepted(sent, now);
                 let whole = self.is_well(key, sent, now);
@@ -439,6 +452,7 @@ impl Pool {
         names_key: bool,
         now: Instant,
     ) -> Option<Duration> {
+        let now = self.in_order(now);
         // A reload may have taken it away meanwhile.
         let key = self.known(refused.id)?;
         let why = Why::Refused { status, names_key };
@@ -474,6 +488,13 @@ impl Pool {
         }
         self.woken.extend(self.placeless.front());
         self.wake_first(picked.lane);
+    }
+
+    /// Threads look at the clock, and then wait for the lock: what happens later must not seem to
+    /// have happened before, or a request that went out before a refusal would seem to be news.
+    fn in_order(&mut self, now: Instant) -> Instant {
+        self.latest = self.latest.max(now);
+        self.latest
     }
 
     /// All places are taken.
@@ -703,11 +724,11 @@ impl Pool {
     }
 
     fn wake_first(&mut self, lane: LaneId) {
-        self.woken.extend(self.lanes[lane.0].front());
+        self.woken.extend(self.lanes[lane.0].hopeful());
     }
 
     fn wake_all(&mut self) {
-        self.woken.extend(self.lanes.iter().filter_map(Lane::front));
+        self.woken.extend(self.lanes.iter().flat_map(Lane::hopeful));
     }
 }
 

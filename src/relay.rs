@@ -63,7 +63,9 @@ impl Relay {
                 Came::Answer(ref answer, verdict) if exchange.revise(answer, verdict) => {
                     Step::Again
                 }
-                Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
+                Came::Answer(ref answer, _) if answer.ends_it(attempt, trip.outcome.attempts) => {
+                    Step::Pass
+                }
                 _ => trip
                     .journey
                     .attempted(attempt, &mut self.budget(), Instant::now()),
@@ -225,6 +227,8 @@ struct Trip<'a> {
     journey: Journey,
     outcome: Outcome,
     model: String,
+    /// What providers limit it with; see [`Mapped::lane`].
+    lane: String,
     /// Keys that were refused for this request, with status and whether the words named the key.
     refused: Vec<(Picked, u16, bool)>,
     /// The only key that it may be sent again with.
@@ -294,13 +298,15 @@ impl Came {
 }
 
 impl Answer {
-    /// The upstream asks that it be not asked again: no trouble of its own is worth a second try.
-    fn ends_it(&self, attempt: Attempt) -> bool {
+    /// Another try is worth nothing: the upstream asks that there be none, or a page for a path that
+    /// leads nowhere has come twice.
+    fn ends_it(&self, attempt: Attempt, attempts: u32) -> bool {
         let in_trouble = matches!(
             attempt,
             Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_))
         );
-        in_trouble && self.header("x-should-retry") == Some(b"false")
+        let nowhere = matches!(self.status, 404 | 405 | 410);
+        in_trouble && (self.header("x-should-retry") == Some(b"false") || (nowhere && attempts > 1))
     }
 }
 
@@ -359,15 +365,12 @@ impl Relay {
             }
         }
         self.budget().request();
-        let lane = match question.model.as_str() {
-            "" => &exchange.mapped.kind,
-            model => model,
-        };
+        let lane = exchange.mapped.lane(&question.model);
         let seed = reply::random();
         let repeat = exchange.mapped.request.repeat();
         Trip {
             arrived,
-            entry: self.enter(lane, question.conversation, arrived),
+            entry: self.enter(&lane, question.conversation, arrived),
             journey: Journey::new(policy.limits, repeat, seed, arrived),
             policy,
             outcome: Outcome {
@@ -375,6 +378,7 @@ impl Relay {
                 ..Outcome::new(question.model.clone())
             },
             model: question.model,
+            lane,
             refused: Vec::new(),
             bound: None,
             reuse: Reuse::Allowed,

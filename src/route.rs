@@ -1,8 +1,11 @@
-//! Where a request target leads: the client's path, mapped onto the provider's. Pure.
+//! Where a request target leads: to a page of alvus' own, or onto the provider's paths. Pure.
 
 /// Why a request target cannot be mapped; the text is for the client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadTarget(pub &'static str);
+
+/// The query parameter in which Google's clients send their key.
+const KEY_PARAMETER: &str = "key";
 
 /// The path clients put in front of everything (`OPENAI_BASE_URL=http://…/v1`).
 const CLIENT_BASE: &str = "/v1";
@@ -38,6 +41,77 @@ pub fn origin_form(target: &str) -> Result<&str, BadTarget> {
     }
 }
 
+/// What alvus answers itself. Other paths lead to the provider.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Own {
+    /// What this is, in a few lines.
+    Front,
+    /// The state of the keys.
+    Health,
+    /// The counters.
+    Metrics,
+    /// The page of the dashboard.
+    Dashboard,
+    /// What it shows.
+    Data,
+    /// Claude Code's first question, whether anybody is there.
+    Hello,
+    /// What browsers and crawlers ask every server for, unbidden: it would cost a key each time.
+    Nothing,
+}
+
+/// The page at this path.
+pub fn own(path: &str) -> Option<Own> {
+    Some(match path {
+        "/" => Own::Front,
+        "/health" => Own::Health,
+        "/metrics" => Own::Metrics,
+        "/dashboard" => Own::Dashboard,
+        "/dashboard/data" => Own::Data,
+        "/api/hello" => Own::Hello,
+        "/favicon.ico" | "/robots.txt" => Own::Nothing,
+        _ if path.starts_with("/apple-touch-icon") || path.starts_with("/.well-known/") => {
+            Own::Nothing
+        }
+        _ => return None,
+    })
+}
+
+/// Whether a segment of this path is `.` or `..`, as it stands or to a server that decodes it: then it leads
+/// elsewhere than it looks, perhaps out of the provider's API.
+pub fn has_dot_segments(path: &str) -> bool {
+    if !path.contains('.') && !path.contains('%') {
+        return false; // nearly all
+    }
+    let mut dots = Some(0); // in this segment so far; `None`: there is more in it
+    for byte in decoded(path).chain([b'/']) {
+        match byte {
+            b'/' | b'\\' | b';' if matches!(dots, Some(1 | 2)) => return true,
+            b'/' | b'\\' => dots = Some(0),
+            b'.' => dots = dots.map(|n| n + 1),
+            _ => dots = None,
+        }
+    }
+    false
+}
+
+/// The bytes of a text with its percent-encoding taken off; what is no encoding stays.
+fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
+    let digit = |b: Option<&u8>| char::from(*b?).to_digit(16);
+    let mut rest = text.as_bytes();
+    std::iter::from_fn(move || {
+        let (first, after) = rest.split_first()?;
+        rest = after;
+        if *first == b'%'
+            && let (Some(high), Some(low)) = (digit(after.first()), digit(after.get(1)))
+        {
+            rest = &after[2..];
+            return u8::try_from(high * 16 + low).ok();
+        }
+        Some(*first)
+    })
+}
+
 /// The path of an origin-form target, without its query.
 pub fn path(target: &str) -> &str {
     target.split('?').next().unwrap_or(target)
@@ -71,7 +145,8 @@ pub fn kind(target: &str) -> String {
 }
 
 /// The target upstream: a leading `/v1` of the client's path is replaced by `base_path` (which has
-/// no trailing slash). Everything else, query and percent-encoding included, stays byte for byte.
+/// no trailing slash), and a key in the query is left out. Everything else, percent-encoding included,
+/// stays byte for byte.
 pub fn upward(base_path: &str, target: &str) -> String {
     let rest = match target.strip_prefix(CLIENT_BASE) {
         Some(rest) if rest.is_empty() || rest.starts_with(['/', '?']) => rest,
@@ -82,8 +157,36 @@ pub fn upward(base_path: &str, target: &str) -> String {
     if up.is_empty() && !rest.starts_with('/') {
         up.push('/');
     }
-    up.push_str(rest);
+    push_without_key(&mut up, rest);
     up
+}
+
+/// The same for a target whose path stays as it is.
+pub fn upward_whole(base_path: &str, target: &str) -> String {
+    let mut up = String::with_capacity(base_path.len() + target.len());
+    up.push_str(base_path);
+    push_without_key(&mut up, target);
+    up
+}
+
+/// Adds a target without the parameters of its query that hold a client's key.
+fn push_without_key(up: &mut String, target: &str) {
+    let Some((path, query)) = target.split_once('?') else {
+        return up.push_str(target);
+    };
+    let is_key = |parameter: &&str| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        decoded(name).eq(KEY_PARAMETER.bytes())
+    };
+    if !query.split('&').any(|parameter| is_key(&parameter)) {
+        return up.push_str(target);
+    }
+    up.push_str(path);
+    let kept = query.split('&').filter(|parameter| !is_key(parameter));
+    for (at, parameter) in kept.enumerate() {
+        up.push(if at == 0 { '?' } else { '&' });
+        up.push_str(parameter);
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +218,19 @@ mod tests {
             ("/v1", "/v10/models", "/v1/v10/models"),
             ("/v1", "/v1/a%2Fb//c/../d", "/v1/a%2Fb//c/../d"),
             ("/v1", "/v1/v1/models", "/v1/v1/models"),
+            ("/v1", "/v1/models?key=AIza", "/v1/models"),
+            (
+                "/v1",
+                "/v1/models?a=%20&key=AIza&b&&=",
+                "/v1/models?a=%20&b&&=",
+            ),
+            ("/v1", "/v1/models?%6bey=AIza&key", "/v1/models"),
+            ("", "/v1?key=1&key=2", "/"),
+            (
+                "/v1",
+                "/v1/models?keys=1&akey=2&Key=3&a=key",
+                "/v1/models?keys=1&akey=2&Key=3&a=key",
+            ),
         ] {
             assert_eq!(upward(base, target), expected, "{base} + {target}");
         }
@@ -151,6 +267,77 @@ mod tests {
         assert!(is_genai("/v1/genai/stabilityai/sdxl"));
         assert!(!is_genai("/v1/chat/completions?x=/genai/"));
         assert!(!is_genai("/v1/genai"));
+    }
+
+    #[test]
+    fn a_path_that_stays_whole_loses_nothing_but_a_key() {
+        for (target, expected) in [
+            ("/v1/genai/a/b?x=1", "/base/v1/genai/a/b?x=1"),
+            ("/v1/genai/a/b?key=1&x=1", "/base/v1/genai/a/b?x=1"),
+        ] {
+            assert_eq!(upward_whole("/base", target), expected);
+        }
+    }
+
+    #[test]
+    fn a_segment_of_dots_is_found_however_it_is_written() {
+        for path in [
+            "/v1/../x",
+            "/v1/..",
+            "/..",
+            "/.",
+            "/v1/./x",
+            "/v1/%2e%2E/x",
+            "/v1/.%2e",
+            "/%2e",
+            "/v1/..%2fx",
+            "/v1%2f..%2Fx",
+            "/v1/..\\x",
+            "/v1/..%5cx",
+            "/v1/..;/x",
+            "/v1/..;a=b/x",
+        ] {
+            assert!(has_dot_segments(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/v1/models",
+            "/v1/a..b",
+            "/v1/...",
+            "/v1/.env",
+            "/v1/..a",
+            "/v1/a.",
+            "/v1/a..",
+            "/v1/meta%2fllama-3.1:free",
+            "/v1/%",
+            "/v1/%2",
+            "/v1/%zz.",
+            "//double//",
+            "/v1/%2e%2ea",
+            "/v1/%252e%252e/x",
+            "/v1/a;..",
+            "/v1/;.",
+        ] {
+            assert!(!has_dot_segments(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn our_own_pages_are_known_by_their_whole_path() {
+        assert_eq!(own("/"), Some(Own::Front));
+        assert_eq!(own("/dashboard/data"), Some(Own::Data));
+        assert_eq!(own("/apple-touch-icon-120x120.png"), Some(Own::Nothing));
+        for path in [
+            "/health/",
+            "/Health",
+            "//health",
+            "/v1",
+            "/v1/health",
+            "/api/hello2",
+            "",
+        ] {
+            assert_eq!(own(path), None, "{path}");
+        }
     }
 
     #[test]

@@ -16,18 +16,21 @@ use crate::access::{Access, Visit};
 use crate::body::{Body, Budget};
 use crate::config::Config;
 use crate::front::{self, Limits, Method, Request};
-use crate::logging::{self, Line, LogLevel};
+use crate::logging::{self, Line, LogLevel, shown};
 use crate::machine::Machine;
 use crate::metrics::Answered;
 use crate::peer::{self, Client};
 use crate::relay::{End, Exchange, Outcome, Relay};
 use crate::reply::{self, Downstream, Reply};
+use crate::route::Own;
 #[cfg(feature = "dashboard")]
 use crate::status::dashboard;
-use crate::status::{Load, health, prometheus};
-use crate::{error, info, route, upstream, warn};
+use crate::status::{Load, health, own_pages, prometheus};
+use crate::{error, headers, route, upstream, warn};
 
-/// Connections that requests for the upstream may not take up: for `/health` and refusals.
+/// Connections that requests for the upstream may not take up: for `/health` and refusals. Of few
+/// connections a quarter at most: a place is free a moment after its client has the answer, and who
+/// asks next, on another connection, must find one.
 const KEPT_FREE: usize = 8;
 /// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
 const RESERVED_DESCRIPTORS: usize = 16;
@@ -37,10 +40,6 @@ const BUSY_RETRY: Duration = Duration::from_secs(5);
 /// lists, take half of it. Only pages that are touched cost memory, but 256 of the whole have to
 /// fit into the address space of a small board (`tests/endure.rs`).
 const STACK: usize = 128 * 1024;
-/// How much of a path stands in the log, in bytes.
-const PATH_SHOWN: usize = 200;
-/// How much of a model's name stands in the log, in bytes.
-const MODEL_SHOWN: usize = 100;
 /// How long a client that has left our replies lying may take to make room for one more.
 const REPLY_PATIENCE: Duration = Duration::from_millis(100);
 /// Request bodies are read in steps of this size.
@@ -151,7 +150,7 @@ impl Server {
             desk: Mutex::default(),
             called: Condvar::new(),
             workers: config.workers,
-            places: max_connections.saturating_sub(KEPT_FREE).max(1),
+            places: max_connections - KEPT_FREE.min(max_connections / 4),
             bodies: Budget::new(max_body),
             started: Instant::now(),
             #[cfg(feature = "dashboard")]
@@ -172,6 +171,13 @@ impl Server {
     /// When the system cannot say.
     pub fn addr(&self) -> io::Result<SocketAddr> {
         self.inner.listener.local_addr()
+    }
+
+    /// What it took of the memory there is, in words.
+    pub fn memory(&self) -> String {
+        let mb = self.inner.bodies.limit >> 20;
+        let there_is = Machine::look().shown();
+        format!("up to {mb} MiB for request bodies, of {there_is}")
     }
 
     /// What serves the requests.
@@ -262,8 +268,11 @@ impl Inner {
             Err(refusal) => return self.refuse(request, None, &refusal),
         };
         let origin = origin.as_deref();
-        let page = self.page(&request, &rules.access, &visit);
-        if let Some(page) = page.or_else(|| rules.access.preflight(&visit)) {
+        let preflight = rules.access.preflight(&visit);
+        if let Some(page) = preflight.or_else(|| self.page(&request, &rules.access, &visit)) {
+            if page.status == 405 {
+                return self.refuse(request, origin, &page); // there may be a body
+            }
             if matches!(page.status, 401 | 403) {
                 log_refusal(&request, &page); // someone may be trying out keys
             }
@@ -273,6 +282,9 @@ impl Inner {
             Ok(client) => client,
             Err(refusal) => return self.refuse(request, origin, &refusal),
         };
+        if let Some(refusal) = leads_nowhere(&request, &visit) {
+            return self.refuse(request, origin, &refusal);
+        }
         match self.place() {
             Ok(_place) => self.serve(request, origin, &rules, client),
             Err(Some(full)) => self.turn_away(request, origin, &full),
@@ -308,30 +320,40 @@ impl Inner {
 
     /// The page that a request asks of alvus itself, or a refusal; `None`: it is for the upstream.
     fn page(&self, request: &Request, access: &Access, visit: &Visit<'_>) -> Option<Reply> {
-        if !matches!(*request.method(), Method::Get | Method::Head) {
-            return None;
+        let own = route::own(route::path(route::origin_form(request.url()).ok()?))?;
+        if !matches!(request.method().as_str(), "GET" | "HEAD") {
+            return Some(own_pages::only_looked_at());
         }
-        match route::path(route::origin_form(request.url()).ok()?) {
-            "/health" => Some(access.health(visit, self.health(access))),
-            "/metrics" => Some(access.page(visit, || {
+        Some(match own {
+            Own::Front => own_pages::page(self.shows_dashboard()),
+            Own::Hello => own_pages::hello(),
+            Own::Nothing => own_pages::nothing(),
+            Own::Health => access.health(visit, self.health(access)),
+            Own::Metrics => access.page(visit, || {
                 let counts = self.relay.metrics().snapshot();
                 prometheus::page(&counts, &self.relay.keys(), &access.clients(), &self.load())
-            })),
+            }),
+            #[cfg(not(feature = "dashboard"))]
+            Own::Dashboard | Own::Data => own_pages::nothing(),
             #[cfg(feature = "dashboard")]
-            dashboard::PATH | dashboard::DATA if !self.dashboard => Some(dashboard::off()),
+            Own::Dashboard | Own::Data if !self.dashboard => dashboard::off(),
             #[cfg(feature = "dashboard")]
-            dashboard::PATH => Some(access.page(visit, dashboard::page)),
+            Own::Dashboard => access.page(visit, dashboard::page),
             #[cfg(feature = "dashboard")]
-            dashboard::DATA => Some(access.page(visit, || {
+            Own::Data => access.page(visit, || {
                 let (health, load) = (self.health(access), self.load());
                 let target = self.relay.origin();
                 let recent = self.relay.metrics().recent();
                 dashboard::data(health, &load, &target, &recent, Instant::now())
-            })),
-            // Claude Code asks at its start whether anybody is there.
-            "/api/hello" if self.relay.answers_hello() => Some(Reply::json(200, "{}".into())),
-            _ => None,
-        }
+            }),
+        })
+    }
+
+    fn shows_dashboard(&self) -> bool {
+        #[cfg(feature = "dashboard")]
+        return self.dashboard;
+        #[cfg(not(feature = "dashboard"))]
+        return false;
     }
 
     fn health(&self, access: &Access) -> Reply {
@@ -557,17 +579,35 @@ fn allowed_by(machine: &Machine, wanted: usize) -> usize {
     connections
 }
 
-/// So much memory request bodies may take; says what was taken.
+/// So much memory request bodies may take; says so if that is less than was wanted.
 fn memory_of(machine: &Machine, wanted: usize) -> usize {
     let bodies = machine.bodies(wanted);
-    let (shown, mb) = (machine.shown(), bodies >> 20);
     if bodies < wanted {
-        let asked = wanted >> 20;
-        warn!("{shown}: request bodies take up to {mb} MiB of it, not {asked} (MAX_BODY_MB)");
-    } else {
-        info!("{shown}: request bodies take up to {mb} MiB of it (MAX_BODY_MB)");
+        let (shown, mb, asked) = (machine.shown(), bodies >> 20, wanted >> 20);
+        warn!(
+            "memory: {shown}; request bodies take up to {mb} MiB of it, not {asked} (MAX_BODY_MB)"
+        );
     }
     bodies
+}
+
+/// Why a request goes no further, whoever asks: WebSocket, a way out of the provider's paths, a circle.
+fn leads_nowhere(request: &Request, visit: &Visit<'_>) -> Option<Reply> {
+    if visit.upgrades() {
+        return Some(own_pages::no_upgrade());
+    }
+    let target = route::origin_form(request.url()).unwrap_or_default();
+    if route::has_dot_segments(route::path(target)) {
+        let text = "a path with . or .. between its slashes may lead elsewhere than it looks";
+        return Some(Reply::error(400, "bad_target", text));
+    }
+    let fields = request.raw_headers();
+    let vias = fields.filter(|(name, _)| name.eq_ignore_ascii_case("via"));
+    if headers::goes_in_circles(vias.map(|(_, value)| value), upstream::pseudonym()) {
+        let text = "this request has been here before: TARGET_BASE_URL leads back to this alvus";
+        return Some(Reply::error(508, "loop", text));
+    }
+    None
 }
 
 /// Raises the limit of open files as far as the system allows, and returns it.
@@ -617,11 +657,9 @@ fn refusal(status: u16, reason: &str) -> (&'static str, String) {
 
 /// The beginning of a request's line: no query string, no header, no body.
 fn request_line(method: &str, target: &str, status: u16) -> Line {
-    let path = route::path(target);
-    let shown = path.floor_char_boundary(PATH_SHOWN);
     let mut line = Line::new(LogLevel::Info, "request");
-    line.bare("").word("method", method);
-    line.bare(" ").word("path", &path[..shown]);
+    line.bare("").word("method", &shown(method));
+    line.bare(" ").word("path", &shown(route::path(target)));
     line.bare(" -> ").number("status", status.into());
     line
 }
@@ -673,11 +711,10 @@ fn log_request(
     line.time("total", took);
     line.number("bytes", outcome.bytes);
     if !outcome.model.is_empty() {
-        let end = outcome.model.floor_char_boundary(MODEL_SHOWN);
-        line.word("model", &outcome.model[..end]);
+        line.word("model", &shown(&outcome.model));
     }
     if let Some(asked) = &outcome.asked {
-        line.word("asked", &asked[..asked.floor_char_boundary(MODEL_SHOWN)]);
+        line.word("asked", &shown(asked));
     }
     line.write();
 }

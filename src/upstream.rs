@@ -22,11 +22,13 @@ mod wire;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use ureq::http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use ureq::http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING,
+};
 use ureq::http::uri::PathAndQuery;
 use ureq::http::{self, HeaderMap, HeaderValue, Method, Uri};
 
@@ -37,6 +39,8 @@ pub use self::tls::random;
 use self::wire::Dialler;
 use crate::config::{Config, Scheme, Target};
 use crate::headers::{self, ConnectionOptions};
+use crate::logging::shown;
+use crate::mask::Mask;
 use crate::peer::Client;
 use crate::reply;
 use crate::retry::Repeat;
@@ -108,6 +112,17 @@ impl Origin {
     }
 }
 
+/// Our name in `Via`: another one in each process, so that two of us can stand in a row and each still knows a
+/// request that it has seen.
+pub fn pseudonym() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let [a, b, c, d, ..] = random().unwrap_or_default();
+        let number = u32::from_ne_bytes([a, b, c, d]);
+        format!("{}{number:08x}", headers::PSEUDONYM)
+    })
+}
+
 /// A request ready to be sent, as often as needed.
 ///
 /// ureq gets to know its method, its target and its body. The other fields are lines ready to be
@@ -163,7 +178,7 @@ impl Prepared {
                 continue;
             }
             if !headers::well_formed(name, value) {
-                return Err(format!("the header field `{name}` is not valid"));
+                return Err(format!("the header field `{}` is not valid", shown(name)));
             }
             if name.eq_ignore_ascii_case("idempotency-key") {
                 prepared.repeat = Repeat::SameKey;
@@ -180,6 +195,10 @@ impl Prepared {
         if prepared.codings.is_empty() || !download {
             prepared.ask_for_plain_text();
         }
+        // RFC 9110 §7.6.3. Behind those of the client, which say where it was before.
+        prepared.lines.extend_from_slice(b"via: 1.1 ");
+        prepared.lines.extend_from_slice(pseudonym().as_bytes());
+        prepared.lines.extend_from_slice(b"\r\n");
         Ok(prepared)
     }
 
@@ -225,7 +244,7 @@ pub struct Upstream {
 /// See [`Upstream::made`].
 #[derive(Debug, PartialEq)]
 struct Made {
-    targets: [Target; 2],
+    targets: Vec<Target>,
     timeouts: [Duration; 2],
     connections: usize,
 }
@@ -241,7 +260,11 @@ impl Upstream {
         let extra_roots = tls::extra_roots(config)?;
         let same = earlier.filter(|earlier| earlier.tls.extra_roots == extra_roots);
         let made = Made {
-            targets: [config.target.clone(), config.genai.clone()],
+            targets: [Some(&config.target), config.genai.as_ref()]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
             timeouts: [config.connect_timeout, config.first_byte_timeout],
             connections: config.workers,
         };
@@ -273,7 +296,7 @@ impl Upstream {
 
     /// From now on this one serves: names that only an earlier one asked for are forgotten.
     pub fn takes_over(&self) {
-        let hosts = self.made.targets.each_ref().map(|target| {
+        let hosts = self.made.targets.iter().map(|target| {
             let authority = target.authority.as_str();
             // An address in brackets has colons of its own.
             let end = authority
@@ -281,7 +304,7 @@ impl Upstream {
                 .filter(|at| !authority[*at..].contains(']'));
             &authority[..end.unwrap_or(authority.len())]
         });
-        self.names.keep(&hosts);
+        self.names.keep(&hosts.collect::<Vec<_>>());
     }
 
     /// Sends one attempt with `key` and waits for the answer's head.
@@ -299,8 +322,8 @@ impl Upstream {
         let mut request = http::Request::new(());
         *request.method_mut() = prepared.method.clone();
         *request.uri_mut() = prepared.uri.clone();
-        let key = key.expose().as_bytes();
-        if !headers::well_formed("authorization", key) {
+        let text = key.expose().as_bytes();
+        if !headers::well_formed("authorization", text) {
             return Err(Failure::Never(
                 "the key cannot stand in a header field".into(),
             ));
@@ -309,7 +332,7 @@ impl Upstream {
             &prepared.lines[..],
             &prepared.codings,
             self.key_field.as_bytes(),
-            key,
+            text,
             b"\r\n",
         ];
         if reuse == Reuse::Never {
@@ -331,8 +354,14 @@ impl Upstream {
         match sent {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
+                if let Some(why) = unfit(&parts) {
+                    return Err(Failure::MaybeSent(why));
+                }
                 self.notice_web_page(&prepared.uri, parts.status, &parts.headers);
                 let length = body.content_length();
+                let field = |name| parts.headers.get(name).map(HeaderValue::as_bytes);
+                let plain = field(CONTENT_ENCODING).is_none_or(|v| v == b"identity");
+                let mask = Mask::of(field(CONTENT_TYPE), length).filter(|_| plain);
                 Ok(Answer {
                     status: parts.status.as_u16(),
                     headers: parts.headers,
@@ -341,6 +370,8 @@ impl Upstream {
                     given: 0,
                     body: body.into_reader(),
                     broken: None,
+                    key: key.clone(),
+                    mask,
                     _call: call,
                 })
             }
@@ -396,6 +427,29 @@ fn agent(config: &Config, tls: Arc<TlsSetup>, names: CachingResolver) -> ureq::A
     ureq::Agent::with_parts(settings, dialler, names)
 }
 
+/// Why the head of an answer cannot be followed by a body that alvus can read.
+fn unfit(head: &http::response::Parts) -> Option<String> {
+    if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        return Some("it changed to another protocol (101), which nobody asked for".into());
+    }
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next()?.as_bytes();
+    // RFC 9112 §6.1: none in HTTP/1.0; and of all that there are we know one, and nobody was told of more.
+    let known = coding.trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    if known && head.version > http::Version::HTTP_10 {
+        return None;
+    }
+    let name = String::from_utf8_lossy(coding);
+    let version = match known {
+        true => " of HTTP/1.0",
+        false => "",
+    };
+    Some(format!(
+        "its answer{version} is in the Transfer-Encoding {:?}, and alvus reads \"chunked\" of HTTP/1.1 only",
+        shown(&name)
+    ))
+}
+
 /// At most so many bytes are what ureq itself writes: the request line, the host, the length.
 fn request_line(method: &Method, uri: &Uri) -> usize {
     let path = uri.path_and_query().map_or(1, |path| path.as_str().len());
@@ -417,6 +471,9 @@ pub struct Answer {
     body: ureq::BodyReader<'static>,
     /// The error that ended the body: ureq reports it once and a clean end afterwards.
     broken: Option<ErrorKind>,
+    /// What it was asked with, and should not repeat.
+    key: ApiKey,
+    mask: Option<Mask>,
     _call: CurrentCall,
 }
 
@@ -626,8 +683,9 @@ impl Answer {
     }
 }
 
-impl Read for Answer {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Answer {
+    /// Reads on: first what was looked at already, then the connection.
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let ahead = &self.start[self.given..];
         if !ahead.is_empty() {
             let n = ahead.len().min(buffer.len());
@@ -643,6 +701,31 @@ impl Read for Answer {
             self.broken = Some(e.kind());
         }
         read
+    }
+}
+
+impl Read for Answer {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let held = self.mask.as_mut().map_or(0, |mask| mask.begin(buffer));
+            if held == buffer.len() {
+                return Ok(held);
+            }
+            let n = match self.read_on(&mut buffer[held..]) {
+                Ok(n) if n > 0 => n,
+                // What was held back is no key then. The error comes again.
+                Ok(_) | Err(_) if held > 0 => return Ok(held),
+                other => return other,
+            };
+            let piece = &mut buffer[..held + n];
+            let goes = match &mut self.mask {
+                Some(mask) => mask.pass(piece, self.key.expose().as_bytes()),
+                None => piece.len(),
+            };
+            if goes > 0 {
+                return Ok(goes);
+            }
+        }
     }
 }
 

@@ -118,7 +118,8 @@ fn page(status: u16, stated: Option<Duration>) -> Verdict {
     match status {
         413 | 414 | 431 => Verdict::Pass,
         404 | 405 | 410 => Verdict::Failed(None),
-        status if FAILED.contains(&status) => Verdict::Failed(stated),
+        // The edge gave up waiting for one that may be at work still.
+        504 | 524 => Verdict::Failed(stated),
         _ => Verdict::Trouble(stated),
     }
 }

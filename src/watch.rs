@@ -9,10 +9,10 @@
 //!
 //! Nothing here parses or judges: what a file says is [`crate::config`]'s business.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A file that just changed is read when it has stayed the same for so long: an editor that writes
 /// in place empties it first.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// A larger file is none of ours: ten thousand keys take less than one of these MiB.
+const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// What tells one state of a file from another without reading it. Inode and device for a file
 /// that was put in its place, times and size for one written in place; `ctime` cannot be set back.
@@ -92,12 +95,13 @@ impl EnvFile {
     /// Reads it as it is.
     ///
     /// # Errors
-    /// When it cannot be read, is not UTF-8, or was named and is not there.
+    /// When it cannot be read, is no regular file, is too large, is not UTF-8, or was named and is not
+    /// there.
     pub fn read(&mut self) -> Text {
         // First the stamp: an edit while reading is seen by the next look.
         self.seen = Stamp::of(&self.path);
         self.read = self.seen;
-        let text = match fs::read_to_string(&self.path) {
+        let text = match read_regular(&self.path) {
             Ok(text) => Ok(Some(text)),
             Err(e) if e.kind() == ErrorKind::NotFound && !self.named => Ok(None),
             Err(e) => Err(e),
@@ -135,6 +139,32 @@ impl EnvFile {
         self.seen = stamp;
         rests && stamp != self.read
     }
+}
+
+/// The text of a file that can be read to its end, and again: one that ends when somebody feels like it (a
+/// pipe, a terminal) would keep alvus from starting, or from ever looking at anything else.
+fn read_regular(path: &Path) -> io::Result<String> {
+    let refuse = |words: String| Err(io::Error::new(ErrorKind::InvalidInput, words));
+    // Before it is opened: that alone waits where it is a pipe.
+    let kind = fs::metadata(path)?.file_type();
+    let what = match kind {
+        _ if kind.is_file() => None,
+        _ if kind.is_dir() => Some("a directory"),
+        _ if kind.is_fifo() => Some("a named pipe"),
+        _ if kind.is_socket() => Some("a socket"),
+        _ => Some("a device"),
+    };
+    if let Some(what) = what {
+        return refuse(format!("it is {what}, expected a regular file"));
+    }
+    let mut text = String::new();
+    File::open(path)?
+        .take(LARGEST + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        return refuse(format!("it is larger than {} MiB", LARGEST >> 20));
+    }
+    Ok(text)
 }
 
 /// Tells contents apart; the content itself (keys!) is not kept for that.

@@ -58,7 +58,8 @@ fn dump(config: &Config) -> Vec<String> {
         config.target.origin(),
         config.target.base_path
     ));
-    lines.push(format!("genai {}", config.genai));
+    let genai = config.genai.as_ref().map(ToString::to_string);
+    lines.push(format!("genai {}", genai.as_deref().unwrap_or("-")));
     lines.push(format!("cooldown {:?}", config.cooldown));
     lines.push(format!("pace {:?}", config.pace));
     lines.push(format!("rotation {:?}", config.rotation));

@@ -471,3 +471,36 @@ fn the_address_space_of_a_small_board_is_enough() {
     assert_eq!(alvus.ask().status, 200);
     assert_eq!(alvus.health()["status"], "ok");
 }
+
+#[test]
+fn what_uploads_took_is_given_back_by_every_build() {
+    const MB: usize = 1 << 20;
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before(&upstream);
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", alvus.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        let kb: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kb * 1024
+    };
+    // Each size is one that was freed before, and a little more.
+    for round in 0..4 {
+        for size in [MB, 3 * MB, 7 * MB] {
+            let body = vec![b'x'; size + round * 1000];
+            thread::scope(|scope| {
+                for _ in 0..24 * MB / size {
+                    scope.spawn(|| {
+                        let mut client = alvus.connect();
+                        let length = body.len();
+                        client.send(format!(
+                            "POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+                        ));
+                        client.send(&body);
+                        assert_eq!(client.response().status, 200);
+                    });
+                }
+            });
+        }
+    }
+    eventually("it is given back", || resident() < 16 * MB);
+}

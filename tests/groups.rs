@@ -81,7 +81,7 @@ fn a_group_of_24_mb_with_the_defaults_is_not_killed_by_uploads() {
     let alvus = group.start(&upstream, &[]);
     assert!(
         alvus.log().contains(
-            "24 MiB of memory in its control group: request bodies take up to 12 MiB of it, not 32"
+            "memory: 24 MiB in its control group; request bodies take up to 12 MiB of it, not 32"
         ),
         "{}",
         alvus.log()

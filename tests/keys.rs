@@ -710,3 +710,27 @@ fn a_limit_whose_words_never_end_does_not_hold_the_next_key_up() {
     assert_eq!(alvus.ask().status, 200);
     assert_eq!(alvus.states(), ["cooling", "ready", "ready"]);
 }
+
+#[test]
+fn an_endpoint_that_a_key_is_refused_for_takes_it_from_no_other_not_even_with_the_same_model() {
+    let upstream = Upstream::new(|seen| match seen.key_index() {
+        0 if seen.target == "/v1/responses" => answer(401, "", "Missing scopes: responses"),
+        _ => ok(),
+    });
+    let alvus = Alvus::before(&upstream);
+    let body = r#"{"model":"m"}"#;
+    for _ in 0..6 {
+        let mut client = alvus.connect();
+        client.send(format!(
+            "POST /v1/responses HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(client.response().status, 200);
+    }
+    let before = upstream.seen().len();
+    for _ in 0..6 {
+        assert_eq!(alvus.ask().status, 200);
+    }
+    let chat = &used(&upstream)[before..];
+    assert_eq!(chat.iter().filter(|key| **key == 0).count(), 2, "{chat:?}");
+}

@@ -5,9 +5,15 @@
 mod common;
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use common::{Alvus, AtEnd, CHAT, KEYS, TempDir, Upstream, alvus_command, answer, eventually, ok};
 
@@ -270,4 +276,191 @@ fn a_storm_of_requests_hides_no_other_news_and_stays_json() {
     for line in lines(&alvus) {
         assert!(line["level"].is_string(), "{line}");
     }
+}
+
+// ---- a log that nobody reads ----------------------------------------------------------------------
+
+/// An alvus whose standard error is a pipe that is full, and the end that nobody reads.
+struct Wedged {
+    child: Child,
+    addr: SocketAddr,
+    reader: BufReader<PipeReader>,
+    _dir: TempDir,
+}
+
+impl Wedged {
+    fn before(upstream: &Upstream) -> Wedged {
+        let dir = TempDir::new();
+        let text = format!("API_KEYS={}\n", KEYS.join(","));
+        dir.write(".env", &text);
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let child = alvus_command(&dir)
+            .envs([("PORT", "0"), ("TARGET_BASE_URL", &upstream.base_url())])
+            .stderr(writer.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let mut wedged = Wedged {
+            child,
+            addr: ([0; 4], 0).into(),
+            reader: BufReader::new(reader),
+            _dir: dir,
+        };
+        let started = wedged.line_with("Alvus started on ");
+        wedged.addr = started.rsplit(' ').next().unwrap().parse().unwrap();
+        wedged.line_with("Cooldown");
+        // While there is room for a page, so much can be written without waiting.
+        let room = |writer: &PipeWriter| {
+            let mut fds = [PollFd::new(writer, PollFlags::OUT)];
+            poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
+        };
+        while room(&writer) {
+            writer.write_all(&[b'\n'; 4096]).unwrap();
+        }
+        wedged
+    }
+
+    /// Reads on until a line holds this.
+    fn line_with(&mut self, words: &str) -> String {
+        let patience = Timespec::try_from(common::PATIENCE).unwrap();
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            if self.reader.buffer().is_empty() {
+                let mut fds = [PollFd::new(self.reader.get_ref(), PollFlags::IN)];
+                assert!(
+                    poll(&mut fds, Some(&patience)).unwrap() > 0,
+                    "never said: {words}"
+                );
+            }
+            assert!(
+                self.reader.read_line(&mut line).unwrap() > 0,
+                "it ended without {words}"
+            );
+        }
+        line.trim_end().to_string()
+    }
+
+    fn ask(&self, request: &str) -> u16 {
+        let mut client = common::Client::connect(self.addr);
+        client.send(request);
+        client.response().status
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+}
+
+impl Drop for Wedged {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
+    let upstream = Upstream::new(|_| ok());
+    let mut wedged = Wedged::before(&upstream);
+    for _ in 0..300 {
+        assert_eq!(wedged.ask(&CHAT.replace("alvus", "localhost")), 200);
+    }
+    wedged.signal("TERM");
+    let mut status = None;
+    eventually("it ends", || {
+        status = wedged.child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0));
+}
+
+#[test]
+fn lines_that_were_lost_are_told_of_when_somebody_reads_again() {
+    let upstream = Upstream::new(|_| ok());
+    let mut wedged = Wedged::before(&upstream);
+    let (long, host) = ("x".repeat(100), "h".repeat(100));
+    // In a second a hundred lines are meant to be written, which is 25 kB.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(2500) {
+        assert_eq!(
+            wedged.ask(&format!("GET /{long} HTTP/1.1\r\nHost: {host}\r\n\r\n")),
+            421
+        );
+    }
+    let told = wedged.line_with("lines of the log were lost");
+    let count: u32 = told.split(' ').nth(1).unwrap().parse().unwrap();
+    assert!(count > 0, "{told}");
+    // And requests are told of as before, once the second of the storm is over.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(1100) {
+        assert_eq!(wedged.ask(&CHAT.replace("alvus", "localhost")), 200);
+    }
+    wedged.line_with("POST /v1/chat/completions -> 200");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_costs_nothing_but_the_log() {
+    let upstream = Upstream::new(|_| ok());
+    let mut wedged = Wedged::before(&upstream);
+    let (nobody, _) = std::io::pipe().unwrap();
+    drop(std::mem::replace(
+        &mut wedged.reader,
+        BufReader::new(nobody),
+    ));
+    for _ in 0..20 {
+        assert_eq!(wedged.ask(&CHAT.replace("alvus", "localhost")), 200);
+    }
+}
+
+#[test]
+fn what_a_client_chose_is_cut_and_spelled_out_wherever_it_is_shown() {
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before(&upstream);
+    let (long, trap) = (
+        "m".repeat(5000),
+        "\\u001b[2J\\u202egpt\\nerror: all is lost",
+    );
+    for model in [long.as_str(), trap] {
+        let body = format!("{{\"model\":\"{model}\"}}");
+        let mut client = alvus.connect();
+        client.send(format!(
+            "POST /v1/{} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+            "p".repeat(500),
+            body.len()
+        ));
+        assert_eq!(client.response().status, 200);
+    }
+    let mut client = alvus.connect();
+    client.send(format!(
+        "{} /x HTTP/1.1\r\nHost: {}\r\n\r\n",
+        "M".repeat(300),
+        "h".repeat(300)
+    ));
+    assert_eq!(client.response().status, 421);
+    eventually("all are logged", || {
+        alvus.log().matches("info: ").count() >= 3
+    });
+    let cut = format!("model={}…", "m".repeat(64));
+    assert!(alvus.log().contains(&cut), "{}", alvus.log());
+    assert!(
+        alvus
+            .log()
+            .contains(r"\u{1b}[2J\\u{202e}gpt\\u{a}error: all is lost"),
+        "{}",
+        alvus.log()
+    );
+    for letter in ["m", "p", "M", "h"] {
+        assert!(!alvus.log().contains(&letter.repeat(65)), "{}", alvus.log());
+    }
+    assert!(!alvus.log().contains("\nerror:") && !alvus.log().contains('\u{1b}'));
+    let health = alvus.health();
+    let models = health["models"].as_array().unwrap();
+    assert!(
+        models
+            .iter()
+            .all(|m| m["model"].as_str().unwrap().len() < 100),
+        "{health}"
+    );
 }

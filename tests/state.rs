@@ -162,24 +162,6 @@ fn a_damaged_file_is_reported_ignored_and_replaced() {
 }
 
 #[test]
-fn a_file_of_the_first_version_is_read_and_what_it_says_against_a_key_as_a_whole_is_forgotten() {
-    let dir = TempDir::new();
-    let file = kept(&dir);
-    let text = fs::read_to_string(&file).unwrap();
-    let tag = |line: &str| line.split(' ').next().unwrap().to_owned();
-    let rests: Vec<&str> = text.lines().filter(|l| l.contains(" cooling ")).collect();
-    assert_eq!(rests.len(), 2, "{text}");
-    let (limited, spent) = (rests[0], tag(rests[1]));
-    let old = text.replace(rests[1], &format!("{spent} rejected 401"));
-    assert!(old.contains(limited));
-    fs::write(&file, old).unwrap();
-    let upstream = upstream(&FOUR);
-    let alvus = start(&upstream, &file);
-    assert_eq!(alvus.states(), ["cooling", "ready", "ready", "ready"]);
-    assert!(!alvus.log().contains("damaged"), "{}", alvus.log());
-}
-
-#[test]
 fn a_file_of_another_program_is_reported_and_left_alone() {
     let dir = TempDir::new();
     let file = dir.write("state", "precious\n");

@@ -84,7 +84,7 @@ fn path_and_query_travel_byte_for_byte() {
     let alvus = Alvus::before(&upstream);
     let targets = [
         "/v1/files/a%2Fb%2f/%e4%F6/content",
-        "/v1//double/./dots/../up/",
+        "/v1//double/.dots/..up/",
         "/v1/models?",
         "/v1/models?q=%20+&empty=&=&again=1&again=2",
         "/v1/models?next=http://other/v1?x=%2F/../..",
@@ -238,15 +238,16 @@ fn whatever_only_looks_like_health_goes_up() {
 }
 
 #[test]
-fn a_post_to_health_goes_up_like_everything_that_is_not_ours() {
+fn a_post_to_health_is_refused_whatever_its_body() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     let response = ask(
         &alvus,
         bare("POST", "/health", "Content-Length: 2\r\n") + "{}",
     );
-    assert_eq!(response.text(), "{\"ok\":true}");
-    assert_eq!(upstream.seen()[0].target, "/v1/health");
+    assert_eq!(response.status, 405);
+    assert!(openai_error(&response).contains("only be looked at"));
+    assert!(upstream.seen().is_empty());
 }
 
 // ---- fields on their way up ---------------------------------------------------------------------
@@ -255,7 +256,7 @@ fn a_post_to_health_goes_up_like_everything_that_is_not_ours() {
 fn fields_of_the_clients_connection_stay_on_its_side() {
     let seen = sent_up(
         b"Connection: X-Hop, keep-alive,\tx-other-hop\r\nX-Hop: 1\r\nX-Other-Hop: 2\r\n\
-          Connection: upgrade\r\nUpgrade: websocket\r\nKeep-Alive: timeout=5\r\n\
+          Connection: upgrade\r\nUpgrade: h2c\r\nKeep-Alive: timeout=5\r\n\
           TE: trailers\r\nTrailer: X-Sum\r\nProxy-Connection: keep-alive\r\n\
           Proxy-Authorization: Basic Zm9v\r\nX-Stays: yes\r\n",
     );
@@ -308,7 +309,7 @@ fn the_clients_credentials_and_origin_stay_and_the_pools_key_goes_up() {
 }
 
 #[test]
-fn all_other_fields_go_up_as_they_are_and_nothing_is_added() {
+fn all_other_fields_go_up_as_they_are_and_nothing_is_added_but_via() {
     let seen = sent_up(
         b"X-Second: b\r\nX-First: a\r\nX-Second: c, d\r\nX-Empty:\r\nX-Bytes: caf\xe9 \xc3\xa9 \xff\r\n\
           User-Agent: agent/1.0 (test)\r\nAccept: */*\r\nAccept-Encoding: gzip\r\nX-Second: b\r\n",
@@ -317,7 +318,7 @@ fn all_other_fields_go_up_as_they_are_and_nothing_is_added() {
     assert_eq!(seen.all("x-bytes"), [b"caf\xe9 \xc3\xa9 \xff"]);
     assert_eq!(seen.all("x-empty"), [b""]);
     let mut names: Vec<&str> = seen.fields.iter().map(|(n, _)| n.as_str()).collect();
-    let ours = ["host", "authorization", "connection"];
+    let ours = ["host", "authorization", "connection", "via"];
     names.retain(|n| !ours.contains(&n.to_ascii_lowercase().as_str()));
     let theirs = [
         "X-Second",
@@ -418,7 +419,9 @@ fn all_other_fields_come_back_as_they_are() {
         .fields
         .iter()
         .map(|(n, v)| (n.as_str(), v.as_slice()))
-        .filter(|(n, _)| !n.starts_with("x-alvus-") && *n != "content-length")
+        .filter(|(n, _)| {
+            !n.starts_with("x-alvus-") && !matches!(*n, "content-length" | "x-request-id")
+        })
         .collect();
     let expected: [(&str, &[u8]); 7] = [
         ("set-cookie", b"a=1"),
@@ -430,6 +433,22 @@ fn all_other_fields_come_back_as_they_are() {
         ("x-ratelimit-remaining-requests", b"7"),
     ];
     assert_eq!(theirs, expected);
+}
+
+#[test]
+fn a_web_page_in_place_of_what_is_not_there_is_looked_for_once_more_and_passed_on() {
+    for (method, status) in [("GET", 404), ("GET", 405), ("DELETE", 410), ("POST", 404)] {
+        let fields = "Content-Type: text/html\r\n";
+        let upstream = Upstream::new(move |_| answer(status, fields, "<html>nothing here"));
+        let alvus = Alvus::before(&upstream);
+        let response = ask(&alvus, bare(method, "/v1/missing", "Content-Length: 0\r\n"));
+        assert_eq!(
+            (response.status, response.text()),
+            (status, "<html>nothing here")
+        );
+        assert_eq!(upstream.seen().len(), 2, "{method} {status}");
+        assert_eq!(alvus.states(), ["ready"; 3]);
+    }
 }
 
 #[test]

@@ -175,9 +175,9 @@ fn who_waits_is_woken_by_nothing_until_it_leaves_which_is_noticed_at_once() {
         }
     });
     let alvus = Alvus::before_with(&upstream, &[("API_KEYS", KEYS[0])]);
-    let clients: Vec<Client> = (0..CLIENTS)
-        .map(|_| chat(&alvus, "x", "tired", ""))
-        .collect();
+    let mut clients = vec![chat(&alvus, "x", "tired", "")];
+    waiting(&alvus, 1);
+    clients.extend((1..CLIENTS).map(|_| chat(&alvus, "x", "tired", "")));
     waiting(&alvus, CLIENTS);
     let before = naps(&alvus);
     // Somebody else waits for three seconds and is served.

@@ -156,19 +156,62 @@ pub fn hosts(text: &str) -> Result<Vec<Host>, &'static str> {
     })
 }
 
-/// `ALLOWED_ORIGINS`: `scheme://host[:port]`, in lower case.
-pub fn origins(text: &str) -> Result<Vec<String>, &'static str> {
-    list(text, |origin| {
-        let origin = origin.to_ascii_lowercase();
-        let (scheme, host) = origin.split_once("://").unwrap_or_default();
-        let word = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
-        let fits = !scheme.is_empty() && scheme.bytes().all(word) && Host::parse(host).is_some();
-        if fits {
-            Ok(origin)
-        } else {
-            Err("an origin has a scheme, a host, perhaps a port, and no path")
+/// Web pages that may ask, as a browser names them in `Origin` (RFC 6454 §7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebOrigin {
+    /// `scheme://host[:port]` in lower case.
+    One(String),
+    /// All of a scheme that is not the web's: `vscode-webview://*`, whose hosts are made anew each time.
+    Scheme(String),
+    /// `null`: a page from a file, a frame in a sandbox, a desktop agent that says no more.
+    Nameless,
+}
+
+impl WebOrigin {
+    fn parse(text: &str) -> Result<WebOrigin, &'static str> {
+        let text = text.to_ascii_lowercase();
+        if text == "null" {
+            return Ok(WebOrigin::Nameless);
         }
-    })
+        let (scheme, host) = text.split_once("://").unwrap_or_default();
+        let word = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+        if scheme.is_empty() || !scheme.bytes().all(word) {
+            return Err("an origin has a scheme, a host, perhaps a port, and no path");
+        }
+        match host {
+            "*" if matches!(scheme, "http" | "https") => {
+                Err("that would be every web page there is; name those that may ask")
+            }
+            "*" => Ok(WebOrigin::Scheme(scheme.to_owned())),
+            host if Host::parse(host).is_some() => Ok(WebOrigin::One(text)),
+            _ => Err("an origin has a scheme, a host, perhaps a port, and no path"),
+        }
+    }
+
+    /// Whether a page with this `Origin` is meant.
+    pub fn covers(&self, origin: &str) -> bool {
+        match self {
+            WebOrigin::One(one) => one.eq_ignore_ascii_case(origin),
+            WebOrigin::Nameless => origin == "null",
+            WebOrigin::Scheme(scheme) => {
+                let found = origin.split_once("://");
+                found.is_some_and(|(found, _)| scheme.eq_ignore_ascii_case(found))
+            }
+        }
+    }
+}
+
+/// `ALLOWED_ORIGINS`.
+pub fn origins(text: &str) -> Result<Vec<WebOrigin>, &'static str> {
+    list(text, WebOrigin::parse)
+}
+
+/// A warning when the pages that may ask cannot be told from others, and nobody needs a key.
+pub fn nameless(origins: &[WebOrigin], clients: &[ClientKey]) -> Option<&'static str> {
+    let open = clients.is_empty() && origins.contains(&WebOrigin::Nameless);
+    open.then_some(
+        "ALLOWED_ORIGINS: any web page can make itself null (a frame in a sandbox); CLIENT_KEYS=name:key would keep them out",
+    )
 }
 
 fn list<T>(
@@ -314,22 +357,71 @@ mod tests {
             ])
         );
         assert!(hosts("http://pi.local").is_err() && hosts("*").is_err());
-        assert_eq!(
-            origins("HTTP://LocalHost:5173,app://obsidian.md"),
-            Ok(vec![
-                "http://localhost:5173".into(),
-                "app://obsidian.md".into()
-            ])
-        );
         for bad in [
             "localhost:5173",
             "https://a/",
-            "null",
             "*",
+            "*://a",
             "://a",
             "http://",
+            "http://*",
+            "HTTPS://*",
+            "http://*.example.com",
+            "app://*/",
+            "null,app",
         ] {
             assert!(origins(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_origin_is_one_page_or_a_scheme_or_nameless() {
+        for (listed, covered, others) in [
+            (
+                "HTTP://LocalHost:5173,app://obsidian.md",
+                &[
+                    "http://localhost:5173",
+                    "app://obsidian.md",
+                    "APP://obsidian.md",
+                ][..],
+                &[
+                    "http://localhost",
+                    "https://localhost:5173",
+                    "app://other",
+                    "null",
+                    "",
+                ][..],
+            ),
+            (
+                "VSCode-Webview://*",
+                &["vscode-webview://0a1b2c3d", "vscode-webview://1?x=/"],
+                &[
+                    "vscode-webview",
+                    "vscode-webview:",
+                    "vscode-webviewx://a",
+                    "http://vscode-webview://a",
+                ],
+            ),
+            (
+                "tauri://localhost",
+                &["tauri://localhost"],
+                &["http://tauri.localhost"],
+            ),
+            ("null", &["null"], &["", "NULL", "null://a", "http://null"]),
+        ] {
+            let origins = origins(listed).expect(listed);
+            let covers = |text: &&&str| origins.iter().any(|o| o.covers(text));
+            assert!(covered.iter().all(|text| covers(&text)), "{listed}");
+            assert!(!others.iter().any(|text| covers(&text)), "{listed}");
+        }
+    }
+
+    #[test]
+    fn pages_without_a_name_draw_a_warning_where_no_key_is_asked_for() {
+        let (nobody, clients) = (Vec::new(), client_keys(&format!("a:{KEY}"), &[]).0);
+        let listed = |text| origins(text).expect(text);
+        assert!(nameless(&listed("app://a,null"), &nobody).is_some());
+        assert_eq!(nameless(&listed("app://a,null"), &clients), None);
+        assert_eq!(nameless(&listed("app://*"), &nobody), None);
     }
 }

@@ -65,6 +65,14 @@ impl Target {
         })
     }
 
+    /// Whether its host has this name, or one under it.
+    pub fn is_at(&self, domain: &str) -> bool {
+        let host = self.authority.split(':').next().unwrap_or_default();
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let start = host.strip_suffix(domain);
+        start.is_some_and(|start| start.is_empty() || start.ends_with('.'))
+    }
+
     /// `https://host` or `https://host:port`, without a path.
     pub fn origin(&self) -> String {
         format!("{}://{}", self.scheme.as_str(), self.authority)
@@ -187,6 +195,22 @@ mod tests {
                 "{url}"
             );
             assert_eq!(target.to_string(), format!("{origin}{base_path}"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_at_a_domain_or_under_it_and_not_beside_it() {
+        for (url, is_there) in [
+            ("https://integrate.api.nvidia.com/v1", true),
+            ("https://NVIDIA.com:8443", true),
+            ("http://nvidia.com.", true),
+            ("https://not-nvidia.com", false),
+            ("https://nvidia.com.example.org", false),
+            ("https://example.org/nvidia.com", false),
+            ("http://[::1]:8080", false),
+        ] {
+            let target = Target::parse(url).expect(url);
+            assert_eq!(target.is_at("nvidia.com"), is_there, "{url}");
         }
     }
 

@@ -153,7 +153,7 @@ impl Progress {
 
     /// Whether all that was opened is closed, and something was.
     pub fn is_whole(&self) -> bool {
-        self.begun && self.depth == 0 && !self.in_string
+        self.begun && self.depth == 0
     }
 
     fn byte(&mut self, byte: u8) {

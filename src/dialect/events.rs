@@ -117,6 +117,7 @@ mod tests {
             ),
             ("data\n\nretry: 1\n\ndata: [DONE]\n", &["[DONE]"]),
             ("data: é😀\n\n", &["é😀"]),
+            ("data: a\r\ndata: b\r\n\r\n", &["a\nb"]),
         ] {
             for size in 1..=stream.len().max(1) {
                 assert_eq!(

@@ -8,9 +8,6 @@ use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
-/// What may stand between two parts of a valid text.
-const BETWEEN: [char; 6] = [' ', '\n', '\r', '\t', ',', ':'];
-
 /// A valid JSON value, as it stands in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Json<'a>(&'a str);
@@ -20,7 +17,7 @@ impl<'a> Json<'a> {
     pub fn parse(text: &'a [u8]) -> Option<Json<'a>> {
         let text = std::str::from_utf8(text).ok()?;
         serde_json::from_str::<IgnoredAny>(text).ok()?;
-        Some(Json(text.trim_matches(BETWEEN)))
+        Some(Json(text.trim_matches([' ', '\n', '\r', '\t'])))
     }
 
     /// The value's own text.
@@ -43,7 +40,8 @@ impl<'a> Json<'a> {
     pub fn pick<const N: usize>(self, names: [&str; N]) -> [Option<Json<'a>>; N] {
         let mut found = [None; N];
         for (name, value) in self.fields() {
-            if let Some(at) = names.iter().position(|wanted| name.is(wanted)) {
+            let name = name.plain();
+            if let Some(at) = names.iter().position(|wanted| *wanted == name) {
                 found[at] = Some(value).filter(|value| value.0 != "null");
             }
         }
@@ -120,7 +118,12 @@ impl<'a> Iterator for Items<'a> {
 
 /// Takes the next value of a list or object; the end of it is none.
 fn next_value<'a>(rest: &mut &'a str) -> Option<Json<'a>> {
-    let text = rest.trim_start_matches(BETWEEN);
+    let between = |b: &u8| matches!(b, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':');
+    let begin = rest
+        .bytes()
+        .position(|b| !between(&b))
+        .unwrap_or(rest.len());
+    let text = &rest[begin..];
     let (value, after) = text.split_at_checked(value_end(text.as_bytes()))?;
     *rest = after;
     (!value.is_empty()).then_some(Json(value))
@@ -272,7 +275,10 @@ impl Put for &str {
 
 impl Put for u64 {
     fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.to_string().as_bytes());
+        if *self >= 10 {
+            (self / 10).put(out);
+        }
+        out.push(b'0' + (self % 10) as u8);
     }
 }
 

@@ -1,10 +1,12 @@
 //! Reads what a client sends, and gives up with `TimedOut` when that takes too long.
 
 use std::io::{self, BufRead, ErrorKind, Read};
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, recv};
 
 /// Bytes of the buffer. Most heads fit in; larger pieces of a body pass it by.
 const BUFFER_SIZE: usize = 3 * 1024;
@@ -63,19 +65,28 @@ impl Reader {
     /// As those of [`Read::read`]. The end is none: the next read says that it is there.
     #[inline(never)] // so that the stack has that room only here
     pub fn wait(&mut self) -> io::Result<()> {
-        if self.buffered().is_empty() {
-            self.buffer = Vec::new();
-            self.read = 0;
-            let mut first = [0; BUFFER_SIZE];
-            let n = self.receive(&mut first)?;
-            self.buffer.reserve_exact(BUFFER_SIZE);
-            self.buffer.extend_from_slice(&first[..n]);
+        if !self.buffered().is_empty() {
+            return Ok(());
         }
+        self.buffer = Vec::new();
+        self.read = 0;
+        let mut first = [MaybeUninit::uninit(); BUFFER_SIZE];
+        let mut buffer = Vec::new();
+        self.patiently(|socket| {
+            let ((first, _), n) = recv(socket, &mut first[..], RecvFlags::empty())?;
+            buffer.reserve_exact(BUFFER_SIZE);
+            buffer.extend_from_slice(first);
+            Ok(n)
+        })?;
+        self.buffer = buffer;
         Ok(())
     }
 
     /// One read from the socket, within the patience.
-    fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+    fn patiently(
+        &mut self,
+        mut read: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let start = Instant::now();
         if let Patience::Total(timeout) = self.patience {
             let end = start.checked_add(timeout);
@@ -102,7 +113,7 @@ impl Reader {
                 self.socket.set_read_timeout(Some(left))?;
                 self.told = Some(left);
             }
-            match (&*self.socket).read(bytes) {
+            match read(&self.socket) {
                 // that is how a socket's timeout shows on Unix
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.told = None,
                 // a signal is no reason to give a request up
@@ -117,7 +128,7 @@ impl Reader {
 impl Read for Reader {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         if self.buffered().is_empty() && bytes.len() >= BUFFER_SIZE {
-            return self.receive(bytes);
+            return self.patiently(|mut socket| socket.read(bytes));
         }
         let n = self.fill_buf()?.read(bytes)?;
         self.consume(n);
@@ -131,7 +142,7 @@ impl BufRead for Reader {
             let mut buffer = mem::take(&mut self.buffer);
             self.read = 0;
             buffer.resize(BUFFER_SIZE, 0);
-            let n = self.receive(&mut buffer)?;
+            let n = self.patiently(|mut socket| socket.read(&mut buffer))?;
             buffer.truncate(n);
             self.buffer = buffer;
         }

@@ -1,10 +1,16 @@
 //! A model that has no capacity: it is left alone for a while, then asked by one request, then by
 //! more. No key is to blame, and the first success ends the waiting.
+//!
+//! Where a model refuses one request while it is at work on others, it takes so many at a time: up
+//! to there the way back is quick, beyond it one more is tried every two minutes.
 
 use std::time::{Duration, Instant};
 
 /// How long an overloaded model is left alone at least, and at most, between two tries.
 const GAPS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long a model is believed that takes so many at a time, before one more is tried.
+const STEP: Duration = Duration::from_secs(120);
 
 /// Two keys' bare 429s within this time, neither of them near its limit, are the model's.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -22,6 +28,12 @@ pub(super) struct Backoff {
 struct Busy {
     /// How many requests may be under way; grows by one with each success.
     limit: u32,
+    /// How many it was at work on when it refused one more.
+    met: u32,
+    /// One of those was served, so that it takes so many at a time.
+    is_ceiling: bool,
+    /// The last refusal, or step beyond the ceiling.
+    stepped: Instant,
     /// When it has grown so far, all is well.
     well_at: u32,
     /// Since when it refuses without a success between; `None` once it has served.
@@ -53,8 +65,11 @@ impl Backoff {
         sent: Instant,
         now: Instant,
     ) -> Option<u32> {
-        if self.busy.as_ref().is_some_and(|busy| sent <= busy.refused) {
-            return None; // one of the same herd
+        if let Some(busy) = self.busy.as_mut().filter(|busy| sent <= busy.refused) {
+            // One of the same herd, and none of those that it is at work on.
+            busy.met = busy.met.saturating_sub(1);
+            busy.limit = busy.limit.min(busy.met.max(1));
+            return None;
         }
         let since = self
             .busy
@@ -65,6 +80,9 @@ impl Backoff {
         let well_at = in_flight.max(1) * 2;
         self.busy = Some(Busy {
             limit,
+            met: in_flight.saturating_sub(1),
+            is_ceiling: false,
+            stepped: now,
             well_at: self
                 .busy
                 .as_ref()
@@ -91,12 +109,23 @@ impl Backoff {
     }
 
     /// A request that was sent then was served.
-    pub(super) fn served(&mut self, sent: Instant) {
+    pub(super) fn served(&mut self, sent: Instant, now: Instant) {
         self.odd = None;
-        let Some(busy) = self.busy.as_mut().filter(|busy| sent > busy.refused) else {
+        let Some(busy) = &mut self.busy else {
             return;
         };
+        if sent <= busy.refused {
+            busy.is_ceiling = true;
+            return;
+        }
         (busy.since, busy.until) = (None, sent);
+        let is_beyond = busy.is_ceiling && busy.limit >= busy.met;
+        if is_beyond && now.saturating_duration_since(busy.stepped) < STEP {
+            return;
+        }
+        if is_beyond {
+            busy.stepped = now;
+        }
         busy.limit += 1;
         if busy.limit >= busy.well_at {
             self.busy = None;

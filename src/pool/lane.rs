@@ -44,6 +44,8 @@ pub(super) enum Turn {
 /// What a request asks of a lane.
 pub(super) struct Want<'a> {
     pub(super) ticket: Option<Ticket>,
+    /// Not every key will do.
+    pub(super) choosy: bool,
     /// Not these.
     pub(super) avoid: &'a [usize],
     /// This one or none.
@@ -74,6 +76,9 @@ pub(super) struct Lane {
     resting: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Whoever came first is first.
     queue: VecDeque<Ticket>,
+    /// Requests that cannot use any key: they are beside the queue, so that they keep no key from
+    /// the others that is of no use to them.
+    beside: VecDeque<Ticket>,
     next_turn: u64,
 }
 
@@ -90,6 +95,7 @@ impl Lane {
             line: VecDeque::new(),
             resting: BinaryHeap::new(),
             queue: VecDeque::new(),
+            beside: VecDeque::new(),
             next_turn: 0,
         }
     }
@@ -129,8 +135,8 @@ impl Lane {
             Allows::AfterAnother => return Turn::AfterOthers,
         }
         let found = self.scan(want, now, fitness);
-        // Whoever avoids a key has had its turn already and goes on; it never blocks the queue.
-        let is_first = !want.avoid.is_empty()
+        // Whoever avoids a key has had its turn already and goes on.
+        let is_first = want.choosy
             || self
                 .queue
                 .front()
@@ -141,7 +147,7 @@ impl Lane {
                 Some((key, _)) => Turn::Key(key),
                 None => Turn::Nobody,
             },
-            _ if want.avoid.is_empty() && want.only.is_none() => match self.first_rest() {
+            _ if !want.choosy => match self.first_rest() {
                 Some((until, _)) => Turn::NotBefore(until),
                 None => Turn::Nobody,
             },
@@ -286,15 +292,22 @@ impl Lane {
         true
     }
 
-    pub(super) fn queue_up(&mut self, ticket: Ticket) {
-        if let Err(at) = self.queue.binary_search(&ticket) {
-            self.queue.insert(at, ticket);
+    /// `choosy`: not every key will do for it.
+    pub(super) fn queue_up(&mut self, ticket: Ticket, choosy: bool) {
+        let queue = match choosy {
+            true => &mut self.beside,
+            false => &mut self.queue,
+        };
+        if let Err(at) = queue.binary_search(&ticket) {
+            queue.insert(at, ticket);
         }
     }
 
     pub(super) fn leave(&mut self, ticket: Ticket) {
-        if let Ok(at) = self.queue.binary_search(&ticket) {
-            self.queue.remove(at);
+        for queue in [&mut self.queue, &mut self.beside] {
+            if let Ok(at) = queue.binary_search(&ticket) {
+                queue.remove(at);
+            }
         }
     }
 
@@ -303,8 +316,13 @@ impl Lane {
         self.queue.front().copied()
     }
 
+    /// Those that may find something now: who waits longest, and who waits for certain keys.
+    pub(super) fn hopeful(&self) -> impl Iterator<Item = Ticket> {
+        self.beside.iter().chain(self.queue.front()).copied()
+    }
+
     pub(super) fn waiting(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.beside.len()
     }
 
     /// Old entries included: for the test that they do not pile up.

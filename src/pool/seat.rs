@@ -20,7 +20,7 @@ use crate::verdict::MAX_REST;
 pub const PROBE_GAP: Duration = Duration::from_secs(1);
 
 /// The longest rest that alvus itself comes to when 429s repeat and none says how long.
-pub(super) const MAX_ESCALATED: Duration = Duration::from_secs(15 * 60);
+const MAX_ESCALATED: Duration = Duration::from_secs(15 * 60);
 
 /// A stated rest that proved too short is lengthened, but not beyond this.
 const MAX_DOUBTED: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ const MOST_ALLOWED: u32 = 8;
 
 /// For so many windows a learned limit is kept without asking for more; for twice and four times
 /// as many once it was met again.
-const KEPT: u32 = 4;
+const KEPT: u32 = 6;
 /// The same where the operator wants to be held back: [`Pace::Auto`].
 const KEPT_AUTO: u32 = 16;
 /// A limit met after fewer requests has to be met twice: it may be one of tokens.
@@ -166,6 +166,9 @@ impl Seat {
     /// A request that was handed out at this instant was not sent.
     pub(super) fn take_back(&mut self, at: Instant) {
         self.window.take_back(at);
+        if self.knew(at) {
+            self.learn_less(); // it counted as taken
+        }
     }
 
     /// A request was accepted. Says whether that ends a rest: the key is well again.
@@ -188,7 +191,7 @@ impl Seat {
         self.rest.take().is_some()
     }
 
-    /// 429. Says for how long the key rests, if that is news. `cooldown`: the first rest that
+    /// A 429. Says for how long the key rests, if that is news. `cooldown`: the first rest that
     /// nobody stated.
     pub(super) fn limited(
         &mut self,
@@ -439,7 +442,7 @@ impl Seat {
         });
     }
 
-    /// One of those that counted as taken was refused too.
+    /// One of those that counted as taken was not.
     fn learn_less(&mut self) {
         if let Some(learned) = &mut self.learned {
             learned.took = learned.took.saturating_sub(1);

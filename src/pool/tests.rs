@@ -1,6 +1,7 @@
 use super::*;
 use crate::state::Limit;
 
+mod overload;
 mod refusals;
 mod walk;
 
@@ -39,7 +40,7 @@ impl Desk {
     /// Another request comes and has to wait.
     fn queue_up(&mut self) -> Ticket {
         let (lane, ticket) = self.pool.enter("m", self.t0);
-        self.pool.lanes[lane.0].queue_up(ticket);
+        self.pool.lanes[lane.0].queue_up(ticket, false);
         ticket
     }
 
@@ -235,6 +236,24 @@ fn a_herd_of_refusals_counts_as_one() {
 }
 
 #[test]
+fn a_thread_that_looked_at_the_clock_before_another_one_changes_nothing() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let herd: Vec<Picked> = (0..8).map(|n| desk.take(ms(n))).collect();
+    for picked in &herd[..6] {
+        desk.report(picked, Report::Accepted, ms(10));
+    }
+    // Both were sent when the first refusal came, although its thread read the clock before that.
+    assert!(desk.report(&herd[6], limited(10), ms(3)).is_some());
+    assert_eq!(desk.report(&herd[7], limited(10), ms(10)), None);
+    herd.iter().for_each(|picked| desk.pool.release(picked));
+    let at = secs(11);
+    for _ in 0..6 {
+        desk.one(Report::Accepted, at);
+    }
+    assert!(desk.wait(at) > at, "six is what it takes");
+}
+
+#[test]
 fn a_limit_holds_for_its_model_alone() {
     let mut desk = Desk::new(1, SETTINGS);
     desk.one(UNSAID, T0);
@@ -245,6 +264,20 @@ fn a_limit_holds_for_its_model_alone() {
     assert_eq!(view.state, State::Cooling(COOLDOWN));
     assert_eq!(view.models, [("m".to_owned(), State::Cooling(COOLDOWN))]);
     assert!(view.serves, "the other model");
+}
+
+#[test]
+fn a_key_that_rests_for_the_only_kind_of_path_serves_nobody() {
+    let t0 = Instant::now();
+    let mut pool = Pool::new(&keys(1), SETTINGS, t0);
+    assert!(pool.snapshot(t0)[0].serves, "as far as anybody knows");
+    let (lane, _) = pool.enter("/chat", t0);
+    let Pick::Key(picked) = pool.pick(lane, Asker::default(), t0) else {
+        panic!("no key");
+    };
+    pool.report(&picked, Report::Limited(Some(COOLDOWN)), t0);
+    assert!(!pool.snapshot(t0)[0].serves);
+    assert!(pool.snapshot(t0 + COOLDOWN)[0].serves);
 }
 
 #[test]
@@ -331,7 +364,7 @@ fn refused_windows(desk: &mut Desk, limit: u32, windows: u64) -> Vec<u64> {
 fn a_limit_that_was_confirmed_is_asked_about_less_and_less() {
     let mut desk = Desk::new(1, SETTINGS);
     let refused = refused_windows(&mut desk, 6, 60);
-    assert_eq!(refused, [0, 5, 14, 31, 48]);
+    assert_eq!(refused, [0, 7, 20, 45]);
 }
 
 #[test]
@@ -345,17 +378,17 @@ fn a_small_limit_has_to_be_confirmed_more_often() {
 #[test]
 fn a_window_is_as_short_as_was_seen_although_a_rest_was_longer() {
     let mut desk = Desk::new(1, SETTINGS);
-    // Asked about in the second of these, as the limit is kept for four windows in between.
-    for (at, rest) in [(0, 10), (60, 15)] {
+    // Asked about in the second of these, as the limit is kept for six windows in between.
+    for (at, rest) in [(0, 10), (80, 15)] {
         for _ in 0..6 {
             desk.one(Report::Accepted, secs(at));
         }
         assert!(desk.one(limited(rest), secs(at)).is_some());
     }
     for _ in 0..6 {
-        desk.one(Report::Accepted, secs(75));
+        desk.one(Report::Accepted, secs(95));
     }
-    assert_eq!(desk.wait(secs(75)), secs(85));
+    assert_eq!(desk.wait(secs(95)), secs(105));
 }
 
 #[test]
@@ -373,6 +406,26 @@ fn what_was_accepted_counts_although_the_answer_comes_after_a_refusal() {
         desk.take(at);
     }
     assert!(matches!(desk.pick(at), Pick::Wait(_)));
+}
+
+#[test]
+fn what_was_not_sent_after_all_was_not_taken() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let herd: Vec<Picked> = (0..9).map(|n| desk.take(ms(n))).collect();
+    for (n, picked) in herd.iter().enumerate() {
+        let report = match n {
+            0 => limited(10),
+            1 | 2 => Report::NotSent, // a connection that was dead, as it turned out
+            _ => Report::Accepted,
+        };
+        desk.report(picked, report, ms(10));
+        desk.pool.release(picked);
+    }
+    let at = secs(11);
+    for _ in 0..6 {
+        desk.one(Report::Accepted, at);
+    }
+    assert!(desk.wait(at) > at, "six is what it takes");
 }
 
 #[test]

@@ -167,9 +167,11 @@ impl Pool {
         }
     }
 
+    /// The first lane, which is there from the start, counts only while somebody is in it.
     fn recent_lanes(&self, now: Instant) -> impl Iterator<Item = &Lane> {
         self.lanes.iter().filter(move |lane| {
-            lane.visitors > 0 || now.saturating_duration_since(lane.last_used) < RECENT
+            let lately = now.saturating_duration_since(lane.last_used) < RECENT;
+            lane.visitors > 0 || (lately && !lane.model.is_empty())
         })
     }
 }

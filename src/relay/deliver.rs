@@ -15,15 +15,22 @@ use crate::stream::{self, Copied, CopyEnd};
 use crate::upstream::{Answer, Kept};
 use crate::warn;
 
+/// Tells nginx, and who learned from it, to pass a stream on as it comes.
+const NO_BUFFER: (&str, &[u8]) = ("x-accel-buffering", b"no");
+
 impl Exchange<'_> {
-    /// The client of a stream, kept patient from now on.
+    /// The client of a stream, kept patient from now on. Not of a HEAD, whose answer has no body to wait in.
     pub(super) fn patient_client(&self, every: Duration) -> Client {
+        if self.down.head_only {
+            return self.client.clone();
+        }
         let framing = self.down.framing(None);
         let mut head = Vec::with_capacity(256);
         reply::begin_head(&mut head, 200, framing, self.down);
         reply::field(&mut head, "content-type", b"text/event-stream");
         reply::field(&mut head, "cache-control", b"no-cache");
         reply::request_id(&mut head);
+        reply::field(&mut head, NO_BUFFER.0, NO_BUFFER.1);
         reply::end_head(&mut head);
         let beat = framed(self.mapped.voice.beat(), framing);
         self.client.kept_patient(every, head, beat)
@@ -238,7 +245,13 @@ impl Answer {
         };
         let head = match begun {
             true => Vec::new(),
-            false => head(self.status, stated, down, self.fields_back(), &outcome),
+            false => {
+                let theirs = self
+                    .fields_back()
+                    .filter(|(name, _)| !is_sse || *name != NO_BUFFER.0);
+                let fields = theirs.chain(is_sse.then_some(NO_BUFFER));
+                head(self.status, stated, down, fields, &outcome)
+            }
         };
         let copied = match is_sse {
             true => {

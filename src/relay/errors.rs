@@ -77,7 +77,7 @@ impl Relay {
                 }
                 reply
             }
-            Unserved::NoKey(soonest) => self.no_key(*soonest, &trip.model),
+            Unserved::NoKey(soonest) => self.no_key(*soonest, &trip.lane),
             Unserved::NoOther => {
                 let text = "the upstream refused this request, in more words than alvus keeps";
                 Reply::error(403, "refused", text)
@@ -100,21 +100,21 @@ impl Relay {
         }
     }
 
-    fn no_key(&self, soonest: Option<Instant>, model: &str) -> Reply {
+    fn no_key(&self, soonest: Option<Instant>, lane: &str) -> Reply {
         let now = Instant::now();
         let wait = soonest.map_or(UNREACHABLE_RETRY, |at| at.saturating_duration_since(now));
         if soonest.is_none() && self.pool(|pool| pool.is_full()) {
             let text = "as many requests as may be are at the upstream already (WORKERS)";
             return Reply::error(503, "workers_busy", text).retry_after(wait);
         }
-        let busy = self.models().into_iter().find(|view| view.model == model);
+        let busy = self.models().into_iter().find(|view| view.model == lane);
         if busy.is_some_and(|view| view.capacity.is_some()) {
             let text = "the model is overloaded at the provider, with every key";
             return Reply::error(503, "model_overloaded", text).retry_after(wait);
         }
         let keys = self.keys();
         let state = |key: &KeyView| {
-            let here = key.models.iter().find(|(name, _)| name == model);
+            let here = key.models.iter().find(|(name, _)| name == lane);
             here.map_or(key.state, |(_, state)| *state)
         };
         let count = |is: fn(&State) -> bool| keys.iter().filter(|key| is(&state(key))).count();

@@ -56,11 +56,6 @@ impl Relay {
         None
     }
 
-    /// Whether clients of the Messages dialect find here what they look for.
-    pub fn answers_hello(&self) -> bool {
-        false
-    }
-
     /// What was learned of models, as a JSON object.
     pub fn learned(&self) -> Option<String> {
         None

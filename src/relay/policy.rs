@@ -20,8 +20,8 @@ pub(super) struct Policy {
     pub(super) upstream: Upstream,
     pub(super) target: Origin,
     pub(super) base_path: String,
-    genai: Origin,
-    genai_path: String,
+    /// Where paths with `/genai/` go, and what stands in front of them.
+    genai: Option<(Origin, String)>,
     /// The target's, as people write it.
     pub(super) origin: String,
     pub(super) limits: Limits,
@@ -47,8 +47,10 @@ impl Policy {
             models: config.models.clone(),
             target,
             base_path: config.target.base_path.clone(),
-            genai: Origin::new(&config.genai)?,
-            genai_path: config.genai.base_path.clone(),
+            genai: match &config.genai {
+                Some(genai) => Some((Origin::new(genai)?, genai.base_path.clone())),
+                None => None,
+            },
             origin: config.target.origin(),
             limits: Limits {
                 max_retries: config.max_retries,
@@ -80,6 +82,19 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
+impl Mapped {
+    /// What providers limit and refuse this request with: its model; the kind of its path where it
+    /// names none; both where it is no chat, so that an endpoint that a key is refused for takes the
+    /// key from no other.
+    pub(super) fn lane(&self, model: &str) -> String {
+        match (model, self.kind.as_str()) {
+            ("", kind) => kind.to_owned(),
+            (model, "/chat" | "/completions" | "/messages") => model.to_owned(),
+            (model, kind) => format!("{model} {kind}"),
+        }
+    }
+}
+
 impl Relay {
     /// Maps a client's request onto the provider; see [`Prepared::new`].
     ///
@@ -92,9 +107,10 @@ impl Relay {
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
     ) -> Result<Mapped, String> {
         let policy = self.policy().clone();
-        let (to, path) = match route::is_genai(target) {
-            true => (&policy.genai, policy.genai_path.clone() + target),
-            false => (&policy.target, route::upward(&policy.base_path, target)),
+        let genai = policy.genai.as_ref().filter(|_| route::is_genai(target));
+        let (to, path) = match genai {
+            Some((to, base)) => (to, route::upward_whole(base, target)),
+            None => (&policy.target, route::upward(&policy.base_path, target)),
         };
         let request = Prepared::new(method, to, path, fields.clone())?;
         let mapped = Mapped {

@@ -291,12 +291,12 @@ impl Relay {
     /// A refusal in the words of who asks for this; none: as it is.
     pub fn in_dialect(&self, method: &str, target: &str, reply: &Reply) -> Option<Reply> {
         let is_messages = !matches!(about(method, target), None | Some(About::Models));
-        let wanted = reply.status >= 400 && is_messages && self.answers_hello();
+        let wanted = reply.status >= 400 && is_messages && self.speaks_messages();
         wanted.then(|| in_anthropics_shape(reply))
     }
 
     /// Whether clients of the Messages dialect find here what they look for.
-    pub fn answers_hello(&self) -> bool {
+    fn speaks_messages(&self) -> bool {
         self.policy().known.mode != config::Messages::Pass
     }
 

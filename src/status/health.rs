@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Load;
+use crate::logging::shown;
 use crate::pool::{KeyView, ModelView, State};
 use crate::reply::{Reply, quoted, whole_seconds};
 
@@ -73,7 +74,7 @@ pub fn page(
                 out,
                 "{}{{\"model\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left}}}",
                 comma(n),
-                quoted(model),
+                quoted(&shown(model)),
             );
         }
         out.push_str("]}");
@@ -84,7 +85,7 @@ pub fn page(
             out,
             "{}{{\"model\":{},\"in_flight\":{},\"waiting\":{},\"capacity\":{},\"backoff\":{}}}",
             comma(i),
-            quoted(&view.model),
+            quoted(&shown(&view.model)),
             view.in_flight,
             view.waiting,
             view.capacity.map_or("null".into(), |n| n.to_string()),

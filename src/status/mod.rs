@@ -3,6 +3,7 @@
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
 pub mod health;
+pub mod own_pages;
 pub mod prometheus;
 
 use std::time::Duration;

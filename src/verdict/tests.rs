@@ -203,7 +203,9 @@ fn a_web_page_is_nobodys_word_about_a_key() {
         429 <content-type: text/html> <html>Your API key is invalid => Trouble
         400 <> <!doctype html><html>Bad Request => Trouble
         503 <content-type: text/html; retry-after: 30> <html> => Trouble 30000
-        502 <content-type: text/html> <html><h1>502 Bad Gateway => Failed
+        502 <content-type: text/html> <html><h1>502 Bad Gateway => Trouble
+        504 <content-type: text/html> <html><h1>504 Gateway Time-out => Failed
+        524 <content-type: text/html> <html>A timeout occurred => Failed
         404 <content-type: text/html> <html><h1>404 Not Found => Failed
         413 <content-type: text/html> <html><h1>413 Request Entity Too Large => Pass
         // no pages

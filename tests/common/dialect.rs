@@ -159,6 +159,39 @@ pub fn revoked() -> Refusal {
     Refusal::new(401, body)
 }
 
+/// OpenAI's, for a key that is for other endpoints.
+pub fn restricted() -> Refusal {
+    let body = r#"{"error":{"message":"You have insufficient permissions for this operation. Missing scopes: api.files.read. Check that you have the correct role in your organization, and if you're using a restricted API key, that it has the necessary scopes.","type":"invalid_request_error","param":null,"code":"missing_scope"}}"#;
+    Refusal::new(401, body)
+}
+
+/// For a model that must be paid for, in one of two shapes (`n` says which).
+pub fn unpaid(n: u64) -> Refusal {
+    let (status, words) = match n % 2 {
+        0 => (
+            402,
+            "Insufficient credits. This account never purchased credits. Make sure your key is on the correct account or org.",
+        ),
+        _ => (
+            401,
+            "You have to be authorized to use paid models. Upgrade your plan.",
+        ),
+    };
+    let body = format!(r#"{{"error":{{"message":"{words}","code":{status}}}}}"#);
+    Refusal::new(status, body)
+}
+
+/// 429 and not a word about whose, or how long.
+pub fn bare() -> Refusal {
+    Refusal::new(429, r#"{"status":429,"title":"Too Many Requests"}"#)
+}
+
+/// A model that has no capacity.
+pub fn full_in_words() -> Refusal {
+    let body = r#"{"error":{"message":"The engine is currently overloaded, please try again later","type":"engine_overloaded_error"}}"#;
+    Refusal::new(429, body)
+}
+
 /// 502 or 503 (`n` says which), from a machine in front of the provider.
 pub fn outage(n: u64) -> Refusal {
     Refusal::new(502 + (n % 2) as u16, "<html>Bad gateway</html>")

@@ -1,4 +1,4 @@
-//! Refusals, suspects and ejections; quotas; overloaded models; places.
+//! Refusals, suspects and ejections; quotas; places.
 
 use super::*;
 
@@ -53,6 +53,39 @@ fn a_key_that_was_refused_for_a_request_is_not_picked_for_it_again() {
     );
     let both = [avoid[0].clone(), second];
     assert_eq!(ask(&mut desk, lane, &both, secs(9)), Pick::NoOther);
+}
+
+#[test]
+fn a_request_that_waits_for_a_witness_keeps_no_key_from_the_others() {
+    let mut desk = Desk::new(2, SETTINGS);
+    let (lane, now) = (desk.lane, desk.t0);
+    let (refused, limited) = (desk.take(T0), desk.take(T0));
+    desk.report(&limited, super::limited(9), T0);
+    let (_, ticket) = desk.pool.enter("m", now);
+    let avoid = [refused];
+    let mut asker = Asker {
+        ticket: Some(ticket),
+        avoid: &avoid,
+        ..Asker::default()
+    };
+    let wait = Pick::Wait(now + secs(9));
+    assert_eq!(desk.pool.pick(lane, asker, now), wait);
+    let (_, later) = desk.pool.enter("m", now);
+    asker = Asker {
+        ticket: Some(later),
+        ..Asker::default()
+    };
+    let picked = desk.pool.pick(lane, asker, now);
+    assert!(
+        matches!(picked, Pick::Key(Picked { index: 0, .. })),
+        "{picked:?}"
+    );
+    assert_eq!(desk.pool.waiting(), 1);
+    let picked = desk.take(secs(9));
+    desk.pool.woken().for_each(drop);
+    desk.report(&picked, Report::Accepted, secs(9));
+    let woken: Vec<Ticket> = desk.pool.woken().collect();
+    assert_eq!(woken, [ticket], "it hears when a key comes free");
 }
 
 #[test]
@@ -309,106 +342,6 @@ fn what_is_stated_and_proves_too_short_is_doubted_but_not_beyond_a_minute() {
         at += secs(rest);
     }
     assert_eq!(desk.one(limited(300), at), Some(rests(secs(300))));
-}
-
-// ---- overloaded models --------------------------------------------------------------------------
-
-#[test]
-fn an_overloaded_model_takes_half_as_many_after_a_gap_and_no_key_suffers() {
-    let mut desk = Desk::new(3, SETTINGS);
-    let herd: Vec<Picked> = (0..8).map(|_| desk.take(T0)).collect();
-    let overloaded = Report::Overloaded(None);
-    let news = desk.report(&herd[0], overloaded, ms(1));
-    assert_eq!(news, Some(Change::Overloaded(4)));
-    assert_eq!(
-        desk.report(&herd[1], overloaded, ms(1)),
-        None,
-        "the same event"
-    );
-    assert_eq!(desk.states(ms(1)), [State::Ready; 3]);
-    assert_eq!(desk.wait(ms(1)), secs(1) + ms(1));
-    assert_eq!(
-        desk.pick(secs(2)),
-        Pick::InTurn,
-        "eight are still under way"
-    );
-    herd.iter().for_each(|picked| desk.pool.release(picked));
-    let probe = desk.take(secs(2));
-    assert_eq!(desk.wait(secs(2)), secs(3), "one finds out");
-    desk.report(&probe, Report::Accepted, ms(2100));
-    assert_eq!(
-        desk.indices(4, ms(2100)).len(),
-        4,
-        "as many as may be, and one more"
-    );
-    assert_eq!(desk.pick(ms(2100)), Pick::InTurn);
-}
-
-#[test]
-fn an_overloaded_model_is_asked_again_within_a_quarter_of_what_it_lasted() {
-    let mut desk = Desk::new(3, SETTINGS);
-    let first = desk.take(T0);
-    desk.report(&first, Report::Overloaded(None), T0);
-    desk.pool.release(&first);
-    let (mut at, mut tries) = (T0, 0);
-    while at < secs(600) {
-        let next = desk.wait(at);
-        let most = (at / 4).clamp(secs(1), secs(30));
-        assert!(next - at <= most + ms(1), "{at:?}: {next:?}");
-        at = next;
-        tries += 1;
-        let probe = desk.take(at);
-        desk.report(&probe, Report::Overloaded(None), at);
-        desk.pool.release(&probe);
-    }
-    assert!(tries < 40, "{tries}");
-    let at = desk.wait(at);
-    desk.one(Report::Accepted, at);
-    assert!(
-        matches!(desk.pick(at), Pick::Key(_)),
-        "the first success ends it"
-    );
-}
-
-#[test]
-fn a_stated_time_of_an_overloaded_model_is_kept() {
-    let mut desk = Desk::new(3, SETTINGS);
-    desk.one(Report::Overloaded(Some(secs(20))), T0);
-    assert_eq!(desk.wait(T0), secs(20));
-}
-
-#[test]
-fn bare_429s_of_several_keys_that_took_little_are_the_models() {
-    let mut desk = Desk::new(3, SETTINGS);
-    desk.one(Report::Accepted, T0);
-    assert_eq!(
-        desk.one(UNSAID, secs(1)),
-        Some(rests(COOLDOWN)),
-        "the first may be its own"
-    );
-    let news = desk.one(UNSAID, secs(1));
-    assert_eq!(news, Some(Change::Overloaded(1)));
-    assert_eq!(desk.states(secs(1)), [State::Ready; 3]);
-    assert_eq!(desk.wait(secs(1)), secs(2));
-}
-
-#[test]
-fn bare_429s_of_keys_that_took_as_much_as_ever_are_their_own() {
-    let mut desk = Desk::new(2, SETTINGS);
-    for _ in 0..80 {
-        desk.one(Report::Accepted, T0);
-    }
-    assert_eq!(desk.one(UNSAID, secs(1)), Some(rests(COOLDOWN)));
-    assert_eq!(desk.one(UNSAID, secs(1)), Some(rests(COOLDOWN)));
-}
-
-#[test]
-fn a_bare_429_of_one_key_alone_is_its_own() {
-    let mut desk = Desk::new(1, SETTINGS);
-    for rest in [60, 120, 240] {
-        let at = if rest == 60 { T0 } else { secs(rest - 60) };
-        assert_eq!(desk.one(UNSAID, at), Some(rests(secs(rest))));
-    }
 }
 
 // ---- places -------------------------------------------------------------------------------------

@@ -1,0 +1,408 @@
+//! Lines on their way to standard error, and the one thread that writes them.
+//!
+//! Who has something to say leaves it here and goes on. So a terminal that was stopped, a pipe whose
+//! reader hangs, a disk that is gone holds up this thread and nobody else. What finds no room is
+//! counted, and the count is told when there is room again. Until [`detach`], as in `alvus check`, each
+//! line is written at once by whoever says it.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{LogLevel, formed};
+
+/// How many bytes of lines wait for the thread, besides those that it is writing.
+const ROOM: usize = 32 * 1024;
+/// Bytes of one `write(2)`, made of whole lines: no more than a pipe takes in one piece (`PIPE_BUF`), so
+/// that nobody else's lines get in between.
+const PIECE: usize = 4096;
+/// Stack of the thread; a tenth of it is used.
+const STACK: usize = 64 * 1024;
+/// How many lines are written in a second; errors and warnings have as many of their own. An SD card
+/// bears that for weeks, and no one reads more.
+const BURST: u32 = 100;
+
+/// What a line tells: each kind has a limit of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// A request, as named values.
+    Values,
+    /// Anything else.
+    Message,
+    /// What is said whatever was said before.
+    Unlimited,
+}
+
+static QUEUE: Mutex<Queue> = Mutex::new(Queue {
+    text: String::new(),
+    lost: 0,
+    limits: [Limit::NONE; 3],
+    thread: Thread::None,
+    closing: false,
+});
+/// Signalled when there is something to write.
+static NEWS: Condvar = Condvar::new();
+/// Signalled when all is written.
+static WRITTEN: Condvar = Condvar::new();
+static JOURNAL: OnceLock<bool> = OnceLock::new();
+static STARTED: OnceLock<Instant> = OnceLock::new();
+
+#[derive(PartialEq)]
+enum Thread {
+    None,
+    Waits,
+    Writes,
+}
+
+struct Queue {
+    /// Whole lines.
+    text: String,
+    /// Lines that found no room, or could not be written.
+    lost: u32,
+    /// For requests; for errors and warnings; for the rest.
+    limits: [Limit; 3],
+    thread: Thread,
+    /// The process ends.
+    closing: bool,
+}
+
+fn queue() -> MutexGuard<'static, Queue> {
+    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on nobody waits for a line to be written. Where no thread can be had, all stays as it was.
+pub fn detach() {
+    let mut queue = queue(); // which the thread waits for
+    if thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(write)
+        .is_ok()
+    {
+        queue.thread = Thread::Writes;
+        // The standard library's own way to tell of a panic waits for standard error.
+        std::panic::set_hook(Box::new(|panic| crate::error!("{panic}")));
+    }
+}
+
+/// Waits until all is written, but no longer than `patience`: nobody may be reading.
+pub fn finish(patience: Duration) {
+    let mut queue = queue();
+    if queue.thread == Thread::None {
+        return;
+    }
+    queue.closing = true;
+    NEWS.notify_one();
+    let busy = |queue: &mut Queue| {
+        queue.thread == Thread::Writes || !queue.text.is_empty() || queue.counts()
+    };
+    let waited = WRITTEN.wait_timeout_while(queue, patience, busy);
+    drop(waited.unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Puts a text of one or more lines in line.
+pub(super) fn put(level: LogLevel, kind: Kind, text: &str) {
+    // A storm of requests must not hide that a key rests or that a reload was done.
+    let which = match kind {
+        Kind::Values => Some(0),
+        Kind::Message => Some(1 + usize::from(level > LogLevel::Warn)),
+        Kind::Unlimited => None,
+    };
+    let mut queue = queue();
+    if queue.thread == Thread::None {
+        queue.push(level, text);
+        let text = std::mem::take(&mut queue.text);
+        drop(queue);
+        emit(&text);
+        return;
+    }
+    let knows = queue.counts();
+    if !which.is_none_or(|which| queue.limits[which].admits(second())) {
+        if knows {
+            return; // that lines are left out, and when to tell
+        }
+    } else if !queue.push(level, text) {
+        queue.lost = queue.lost.saturating_add(1);
+    }
+    if queue.thread == Thread::Waits {
+        queue.thread = Thread::Writes;
+        NEWS.notify_one();
+    }
+}
+
+/// The thread.
+fn write() {
+    let mut text = String::new();
+    let mut queue = queue();
+    loop {
+        queue.tell_counts(second());
+        if queue.text.is_empty() {
+            queue.thread = Thread::Waits;
+            WRITTEN.notify_all();
+            queue = match queue.counts() {
+                false => NEWS.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                true => {
+                    let waited = NEWS.wait_timeout(queue, Duration::from_secs(1));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            continue;
+        }
+        queue.thread = Thread::Writes;
+        std::mem::swap(&mut text, &mut queue.text);
+        drop(queue);
+        let lost = emit(&text);
+        text.clear();
+        queue = self::queue();
+        queue.lost = queue.lost.saturating_add(lost);
+        if lost == 0 {
+            queue.tell_losses();
+        }
+    }
+}
+
+impl Queue {
+    /// Adds whole lines, if there is room.
+    fn push(&mut self, level: LogLevel, text: &str) -> bool {
+        let journal = *JOURNAL.get_or_init(stderr_is_the_journal);
+        let lines = 1 + text.bytes().filter(|b| *b == b'\n').count();
+        let priority = if journal { level.priority() } else { "" };
+        if self.text.len() + text.len() + lines * (priority.len() + 1) > ROOM {
+            return false;
+        }
+        for line in text.split('\n') {
+            self.text.push_str(priority);
+            self.text.push_str(line);
+            self.text.push('\n');
+        }
+        true
+    }
+
+    /// Whether lines were left out that were not told of.
+    fn counts(&self) -> bool {
+        self.limits.iter().any(|limit| limit.suppressed > 0)
+    }
+
+    /// Says how many lines were left out in a second that is over.
+    fn tell_counts(&mut self, second: u64) {
+        for which in 0..self.limits.len() {
+            let Limit {
+                suppressed, since, ..
+            } = self.limits[which];
+            if suppressed == 0 || (since == second && !self.closing) {
+                continue;
+            }
+            let text =
+                format!("{suppressed} lines suppressed: there were more than {BURST} in a second");
+            if self.push(LogLevel::Warn, &formed(LogLevel::Warn, &text)) || self.closing {
+                self.limits[which].suppressed = 0;
+            }
+        }
+    }
+
+    /// Says how many lines were lost, now that lines are taken again.
+    fn tell_losses(&mut self) {
+        if self.lost == 0 {
+            return;
+        }
+        let text = format!(
+            "{} lines of the log were lost: nobody took them in time",
+            self.lost
+        );
+        if self.push(LogLevel::Warn, &formed(LogLevel::Warn, &text)) {
+            self.lost = 0;
+        }
+    }
+}
+
+/// Writes whole lines to standard error, in pieces. Returns how many could not be written: a full disk,
+/// a closed pipe.
+fn emit(text: &str) -> u32 {
+    emit_to(&mut std::io::stderr(), text)
+}
+
+fn emit_to(out: &mut (impl Write + AsFd), mut text: &str) -> u32 {
+    let mut lost = 0;
+    while !text.is_empty() {
+        let within = &text.as_bytes()[..text.len().min(PIECE)];
+        let end = match within.iter().rposition(|b| *b == b'\n') {
+            Some(at) => at + 1,
+            None => text.find('\n').map_or(text.len(), |at| at + 1), // a line longer than a piece
+        };
+        let (piece, rest) = text.split_at(end);
+        if !emit_piece(out, piece.as_bytes()) {
+            let lines = piece.bytes().filter(|b| *b == b'\n').count();
+            lost += u32::try_from(lines).unwrap_or(u32::MAX);
+        }
+        text = rest;
+    }
+    lost
+}
+
+fn emit_piece(out: &mut (impl Write + AsFd), mut piece: &[u8]) -> bool {
+    while !piece.is_empty() {
+        match out.write(piece) {
+            Ok(0) => return false,
+            Ok(n) => piece = &piece[n..],
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            // Whoever shares standard error with us made it non-blocking.
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                let mut ready = [PollFd::from_borrowed_fd(out.as_fd(), PollFlags::OUT)];
+                let _ = poll(&mut ready, None);
+            }
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Seconds since the first line.
+fn second() -> u64 {
+    STARTED.get_or_init(Instant::now).elapsed().as_secs()
+}
+
+/// Whether standard error is what systemd named in `JOURNAL_STREAM`, as `device:inode`.
+fn stderr_is_the_journal() -> bool {
+    let identity = || {
+        let copy = std::io::stderr().as_fd().try_clone_to_owned().ok()?;
+        let file = File::from(copy).metadata().ok()?;
+        Some(format!("{}:{}", file.dev(), file.ino()))
+    };
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    !stream.is_empty() && Some(stream) == identity()
+}
+
+/// How many lines were written in the current second, and how many were not.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    second: u64,
+    written: u32,
+    suppressed: u32,
+    /// The second in which the first of those was.
+    since: u64,
+}
+
+impl Limit {
+    const NONE: Limit = Limit {
+        second: 0,
+        written: 0,
+        suppressed: 0,
+        since: 0,
+    };
+
+    /// Whether a line may be written in this second. If not, it is counted.
+    fn admits(&mut self, second: u64) -> bool {
+        if second != self.second {
+            self.second = second;
+            self.written = 0;
+        }
+        let admits = self.written < BURST;
+        if admits {
+            self.written += 1;
+            return true;
+        }
+        if self.suppressed == 0 {
+            self.since = second;
+        }
+        self.suppressed = self.suppressed.saturating_add(1);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty() -> Queue {
+        Queue {
+            text: String::new(),
+            lost: 0,
+            limits: [Limit::NONE; 3],
+            thread: Thread::Writes,
+            closing: false,
+        }
+    }
+
+    #[test]
+    fn a_second_holds_so_many_lines_and_the_next_as_many_again() {
+        let mut limit = Limit::NONE;
+        for second in [0, 1, 7] {
+            let written = (0..BURST + 5).filter(|_| limit.admits(second)).count();
+            assert_eq!(written, BURST as usize, "second {second}");
+        }
+        assert_eq!((limit.suppressed, limit.since), (15, 0));
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_when_its_second_is_over_or_alvus_ends() {
+        let mut queue = empty();
+        let storm =
+            |queue: &mut Queue| (0..BURST + 3).filter(|_| queue.limits[0].admits(4)).count();
+        storm(&mut queue);
+        queue.tell_counts(4);
+        assert_eq!((queue.text.as_str(), queue.counts()), ("", true));
+        queue.tell_counts(5);
+        assert!(queue.text.contains("3 lines suppressed"), "{}", queue.text);
+        assert!(!queue.counts());
+        storm(&mut queue);
+        queue.closing = true;
+        queue.tell_counts(4);
+        assert!(
+            queue.text.contains("103 lines suppressed"),
+            "{}",
+            queue.text
+        );
+    }
+
+    #[test]
+    fn a_queue_takes_so_much_and_no_more_and_tells_what_it_lost() {
+        let mut queue = empty();
+        let line = "x".repeat(1023);
+        let taken = (0..100)
+            .filter(|_| queue.push(LogLevel::Info, &line))
+            .count();
+        assert_eq!(taken, ROOM / 1024);
+        assert!(queue.text.len() == ROOM && queue.text.ends_with("x\n"));
+        queue.lost = 7;
+        queue.tell_losses();
+        assert_eq!(queue.lost, 7, "there is no room to say so");
+        queue.text.clear();
+        queue.tell_losses();
+        assert!(
+            queue.text.contains("7 lines of the log were lost"),
+            "{}",
+            queue.text
+        );
+        assert_eq!(queue.lost, 0);
+    }
+
+    #[test]
+    fn a_line_that_is_no_longer_than_a_piece_is_written_in_one() {
+        struct Pieces(Vec<usize>, File);
+        impl Write for Pieces {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.push(bytes.len());
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        impl AsFd for Pieces {
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+                self.1.as_fd()
+            }
+        }
+        let mut out = Pieces(Vec::new(), File::open("/dev/null").expect("there is one"));
+        let text = [3000, 1000, 1000, 5000, 10]
+            .map(|n| "x".repeat(n) + "\n")
+            .concat();
+        assert_eq!(emit_to(&mut out, &text), 0);
+        assert_eq!(out.0, [4002, 1001, 5001, 11]);
+    }
+}
