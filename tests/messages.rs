@@ -167,7 +167,8 @@ fn a_message_is_asked_as_a_chat_completion_and_answered_as_a_message() {
             "authorization",
             "content-length",
             "content-type",
-            "host"
+            "host",
+            "via"
         ]
     );
     assert_eq!(seen.field("accept-encoding"), Some("identity"));
