@@ -137,7 +137,10 @@ fn last_words(asked: &Value) -> String {
         Value::Array(parts) => {
             let images = parts.iter().filter(|p| p["image_url"].is_object()).count();
             let words: String = parts.iter().filter_map(|p| p["text"].as_str()).collect();
-            format!("{words} [{images} images]")
+            match images {
+                0 => words,
+                n => format!("{words} [{n} images]"),
+            }
         }
         _ => String::new(),
     }
