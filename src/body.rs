@@ -1,6 +1,7 @@
 //! Request bodies in memory: each is buffered once, so that it can be sent again, and all of them
 //! together stay within one budget.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -57,6 +58,44 @@ impl Body {
         fits
     }
 
+    /// Room for what is made of this body while that is still there, an eighth more and a little;
+    /// `None` if the budget does not allow it.
+    pub fn room(&self) -> Option<Body> {
+        let size = self.bytes.len();
+        let wanted = size + size / 8 + 512;
+        let before = self.budget.used.fetch_add(wanted, Ordering::Relaxed);
+        let room = Body {
+            bytes: Vec::new(),
+            counted: wanted,
+            budget: self.budget.clone(),
+        };
+        let allowed = before.saturating_add(wanted) <= self.budget.limit;
+        allowed.then_some(room) // else it is given back here
+    }
+
+    /// This room with what it was for: what that takes is what is counted.
+    pub fn filled(mut self, mut bytes: Vec<u8>) -> Body {
+        bytes.shrink_to_fit();
+        let used = &self.budget.used;
+        used.fetch_add(bytes.capacity(), Ordering::Relaxed);
+        used.fetch_sub(self.counted, Ordering::Relaxed);
+        self.counted = bytes.capacity();
+        self.bytes = bytes;
+        self
+    }
+
+    /// Puts other bytes in the place of some; `false`, and nothing is changed, if the budget does not
+    /// allow that.
+    pub fn splice(&mut self, place: Range<usize>, bytes: &[u8]) -> bool {
+        let size = self.bytes.len();
+        if !self.stretch((size + bytes.len()).saturating_sub(place.len())) {
+            return false;
+        }
+        self.bytes.truncate(size);
+        self.bytes.splice(place, bytes.iter().copied());
+        true
+    }
+
     fn grow_to(&mut self, size: usize) -> bool {
         let more = size - self.counted;
         let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
@@ -105,6 +144,30 @@ mod tests {
             body.bytes.len() > (1 << 20) - 1000,
             "and all of it can be used"
         );
+    }
+
+    #[test]
+    fn what_is_made_of_a_body_is_counted_beside_it_and_then_in_its_place() {
+        let budget = Budget::new(10_000);
+        let mut body = Body::new(&budget);
+        assert!(body.stretch(4000));
+        let room = body.room().expect("room for both");
+        assert!(body.room().is_none(), "and for no third one");
+        body = room.filled(vec![1; 3000]);
+        assert_eq!(budget.used.load(Ordering::Relaxed), 3000);
+        drop(body);
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn bytes_are_put_in_the_place_of_others() {
+        let budget = Budget::new(20);
+        let mut body = Body::new(&budget);
+        assert!(body.stretch(6));
+        body.bytes.copy_from_slice(b"abcdef");
+        assert!(body.splice(1..3, b"12345") && body.bytes == b"a12345def");
+        assert!(body.splice(1..6, b"") && body.bytes == b"adef");
+        assert!(!body.splice(1..2, &[0; 30]) && body.bytes == b"adef");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::dialect::models::ModelMap;
 use crate::logging::{LogFormat, LogLevel};
 use crate::secret::ApiKey;
 pub use guests::{ClientKey, Host, WebOrigin};
@@ -66,6 +67,8 @@ pub enum Form {
     },
     /// Requests a minute from 0 to [`MAX_RATE`], or `auto`.
     Rate,
+    /// What [`ModelMap::parse`] takes.
+    Models,
     /// One of a few words, in upper or lower case.
     Word(&'static [&'static str]),
     /// The path of a file, taken as it is.
@@ -127,6 +130,40 @@ impl Rotation {
         }
     }
 }
+
+/// What becomes of requests in Anthropic's Messages dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Messages {
+    /// They are translated where the provider does not speak it.
+    #[default]
+    Auto,
+    /// They are translated.
+    Translate,
+    /// They go up as they are.
+    Pass,
+}
+
+impl Messages {
+    /// As they are written.
+    pub const WORDS: &[&str] = &["auto", "translate", "pass"];
+
+    fn parse(word: &str) -> Result<Messages, &'static str> {
+        let word = Messages::WORDS
+            .iter()
+            .position(|w| w.eq_ignore_ascii_case(word));
+        match word {
+            Some(0) => Ok(Messages::Auto),
+            Some(1) if cfg!(feature = "messages") => Ok(Messages::Translate),
+            Some(1) => Err("this alvus was built without it"),
+            Some(_) => Ok(Messages::Pass),
+            None => Err(""),
+        }
+    }
+}
+
+/// The fields that a provider may want its key in; behind the first one's stands `Bearer`.
+pub const KEY_HEADERS: &[&str] = &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+
 /// What a switch takes.
 const YES_NO: &[&str] = &["no", "yes"];
 
@@ -151,6 +188,12 @@ pub const VARIABLES: &[Variable] = &[
         help: "The provider. Its path replaces a leading /v1 of the client's path." },
     Variable { name: "GENAI_BASE_URL", default: "https://ai.api.nvidia.com", form: Form::Url,
         help: "Where paths with /genai/ go, whole: NVIDIA's visual models. For another provider than NVIDIA only if it is set." },
+    Variable { name: "KEY_HEADER", default: "authorization", form: Form::Word(KEY_HEADERS),
+        help: "The field in which the provider wants its key; in authorization it follows Bearer." },
+    Variable { name: "MESSAGES", default: "auto", form: Form::Word(Messages::WORDS),
+        help: "Requests in Anthropic's Messages API: auto translates them to chat completions where the provider does not know them." },
+    Variable { name: "MODEL_MAP", default: "", form: Form::Models,
+        help: "Models under other names, the first match counts: claude-haiku*=a/b,claude-*=c/d." },
     Variable { name: "COOLDOWN_SEC", default: "60", form: Form::Number { min: 1, max: DAY, unit: "seconds" },
         help: "How long a key rests after a 429 that does not say how long; twice as long each time that is repeated, up to 15 minutes." },
     Variable { name: "RPM_LIMIT", default: "0", form: Form::Rate,
@@ -206,6 +249,12 @@ pub struct Config {
     pub target: Target,
     /// Where paths with `/genai/` go; `None`: where all others go.
     pub genai: Option<Target>,
+    /// One of [`KEY_HEADERS`].
+    pub key_header: &'static str,
+    /// What becomes of requests in the Messages dialect.
+    pub messages: Messages,
+    /// Which model is asked in place of another.
+    pub models: ModelMap,
     /// How long a key rests after the first 429 without a hint.
     pub cooldown: Duration,
     /// Our own limit for each key.
@@ -285,6 +334,12 @@ impl Config {
             allowed_origins: values.checked("ALLOWED_ORIGINS", guests::origins),
             target: values.checked("TARGET_BASE_URL", Target::parse),
             genai: Some(values.checked("GENAI_BASE_URL", Target::parse)),
+            key_header: values.checked("KEY_HEADER", |text| {
+                let mut all = KEY_HEADERS.iter().copied();
+                all.find(|name| name.eq_ignore_ascii_case(text)).ok_or("")
+            }),
+            messages: values.checked("MESSAGES", Messages::parse),
+            models: values.models("MODEL_MAP"),
             cooldown: values.seconds("COOLDOWN_SEC"),
             pace: values.checked("RPM_LIMIT", |text| Pace::parse(text).ok_or("")),
             rotation: values.checked("ROTATION", |text| Rotation::parse(text).ok_or("")),
@@ -361,6 +416,9 @@ pub fn differences(old: &Config, new: &Config, restart: bool) -> Vec<&'static st
         ("ALLOWED_ORIGINS", false, old.allowed_origins != new.allowed_origins),
         ("TARGET_BASE_URL", false, old.target != new.target),
         ("GENAI_BASE_URL", false, old.genai != new.genai),
+        ("KEY_HEADER", false, old.key_header != new.key_header),
+        ("MESSAGES", false, old.messages != new.messages),
+        ("MODEL_MAP", false, old.models != new.models),
         ("COOLDOWN_SEC", false, old.cooldown != new.cooldown),
         ("RPM_LIMIT", false, old.pace != new.pace),
         ("ROTATION", false, old.rotation != new.rotation),

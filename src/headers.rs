@@ -177,6 +177,7 @@ mod tests {
             ("x-secret-hop", false, false),
             ("Authorization", false, true),
             ("X-Api-Key", false, true),
+            ("X-Goog-Api-Key", false, true),
             ("Cookie", false, true),
             ("Expect", false, true),
             ("Host", false, true),

@@ -3,14 +3,13 @@
 //! The heart is [`relay`]; a room uses only rooms above it in this list.
 
 // floor 0
+pub mod dialect;
 pub mod front;
 pub mod peer;
 pub mod secret;
 // floor 1
 pub mod body;
 pub mod config;
-#[cfg(feature = "messages")]
-pub mod dialect;
 pub mod headers;
 pub mod mask;
 pub mod question;

@@ -4,15 +4,21 @@
 //! key in [`crate::pool`], whose fault in [`crate::verdict`], what next in [`crate::retry`]. The
 //! rooms beside it: `lease.rs` takes a key and waits for one, `examine.rs` reads as much of an
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
-//! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client.
+//! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
+//! `voice.rs` in which dialect, `names.rs` which model is asked.
 
 mod as_event;
 mod deliver;
 mod errors;
 mod examine;
 mod lease;
+mod names;
 mod policy;
 mod report;
+#[cfg(feature = "messages")]
+mod spoken;
+#[cfg_attr(not(feature = "messages"), path = "relay/one_voice.rs")]
+mod voice;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,9 +28,9 @@ use std::time::{Duration, Instant};
 use self::errors::Unserved;
 use self::lease::{Entry, Lease, Shared};
 use self::policy::Policy;
+use self::voice::Voice;
 use crate::body::Body;
 use crate::config::Config;
-use crate::debug;
 use crate::metrics::Metrics;
 use crate::peer::Client;
 use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
@@ -35,10 +41,14 @@ use crate::secret::SALT;
 use crate::state::{self, Limit};
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
+use crate::{debug, headers};
 
 impl Relay {
     /// Serves one request: the main loop of alvus.
     pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
+        if let Some(reply) = exchange.prepare() {
+            return reply.deliver(&exchange, out, Outcome::new(String::new()));
+        }
         let mut trip = self.begin(&mut exchange);
         loop {
             // A key, and a place among those that ask; perhaps after a wait.
@@ -50,6 +60,9 @@ impl Relay {
             // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
             let attempt = self.report(&mut lease, &came, &mut trip);
             let step = match came {
+                Came::Answer(ref answer, verdict) if exchange.revise(answer, verdict) => {
+                    Step::Again
+                }
                 Came::Answer(ref answer, _) if answer.ends_it(attempt, trip.outcome.attempts) => {
                     Step::Pass
                 }
@@ -150,6 +163,9 @@ pub struct Mapped {
     kind: String,
     /// Its streams end with a sign in OpenAI's API.
     is_completion: bool,
+    /// The model that was asked for, where another one is asked in its place.
+    asked: Option<String>,
+    voice: Voice,
     /// It makes something, so an error inside a 200 is its own and no stored object's.
     makes: bool,
 }
@@ -183,8 +199,10 @@ pub enum End {
 pub struct Outcome {
     /// The status of the answer; 0 if the client left before there was one.
     pub status: u16,
-    /// The model that was asked for; empty if none.
+    /// The model that is asked, by the upstream's name; empty if none.
     pub model: String,
+    /// The name that it was asked for by, if that is another one.
+    pub asked: Option<String>,
     /// The key that was used last, by its place in the configuration.
     pub key: Option<usize>,
     /// Attempts made.
@@ -317,7 +335,7 @@ impl Relay {
     /// In the operator's words, when the upstream's settings cannot be used.
     pub fn reload(&self, config: &Config) -> Result<Merged, String> {
         let earlier = self.policy().clone();
-        let policy = Arc::new(Policy::new(config, Some(&earlier.upstream))?);
+        let policy = Arc::new(Policy::new(config, Some(&earlier))?);
         policy.upstream.takes_over();
         let now = Instant::now();
         // At once, for who picks a key looks at both: no provider is to see another one's.
@@ -355,7 +373,10 @@ impl Relay {
             entry: self.enter(&lane, question.conversation, arrived),
             journey: Journey::new(policy.limits, repeat, seed, arrived),
             policy,
-            outcome: Outcome::new(question.model.clone()),
+            outcome: Outcome {
+                asked: exchange.mapped.asked.clone(),
+                ..Outcome::new(question.model.clone())
+            },
             model: question.model,
             lane,
             refused: Vec::new(),
@@ -415,6 +436,9 @@ impl Relay {
     }
 }
 
+/// The field that names the model that answered, where another one was asked for.
+const SERVED_BY: &str = "x-alvus-model";
+
 /// A panic while it was locked costs one request, not the proxy.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -425,6 +449,7 @@ impl Outcome {
         Outcome {
             status: 0,
             model,
+            asked: None,
             key: None,
             attempts: 0,
             waited: Duration::ZERO,
@@ -448,5 +473,8 @@ impl Outcome {
         reply::number(head, "x-alvus-attempts", self.attempts.into());
         let waited = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX);
         reply::number(head, "x-alvus-waited-ms", waited);
+        if self.asked.is_some() && headers::well_formed(SERVED_BY, self.model.as_bytes()) {
+            reply::field(head, SERVED_BY, self.model.as_bytes());
+        }
     }
 }

@@ -111,6 +111,8 @@ pub struct Reply {
     pub content_type: &'static str,
     /// Other fields of the head; values without line breaks.
     pub fields: Vec<(&'static str, String)>,
+    /// More of the head: whole lines.
+    pub lines: Vec<u8>,
     /// The body.
     pub body: String,
 }
@@ -123,6 +125,7 @@ impl Reply {
             retry_after: None,
             content_type: "application/json",
             fields: Vec::new(),
+            lines: Vec::new(),
             body,
         }
     }
@@ -176,6 +179,7 @@ impl Reply {
         for (name, value) in &self.fields {
             field(&mut out, name, value.as_bytes());
         }
+        out.extend_from_slice(&self.lines);
         end_head(&mut out);
         if !down.head_only {
             out.extend_from_slice(self.body.as_bytes());

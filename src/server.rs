@@ -362,6 +362,7 @@ impl Inner {
             &self.relay.models(),
             &access.clients(),
             &self.load(),
+            self.relay.learned().as_deref(),
         )
     }
 
@@ -551,6 +552,9 @@ impl Inner {
 
     /// Answers a request that goes no further, and counts it.
     fn turn_away(&self, request: Request, origin: Option<&str>, reply: &Reply) {
+        let (method, target) = (request.method().as_str(), request.url());
+        let spoken = self.relay.in_dialect(method, target, reply);
+        let reply = spoken.as_ref().unwrap_or(reply);
         log_refusal(&request, reply);
         let answered = Answered {
             status: reply.status,
@@ -708,6 +712,9 @@ fn log_request(
     line.number("bytes", outcome.bytes);
     if !outcome.model.is_empty() {
         line.word("model", &shown(&outcome.model));
+    }
+    if let Some(asked) = &outcome.asked {
+        line.word("asked", &shown(asked));
     }
     line.write();
 }

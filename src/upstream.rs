@@ -232,6 +232,8 @@ pub struct Upstream {
     names: CachingResolver,
     tls: Arc<TlsSetup>,
     idle_timeout: Duration,
+    /// What stands before the key in its field.
+    key_field: String,
     /// Never used. musl's allocator gives the page of a size back when its last block is freed: without
     /// this block every request would have one mapped, cleared and unmapped for its lines.
     _company: Vec<u8>,
@@ -283,6 +285,10 @@ impl Upstream {
             names,
             tls,
             idle_timeout: config.idle_timeout,
+            key_field: match config.key_header {
+                "authorization" => "authorization: Bearer ".into(),
+                name => format!("{name}: "),
+            },
             _company: Vec::with_capacity(LINES),
             web_page: AtomicBool::new(false),
         })
@@ -325,7 +331,7 @@ impl Upstream {
         let parts = [
             &prepared.lines[..],
             &prepared.codings,
-            b"authorization: Bearer ",
+            self.key_field.as_bytes(),
             text,
             b"\r\n",
         ];

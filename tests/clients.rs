@@ -122,6 +122,33 @@ fn openai_node_sdk_sees_no_429_while_the_keys_are_limited() {
     limits_were_hidden(&provider, &alvus.log());
 }
 
+/// The provider speaks chat completions only.
+#[cfg(feature = "messages")]
+#[test]
+fn anthropics_python_sdk_speaks_through_alvus_and_never_has_to_repeat() {
+    let provider = Provider::start(TIGHT);
+    let alvus = alvus_before(&provider);
+    let said = run(Command::new(installed("sdk/bin/python"))
+        .arg(script("anthropic_sdk.py"))
+        .env("ANTHROPIC_BASE_URL", alvus.url()));
+    assert_eq!(said.matches(": ok").count(), 11, "{said}");
+    limits_were_hidden(&provider, &alvus.log());
+}
+
+#[cfg(feature = "messages")]
+#[test]
+fn anthropics_node_sdk_speaks_through_alvus_and_never_has_to_repeat() {
+    let provider = Provider::start(TIGHT);
+    let alvus = alvus_before(&provider);
+    let copy = installed("node/node_modules").with_file_name("anthropic_sdk.mjs");
+    std::fs::copy(script("anthropic_sdk.mjs"), &copy).unwrap();
+    let said = run(Command::new("node")
+        .arg(copy)
+        .env("ANTHROPIC_BASE_URL", alvus.url()));
+    assert_eq!(said.matches(": ok").count(), 9, "{said}");
+    limits_were_hidden(&provider, &alvus.log());
+}
+
 #[test]
 fn curl_sees_no_429_and_gets_every_shape_of_request_through() {
     // A process per request is slow on a busy machine, so one request a window it is.

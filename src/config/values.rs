@@ -6,8 +6,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::words::{echo, shown};
+use super::words::{echo, like_a_key, shown};
 use super::{ClientKey, Config, Form, VARIABLES, Variable, dotenv, guests, lookalike, target};
+use crate::dialect::models::ModelMap;
 use crate::secret::ApiKey;
 
 /// What is set, and what was found wrong with it so far.
@@ -137,6 +138,23 @@ impl<'a> Values<'a> {
         }
     }
 
+    pub(super) fn models(&mut self, name: &'static str) -> ModelMap {
+        let Some(Setting { value, origin }) = self.set.get(name) else {
+            return ModelMap::default();
+        };
+        let text = text_of(value);
+        ModelMap::parse(&text).unwrap_or_else(|why| {
+            let why = match like_a_key(&text) {
+                true => "something in it looks like a key".into(),
+                false => why,
+            };
+            self.faults.push(format!(
+                "{name} ({origin}): {why}, for example {name}=claude-haiku*=a/b,claude-*=c/d"
+            ));
+            ModelMap::default()
+        })
+    }
+
     /// The value that is set or else the default, checked by `parse`, whose error may say more than
     /// [`Form::expected`] (it follows the value, so it must not repeat it). After a fault the default stands in,
     /// so that the check goes on.
@@ -230,7 +248,11 @@ impl<'a> Values<'a> {
     }
 
     /// The clients and their keys. A fault gives the place in the list.
-    pub(super) fn client_keys(&mut self, name: &'static str, api_keys: &[ApiKey]) -> Vec<ClientKey> {
+    pub(super) fn client_keys(
+        &mut self,
+        name: &'static str,
+        api_keys: &[ApiKey],
+    ) -> Vec<ClientKey> {
         let Some(Setting { value, origin }) = self.set.get(name) else {
             return Vec::new();
         };

@@ -10,19 +10,23 @@ const KEY_LIKE: usize = 20;
 
 /// A wrong value as a message may show it.
 pub(super) fn echo(form: &Form, value: &str) -> String {
-    let mut runs = value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
-    let like_a_key = runs.any(|run| {
-        run.len() >= KEY_LIKE
-            && run.bytes().any(|b| b.is_ascii_digit())
-            && run.bytes().any(|b| b.is_ascii_alphabetic())
-    });
     match form {
         Form::Keys | Form::ClientKeys => "something not shown here".to_owned(),
-        _ if like_a_key => "something that looks like a key".to_owned(),
+        _ if like_a_key(value) => "something that looks like a key".to_owned(),
         // Passwords stand before an @, keys in a query.
         Form::Url if value.contains(['@', '?', '#']) => "a URL not shown here".to_owned(),
         _ => format!("\"{}\"", shown(value)),
     }
+}
+
+/// Whether something in it may be a key.
+pub(super) fn like_a_key(value: &str) -> bool {
+    let mut runs = value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+    runs.any(|run| {
+        run.len() >= KEY_LIKE
+            && run.bytes().any(|b| b.is_ascii_digit())
+            && run.bytes().any(|b| b.is_ascii_alphabetic())
+    })
 }
 
 /// At most [`ECHOED`] characters, control characters escaped.
@@ -38,6 +42,7 @@ impl Form {
         match self {
             Form::Keys => "keys separated by commas".to_owned(),
             Form::ClientKeys => "name:key pairs separated by commas".to_owned(),
+            Form::Models => "NAME=MODEL pairs separated by commas".to_owned(),
             Form::Hosts => "names or addresses separated by commas".to_owned(),
             Form::Origins => "origins separated by commas".to_owned(),
             Form::Host => "an IP address or localhost".to_owned(),
@@ -69,6 +74,7 @@ impl Form {
         match self {
             Form::Keys
             | Form::ClientKeys
+            | Form::Models
             | Form::Hosts
             | Form::Origins
             | Form::Url

@@ -5,19 +5,31 @@
 //! ([`json`]), reading answers ([`chat`], [`events`], [`think`], [`calls`]), writing conversations
 //! ([`conversation`]), and what is learned of models ([`lessons`], [`learned`], [`adapt`]).
 
+#[cfg(feature = "messages")]
 pub mod adapt;
+#[cfg(feature = "messages")]
 pub mod calls;
+#[cfg(feature = "messages")]
 pub mod chat;
+#[cfg(feature = "messages")]
 pub mod conversation;
+#[cfg(feature = "messages")]
 pub mod events;
+#[cfg(feature = "messages")]
 pub mod ids;
 pub mod json;
+#[cfg(feature = "messages")]
 pub mod learned;
-#[cfg(test)]
+#[cfg(all(test, feature = "messages"))]
 mod learning_tests;
+#[cfg(feature = "messages")]
 pub mod lessons;
+#[cfg(feature = "messages")]
 pub mod measure;
+#[cfg(feature = "messages")]
 pub mod messages;
 pub mod models;
+#[cfg(feature = "messages")]
 pub mod reasoning;
+#[cfg(feature = "messages")]
 pub mod think;

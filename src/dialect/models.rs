@@ -105,17 +105,12 @@ impl ModelMap {
     }
 }
 
-/// A request's body with another model, and not a byte different elsewhere; none if it names no model. Of
-/// several the last one counts, as for the parsers of most upstreams.
-pub fn replace_model(body: &[u8], model: &str) -> Option<Vec<u8>> {
+/// Where a request's body names its model, quotes and all; none if it names none. Of several the last
+/// one counts, as for the parsers of most upstreams.
+pub fn place_of_model(body: &[u8]) -> Option<std::ops::Range<usize>> {
     let fields = Json::parse(body)?.fields();
-    let (_, old) = fields.filter(|(name, _)| name.is("model")).last()?;
-    let place = old.place_in(body);
-    let mut out = Vec::with_capacity(body.len() + model.len());
-    out.extend_from_slice(body.get(..place.start)?);
-    put!(&mut out, Quoted(model));
-    out.extend_from_slice(body.get(place.end..)?);
-    Some(out)
+    let (_, model) = fields.filter(|(name, _)| name.is("model")).last()?;
+    Some(model.place_in(body))
 }
 
 /// The list of models in Anthropic's shape: these names, and the ids in an upstream's list.
@@ -223,23 +218,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_model_is_replaced() {
+    fn the_last_model_is_found_where_it_stands() {
         for (body, expected) in [
-            (
-                r#" {"model" : "a\"b", "x":[1 ]}"#,
-                Some(r#" {"model" : "n\"w", "x":[1 ]}"#),
-            ),
-            (
-                r#"{"model":"a","model":"b"}"#,
-                Some(r#"{"model":"a","model":"n\"w"}"#),
-            ),
-            (r#"{"m\u006fdel":7}"#, Some(r#"{"m\u006fdel":"n\"w"}"#)),
+            (r#" {"model" : "a\"b", "x":[1 ]}"#, Some(r#""a\"b""#)),
+            (r#"{"model":"a","model":"b"}"#, Some(r#""b""#)),
+            (r#"{"m\u006fdel":7}"#, Some("7")),
             (r#"{"x":{"model":"a"}}"#, None),
             (r#"{"model":"a""#, None),
             (r#"["model"]"#, None),
         ] {
-            let found = replace_model(body.as_bytes(), "n\"w");
-            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{body}");
+            let found = place_of_model(body.as_bytes()).map(|place| &body[place]);
+            assert_eq!(found, expected, "{body}");
         }
     }
 

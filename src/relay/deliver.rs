@@ -32,12 +32,12 @@ impl Exchange<'_> {
         reply::request_id(&mut head);
         reply::field(&mut head, NO_BUFFER.0, NO_BUFFER.1);
         reply::end_head(&mut head);
-        let beat = framed(b": alvus is waiting\n\n", framing);
+        let beat = framed(self.mapped.voice.beat(), framing);
         self.client.kept_patient(every, head, beat)
     }
 
     /// What became of an answer that was copied to the client.
-    fn copied(
+    pub(super) fn copied(
         &self,
         copied: Copied,
         framing: Framing,
@@ -64,13 +64,18 @@ impl Exchange<'_> {
     }
 
     /// Sends a JSON document as the only event of a stream that has begun, and ends the stream.
-    fn deliver_late(&self, json: &[u8], out: &mut impl Write, mut outcome: Outcome) -> Outcome {
+    fn deliver_late(&self, json: &[u8], out: &mut impl Write, outcome: Outcome) -> Outcome {
         // An event's data is one line; JSON has line breaks only between its tokens.
         let mut event = b"data: ".to_vec();
         event.extend(json.iter().filter(|b| !matches!(b, b'\n' | b'\r')));
         event.extend_from_slice(b"\n\n");
+        self.deliver_event(&event, out, outcome)
+    }
+
+    /// Sends the last event of a stream that has begun, and ends the stream.
+    fn deliver_event(&self, event: &[u8], out: &mut impl Write, mut outcome: Outcome) -> Outcome {
         let framing = self.down.framing(None);
-        let mut bytes = framed(&event, framing);
+        let mut bytes = framed(event, framing);
         if framing == Framing::Chunked {
             bytes.extend_from_slice(b"0\r\n\r\n");
         }
@@ -91,8 +96,31 @@ fn framed(bytes: &[u8], framing: Framing) -> Vec<u8> {
     }
 }
 
+impl Exchange<'_> {
+    /// Tells an answer that is in the client's dialect already.
+    pub(super) fn tell(&self, mut reply: Reply, out: &mut impl Write, outcome: Outcome) -> Outcome {
+        let mut fields = Vec::new();
+        outcome.fields(&mut fields);
+        reply.lines.extend_from_slice(&fields);
+        reply.deliver_as_it_is(self, out, outcome)
+    }
+}
+
 impl Reply {
+    /// Tells the client in its dialect.
     pub(super) fn deliver(
+        &self,
+        exchange: &Exchange,
+        out: &mut impl Write,
+        outcome: Outcome,
+    ) -> Outcome {
+        match exchange.mapped.voice.reply(self) {
+            Some(reply) => exchange.tell(reply, out, outcome),
+            None => self.deliver_as_it_is(exchange, out, outcome),
+        }
+    }
+
+    fn deliver_as_it_is(
         &self,
         exchange: &Exchange,
         out: &mut impl Write,
@@ -100,6 +128,9 @@ impl Reply {
     ) -> Outcome {
         outcome.status = self.status;
         if exchange.client.stop_beats() {
+            if let Some(event) = exchange.mapped.voice.late(self) {
+                return exchange.deliver_event(&event, out, outcome);
+            }
             return exchange.deliver_late(self.as_event().as_bytes(), out, outcome);
         }
         outcome.bytes = self.body.len() as u64;
@@ -122,6 +153,10 @@ impl Kept {
         out: &mut impl Write,
         mut outcome: Outcome,
     ) -> Outcome {
+        let Mapped { voice, policy, .. } = &exchange.mapped;
+        if let Some(reply) = voice.kept(self, &policy.known) {
+            return exchange.tell(reply, out, outcome);
+        }
         outcome.status = self.status;
         if exchange.client.stop_beats() {
             return exchange.deliver_late(&self.as_error(), out, outcome);
@@ -172,6 +207,11 @@ impl Answer {
         out: &mut impl Write,
         mut outcome: Outcome,
     ) -> Outcome {
+        #[cfg(feature = "messages")]
+        if exchange.mapped.voice.translates() {
+            return self.deliver_spoken(exchange, out, outcome);
+        }
+        exchange.mapped.passed(self.status);
         outcome.status = self.status;
         let is_sse = self.is_stream();
         let begun = exchange.client.stop_beats();
@@ -278,7 +318,7 @@ impl Read for Watched<'_> {
     }
 }
 
-fn head<'a>(
+pub(super) fn head<'a>(
     status: u16,
     framing: Framing,
     down: Downstream,

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use super::voice::{Known, Voice};
 use super::{Mapped, Relay};
 use crate::config::{Config, Rotation};
+use crate::dialect::models::ModelMap;
 use crate::pool::Settings;
 use crate::question::Conversation;
 use crate::retry::Limits;
@@ -16,8 +18,8 @@ use crate::upstream::{Origin, Prepared, Upstream};
 #[derive(Debug)]
 pub(super) struct Policy {
     pub(super) upstream: Upstream,
-    target: Origin,
-    base_path: String,
+    pub(super) target: Origin,
+    pub(super) base_path: String,
     /// Where paths with `/genai/` go, and what stands in front of them.
     genai: Option<(Origin, String)>,
     /// The target's, as people write it.
@@ -28,14 +30,22 @@ pub(super) struct Policy {
     pub(super) conversation: Conversation,
     /// Models whose streams of completions were seen to say when they are over.
     pub(super) marked: Marked,
+    pub(super) models: ModelMap,
+    /// What is known of the upstream's dialects.
+    pub(super) known: Known,
 }
 
 impl Policy {
-    /// `earlier`: what is kept of it if the provider is the same (names, connections, TLS sessions).
-    pub(super) fn new(config: &Config, earlier: Option<&Upstream>) -> Result<Policy, String> {
+    /// `earlier`: what is kept of it if the provider is the same (names, connections, TLS sessions, what
+    /// was learned of models).
+    pub(super) fn new(config: &Config, earlier: Option<&Policy>) -> Result<Policy, String> {
+        let target = Origin::new(&config.target)?;
+        let same = earlier.filter(|earlier| earlier.target == target);
         Ok(Policy {
-            upstream: Upstream::new(config, earlier)?,
-            target: Origin::new(&config.target)?,
+            upstream: Upstream::new(config, earlier.map(|earlier| &earlier.upstream))?,
+            known: Known::new(config, same.map(|same| &same.known)),
+            models: config.models.clone(),
+            target,
             base_path: config.target.base_path.clone(),
             genai: match &config.genai {
                 Some(genai) => Some((Origin::new(genai)?, genai.base_path.clone())),
@@ -102,13 +112,16 @@ impl Relay {
             Some((to, base)) => (to, route::upward_whole(base, target)),
             None => (&policy.target, route::upward(&policy.base_path, target)),
         };
-        let request = Prepared::new(method, to, path, fields)?;
-        Ok(Mapped {
+        let request = Prepared::new(method, to, path, fields.clone())?;
+        let mapped = Mapped {
             kind: route::kind(target),
             is_completion: route::is_completion(target),
             makes: method == "POST",
+            asked: None,
+            voice: Voice::default(),
             policy,
             request,
-        })
+        };
+        mapped.listen(method, target, fields)
     }
 }

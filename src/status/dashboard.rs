@@ -153,7 +153,7 @@ mod tests {
             ..Load::default()
         };
         let reply = data(
-            super::super::health::page(&[], &[], &[], &load),
+            super::super::health::page(&[], &[], &[], &load, None),
             &load,
             "https://up\"stream",
             &recent,

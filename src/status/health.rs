@@ -7,13 +7,14 @@ use crate::logging::shown;
 use crate::pool::{KeyView, ModelView, State};
 use crate::reply::{Reply, quoted, whole_seconds};
 
-/// The page. `clients`: each by name, with its requests. 503 when no key can serve, so that a load
+/// The page. `clients`: each by name, with its requests; `learned`: of models, a JSON object. 503 when no key can serve, so that a load
 /// balancer sends its requests elsewhere.
 pub fn page(
     keys: &[KeyView],
     models: &[ModelView],
     clients: &[(&str, usize)],
     load: &Load,
+    learned: Option<&str>,
 ) -> Reply {
     let well = |k: &KeyView| matches!(k.state, State::Ready | State::Throttled(_));
     let (status, word) = match keys.iter().any(|k| k.serves) {
@@ -91,7 +92,11 @@ pub fn page(
             view.backoff.map_or(0, whole_seconds),
         );
     }
-    out.push_str("]}");
+    out.push(']');
+    if let Some(learned) = learned.filter(|learned| *learned != "{}") {
+        let _ = write!(out, ",\"learned\":{learned}");
+    }
+    out.push('}');
     Reply::json(status, out)
 }
 
@@ -155,7 +160,7 @@ mod tests {
             waiting: 2,
             ..Load::default()
         };
-        let reply = page(keys, &[], &[], &load);
+        let reply = page(keys, &[], &[], &load, None);
         (
             reply.status,
             serde_json::from_str(&reply.body).expect("JSON"),
@@ -166,7 +171,7 @@ mod tests {
     fn the_three_known_fields_come_first_and_as_known() {
         let cooling = State::Cooling(Duration::from_millis(41_200));
         let keys = [key(State::Ready), key(cooling), key(State::Ready)];
-        let body = page(&keys, &[], &[], &Load::default()).body;
+        let body = page(&keys, &[], &[], &Load::default(), None).body;
         let known =
             r#"{"status":"degraded","keys":3,"pool":"[0]:ready  [1]:cooling(42s)  [2]:ready","#;
         assert!(body.starts_with(known), "{body}");
@@ -175,7 +180,7 @@ mod tests {
     #[test]
     fn clients_are_shown_with_what_they_asked() {
         let clients = [("phone", 3), ("lap-top", 0)];
-        let reply = page(&[key(State::Ready)], &[], &clients, &Load::default());
+        let reply = page(&[key(State::Ready)], &[], &clients, &Load::default(), None);
         let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
         let expected = serde_json::json!([
             {"name": "phone", "requests": 3}, {"name": "lap-top", "requests": 0}
@@ -230,7 +235,7 @@ mod tests {
             capacity: Some(3),
             backoff: Some(Duration::from_secs(4)),
         }];
-        let reply = page(&[one], &models, &[], &Load::default());
+        let reply = page(&[one], &models, &[], &Load::default(), None);
         let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
         let rest = &page["key_status"][0]["models"][0];
         assert_eq!(

@@ -90,6 +90,11 @@ pub fn respond(seen: &Seen) -> Act {
     match (seen.method.as_str(), path) {
         ("GET" | "HEAD", "/v1/models") => say(json!({"object": "list", "data": [
             {"id": "test-model", "object": "model", "created": 1, "owned_by": "nobody"}]})),
+        ("POST", "/v1/chat/completions") if asked["model"] == "no-such-model" => error(
+            404,
+            "model_not_found",
+            "The model no-such-model does not exist",
+        ),
         ("POST", "/v1/chat/completions") if asked["stream"] == true => streamed(&asked),
         ("POST", "/v1/chat/completions") => {
             let finish = if asked["tools"].is_array() {
@@ -129,7 +134,14 @@ fn last_words(asked: &Value) -> String {
         .unwrap_or_default()
     {
         Value::String(text) => text,
-        Value::Array(parts) => parts.iter().filter_map(|p| p["text"].as_str()).collect(),
+        Value::Array(parts) => {
+            let images = parts.iter().filter(|p| p["image_url"].is_object()).count();
+            let words: String = parts.iter().filter_map(|p| p["text"].as_str()).collect();
+            match images {
+                0 => words,
+                n => format!("{words} [{n} images]"),
+            }
+        }
         _ => String::new(),
     }
 }
@@ -146,6 +158,9 @@ fn message(asked: &Value) -> Value {
     if words.contains("greeting.txt") {
         let file = "Here it is:\n\ngreeting.txt\n```\nhello from the model\n```\n";
         return json!({"role": "assistant", "content": file});
+    }
+    if words.contains("think aloud") {
+        return json!({"role": "assistant", "reasoning_content": "hm, ünïcödé", "content": words});
     }
     json!({"role": "assistant", "content": words})
 }
@@ -175,6 +190,8 @@ fn streamed(asked: &Value) -> Act {
         }
         None => {
             let text = message["content"].as_str().unwrap();
+            let thoughts = message["reasoning_content"].as_str();
+            deltas.extend(thoughts.map(|text| json!({"reasoning_content": text})));
             deltas.extend(
                 pieces(text)
                     .into_iter()

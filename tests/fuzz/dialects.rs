@@ -9,7 +9,7 @@ use alvus::dialect::messages::answer;
 use alvus::dialect::messages::errors::{Refused, translate as translate_error};
 use alvus::dialect::messages::request::{Options, count_tokens, translate};
 use alvus::dialect::messages::stream::{End, Stream};
-use alvus::dialect::models::replace_model;
+use alvus::dialect::models::place_of_model;
 use serde_json::Value;
 
 #[path = "../../src/dialect/messages/tests/strict.rs"]
@@ -63,7 +63,8 @@ pub fn request(input: &[u8]) {
         effort: false,
     };
     let _ = count_tokens(input, 3600);
-    if let Some(replaced) = replace_model(input, "m") {
+    if let Some(place) = place_of_model(input) {
+        let replaced = [&input[..place.start], b"\"m\"", &input[place.end..]].concat();
         assert!(Json::parse(&replaced).is_some());
     }
     let refused = Refused {

@@ -1,0 +1,73 @@
+//! What `voice.rs` is where alvus is built without `messages`: every client hears what the upstream
+//! says.
+
+use super::{Exchange, Mapped, Relay};
+use crate::config::Config;
+use crate::reply::Reply;
+use crate::upstream::{Answer, Kept};
+use crate::verdict::Verdict;
+
+#[derive(Debug)]
+pub(super) struct Known;
+
+impl Known {
+    pub(super) fn new(_: &Config, _: Option<&Known>) -> Known {
+        Known
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Voice;
+
+impl Mapped {
+    pub(super) fn passed(&self, _: u16) {}
+
+    pub(super) fn listen<'a>(
+        self,
+        _: &str,
+        _: &str,
+        _: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<Mapped, String> {
+        Ok(self)
+    }
+}
+
+impl Voice {
+    pub(super) fn beat(&self) -> &'static [u8] {
+        b": alvus is waiting\n\n"
+    }
+
+    pub(super) fn reply(&self, _: &Reply) -> Option<Reply> {
+        None
+    }
+
+    pub(super) fn kept(&self, _: &Kept, _: &Known) -> Option<Reply> {
+        None
+    }
+
+    pub(super) fn late(&self, _: &Reply) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+impl Relay {
+    /// A refusal in the words of who asks for this; none: as it is.
+    pub fn in_dialect(&self, _: &str, _: &str, _: &Reply) -> Option<Reply> {
+        None
+    }
+
+    /// What was learned of models, as a JSON object.
+    pub fn learned(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Exchange<'_> {
+    pub(super) fn prepare(&mut self) -> Option<Reply> {
+        self.rename()
+    }
+
+    pub(super) fn revise(&mut self, _: &Answer, _: Verdict) -> bool {
+        false
+    }
+}
