@@ -230,7 +230,11 @@ impl<'a> Values<'a> {
     }
 
     /// The clients and their keys. A fault gives the place in the list.
-    pub(super) fn client_keys(&mut self, name: &'static str, api_keys: &[ApiKey]) -> Vec<ClientKey> {
+    pub(super) fn client_keys(
+        &mut self,
+        name: &'static str,
+        api_keys: &[ApiKey],
+    ) -> Vec<ClientKey> {
         let Some(Setting { value, origin }) = self.set.get(name) else {
             return Vec::new();
         };
