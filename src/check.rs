@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::logging::quote;
@@ -129,26 +128,30 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
     Ok(any)
 }
 
+/// What was found so far, in the order of the keys.
+type Found = (Mutex<Vec<Option<Finding>>>, Condvar);
+
 /// What is found of these keys, in their order.
 fn side_by_side(asker: &Arc<(Upstream, Prepared)>, keys: &[ApiKey]) -> Vec<Finding> {
-    let until = Instant::now() + PATIENCE;
-    let (found, findings) = channel();
-    let mut all: Vec<Finding> = keys
-        .iter()
-        .enumerate()
-        .map(|(at, key)| match start(asker, at, key, &found) {
-            Ok(()) => Finding::Unreachable(format!("no answer within {} s", PATIENCE.as_secs())),
-            Err(e) => Finding::Unreachable(format!("no thread to ask it with: {e}")),
-        })
-        .collect();
-    drop(found); // so that the last one's end is the end
-    // Who is late is left behind: the process ends soon.
-    while let Ok((at, finding)) =
-        findings.recv_timeout(until.saturating_duration_since(Instant::now()))
-    {
-        all[at] = finding;
+    let found: Arc<Found> = Arc::default();
+    let lock = || found.0.lock().unwrap_or_else(PoisonError::into_inner);
+    lock().resize_with(keys.len(), || None);
+    for (at, key) in keys.iter().enumerate() {
+        if let Err(e) = start(asker, at, key, &found) {
+            let why = format!("no thread to ask it with: {e}");
+            lock()[at] = Some(Finding::Unreachable(why));
+        }
     }
-    all
+    // Who is late is left behind: the process ends soon.
+    let waited = found
+        .1
+        .wait_timeout_while(lock(), PATIENCE, |found| found.iter().any(Option::is_none));
+    let mut found = waited.unwrap_or_else(PoisonError::into_inner).0;
+    let late = || Finding::Unreachable(format!("no answer within {} s", PATIENCE.as_secs()));
+    found
+        .drain(..)
+        .map(|one| one.unwrap_or_else(late))
+        .collect()
 }
 
 /// Asks with one key, on a thread of its own.
@@ -156,15 +159,20 @@ fn start(
     asker: &Arc<(Upstream, Prepared)>,
     at: usize,
     key: &ApiKey,
-    found: &Sender<(usize, Finding)>,
+    found: &Arc<Found>,
 ) -> io::Result<()> {
     let (asker, key, found) = (asker.clone(), key.clone(), found.clone());
     let thread = thread::Builder::new().stack_size(STACK);
-    thread
-        .spawn(move || {
-            let _ = found.send((at, ask(&asker.0, &asker.1, &key)));
-        })
-        .map(drop)
+    let started = thread.spawn(move || {
+        let finding = ask(&asker.0, &asker.1, &key);
+        let mut all = found.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Once they are told, there is no place left for who comes late.
+        if let Some(place) = all.get_mut(at) {
+            *place = Some(finding);
+        }
+        found.1.notify_one();
+    });
+    started.map(drop)
 }
 
 fn ask(upstream: &Upstream, request: &Prepared, key: &ApiKey) -> Finding {

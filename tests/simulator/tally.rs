@@ -111,7 +111,7 @@ impl Watch {
     pub fn second(&mut self, works: [bool; 2], now: Duration) {
         let wanted = |lane: usize| works[lane] && (self.open[lane] > 0 || self.came[lane]);
         // What comes in a minute's last second may be served in the next one.
-        let last = now.as_secs() % MINUTE.as_secs() == 0;
+        let last = now.as_secs().is_multiple_of(MINUTE.as_secs());
         self.wanted |= !last && (wanted(0) || wanted(1));
         self.came = [false; 2];
         if last {
