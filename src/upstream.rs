@@ -658,10 +658,14 @@ impl Answer {
     /// As much of it as was looked at.
     pub fn copy(&self) -> Kept {
         let fields = self.fields_back();
+        let mut body = self.start.clone();
+        if self.mask.is_some() {
+            Mask::default().pass(&mut body, self.key.expose().as_bytes());
+        }
         Kept {
             status: self.status,
             fields: fields.map(|(n, v)| (n.to_string(), v.to_vec())).collect(),
-            body: self.start.clone(),
+            body,
         }
     }
 

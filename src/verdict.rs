@@ -90,8 +90,9 @@ const TROUBLE: [u16; 13] = [
     425, 498, 503, 511, 520, 521, 522, 523, 525, 526, 527, 529, 530,
 ];
 
-/// Statuses of a failure after the provider may have begun: 524 is Cloudflare's 504.
-const FAILED: [u16; 6] = [500, 502, 504, 507, 508, 524];
+/// Statuses of a failure after the provider may have begun: 524 is Cloudflare's 504. Not 508, which is how
+/// alvus says that a request goes in circles: it would only go round once more.
+const FAILED: [u16; 5] = [500, 502, 504, 507, 524];
 
 /// Judges an answer by its status, its header fields (`header` finds one by its lower-case name)
 /// and the start of its body, which may be empty or cut anywhere.

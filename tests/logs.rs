@@ -199,7 +199,8 @@ fn requests_and_warnings_have_priorities_of_their_own() {
     child.wait().unwrap();
     let text = text();
     let starts: Vec<&str> = text.lines().map(|l| &l[..3]).collect();
-    assert_eq!(starts, ["<4>", "<6>", "<6>", "<6>", "<6>"], "{text}");
+    // The warning, and the banner's lines.
+    assert_eq!(starts, ["<4>", "<6>", "<6>", "<6>", "<6>", "<6>"], "{text}");
 }
 
 #[test]

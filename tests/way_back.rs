@@ -78,6 +78,26 @@ fn a_key_in_a_refusal_that_was_kept_is_masked_too() {
 }
 
 #[test]
+fn a_key_in_a_refusal_that_others_are_told_of_is_masked_too() {
+    let upstream = Upstream::new(|seen: &Seen| {
+        let key = seen.key.as_deref().unwrap();
+        answer(
+            401,
+            JSON,
+            &format!("{{\"error\":{{\"message\":\"bad key {key}\"}}}}"),
+        )
+    });
+    let alvus = Alvus::before_with(&upstream, &[("MAX_WAIT_SEC", "0")]);
+    // With all keys refused, the last refusal is what the next ones hear.
+    for _ in 0..5 {
+        let response = alvus.ask();
+        for key in KEYS {
+            assert!(!response.text().contains(key), "{}", response.text());
+        }
+    }
+}
+
+#[test]
 fn a_key_in_an_answer_of_unknown_length_is_masked_however_it_is_cut() {
     for (status, size) in [(400, 100), (200, 100), (400, 1), (200, 7)] {
         let upstream = Upstream::new(move |seen: &Seen| {

@@ -104,6 +104,8 @@ fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>,
         let begun = !start.is_empty();
         match answer.look_further(patience(by)) {
             Ok(true) => {}
+            // What nobody here can read is the client's to judge.
+            Ok(false) if begun && answer.words().is_empty() => break,
             Ok(false) => return Ok(verdict::judge_document(&answer.words())),
             Err(Failure::MaybeSent(_)) if !said => return Ok(None),
             // The client gets what there is, and sees how it goes on, or that it does not.
