@@ -404,7 +404,7 @@ fn what_fails_after_a_heartbeat_is_an_error_event_in_openais_shape() {
             answer(404, "Content-Type: text/plain\r\n", "what?"),
             "\"no_stream\"",
         ),
-        (answer(429, "Retry-After: 1000\r\n", ""), "\"keys_cooling\""),
+        (answer(429, "Retry-After: 1000\r\n", ""), "503"),
     ] {
         let upstream = Upstream::scripted(vec![answer(429, "Retry-After: 2\r\n", ""), second]);
         let env = [("API_KEYS", common::KEYS[0]), ("HEARTBEAT_SEC", "1")];

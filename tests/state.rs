@@ -93,7 +93,7 @@ fn a_kill_costs_no_more_than_was_learned_since_the_last_write_half_a_minute_ago(
         let length = body.len();
         let mut client = alvus.connect();
         client.send(format!(
-            "POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST /v1/chat/x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
         assert_eq!(client.response().status, 200);
     };

@@ -56,7 +56,7 @@ fn of_two_hundred_that_wait_for_a_resting_key_all_are_served_in_the_order_in_whi
     let alvus = Alvus::before_with(&upstream, &[("API_KEYS", KEYS[0]), ("WORKERS", "1")]);
     let mut clients = Vec::new();
     for n in 0..CLIENTS {
-        clients.push(chat(&alvus, &n.to_string(), "tired", ""));
+        clients.push(chat(&alvus, &format!("chat/{n}"), "tired", ""));
         // It is in the queue before the next one comes; the first may be asking just now.
         eventually("it waits", || {
             let health = alvus.health();
@@ -71,7 +71,7 @@ fn of_two_hundred_that_wait_for_a_resting_key_all_are_served_in_the_order_in_whi
         let response = client.response();
         assert_eq!(response.status, 200, "{}", response.text());
     }
-    let came: Vec<String> = (0..CLIENTS).map(|n| format!("/v1/{n}")).collect();
+    let came: Vec<String> = (0..CLIENTS).map(|n| format!("/v1/chat/{n}")).collect();
     assert_eq!(*served.lock().unwrap(), came);
     eventually("nothing is left", || alvus.health()["in_flight"] == 0);
 }
@@ -111,7 +111,7 @@ fn a_signal_tells_all_that_wait_at_once_lets_the_stream_finish_and_then_alvus_is
     streaming.send(CHAT);
     assert_eq!(streaming.head().status, 200);
     assert_eq!(streaming.chunk().unwrap().unwrap(), b"data: 1\n\n");
-    let for_a_key = chat(&alvus, "x", "tired", "");
+    let for_a_key = chat(&alvus, "chat/completions", "tired", "");
     waiting(&alvus, 1);
     let mut patient = chat(&alvus, "chat/completions", "tired", ",\"stream\":true");
     assert_eq!(patient.head().status, 200, "its head came with a heartbeat");
