@@ -5,7 +5,7 @@
 //! a row there, a field of [`Config`] and its line in [`Config::parse`].
 //!
 //! Faults and warnings are lines for the operator. Nothing of an `API_KEYS` or `CLIENT_KEYS` value gets into them beyond a label, and
-//! of other values at most [`ECHOED`] characters, and none that look like a key in the wrong place.
+//! of other values a few characters, and none that look like a key in the wrong place.
 
 mod dotenv;
 mod guests;

@@ -17,7 +17,7 @@ impl Known {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Voice;
+pub(super) struct Voice(());
 
 impl Mapped {
     pub(super) fn passed(&self, _: u16) {}
