@@ -262,10 +262,9 @@ impl Trip<'_> {
     /// Takes note of an attempt before another one is made.
     fn remember(&mut self, attempt: Attempt, picked: &Picked) {
         self.again = report::reason(attempt);
-        self.reuse = match attempt {
-            Attempt::Stale => Reuse::Never,
-            _ => Reuse::Allowed,
-        };
+        if attempt == Attempt::Stale {
+            self.reuse = Reuse::Never; // one dead connection a request is enough
+        }
         if self.journey.is_bound_by(attempt) {
             self.bound = Some(picked.clone());
         }

@@ -176,8 +176,6 @@ impl Journey {
     pub fn attempted(&mut self, attempt: Attempt, budget: &mut Budget, now: Instant) -> Step {
         // Who waits for an overloaded model asks it in turn with the others.
         self.wait_is_paid = matches!(attempt, Attempt::Answered(Verdict::Overloaded(_)));
-        // Another connection was well; that the next one is not has nothing to do with the last.
-        self.stale_tried &= !matches!(attempt, Attempt::Answered(_));
         match attempt {
             // The pool knows now who must rest; picking the next key may mean waiting for it.
             Attempt::StillOut
@@ -338,20 +336,6 @@ mod tests {
             }
         }
         assert_eq!(pauses, 4);
-    }
-
-    #[test]
-    fn one_dead_connection_after_each_answer_is_no_matter() {
-        let t0 = Instant::now();
-        let (mut j, mut budget) = (journey(10, 300, t0), Budget::new(t0));
-        let mut attempted = |attempt| j.attempted(attempt, &mut budget, t0);
-        for _ in 0..3 {
-            assert_eq!(attempted(Attempt::Stale), Step::Afresh);
-            let limited = Attempt::Answered(Verdict::Limited(None));
-            assert_eq!(attempted(limited), Step::Again);
-        }
-        assert_eq!(attempted(Attempt::Stale), Step::Afresh);
-        assert_eq!(attempted(Attempt::Stale), Step::GiveUp);
     }
 
     #[test]
