@@ -209,7 +209,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "MAX_BODY_MB", default: "32", form: Form::Number { min: 1, max: 1024, unit: "MiB" },
         help: "Largest request body, in MiB; a larger one is answered with 413." },
     Variable { name: "WORKERS", default: "32", form: Form::Number { min: 1, max: 256, unit: "" },
-        help: "How many requests are served at the same time." },
+        help: "How many requests may be at the provider at the same time; others wait." },
     Variable { name: "MAX_CONNECTIONS", default: "256", form: Form::Number { min: 1, max: 10_000, unit: "" },
         help: "How many clients may be connected; for one more, the one idle longest goes. More than WORKERS." },
     Variable { name: "CONNECT_TIMEOUT_SEC", default: "10", form: Form::Number { min: 1, max: 300, unit: "seconds" },

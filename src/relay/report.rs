@@ -13,9 +13,6 @@ use crate::upstream::Failure;
 use crate::verdict::Verdict;
 use crate::{debug, info, warn};
 
-/// How much of a model's name stands in the log, in bytes.
-const MODEL_SHOWN: usize = 64;
-
 impl Relay {
     /// Tells what an attempt brought to all who want to know. Says what it was, for the decision
     /// what comes next.
@@ -115,10 +112,7 @@ impl Relay {
         };
         let of = match model {
             "" => String::new(),
-            model => format!(
-                " for {:?}",
-                &model[..model.floor_char_boundary(MODEL_SHOWN)]
-            ),
+            model => format!(" for {:?}", crate::logging::shown(model)),
         };
         let secs = |rest: Duration| whole_seconds(rest);
         match change {
