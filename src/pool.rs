@@ -28,6 +28,7 @@ use self::lane::{Fitness, Lane, Turn, Want};
 use self::window::{MINUTE, Window};
 use crate::config::{Pace, Rotation};
 use crate::secret::{ApiKey, SALT};
+use crate::sse::Tokens;
 use crate::state::Entry;
 
 pub use self::lane::Ticket;
@@ -471,6 +472,14 @@ impl Pool {
     pub fn refused(&mut self, lane: LaneId, now: Instant) {
         if self.is_down(now) {
             self.lanes[lane.0].close(CLOSED, now);
+        }
+    }
+
+    /// An answer took so many tokens; before its [`Pool::release`].
+    pub fn spent(&mut self, picked: &Picked, tokens: Tokens) {
+        let slot = self.slots[picked.id.at].as_mut();
+        if let Some(slot) = slot.filter(|slot| slot.id == picked.id) {
+            slot.counts.tokens += tokens;
         }
     }
 

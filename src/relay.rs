@@ -31,13 +31,14 @@ use self::policy::Policy;
 use self::voice::Voice;
 use crate::body::Body;
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
 use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
 use crate::question::Question;
 use crate::reply::{self, Downstream};
 use crate::retry::{Attempt, Budget, Journey, Step};
 use crate::secret::SALT;
+use crate::sse::Tokens;
 use crate::state::{self, Limit};
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
@@ -77,7 +78,9 @@ impl Relay {
                 (Step::Pass, Came::Answer(mut answer, verdict)) => {
                     self.settle(&trip, &mut answer, verdict);
                     exchange.body = None; // a stream may last; its question need not
-                    return answer.deliver(&exchange, out, trip.outcome);
+                    let outcome = answer.deliver(&exchange, out, trip.outcome);
+                    lease.tokens = outcome.tokens;
+                    return outcome;
                 }
                 (Step::GiveUp | Step::Pass, came) => {
                     let why = Unserved::Failed(came.into_failure());
@@ -213,6 +216,10 @@ pub struct Outcome {
     pub first_byte: Option<Duration>,
     /// Body bytes sent to the client.
     pub bytes: u64,
+    /// What the answer took, where it says so.
+    pub tokens: Tokens,
+    /// A key was limited on the way.
+    pub limited: bool,
     /// How it ended.
     pub end: End,
     /// The end of the connection is the end of the answer.
@@ -235,7 +242,7 @@ struct Trip<'a> {
     bound: Option<Picked>,
     reuse: Reuse,
     /// Why the next attempt is made.
-    again: Option<crate::metrics::Reason>,
+    again: Option<Reason>,
     /// What the client hears if no further attempt is made.
     last: Option<Last>,
 }
@@ -262,6 +269,7 @@ impl Trip<'_> {
     /// Takes note of an attempt before another one is made.
     fn remember(&mut self, attempt: Attempt, picked: &Picked) {
         self.again = report::reason(attempt);
+        self.outcome.limited |= matches!(self.again, Some(Reason::Limited | Reason::Quota));
         if attempt == Attempt::Stale {
             self.reuse = Reuse::Never; // one dead connection a request is enough
         }
@@ -454,6 +462,8 @@ impl Outcome {
             waited: Duration::ZERO,
             first_byte: None,
             bytes: 0,
+            tokens: Tokens::default(),
+            limited: false,
             end: End::Complete,
             closes: false,
         }

@@ -25,7 +25,7 @@ use crate::reply::{self, Downstream, Reply};
 use crate::route::Own;
 #[cfg(feature = "dashboard")]
 use crate::status::dashboard;
-use crate::status::{Load, health, own_pages, prometheus};
+use crate::status::{Load, Shown, health, own_pages, prometheus};
 use crate::{error, headers, route, upstream, warn};
 
 /// Connections that requests for the upstream may not take up: for `/health` and refusals. Of few
@@ -328,11 +328,8 @@ impl Inner {
             Own::Front => own_pages::page(self.shows_dashboard()),
             Own::Hello => own_pages::hello(),
             Own::Nothing => own_pages::nothing(),
-            Own::Health => access.health(visit, self.health(access)),
-            Own::Metrics => access.page(visit, || {
-                let counts = self.relay.metrics().snapshot();
-                prometheus::page(&counts, &self.relay.keys(), &access.clients(), &self.load())
-            }),
+            Own::Health => access.health(visit, self.shown(access, health::page)),
+            Own::Metrics => access.page(visit, || self.shown(access, prometheus::page)),
             #[cfg(not(feature = "dashboard"))]
             Own::Dashboard | Own::Data => own_pages::nothing(),
             #[cfg(feature = "dashboard")]
@@ -341,10 +338,11 @@ impl Inner {
             Own::Dashboard => access.page(visit, dashboard::page),
             #[cfg(feature = "dashboard")]
             Own::Data => access.page(visit, || {
-                let (health, load) = (self.health(access), self.load());
                 let target = self.relay.origin();
-                let recent = self.relay.metrics().recent();
-                dashboard::data(health, &load, &target, &recent, Instant::now())
+                self.shown(access, |shown| {
+                    let recent = self.relay.metrics().recent();
+                    dashboard::data(shown, &target, &recent, Instant::now())
+                })
             }),
         })
     }
@@ -356,14 +354,18 @@ impl Inner {
         return false;
     }
 
-    fn health(&self, access: &Access) -> Reply {
-        health::page(
-            &self.relay.keys(),
-            &self.relay.models(),
-            &access.clients(),
-            &self.load(),
-            self.relay.learned().as_deref(),
-        )
+    /// A page made from all that can be shown.
+    fn shown(&self, access: &Access, page: impl FnOnce(&Shown) -> Reply) -> Reply {
+        let metrics = self.relay.metrics();
+        page(&Shown {
+            keys: &self.relay.keys(),
+            lanes: &self.relay.models(),
+            models: &metrics.models(),
+            clients: &access.clients(),
+            counts: &metrics.snapshot(),
+            load: &self.load(),
+            learned: self.relay.learned().as_deref(),
+        })
     }
 
     fn load(&self) -> Load {
@@ -409,7 +411,7 @@ impl Inner {
         let client = Client::new(socket.clone());
         #[cfg(test)]
         tests::bug_at(&target, "/bug/early");
-        let guest = guest.map(|at| rules.access.counted(at));
+        let name = guest.map(|at| rules.access.counted(at));
         let method = request.method().clone();
         let method = method.as_str();
         let fields: Vec<_> = request.raw_headers().collect();
@@ -437,13 +439,20 @@ impl Inner {
             bytes_in,
             bytes_out: outcome.bytes,
             cut: outcome.end == End::Cut,
+            limited: outcome.limited,
+            tokens: outcome.tokens,
+            model: &outcome.model,
+            asked: outcome.asked.as_deref(),
         };
+        if let Some(guest) = guest {
+            rules.access.spent(guest, outcome.tokens);
+        }
         self.relay.metrics().answered(answered, Instant::now());
         if outcome.end != End::Complete || outcome.closes {
             socket.shutdown();
         }
         drop(out);
-        log_request(method, &target, guest, &outcome, began.elapsed());
+        log_request(method, &target, name, &outcome, began.elapsed());
     }
 
     /// Reads the whole body, within the limits. `Err(None)`: the client left while sending it.
@@ -558,10 +567,8 @@ impl Inner {
         log_refusal(&request, reply);
         let answered = Answered {
             status: reply.status,
-            first_byte: None,
-            bytes_in: 0,
             bytes_out: reply.body.len() as u64,
-            cut: false,
+            ..Answered::default()
         };
         self.relay.metrics().answered(answered, Instant::now());
         self.answer(request, origin, reply);

@@ -10,7 +10,7 @@ use super::as_event::AsEvent;
 use super::{End, Exchange, Mapped, Outcome};
 use crate::peer::Client;
 use crate::reply::{self, Downstream, Framing, Reply};
-use crate::sse::Ending;
+use crate::sse::{Ending, Tail};
 use crate::stream::{self, Copied, CopyEnd};
 use crate::upstream::{Answer, Kept};
 use crate::warn;
@@ -214,6 +214,7 @@ impl Answer {
         exchange.mapped.passed(self.status);
         outcome.status = self.status;
         let is_sse = self.is_stream();
+        let makes = exchange.mapped.makes; // what is only fetched was counted when it was made
         let begun = exchange.client.stop_beats();
         if begun && self.status == 200 && self.is_json() && !self.is_coded() {
             // All of it, however long, in place of the stream that it should have been.
@@ -221,9 +222,10 @@ impl Answer {
                 true => b"data: [DONE]\n\n",
                 false => b"",
             };
-            let mut event = AsEvent::new(self, end);
+            let mut event = AsEvent::new(Tail::new(self), end);
             let framing = exchange.down.framing(None);
             let copied = stream::copy(&mut event, out, b"", framing);
+            outcome.tokens = event.json.tokens();
             return exchange.copied(copied, framing, true, out, outcome);
         }
         if begun && !is_sse {
@@ -262,10 +264,18 @@ impl Answer {
                     model: &outcome.model,
                 };
                 let mut copied = stream::copy(&mut body, out, &head, framing);
+                let tokens = body.ending.tokens();
                 // Many close at [DONE], before the end of the stream: they have their whole answer.
                 if body.ending.is_done() && matches!(copied.end, CopyEnd::ClientLeft) {
                     copied.end = CopyEnd::Done;
                 }
+                outcome.tokens = tokens;
+                copied
+            }
+            false if makes && self.is_json() => {
+                let mut body = Tail::new(self);
+                let copied = stream::copy(&mut body, out, &head, framing);
+                outcome.tokens = body.tokens();
                 copied
             }
             false => stream::copy(&mut self, out, &head, framing),

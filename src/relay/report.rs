@@ -82,7 +82,7 @@ impl Relay {
             self.upstream_fails(&format!("{origin} answers {status}"));
         } else if !self.well.swap(true, Ordering::Relaxed) {
             info!("the upstream is back");
-            self.metrics.upstream(true, Instant::now());
+            self.metrics.recovered(Instant::now());
             self.budget().recovered();
             self.ring_all();
         }
@@ -91,7 +91,7 @@ impl Relay {
     fn upstream_fails(&self, how: &str) {
         if self.well.swap(false, Ordering::Relaxed) {
             warn!("{how}");
-            self.metrics.upstream(false, Instant::now());
+            self.metrics.failed(how, Instant::now());
         }
     }
 
