@@ -270,6 +270,28 @@ impl Pool {
         }
     }
 
+    /// How many keys there are.
+    pub fn keys(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// The key with this name or in this place, for [`Asker::only`].
+    pub fn named(&self, wanted: &str, lane: LaneId, now: Instant) -> Option<Picked> {
+        let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
+        let mut slots = slots.flatten();
+        let slot = match slots.clone().find(|slot| slot.key.name() == Some(wanted)) {
+            None => slots.nth(wanted.parse().ok()?),
+            named => named,
+        };
+        slot.map(|slot| Picked {
+            id: slot.id,
+            lane,
+            at: now,
+            index: slot.index,
+            key: slot.key.clone(),
+        })
+    }
+
     /// How many requests wait for a key or a place.
     pub fn waiting(&self) -> usize {
         self.lanes.iter().map(Lane::waiting).sum()

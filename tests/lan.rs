@@ -26,9 +26,9 @@ fn ask(addr: SocketAddr, request_line: &str, fields: &[&str]) -> Response {
     client.response()
 }
 
-/// The status of `GET /v1/models` with these fields, which hold a Host.
+/// The answer to a question that is passed on each time, with these fields, which hold a Host.
 fn models(addr: SocketAddr, fields: &[&str]) -> Response {
-    ask(addr, "GET /v1/models HTTP/1.1", fields)
+    ask(addr, "GET /v1/models/m HTTP/1.1", fields)
 }
 
 /// Our own address on a network, and alvus there; `None` where there is no network.

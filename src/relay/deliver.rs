@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
 use super::as_event::AsEvent;
-use super::{End, Exchange, Mapped, Outcome};
+use super::{End, Exchange, Mapped, Outcome, wishes};
 use crate::peer::Client;
 use crate::reply::{self, Downstream, Framing, Reply};
 use crate::sse::{Ending, Tail};
@@ -50,6 +50,13 @@ impl Exchange<'_> {
         outcome.end = match copied.end {
             CopyEnd::Done => End::Complete,
             CopyEnd::ClientLeft => End::ClientLeft,
+            CopyEnd::UpstreamBroke(_) if self.client.is_late() => {
+                match self.mapped.voice.late(&wishes::too_late()) {
+                    Some(event) => drop(out.write_all(&framed(&event, framing))),
+                    None => cut_short(self, out, framing, is_sse),
+                }
+                End::Late
+            }
             CopyEnd::UpstreamBroke(_) if self.client.has_left() => End::ClientLeft,
             CopyEnd::UpstreamBroke(error) => {
                 warn!(
@@ -157,12 +164,25 @@ impl Kept {
         if let Some(reply) = voice.kept(self, &policy.known) {
             return exchange.tell(reply, out, outcome);
         }
-        outcome.status = self.status;
         if exchange.client.stop_beats() {
+            outcome.status = self.status;
             return exchange.deliver_late(&self.as_error(), out, outcome);
         }
+        self.deliver_as_it_is(None, exchange, out, outcome)
+    }
+
+    /// With one more field, if there is one.
+    pub(super) fn deliver_as_it_is(
+        &self,
+        more: Option<(&str, &[u8])>,
+        exchange: &Exchange,
+        out: &mut impl Write,
+        mut outcome: Outcome,
+    ) -> Outcome {
+        outcome.status = self.status;
         let framing = Framing::Length(self.body.len() as u64);
         let fields = self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
+        let fields = fields.chain(more);
         let head = head(self.status, framing, exchange.down, fields, &outcome);
         let framing = if exchange.down.head_only {
             Framing::None
@@ -354,7 +374,10 @@ pub(super) fn head<'a>(
 /// else only a cut connection. There is never a terminating chunk.
 fn cut_short(exchange: &Exchange, out: &mut impl Write, framing: Framing, is_sse: bool) {
     if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
-        let error = reply::cut_error();
+        let error = match exchange.client.is_late() {
+            true => wishes::too_late().body,
+            false => reply::cut_error(),
+        };
         // The blank line ends whatever event was under way; between events it means nothing.
         let event = format!("\n\ndata: {error}\n\n");
         let bytes = framed(event.as_bytes(), framing);

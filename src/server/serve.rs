@@ -113,6 +113,7 @@ fn log_request(
         End::Complete => "",
         End::ClientLeft => "the client left",
         End::Cut => "cut short",
+        End::Late => "out of time",
     };
     let mut line = request_line(method, target, outcome.status);
     if !end.is_empty() {
