@@ -41,7 +41,7 @@ use crate::secret::SALT;
 use crate::state::{self, Limit};
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
-use crate::{debug, headers};
+use crate::{body, debug, headers};
 
 impl Relay {
     /// Serves one request: the main loop of alvus.
@@ -177,6 +177,8 @@ pub struct Exchange<'a> {
     pub mapped: Mapped,
     /// The buffered body, if the request has one.
     pub body: Option<Body>,
+    /// The memory that all bodies share.
+    pub bodies: body::Budget,
     /// Who asked.
     pub client: Client,
     /// What the client's connection allows.
