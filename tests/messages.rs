@@ -537,6 +537,26 @@ fn claude_code_sees_no_block_closed_before_the_end() {
 }
 
 #[test]
+fn another_model_stands_in_and_the_answer_names_the_one_that_was_asked_for() {
+    let upstream = Upstream::new(|seen| match seen.body_text().contains("\"a/b\"") {
+        true => refused(503, "the model is overloaded"),
+        false => streamed(&[json!({"content": "hi"})], "stop"),
+    });
+    let env = [TRANSLATE, ("MODEL_MAP", "claude-*=a/b|c/d")];
+    let alvus = Alvus::before_with(&upstream, &env);
+    let response = stream(&alvus);
+    assert_eq!(response.field("x-alvus-model"), Some("c/d"));
+    assert_eq!(events(&response)[0].1["message"]["model"], "claude-x");
+    let bodies: Vec<_> = upstream
+        .seen()
+        .iter()
+        .map(|seen| seen.body_text().replace("a/b", "c/d"))
+        .collect();
+    assert_eq!(bodies.len(), 2);
+    assert_eq!(bodies[0], bodies[1], "nothing but the name differs");
+}
+
+#[test]
 fn a_body_that_can_never_be_translated_is_too_large() {
     let upstream = Upstream::scripted(vec![]);
     let alvus = Alvus::before_with(&upstream, &[TRANSLATE, ("MAX_BODY_MB", "1")]);
