@@ -31,13 +31,13 @@ use std::time::Instant;
 
 use self::errors::Unserved;
 use self::lease::{Entry, Lease, Shared};
+use self::names::StandIns;
 pub use self::outcome::{End, Outcome};
 use self::policy::Policy;
 use self::voice::Voice;
 use self::wishes::Wishes;
 use crate::body::Body;
 use crate::config::Config;
-use crate::debug;
 use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
 use crate::pool::{KeyView, LaneId, Merged, ModelView, Picked, Pool};
@@ -48,6 +48,7 @@ use crate::secret::SALT;
 use crate::state::{self, Limit};
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
+use crate::{body, debug};
 
 impl Relay {
     /// Serves one request: the main loop of alvus.
@@ -60,6 +61,10 @@ impl Relay {
             // A key, and a place among those that ask; perhaps after a wait.
             let mut lease = match self.lease(&mut trip, &exchange.client) {
                 Ok(lease) => lease,
+                Err(Unserved::NotSoon) => {
+                    self.stand_in(&mut trip, exchange);
+                    continue;
+                }
                 Err(why) => return self.unserved(why, trip, exchange, out),
             };
             let came = self.attempt(&mut trip, exchange, &lease);
@@ -76,6 +81,7 @@ impl Relay {
                     .journey
                     .attempted(attempt, &mut self.budget(), Instant::now()),
             };
+            let step = self.or_stand_in(step, &came, attempt, &mut trip, exchange);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
             trip.remember(attempt, &lease.picked);
             match (step, came) {
@@ -182,6 +188,8 @@ pub struct Mapped {
     is_completion: bool,
     /// The model that was asked for, where another one is asked in its place.
     asked: Option<String>,
+    /// Which of those that may be asked for it, counted from 0.
+    turn: usize,
     voice: Voice,
     wishes: Wishes,
     /// The list of models that is asked for, where it is one that is kept.
@@ -197,6 +205,8 @@ pub struct Exchange<'a> {
     pub mapped: Mapped,
     /// The buffered body, if the request has one.
     pub body: Option<Body>,
+    /// The memory that all bodies share.
+    pub bodies: body::Budget,
     /// Who asked.
     pub client: Client,
     /// What the client's connection allows.
@@ -215,6 +225,7 @@ struct Trip<'a> {
     lane: String,
     /// Keys that were refused for this request, with status and whether the words named the key.
     refused: Vec<(Picked, u16, bool)>,
+    stand_ins: StandIns,
     /// The only key that it may be sent again with.
     bound: Option<Picked>,
     reuse: Reuse,
@@ -243,6 +254,11 @@ enum Came {
 }
 
 impl Trip<'_> {
+    /// The upstream's latest words are that there is no such model.
+    fn was_not_found(&self) -> bool {
+        matches!(&self.last, Some(Last::Kept(kept)) if kept.status == 404)
+    }
+
     /// Takes note of an attempt before another one is made.
     fn remember(&mut self, attempt: Attempt, picked: &Picked) {
         self.again = report::reason(attempt);
@@ -378,6 +394,7 @@ impl Relay {
             model: question.model,
             lane,
             refused: Vec::new(),
+            stand_ins: exchange.stand_ins(),
             bound,
             reuse: Reuse::Allowed,
             again: None,

@@ -53,6 +53,7 @@ impl Inner {
         let exchange = Exchange {
             mapped,
             body,
+            bodies: self.bodies.clone(),
             client,
             down,
         };
@@ -86,16 +87,15 @@ impl Inner {
 
 /// Where it leads, as far as it can be served there.
 fn target(request: &Request) -> Result<String, Reply> {
+    let target = route::origin_form(request.url());
+    let target = target.map_err(|bad| Reply::error(400, "bad_target", bad.0))?;
     // TRACE would show the client the key that went up with it, and CONNECT open a tunnel.
     let is = |method: &&str| request.method().as_str().eq_ignore_ascii_case(method);
     if ["TRACE", "CONNECT"].iter().any(is) {
         let text = "TRACE and CONNECT do not lead to an API";
         return Err(Reply::error(501, "bad_method", text));
     }
-    match route::origin_form(request.url()) {
-        Ok(target) => Ok(target.to_string()),
-        Err(bad) => Err(Reply::error(400, "bad_target", bad.0)),
-    }
+    Ok(target.to_string())
 }
 
 /// One line for a request that was served.
