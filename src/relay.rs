@@ -61,7 +61,7 @@ impl Relay {
                 }
                 Err(why) => return self.unserved(why, trip, &exchange, out),
             };
-            let came = self.attempt(&mut trip, &exchange, &lease);
+            let came = self.attempt(&mut trip, &mut exchange, &lease);
             // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
             let attempt = self.report(&mut lease, &came, &mut trip);
             let step = match came {
@@ -99,7 +99,7 @@ impl Relay {
     }
 
     /// Sends once, and reads as much of the answer as it takes to judge it.
-    fn attempt(&self, trip: &mut Trip, exchange: &Exchange, lease: &Lease) -> Came {
+    fn attempt(&self, trip: &mut Trip, exchange: &mut Exchange, lease: &Lease) -> Came {
         trip.outcome.attempts += 1;
         trip.outcome.key = Some(lease.picked.index);
         self.metrics.attempt(trip.again);
@@ -107,7 +107,7 @@ impl Relay {
         let policy = &exchange.mapped.policy;
         let sent = policy.upstream.send(
             &exchange.mapped.request,
-            exchange.body.as_ref().map(|body| body.bytes.as_slice()),
+            exchange.body.as_mut().map(|body| &mut body.bytes),
             &lease.picked.key,
             &exchange.client,
             trip.reuse,
