@@ -18,7 +18,7 @@ use alvus::relay::Relay;
 use alvus::secret::ApiKey;
 use alvus::server::Server;
 use alvus::signals::{Order, Orders};
-use alvus::state::file::StateFile;
+use alvus::state::StateFile;
 use alvus::watch::{Files, Text};
 use alvus::{ask, check, demo, error, info, machine, warn};
 
@@ -239,11 +239,11 @@ fn refuse(faults: &str) {
 /// Takes up what an earlier alvus kept in this file.
 fn remember(path: PathBuf, relay: &Relay) -> StateFile {
     let salt = alvus::upstream::random().unwrap_or_default();
-    let (file, entries, complaint) = StateFile::open(path, salt, Instant::now());
+    let (file, rests, complaint) = StateFile::open(path, salt, Instant::now());
     if let Some(complaint) = complaint {
         error!("{complaint}");
     }
-    let taken = relay.restore(file.salt(), &entries);
+    let taken = relay.restore(file.salt(), &rests);
     if taken > 0 {
         info!("STATE_FILE: {taken} rests go on");
     }
