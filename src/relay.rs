@@ -39,7 +39,7 @@ use crate::question::Question;
 use crate::reply::{self, Downstream};
 use crate::retry::{Attempt, Budget, Journey, Step};
 use crate::secret::SALT;
-use crate::state::{self, Limit};
+use crate::state::Rest;
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
 use crate::{body, debug, headers};
@@ -419,13 +419,13 @@ impl Relay {
     }
 
     /// What the upstream has against which key; see [`Pool::limits`].
-    pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Limit> {
+    pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Rest> {
         self.pool(|pool| pool.limits(salt, Instant::now()))
     }
 
     /// Takes up what an earlier alvus knew; see [`Pool::restore`].
-    pub fn restore(&self, salt: &[u8; SALT], entries: &[state::Entry]) -> usize {
-        self.pool(|pool| pool.restore(salt, entries, Instant::now()))
+    pub fn restore(&self, salt: &[u8; SALT], rests: &[Rest]) -> usize {
+        self.pool(|pool| pool.restore(salt, rests, Instant::now()))
     }
 
     /// What is counted.
