@@ -210,8 +210,8 @@ pub const VARIABLES: &[Variable] = &[
         help: "Largest request body, in MiB; a larger one is answered with 413." },
     Variable { name: "WORKERS", default: "32", form: Form::Number { min: 1, max: 256, unit: "" },
         help: "How many requests may be at the provider at the same time; others wait." },
-    Variable { name: "MAX_CONNECTIONS", default: "256", form: Form::Number { min: 1, max: 10_000, unit: "" },
-        help: "How many clients may be connected; for one more, the one idle longest goes. More than WORKERS." },
+    Variable { name: "MAX_CONNECTIONS", default: "0", form: Form::Number { min: 0, max: 10_000, unit: "" },
+        help: "How many clients may be connected; for one more, the one idle longest goes. More than WORKERS. 0: as memory allows, up to 1024." },
     Variable { name: "CONNECT_TIMEOUT_SEC", default: "10", form: Form::Number { min: 1, max: 300, unit: "seconds" },
         help: "How long connecting to the provider may take." },
     Variable { name: "FIRST_BYTE_TIMEOUT_SEC", default: "600", form: Form::Number { min: 1, max: DAY, unit: "seconds" },
@@ -271,7 +271,7 @@ pub struct Config {
     pub max_body: usize,
     /// How many requests are served at a time.
     pub workers: usize,
-    /// Connections of clients at a time.
+    /// Connections of clients at a time; 0: as many as memory allows.
     pub max_connections: usize,
     /// Time to connect to the upstream.
     pub connect_timeout: Duration,

@@ -292,10 +292,10 @@ impl<'a> Values<'a> {
     pub(super) fn keep_room(&mut self, config: &mut Config) {
         let blamed =
             |fault: &String| fault.starts_with("WORKERS") || fault.starts_with("MAX_CONNECTIONS");
-        if config.max_connections > config.workers || self.faults.iter().any(blamed) {
+        let (workers, connections) = (config.workers, config.max_connections);
+        if connections == 0 || connections > workers || self.faults.iter().any(blamed) {
             return;
         }
-        let (workers, connections) = (config.workers, config.max_connections);
         match (self.set.get("WORKERS"), self.set.get("MAX_CONNECTIONS")) {
             (Some(Setting { origin, .. }), Some(Setting { origin: other, .. })) => {
                 self.faults.push(format!(
@@ -304,7 +304,6 @@ impl<'a> Values<'a> {
                     2 * workers
                 ));
             }
-            (Some(_), None) => config.max_connections = 2 * workers,
             _ => config.workers = connections.saturating_sub(1).max(1),
         }
     }
