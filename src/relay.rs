@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use self::errors::Unserved;
 use self::lease::{Entry, Lease, Shared};
+use self::names::StandIns;
 use self::policy::Policy;
 use self::voice::Voice;
 use crate::body::Body;
@@ -38,10 +39,10 @@ use crate::question::Question;
 use crate::reply::{self, Downstream};
 use crate::retry::{Attempt, Budget, Journey, Step};
 use crate::secret::SALT;
-use crate::state::{self, Limit};
+use crate::state::Rest;
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
-use crate::{debug, headers};
+use crate::{body, debug, headers};
 
 impl Relay {
     /// Serves one request: the main loop of alvus.
@@ -54,6 +55,10 @@ impl Relay {
             // A key, and a place among those that ask; perhaps after a wait.
             let mut lease = match self.lease(&mut trip, &exchange.client) {
                 Ok(lease) => lease,
+                Err(Unserved::NotSoon) => {
+                    self.stand_in(&mut trip, &mut exchange);
+                    continue;
+                }
                 Err(why) => return self.unserved(why, trip, &exchange, out),
             };
             let came = self.attempt(&mut trip, &mut exchange, &lease);
@@ -70,6 +75,7 @@ impl Relay {
                     .journey
                     .attempted(attempt, &mut self.budget(), Instant::now()),
             };
+            let step = self.or_stand_in(step, &came, attempt, &mut trip, &mut exchange);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
             trip.remember(attempt, &lease.picked);
             match (step, came) {
@@ -165,6 +171,8 @@ pub struct Mapped {
     is_completion: bool,
     /// The model that was asked for, where another one is asked in its place.
     asked: Option<String>,
+    /// Which of those that may be asked for it, counted from 0.
+    turn: usize,
     voice: Voice,
     /// It makes something, so an error inside a 200 is its own and no stored object's.
     makes: bool,
@@ -177,6 +185,8 @@ pub struct Exchange<'a> {
     pub mapped: Mapped,
     /// The buffered body, if the request has one.
     pub body: Option<Body>,
+    /// The memory that all bodies share.
+    pub bodies: body::Budget,
     /// Who asked.
     pub client: Client,
     /// What the client's connection allows.
@@ -231,6 +241,7 @@ struct Trip<'a> {
     lane: String,
     /// Keys that were refused for this request, with status and whether the words named the key.
     refused: Vec<(Picked, u16, bool)>,
+    stand_ins: StandIns,
     /// The only key that it may be sent again with.
     bound: Option<Picked>,
     reuse: Reuse,
@@ -259,6 +270,11 @@ enum Came {
 }
 
 impl Trip<'_> {
+    /// The upstream's latest words are that there is no such model.
+    fn was_not_found(&self) -> bool {
+        matches!(&self.last, Some(Last::Kept(kept)) if kept.status == 404)
+    }
+
     /// Takes note of an attempt before another one is made.
     fn remember(&mut self, attempt: Attempt, picked: &Picked) {
         self.again = report::reason(attempt);
@@ -379,6 +395,7 @@ impl Relay {
             model: question.model,
             lane,
             refused: Vec::new(),
+            stand_ins: exchange.stand_ins(),
             bound: None,
             reuse: Reuse::Allowed,
             again: None,
@@ -402,13 +419,13 @@ impl Relay {
     }
 
     /// What the upstream has against which key; see [`Pool::limits`].
-    pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Limit> {
+    pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Rest> {
         self.pool(|pool| pool.limits(salt, Instant::now()))
     }
 
     /// Takes up what an earlier alvus knew; see [`Pool::restore`].
-    pub fn restore(&self, salt: &[u8; SALT], entries: &[state::Entry]) -> usize {
-        self.pool(|pool| pool.restore(salt, entries, Instant::now()))
+    pub fn restore(&self, salt: &[u8; SALT], rests: &[Rest]) -> usize {
+        self.pool(|pool| pool.restore(salt, rests, Instant::now()))
     }
 
     /// What is counted.

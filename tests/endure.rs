@@ -1,5 +1,5 @@
 //! What the machine does to alvus: disks that are full or read-only, a stop for a while, clocks
-//! that jump, little address space. A bug of our own has its test in `src/server.rs`.
+//! that jump, little address space. A bug of our own has its test in `src/server/tests.rs`.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 

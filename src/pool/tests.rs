@@ -1,5 +1,6 @@
 use super::*;
-use crate::state::Limit;
+use crate::secret::SALT;
+use crate::state::Rest;
 
 mod overload;
 mod refusals;
