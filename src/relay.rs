@@ -443,9 +443,13 @@ impl Relay {
         found.map_err(|keys| wishes::unknown_key(wanted, keys))
     }
 
-    /// The keys as they stand.
+    /// The keys as they stand. Requests go on meanwhile.
     pub fn keys(&self) -> Vec<KeyView> {
-        self.pool(|pool| pool.snapshot(Instant::now()))
+        let now = Instant::now();
+        let down = self.pool(|pool| pool.is_down(now));
+        let mut views = Vec::new();
+        while self.pool(|pool| pool.snapshot_further(&mut views, down, now)) {}
+        views
     }
 
     /// The models that were asked for lately.
