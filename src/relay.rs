@@ -5,7 +5,7 @@
 //! rooms beside it: `lease.rs` takes a key and waits for one, `examine.rs` reads as much of an
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
 //! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
-//! `voice.rs` in which dialect, `names.rs` which model is asked.
+//! `voice.rs` in which dialect, `names.rs` which model is asked, `standing.rs` how the places are doing.
 
 mod as_event;
 mod deliver;
@@ -17,17 +17,19 @@ mod policy;
 mod report;
 #[cfg(feature = "messages")]
 mod spoken;
+mod standing;
 #[cfg_attr(not(feature = "messages"), path = "relay/one_voice.rs")]
 mod voice;
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::errors::Unserved;
 use self::lease::{Entry, Lease, Shared};
+use self::names::StandIns;
 use self::policy::Policy;
+use self::standing::Standing;
 use self::voice::Voice;
 use crate::body::Body;
 use crate::config::Config;
@@ -36,12 +38,12 @@ use crate::peer::Client;
 use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
 use crate::question::Question;
 use crate::reply::{self, Downstream};
-use crate::retry::{Attempt, Budget, Journey, Step};
+use crate::retry::{Attempt, Journey, Step};
 use crate::secret::SALT;
 use crate::state::{self, Limit};
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
-use crate::{debug, headers};
+use crate::{body, debug, headers};
 
 impl Relay {
     /// Serves one request: the main loop of alvus.
@@ -54,6 +56,10 @@ impl Relay {
             // A key, and a place among those that ask; perhaps after a wait.
             let mut lease = match self.lease(&mut trip, &exchange.client) {
                 Ok(lease) => lease,
+                Err(Unserved::NotSoon) => {
+                    self.stand_in(&mut trip, &mut exchange);
+                    continue;
+                }
                 Err(why) => return self.unserved(why, trip, &exchange, out),
             };
             let came = self.attempt(&mut trip, &exchange, &lease);
@@ -68,6 +74,7 @@ impl Relay {
                     .journey
                     .attempted(attempt, &mut trip.standing.budget(), Instant::now()),
             };
+            let step = self.or_stand_in(step, &came, attempt, &mut trip, &mut exchange);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
             trip.remember(attempt, &lease.picked);
             match (step, came) {
@@ -151,32 +158,6 @@ pub struct Relay {
     metrics: Metrics,
 }
 
-/// How a place that requests go to is doing. What one goes through is not the other's affair.
-#[derive(Debug)]
-struct Standing {
-    /// Whether it was well at the last attempt, so that its going and coming back are one line each in
-    /// the log.
-    well: AtomicBool,
-    budget: Mutex<Budget>,
-}
-
-impl Standing {
-    fn new(now: Instant) -> Standing {
-        Standing {
-            well: AtomicBool::new(true),
-            budget: Mutex::new(Budget::new(now)),
-        }
-    }
-
-    fn is_well(&self) -> bool {
-        self.well.load(Ordering::Relaxed)
-    }
-
-    fn budget(&self) -> MutexGuard<'_, Budget> {
-        lock(&self.budget)
-    }
-}
-
 /// A request mapped onto the provider.
 #[derive(Debug)]
 pub struct Mapped {
@@ -190,6 +171,8 @@ pub struct Mapped {
     is_completion: bool,
     /// The model that was asked for, where another one is asked in its place.
     asked: Option<String>,
+    /// Which of those that may be asked for it, counted from 0.
+    turn: usize,
     voice: Voice,
     /// It makes something, so an error inside a 200 is its own and no stored object's.
     makes: bool,
@@ -202,6 +185,8 @@ pub struct Exchange<'a> {
     pub mapped: Mapped,
     /// The buffered body, if the request has one.
     pub body: Option<Body>,
+    /// The memory that all bodies share.
+    pub bodies: body::Budget,
     /// Who asked.
     pub client: Client,
     /// What the client's connection allows.
@@ -258,6 +243,7 @@ struct Trip<'a> {
     lane: String,
     /// Keys that were refused for this request, with status and whether the words named the key.
     refused: Vec<(Picked, u16, bool)>,
+    stand_ins: StandIns,
     /// The only key that it may be sent again with.
     bound: Option<Picked>,
     reuse: Reuse,
@@ -289,6 +275,11 @@ impl Trip<'_> {
     /// Where it goes, as people write it.
     fn origin(&self) -> &str {
         self.policy.origin(self.is_genai)
+    }
+
+    /// The upstream's latest words are that there is no such model.
+    fn was_not_found(&self) -> bool {
+        matches!(&self.last, Some(Last::Kept(kept)) if kept.status == 404)
     }
 
     /// Takes note of an attempt before another one is made.
@@ -325,17 +316,6 @@ impl Came {
             }
             (came, _) => Some(Last::Failed(came.into_failure())),
         }
-    }
-}
-
-impl Answer {
-    /// The upstream asks that there be no other try.
-    fn ends_it(&self, attempt: Attempt) -> bool {
-        let in_trouble = matches!(
-            attempt,
-            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere)
-        );
-        in_trouble && self.header("x-should-retry") == Some(b"false")
     }
 }
 
@@ -415,6 +395,7 @@ impl Relay {
             model: question.model,
             lane,
             refused: Vec::new(),
+            stand_ins: exchange.stand_ins(),
             bound: None,
             reuse: Reuse::Allowed,
             again: None,

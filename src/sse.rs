@@ -4,6 +4,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
+use memchr::memchr2;
+
 /// The data of the next event that has any, once it is complete, and where the event ends. Comment
 /// lines (`: …`, by which providers say that they are still thinking) and events without data do
 /// not count.
@@ -136,28 +138,49 @@ enum Says {
 impl Ending {
     /// The next piece.
     pub fn push(&mut self, mut piece: &[u8]) {
-        while let [byte, rest @ ..] = piece {
-            piece = rest;
-            let after_cr = std::mem::replace(&mut self.after_cr, *byte == b'\r');
-            match self.line {
-                _ if *byte == b'\n' && after_cr => {}
-                _ if matches!(byte, b'\n' | b'\r') => self.line_ends(),
-                Line::Start => self.field_name(*byte),
-                Line::Data if self.string => {
-                    // Most bytes of a stream are in strings and no name's.
-                    if self.length == WORD && !self.escaped && !matches!(byte, b'"' | b'\\') {
-                        let next = rest
-                            .iter()
-                            .position(|b| matches!(b, b'"' | b'\\' | b'\n' | b'\r'));
-                        piece = &rest[next.unwrap_or(rest.len())..];
-                    } else {
-                        self.in_string(*byte);
-                    }
+        while let Some(first) = piece.first() {
+            let after_cr = std::mem::replace(&mut self.after_cr, *first == b'\r');
+            match (first, after_cr) {
+                (b'\n', true) => piece = &piece[1..],
+                (b'\n' | b'\r', _) => {
+                    self.line_ends();
+                    piece = &piece[1..];
                 }
-                Line::Data => self.in_json(*byte),
-                Line::Other => {
-                    let next = rest.iter().position(|b| matches!(b, b'\n' | b'\r'));
-                    piece = &rest[next.unwrap_or(rest.len())..];
+                _ => {
+                    let end = memchr2(b'\n', b'\r', piece).unwrap_or(piece.len());
+                    self.in_line(&piece[..end]);
+                    piece = &piece[end..];
+                }
+            }
+        }
+    }
+
+    /// A line, or a part of one.
+    fn in_line(&mut self, mut part: &[u8]) {
+        while let [byte, rest @ ..] = part {
+            part = match self.line {
+                Line::Other => return,
+                Line::Start => {
+                    self.field_name(*byte);
+                    rest
+                }
+                Line::Data if self.string && !self.escaped => {
+                    // Most bytes of a stream are in strings.
+                    let plain = memchr2(b'"', b'\\', part).unwrap_or(part.len());
+                    self.keep(&part[..plain]);
+                    match part.get(plain) {
+                        Some(byte) => self.in_string(*byte),
+                        None => return,
+                    }
+                    &part[plain + 1..]
+                }
+                Line::Data if self.string => {
+                    self.in_string(*byte);
+                    rest
+                }
+                Line::Data => {
+                    self.in_json(*byte);
+                    rest
                 }
             }
         }
@@ -221,10 +244,14 @@ impl Ending {
             b'"' => return self.string_ends(),
             _ => {}
         }
-        if self.length < WORD {
-            self.word[self.length] = byte;
-            self.length += 1;
-        }
+        self.keep(&[byte]);
+    }
+
+    /// The beginning of a name, or of a value.
+    fn keep(&mut self, bytes: &[u8]) {
+        let n = bytes.len().min(WORD - self.length);
+        self.word[self.length..][..n].copy_from_slice(&bytes[..n]);
+        self.length += n;
     }
 
     fn string_ends(&mut self) {

@@ -19,7 +19,7 @@ mod words;
 
 use std::time::Duration;
 
-pub use self::inside::{judge_document, judge_event, judge_inside};
+pub use self::inside::{has_content, judge_document, judge_event, judge_inside};
 use self::kinds::Kinds;
 use self::said::Said;
 use self::time::{Date, any_form, decimal};

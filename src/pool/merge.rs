@@ -38,6 +38,7 @@ impl Pool {
             merged.revived += usize::from(self.revive(at, now));
             if let Some(slot) = &mut self.slots[at] {
                 slot.index = index;
+                slot.key = key.clone(); // perhaps by another name
             }
             self.listed.push(at);
         }

@@ -48,8 +48,10 @@ pub struct Counts {
 /// One key as `/health` shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KeyView {
-    /// The key's last four characters.
+    /// The key's name and its last four characters.
     pub label: String,
+    /// Its name alone.
+    pub name: Option<String>,
     /// Its state; of several models' the gravest.
     pub state: State,
     /// The models it is not ready for.
@@ -152,6 +154,7 @@ impl Pool {
             |lane: &Lane| matches!(in_lane(lane, key, now), State::Ready | State::Throttled(_));
         KeyView {
             label: slot.key.label(),
+            name: slot.key.name().map(str::to_owned),
             state: whole.or(gravest).unwrap_or(State::Ready),
             serves: whole.is_none()
                 && !down

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use super::deliver::head;
 use super::voice::{Talk, Voice, refusal};
 use super::{Exchange, Outcome};
+use crate::body::{Body, Budget};
 use crate::dialect::chat::Usage;
 use crate::dialect::messages::Asked;
 use crate::dialect::messages::answer::{self, Fault};
@@ -24,6 +25,9 @@ const USUAL: usize = 8 * 1024;
 
 /// One read of the upstream.
 const PIECE: usize = 2 * 1024;
+
+/// Why an answer that is no stream may have to be given up.
+const NO_MEMORY: &str = "no memory is left for it (MAX_BODY_MB bounds all bodies together)";
 
 impl Answer {
     /// Tells the client in its dialect.
@@ -60,11 +64,12 @@ impl Answer {
 
     fn models(mut self, exchange: &Exchange) -> Reply {
         let body = match self.status {
-            200 => read_whole(&mut self).ok(),
+            200 => read_whole(&mut self, &exchange.bodies).ok(),
             _ => None,
         };
-        let list = models::list(exchange.mapped.policy.models.names(), body.as_deref());
-        Reply::json(200, String::from_utf8_lossy(&list).into_owned())
+        let body = body.as_ref().map(|body| &*body.bytes);
+        let list = models::list(exchange.mapped.policy.models.names(), body);
+        Reply::json(200, String::from_utf8(list).unwrap_or_default())
     }
 
     fn deliver_stream(
@@ -77,7 +82,7 @@ impl Answer {
     ) -> Outcome {
         let mut spoken = Spoken::new(self, Stream::new(asked));
         // Until there is something to tell, an error can be told as such.
-        if let Err(error) = spoken.begin() {
+        if let Err(error) = spoken.begin(&exchange.bodies) {
             if exchange.client.has_left() {
                 return outcome.left();
             }
@@ -134,15 +139,19 @@ fn message(
         warn!("the answer of {origin} cannot be used: {why}");
         Failure::new(502, format!("the answer of {origin} cannot be used: {why}"))
     };
-    let body = read_whole(answer).map_err(|e| broke(&e))?;
-    let json = match answer::translate(&body, asked) {
+    let body = read_whole(answer, &exchange.bodies).map_err(|e| broke(&e))?;
+    let room = body.room(); // for what is made of it
+    if room.is_none() {
+        return Err(broke(&NO_MEMORY));
+    }
+    let json = match answer::translate(&body.bytes, asked) {
         Ok(answer) => {
             learn(exchange, talk, answer.usage, None);
             answer.body
         }
         Err(Fault::Empty(finish)) => answer::empty(asked, finish),
         Err(Fault::Broken(why)) => {
-            return Err(match errors::message(&body) {
+            return Err(match errors::message(&body.bytes) {
                 Some(said) => Failure::new(502, said),
                 None => broke(&why),
             });
@@ -150,7 +159,7 @@ fn message(
     };
     Ok(Reply::json(
         200,
-        String::from_utf8_lossy(&json).into_owned(),
+        String::from_utf8(json).unwrap_or_default(),
     ))
 }
 
@@ -166,17 +175,29 @@ fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened
     }
 }
 
-fn read_whole(answer: &mut Answer) -> io::Result<Vec<u8>> {
+/// All of an answer, within the memory for bodies.
+fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Body> {
     if answer.is_coded() {
         return Err(io::Error::other(
             "it is compressed, although that was not asked for",
         ));
     }
-    let mut body = Vec::new();
-    answer.take(LONGEST as u64 + 1).read_to_end(&mut body)?;
-    match body.len() <= LONGEST {
-        true => Ok(body),
-        false => Err(io::Error::other("it is longer than 4 MiB")),
+    let mut body = Body::new(budget);
+    let mut piece = [0; PIECE];
+    loop {
+        let n = match answer.read(&mut piece) {
+            Ok(0) => return Ok(body),
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let begin = body.bytes.len();
+        if begin + n > LONGEST {
+            return Err(io::Error::other("it is longer than 4 MiB"));
+        }
+        if !body.stretch(begin + n) {
+            return Err(io::Error::other(NO_MEMORY));
+        }
+        body.bytes[begin..].copy_from_slice(&piece[..n]);
     }
 }
 
@@ -204,10 +225,10 @@ impl Spoken {
     }
 
     /// Reads up to the first words.
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self, budget: &Budget) -> io::Result<()> {
         if !self.answer.is_stream() {
-            let body = read_whole(&mut self.answer)?;
-            self.stream.push_whole(&body, &mut self.ready);
+            let body = read_whole(&mut self.answer, budget)?;
+            self.stream.push_whole(&body.bytes, &mut self.ready);
             self.stream.end(true, &mut self.ready);
             self.look_at_end();
         }

@@ -53,6 +53,7 @@ impl Inner {
         let exchange = Exchange {
             mapped,
             body,
+            bodies: self.bodies.clone(),
             client,
             down,
         };

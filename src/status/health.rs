@@ -145,6 +145,7 @@ mod tests {
         };
         KeyView {
             label: "…f9a1".into(),
+            name: None,
             state,
             models: Vec::new(),
             serves: matches!(state, State::Ready | State::Throttled(_)),

@@ -161,8 +161,12 @@ fn per_key(page: &mut Page, keys: &[KeyView]) {
     for (name, kind, help, values) in COLUMNS {
         page.family(name, kind, help);
         for (at, key) in keys.iter().enumerate() {
+            let named = match &key.name {
+                Some(name) => format!(",name=\"{name}\""), // letters, digits, dots, dashes
+                None => String::new(),
+            };
             for (label, value) in *values {
-                page.sample(name, &format!("{{key=\"{at}\"{label}}}"), value(key));
+                page.sample(name, &format!("{{key=\"{at}\"{named}{label}}}"), value(key));
             }
         }
     }
@@ -184,7 +188,8 @@ mod tests {
             ..Counts::default()
         };
         let key = |at: usize| KeyView {
-            label: "…f9a1".into(),
+            label: "work …f9a1".into(),
+            name: (at == 1).then(|| "work".into()),
             state: match at {
                 0 => State::Ready,
                 1 => State::Cooling(Duration::from_millis(41_200)),
@@ -220,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_in_one_state_and_named_by_its_place_only() {
+    fn a_key_is_in_one_state_and_known_by_its_place_and_its_name() {
         let text = text(3);
         for line in [
             "alvus_key_state{key=\"0\",state=\"ready\"} 1",
-            "alvus_key_state{key=\"1\",state=\"cooling\"} 1",
-            "alvus_key_state{key=\"1\",state=\"ready\"} 0",
+            "alvus_key_state{key=\"1\",name=\"work\",state=\"cooling\"} 1",
+            "alvus_key_state{key=\"1\",name=\"work\",state=\"ready\"} 0",
             "alvus_key_state{key=\"2\",state=\"ejected\"} 1",
-            "alvus_key_rest_seconds{key=\"1\"} 42",
+            "alvus_key_rest_seconds{key=\"1\",name=\"work\"} 42",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
