@@ -52,7 +52,7 @@ pub struct Variable {
 macro_rules! settings {
     ($( $field:ident: $kind:ty, $name:literal = $default:literal, $form:expr, $when:ident, $help:literal; )*) => {
         /// Every setting, in the order of the tables.
-        pub const VARIABLES: &[Variable] = &[$(
+        pub static VARIABLES: &[Variable] = &[$(
             Variable { name: $name, default: $default, form: $form, restart: settings!(@ $when), help: $help },
         )*];
 
