@@ -112,6 +112,8 @@ pub enum Pick {
     Key(Picked),
     /// None is free; nothing can change before this instant unless the request is woken.
     Wait(Instant),
+    /// The same, for one that is not the first: whoever is looks up then, and wakes the next.
+    Behind(Instant),
     /// Others were here first, or all places are taken: the request will be woken.
     InTurn,
     /// No other key than the ones to be avoided is ready.
@@ -231,6 +233,7 @@ impl Pool {
                 return self.hand_out(key, lane, now);
             }
             Turn::NoOther => return Pick::NoOther,
+            Turn::NotBefore(at) if self.is_behind(lane, &asker) => Pick::Behind(at),
             Turn::NotBefore(at) => Pick::Wait(at),
             Turn::AfterOthers | Turn::Nobody => Pick::InTurn,
         };
@@ -257,6 +260,13 @@ impl Pool {
         self.lanes[lane.0].next(&want, now, |key| {
             fitness(slots[key].as_ref(), settings.pace, now)
         })
+    }
+
+    /// Others in the lane have waited longer for any key.
+    fn is_behind(&self, lane: LaneId, asker: &Asker<'_>) -> bool {
+        let front = self.lanes[lane.0].front();
+        let is_before = |front: Ticket| asker.ticket.is_some_and(|ticket| front < ticket);
+        !asker.is_choosy() && front.is_some_and(is_before)
     }
 
     /// Leaves the queue; a ticket that has left already is no matter. The next one is woken.

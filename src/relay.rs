@@ -61,19 +61,17 @@ impl Relay {
                 }
                 Err(why) => return self.unserved(why, trip, &exchange, out),
             };
-            let came = self.attempt(&mut trip, &exchange, &lease);
+            let came = self.attempt(&mut trip, &mut exchange, &lease);
             // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
             let attempt = self.report(&mut lease, &came, &mut trip);
             let step = match came {
                 Came::Answer(ref answer, verdict) if exchange.revise(answer, verdict) => {
                     Step::Again
                 }
-                Came::Answer(ref answer, _) if answer.ends_it(attempt, trip.outcome.attempts) => {
-                    Step::Pass
-                }
+                Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
                 _ => trip
                     .journey
-                    .attempted(attempt, &mut self.budget(), Instant::now()),
+                    .attempted(attempt, &mut trip.standing.budget(), Instant::now()),
             };
             let step = self.or_stand_in(step, &came, attempt, &mut trip, &mut exchange);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
@@ -99,7 +97,7 @@ impl Relay {
     }
 
     /// Sends once, and reads as much of the answer as it takes to judge it.
-    fn attempt(&self, trip: &mut Trip, exchange: &Exchange, lease: &Lease) -> Came {
+    fn attempt(&self, trip: &mut Trip, exchange: &mut Exchange, lease: &Lease) -> Came {
         trip.outcome.attempts += 1;
         trip.outcome.key = Some(lease.picked.index);
         self.metrics.attempt(trip.again);
@@ -107,7 +105,7 @@ impl Relay {
         let policy = &exchange.mapped.policy;
         let sent = policy.upstream.send(
             &exchange.mapped.request,
-            exchange.body.as_ref().map(|body| body.bytes.as_slice()),
+            exchange.body.as_mut().map(|body| &mut body.bytes),
             &lease.picked.key,
             &exchange.client,
             trip.reuse,
@@ -151,13 +149,38 @@ pub struct Relay {
     /// Replaced as a whole by a reload; a request keeps the one it began with. Who locks both
     /// locks `shared` first.
     policy: Mutex<Arc<Policy>>,
-    budget: Mutex<Budget>,
-    /// Whether the upstream was well at the last attempt, so that its going and coming back are
-    /// one line each in the log.
-    well: AtomicBool,
+    /// How the target is doing, and the host of the visual models.
+    target: Standing,
+    genai: Standing,
     /// The words of the last refusal, for who asks while every key is refused.
     last_refusal: Mutex<Option<Kept>>,
     metrics: Metrics,
+}
+
+/// How a place that requests go to is doing. What one goes through is not the other's affair.
+#[derive(Debug)]
+struct Standing {
+    /// Whether it was well at the last attempt, so that its going and coming back are one line each in
+    /// the log.
+    well: AtomicBool,
+    budget: Mutex<Budget>,
+}
+
+impl Standing {
+    fn new(now: Instant) -> Standing {
+        Standing {
+            well: AtomicBool::new(true),
+            budget: Mutex::new(Budget::new(now)),
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        self.well.load(Ordering::Relaxed)
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        lock(&self.budget)
+    }
 }
 
 /// A request mapped onto the provider.
@@ -165,6 +188,8 @@ pub struct Relay {
 pub struct Mapped {
     policy: Arc<Policy>,
     request: Prepared,
+    /// It goes to the host of the visual models.
+    is_genai: bool,
     /// What it is limited by where its body names no model.
     kind: String,
     /// Its streams end with a sign in OpenAI's API.
@@ -233,6 +258,8 @@ pub struct Outcome {
 struct Trip<'a> {
     arrived: Instant,
     entry: Entry<'a>,
+    standing: &'a Standing,
+    is_genai: bool,
     policy: Arc<Policy>,
     journey: Journey,
     outcome: Outcome,
@@ -275,6 +302,11 @@ impl Trip<'_> {
         matches!(&self.last, Some(Last::Kept(kept)) if kept.status == 404)
     }
 
+    /// Where it goes, as people write it.
+    fn origin(&self) -> &str {
+        self.policy.origin(self.is_genai)
+    }
+
     /// Takes note of an attempt before another one is made.
     fn remember(&mut self, attempt: Attempt, picked: &Picked) {
         self.again = report::reason(attempt);
@@ -313,15 +345,13 @@ impl Came {
 }
 
 impl Answer {
-    /// Another try is worth nothing: the upstream asks that there be none, or a page for a path that
-    /// leads nowhere has come twice.
-    fn ends_it(&self, attempt: Attempt, attempts: u32) -> bool {
+    /// The upstream asks that there be no other try.
+    fn ends_it(&self, attempt: Attempt) -> bool {
         let in_trouble = matches!(
             attempt,
-            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_))
+            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere)
         );
-        let nowhere = matches!(self.status, 404 | 405 | 410);
-        in_trouble && (self.header("x-should-retry") == Some(b"false") || (nowhere && attempts > 1))
+        in_trouble && self.header("x-should-retry") == Some(b"false")
     }
 }
 
@@ -336,8 +366,8 @@ impl Relay {
         Ok(Relay {
             shared: Mutex::new(Shared::new(pool)),
             policy: Mutex::new(Arc::new(Policy::new(config, None)?)),
-            budget: Mutex::new(Budget::new(now)),
-            well: AtomicBool::new(true),
+            target: Standing::new(now),
+            genai: Standing::new(now),
             last_refusal: Mutex::default(),
             metrics: Metrics::new(now),
         })
@@ -379,7 +409,11 @@ impl Relay {
                 exchange.client = exchange.patient_client(policy.heartbeat);
             }
         }
-        self.budget().request();
+        let standing = match exchange.mapped.is_genai {
+            true => &self.genai,
+            false => &self.target,
+        };
+        standing.budget().request();
         let lane = exchange.mapped.lane(&question.model);
         let seed = reply::random();
         let repeat = exchange.mapped.request.repeat();
@@ -387,6 +421,8 @@ impl Relay {
             arrived,
             entry: self.enter(&lane, question.conversation, arrived),
             journey: Journey::new(policy.limits, repeat, seed, arrived),
+            standing,
+            is_genai: exchange.mapped.is_genai,
             policy,
             outcome: Outcome {
                 asked: exchange.mapped.asked.clone(),
@@ -435,20 +471,16 @@ impl Relay {
 
     /// Whether the upstream was well at the last attempt.
     pub fn is_well(&self) -> bool {
-        self.well.load(Ordering::Relaxed)
+        self.target.is_well()
     }
 
     /// Where requests go, as people write it: no path, no secret.
     pub fn origin(&self) -> String {
-        self.policy().origin.clone()
+        self.policy().origin(false).to_owned()
     }
 
     fn policy(&self) -> MutexGuard<'_, Arc<Policy>> {
         lock(&self.policy)
-    }
-
-    fn budget(&self) -> MutexGuard<'_, Budget> {
-        lock(&self.budget)
     }
 }
 

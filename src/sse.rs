@@ -280,19 +280,27 @@ impl Ending {
         self.name = Name::None;
     }
 
-    fn in_json(&mut self, byte: u8) {
-        // `[DONE]`, which is no JSON.
+    /// Takes a byte of `[DONE]`, which is no JSON; `false`: it is another's.
+    fn in_done(&mut self, byte: u8) -> bool {
         let after = self.matched - DATA.len();
-        if after <= DONE.len() && self.depth == 0 {
-            if byte == b' ' && matches!(after, 0 | 6) {
-                return;
-            }
-            if DONE.get(after) == Some(&byte) {
-                self.matched += 1;
-                return;
-            }
-            self.matched = usize::MAX; // never again on this line
-            self.depth += u32::from(after > 0); // its bracket was a list's
+        if after > DONE.len() {
+            return false;
+        }
+        if byte == b' ' && matches!(after, 0 | 6) {
+            return true;
+        }
+        if DONE.get(after) == Some(&byte) {
+            self.matched += 1;
+            return true;
+        }
+        self.matched = usize::MAX; // never again on this line
+        self.depth += u32::from(after > 0); // its bracket was a list's
+        false
+    }
+
+    fn in_json(&mut self, byte: u8) {
+        if self.depth == 0 && self.in_done(byte) {
+            return;
         }
         match byte {
             b'"' => {

@@ -300,7 +300,7 @@ fn the_banner_says_where_to_what_and_with_how_many_keys() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     let expected = format!(
-        "⚡ Alvus started on {}\n   Target  : {}\n   Keys    : 3 loaded\n   Cooldown: 60s per key on 429\n   Memory  : up to 32 MiB for request bodies, of ",
+        "⚡ Alvus started on {}\n   Target  : {}\n   Keys    : 3 loaded\n   Cooldown: 60s per key on 429\n   Memory  : up to 32 MiB for request bodies and ",
         alvus.addr,
         upstream.base_url()
     );

@@ -60,7 +60,7 @@ impl Relay {
         match kept {
             Some(Last::Kept(kept)) => kept.deliver(exchange, out, trip.outcome),
             Some(Last::Failed(failure)) => {
-                let reply = in_words(&failure, &trip.policy.origin);
+                let reply = in_words(&failure, trip.origin());
                 reply.deliver(exchange, out, trip.outcome)
             }
             None => {
@@ -73,7 +73,7 @@ impl Relay {
     fn reply(&self, why: &Unserved, trip: &Trip) -> Reply {
         match why {
             Unserved::Failed(failure) => {
-                let reply = in_words(failure, &trip.policy.origin);
+                let reply = in_words(failure, trip.origin());
                 if let Failure::MaybeSent(_) | Failure::TimedOut(_) = failure {
                     warn!("{}", reply.reason().unwrap_or_default());
                 }

@@ -86,7 +86,7 @@ impl Answer {
             if exchange.client.has_left() {
                 return outcome.left();
             }
-            let origin = &exchange.mapped.policy.origin;
+            let origin = exchange.mapped.policy.origin(false);
             warn!("{origin} broke off its answer before the first word: {error}");
             let said = errors::message(spoken.answer.start());
             let text = said.unwrap_or_else(|| format!("{origin} broke off its answer: {error}"));
@@ -134,7 +134,7 @@ fn message(
     asked: &Asked,
     exchange: &Exchange,
 ) -> Result<Reply, Failure> {
-    let origin = &exchange.mapped.policy.origin;
+    let origin = exchange.mapped.policy.origin(false);
     let broke = |why: &dyn std::fmt::Display| {
         warn!("the answer of {origin} cannot be used: {why}");
         Failure::new(502, format!("the answer of {origin} cannot be used: {why}"))
