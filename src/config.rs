@@ -241,6 +241,11 @@ impl Config {
         let nameless = guests::nameless(&self.allowed_origins, &self.client_keys);
         values.warnings.extend(nameless.map(str::to_owned));
         values.guard_the_door(self);
+        if self.dashboard && !cfg!(feature = "dashboard") {
+            values
+                .faults
+                .push("DASHBOARD: this alvus was built without it".to_owned());
+        }
         if let Some(words) = providers::complete(&mut self.target) {
             values.warnings.push(words);
         }

@@ -537,6 +537,7 @@ fn health_of_a_fresh_alvus_is_ok_and_lists_everything_about_each_key() {
                 "index": index, "label": label, "state": "ready", "reason": "", "seconds_left": 0,
                 "requests": u8::from(index == 0), "in_flight": 0, "last_used_sec_ago": null,
                 "failures": {"limited": 0, "quota": 0, "refused": 0, "no_answer": 0}, "models": [],
+                "tokens_in": 0, "tokens_out": 0,
             })
         );
     }
