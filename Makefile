@@ -14,7 +14,7 @@ help: ## this list
 run: tools ## build and start alvus; without .env or API_KEYS it starts the demo
 	@$(CARGO) build --release --locked --quiet
 	@if [ -e .env ] || [ -n "$$API_KEYS" ]; then exec target/release/alvus; \
-	else echo "No .env and no API_KEYS: starting the demo (see .env.example)."; exec target/release/alvus demo; fi
+	else echo "No .env and no API_KEYS: starting the demo (alvus init makes an .env)."; exec target/release/alvus demo; fi
 
 build: tools ## build target/release/alvus
 	$(CARGO) build --release --locked

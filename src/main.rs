@@ -33,7 +33,12 @@ const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let result = Arguments::parse(std::env::args_os().skip(1))
-        .map_err(|e| (MISUSED, format!("alvus: {e}; try `alvus --help`")))
+        .map_err(|e| {
+            (
+                MISUSED,
+                format!("alvus: {e} (`alvus --help` lists what there is)"),
+            )
+        })
         .and_then(|arguments| run(&arguments));
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
