@@ -22,6 +22,10 @@ use alvus::state::StateFile;
 use alvus::watch::{Files, Text};
 use alvus::{ask, check, demo, error, info, machine, warn};
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static MEMORY: alvus_malloc::Cached = alvus_malloc::Cached;
+
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 
