@@ -52,7 +52,7 @@ pub struct Variable {
 macro_rules! settings {
     ($( $field:ident: $kind:ty, $name:literal = $default:literal, $form:expr, $when:ident, $help:literal; )*) => {
         /// Every setting, in the order of the tables.
-        pub const VARIABLES: &[Variable] = &[$(
+        pub static VARIABLES: &[Variable] = &[$(
             Variable { name: $name, default: $default, form: $form, restart: settings!(@ $when), help: $help },
         )*];
 
@@ -241,6 +241,11 @@ impl Config {
         let nameless = guests::nameless(&self.allowed_origins, &self.client_keys);
         values.warnings.extend(nameless.map(str::to_owned));
         values.guard_the_door(self);
+        if self.dashboard && !cfg!(feature = "dashboard") {
+            values
+                .faults
+                .push("DASHBOARD: this alvus was built without it".to_owned());
+        }
         if let Some(words) = providers::complete(&mut self.target) {
             values.warnings.push(words);
         }

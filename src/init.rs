@@ -71,7 +71,7 @@ pub fn run(
     let lan = wishes.lan
         || (wishes.asks
             && talk.agrees("May other machines on your network use it, with a key of their own?"));
-    let text = file(&config, &url, key_header, lan)?;
+    let text = file(&config, key_header, lan)?;
     write(&wishes.path, &text).map_err(|e| Stopped::Failed(format!("cannot write {path}: {e}")))?;
     talk.say(&next_steps(&wishes.path, lan));
     Ok(())
@@ -162,7 +162,12 @@ fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result
         };
         let never = &mut |_: &Path| Err(io::ErrorKind::Unsupported.into());
         match Config::load(&sources, Some(never)) {
-            Ok(loaded) => return Ok(loaded.config),
+            Ok(loaded) => {
+                for warning in loaded.warnings {
+                    talk.say(&format!("\nwarn: {warning}\n"));
+                }
+                return Ok(loaded.config);
+            }
             Err(faults) if wishes.asks && wishes.keys.is_none() => {
                 talk.say(&format!("{faults}\n"));
                 // Whoever types nothing twice has left.
@@ -217,11 +222,12 @@ fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(),
     Ok(())
 }
 
-fn file(config: &Config, url: &str, key_header: &str, lan: bool) -> Result<String, Stopped> {
+fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped> {
     let keys: Vec<&str> = config.api_keys.iter().map(ApiKey::expose).collect();
     let mut text = format!(
-        "# Made by `alvus init`. `alvus help` lists what else can be set.\nAPI_KEYS={}\nTARGET_BASE_URL={url}\n",
-        keys.join(",")
+        "# Made by `alvus init`. `alvus help` lists what else can be set.\nAPI_KEYS={}\nTARGET_BASE_URL={}\n",
+        keys.join(","),
+        config.target
     );
     if !key_header.is_empty() {
         text += &format!("KEY_HEADER={key_header}\n");

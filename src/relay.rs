@@ -6,7 +6,7 @@
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
 //! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
 //! `voice.rs` in which dialect, `names.rs` which model is asked, `wishes.rs` what else a client wants;
-//! `listing.rs` keeps the lists of models.
+//! `listing.rs` keeps the lists of models, `standing.rs` knows how the places are doing.
 
 mod as_event;
 mod deliver;
@@ -20,12 +20,12 @@ mod policy;
 mod report;
 #[cfg(feature = "messages")]
 mod spoken;
+mod standing;
 #[cfg_attr(not(feature = "messages"), path = "relay/one_voice.rs")]
 mod voice;
 mod wishes;
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -34,6 +34,7 @@ use self::lease::{Entry, Lease, Shared};
 use self::names::StandIns;
 pub use self::outcome::{End, Outcome};
 use self::policy::Policy;
+use self::standing::Standing;
 use self::voice::Voice;
 use self::wishes::Wishes;
 use crate::body::Body;
@@ -43,7 +44,7 @@ use crate::peer::Client;
 use crate::pool::{KeyView, LaneId, Merged, ModelView, Picked, Pool};
 use crate::question::Question;
 use crate::reply::{self, Downstream, Reply};
-use crate::retry::{Attempt, Budget, Journey, Step};
+use crate::retry::{Attempt, Journey, Step};
 use crate::secret::SALT;
 use crate::state::Rest;
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
@@ -172,32 +173,6 @@ pub struct Relay {
     /// The words of the last refusal, for who asks while every key is refused.
     last_refusal: Mutex<Option<Kept>>,
     metrics: Metrics,
-}
-
-/// How a place that requests go to is doing. What one goes through is not the other's affair.
-#[derive(Debug)]
-struct Standing {
-    /// Whether it was well at the last attempt, so that its going and coming back are one line each in
-    /// the log.
-    well: AtomicBool,
-    budget: Mutex<Budget>,
-}
-
-impl Standing {
-    fn new(now: Instant) -> Standing {
-        Standing {
-            well: AtomicBool::new(true),
-            budget: Mutex::new(Budget::new(now)),
-        }
-    }
-
-    fn is_well(&self) -> bool {
-        self.well.load(Ordering::Relaxed)
-    }
-
-    fn budget(&self) -> MutexGuard<'_, Budget> {
-        lock(&self.budget)
-    }
 }
 
 /// A request mapped onto the provider.
@@ -329,17 +304,6 @@ impl Came {
     }
 }
 
-impl Answer {
-    /// The upstream asks that there be no other try.
-    fn ends_it(&self, attempt: Attempt) -> bool {
-        let in_trouble = matches!(
-            attempt,
-            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere)
-        );
-        in_trouble && self.header("x-should-retry") == Some(b"false")
-    }
-}
-
 impl Relay {
     /// Everything that `config` says about keys and the provider.
     ///
@@ -443,9 +407,13 @@ impl Relay {
         found.map_err(|keys| wishes::unknown_key(wanted, keys))
     }
 
-    /// The keys as they stand.
+    /// The keys as they stand. Requests go on meanwhile.
     pub fn keys(&self) -> Vec<KeyView> {
-        self.pool(|pool| pool.snapshot(Instant::now()))
+        let now = Instant::now();
+        let down = self.pool(|pool| pool.is_down(now));
+        let mut views = Vec::new();
+        while self.pool(|pool| pool.snapshot_further(&mut views, down, now)) {}
+        views
     }
 
     /// The models that were asked for lately.

@@ -78,6 +78,31 @@ fn with_options_it_asks_nothing_and_writes_a_file_that_works() {
 }
 
 #[test]
+fn a_url_without_a_path_is_completed_or_remarked_on() {
+    for (url, written, remark) in [
+        (
+            "https://api.openai.com",
+            "https://api.openai.com/v1",
+            "warn: TARGET_BASE_URL has no path; https://api.openai.com/v1 is taken",
+        ),
+        (
+            "http://127.0.0.1:9",
+            "http://127.0.0.1:9",
+            "most providers want http://127.0.0.1:9/v1",
+        ),
+    ] {
+        let dir = TempDir::new();
+        let (code, out, _) = init(&dir, &["--no-check", "--provider", url], KEYS[0]);
+        assert!(code == Some(0) && out.contains(remark), "{out}");
+        let text = fs::read_to_string(dir.0.join(".env")).unwrap();
+        assert!(
+            text.contains(&format!("TARGET_BASE_URL={written}\n")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_file_that_is_there_stays_unless_it_is_forced() {
     let (upstream, dir) = (provider(), TempDir::new());
     let path = dir.write(".env", "PRECIOUS=1\n");

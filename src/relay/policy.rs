@@ -150,9 +150,9 @@ impl Relay {
         let list = listing::name(method, target, &path, is_anthropics);
         let request = Prepared::new(method, to, path, fields.clone())?;
         let mapped = Mapped {
+            is_genai: genai.is_some(),
             list: list.filter(|_| wishes.key.is_none()), // who wants one key wants to see it used
             wishes,
-            is_genai: genai.is_some(),
             kind: route::kind(target),
             is_completion: route::is_completion(target),
             makes: method == "POST",
