@@ -124,8 +124,8 @@ settings! {
         "Largest request body, in MiB; a larger one is answered with 413.";
     workers: usize, "WORKERS" = "32", form::number(1, 256, ""), restart,
         "How many requests may be at the provider at the same time; others wait.";
-    max_connections: usize, "MAX_CONNECTIONS" = "256", form::number(1, 10_000, ""), restart,
-        "How many clients may be connected; for one more, the one idle longest goes. More than WORKERS.";
+    max_connections: usize, "MAX_CONNECTIONS" = "0", form::number(0, 10_000, ""), restart,
+        "How many clients may be connected, waiting ones included; for one more, the one idle longest goes. More than WORKERS. 0: as many as memory allows, up to 1024.";
     connect_timeout: Duration, "CONNECT_TIMEOUT_SEC" = "10", form::number(1, 300, "seconds"), live,
         "How long connecting to the provider may take.";
     first_byte_timeout: Duration, "FIRST_BYTE_TIMEOUT_SEC" = "600", form::seconds(1), live,

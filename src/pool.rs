@@ -32,6 +32,7 @@ use self::report::Grave;
 use self::window::{MINUTE, Window};
 use crate::config::{Pace, Rotation};
 use crate::secret::ApiKey;
+use crate::sse::Tokens;
 
 pub use self::lane::Ticket;
 pub use self::merge::Merged;
@@ -112,6 +113,8 @@ pub enum Pick {
     Key(Picked),
     /// None is free; nothing can change before this instant unless the request is woken.
     Wait(Instant),
+    /// The same, for one that is not the first: whoever is looks up then, and wakes the next.
+    Behind(Instant),
     /// Others were here first, or all places are taken: the request will be woken.
     InTurn,
     /// No other key than the ones to be avoided is ready.
@@ -231,6 +234,7 @@ impl Pool {
                 return self.hand_out(key, lane, now);
             }
             Turn::NoOther => return Pick::NoOther,
+            Turn::NotBefore(at) if self.is_behind(lane, &asker) => Pick::Behind(at),
             Turn::NotBefore(at) => Pick::Wait(at),
             Turn::AfterOthers | Turn::Nobody => Pick::InTurn,
         };
@@ -259,6 +263,13 @@ impl Pool {
         })
     }
 
+    /// Others in the lane have waited longer for any key.
+    fn is_behind(&self, lane: LaneId, asker: &Asker<'_>) -> bool {
+        let front = self.lanes[lane.0].front();
+        let is_before = |front: Ticket| asker.ticket.is_some_and(|ticket| front < ticket);
+        !asker.is_choosy() && front.is_some_and(is_before)
+    }
+
     /// Leaves the queue; a ticket that has left already is no matter. The next one is woken.
     pub fn leave(&mut self, lane: LaneId, ticket: Ticket) {
         self.wants_no_place(Some(ticket));
@@ -269,6 +280,28 @@ impl Pool {
         }
     }
 
+    /// How many keys there are.
+    pub fn keys(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// The key with this name or in this place, for [`Asker::only`].
+    pub fn named(&self, wanted: &str, lane: LaneId, now: Instant) -> Option<Picked> {
+        let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
+        let mut slots = slots.flatten();
+        let slot = match slots.clone().find(|slot| slot.key.name() == Some(wanted)) {
+            None => slots.nth(wanted.parse().ok()?),
+            named => named,
+        };
+        slot.map(|slot| Picked {
+            id: slot.id,
+            lane,
+            at: now,
+            index: slot.index,
+            key: slot.key.clone(),
+        })
+    }
+
     /// How many requests wait for a key or a place.
     pub fn waiting(&self) -> usize {
         self.lanes.iter().map(Lane::waiting).sum()
@@ -277,6 +310,14 @@ impl Pool {
     /// Those that may find now what they wait for, since this was last asked.
     pub fn woken(&mut self) -> std::vec::Drain<'_, Ticket> {
         self.woken.drain(..)
+    }
+
+    /// An answer took so many tokens; before its [`Pool::release`].
+    pub fn spent(&mut self, picked: &Picked, tokens: Tokens) {
+        let slot = self.slots[picked.id.at].as_mut();
+        if let Some(slot) = slot.filter(|slot| slot.id == picked.id) {
+            slot.counts.tokens += tokens;
+        }
     }
 
     /// The attempt, stream and all, is over.

@@ -112,8 +112,9 @@ impl Budget {
         self.fifths = self.fifths.max(0);
     }
 
-    /// Takes one retry. Says how long it has to wait for its turn.
-    fn take(&mut self, now: Instant) -> Duration {
+    /// Takes one retry. Says how long it has to wait for its turn; `None`: longer than `most`, and
+    /// nothing is taken.
+    fn take(&mut self, most: Option<Duration>, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.filled);
         let times = passed.as_secs() / Budget::EVERY.as_secs();
         if times > 0 {
@@ -122,9 +123,14 @@ impl Budget {
             let full = self.fifths.saturating_add(times.saturating_mul(5));
             self.fifths = full.min(5 * Budget::MOST);
         }
-        self.fifths = self.fifths.saturating_sub(5);
-        let promised = self.fifths.min(0).unsigned_abs().div_ceil(5);
-        Budget::EVERY.saturating_mul(promised)
+        let left = self.fifths.saturating_sub(5);
+        let promised = left.min(0).unsigned_abs().div_ceil(5);
+        let wait = Budget::EVERY.saturating_mul(promised);
+        if most.is_some_and(|most| wait > most) {
+            return None; // who does not wait for it must not make others wait
+        }
+        self.fifths = left;
+        Some(wait)
     }
 }
 
@@ -142,6 +148,7 @@ pub struct Journey {
     pauses: u32,
     stale_tried: bool,
     unsure_tried: bool,
+    nowhere_tried: bool,
     /// The next wait for a key, or the one under way, is paid for: one wait is one round, however
     /// often it is looked at.
     wait_is_paid: bool,
@@ -162,6 +169,7 @@ impl Journey {
             pauses: 0,
             stale_tried: false,
             unsure_tried: false,
+            nowhere_tried: false,
             wait_is_paid: false,
             refusals: 0,
         }
@@ -196,6 +204,13 @@ impl Journey {
                 true => self.pause(stated.unwrap_or_default(), budget, now, Step::Pass),
                 false => Step::Pass,
             },
+            // An edge that is being changed, perhaps; more often the path is wrong, which costs the
+            // others nothing.
+            Attempt::Answered(Verdict::Nowhere) => {
+                let again = !std::mem::replace(&mut self.nowhere_tried, true);
+                let pause = again.then(|| self.pause_in_time(Duration::ZERO, now));
+                pause.flatten().map_or(Step::Pass, Step::Pause)
+            }
             Attempt::Answered(Verdict::Pass | Verdict::TooMuch) => Step::Pass,
             Attempt::Stale if !self.stale_tried => {
                 self.stale_tried = true;
@@ -246,10 +261,12 @@ impl Journey {
 
     /// A pause of at least `least`, if time and rounds allow one more; else `or`.
     fn pause(&mut self, least: Duration, budget: &mut Budget, now: Instant, or: Step) -> Step {
+        let most = self
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(now));
         let pause = self.pause_in_time(least, now);
         let pause = pause.filter(|_| self.begin_round());
-        let pause = pause.map(|pause| pause.max(budget.take(now)));
-        match pause.filter(|pause| self.in_time(*pause, now)) {
+        match pause.and_then(|pause| Some(pause.max(budget.take(most, now)?))) {
             Some(pause) => Step::Pause(pause),
             None => or,
         }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use crate::access::Access;
 use crate::body::Budget;
 use crate::config::Config;
-use crate::front::{self, Limits};
+use crate::front::{self, ClientSocket, Limits};
 use crate::machine::Machine;
 use crate::relay::Relay;
 use crate::upstream;
@@ -55,6 +55,7 @@ struct Inner {
     /// Signalled when a request ends while the server drains.
     called: Condvar,
     workers: usize,
+    connections: usize,
     /// How many requests may be in the house.
     places: usize,
     /// For all request bodies together, and so for each.
@@ -85,6 +86,8 @@ impl Rules {
 struct Desk {
     /// Requests that are being received, wait, or are served.
     inside: usize,
+    /// Those whose bodies are on the way, which the stop breaks off.
+    uploads: Vec<ClientSocket>,
     draining: bool,
 }
 
@@ -126,6 +129,7 @@ impl Server {
             desk: Mutex::default(),
             called: Condvar::new(),
             workers: config.workers,
+            connections: max_connections,
             places: max_connections - KEPT_FREE.min(max_connections / 4),
             bodies: Budget::new(max_body),
             started: Instant::now(),
@@ -151,9 +155,9 @@ impl Server {
 
     /// What it took of the memory there is, in words.
     pub fn memory(&self) -> String {
-        let mb = self.inner.bodies.limit >> 20;
+        let (mb, connections) = (self.inner.bodies.limit >> 20, self.inner.connections);
         let there_is = Machine::look().shown();
-        format!("up to {mb} MiB for request bodies, of {there_is}")
+        format!("up to {mb} MiB for request bodies and {connections} connections, of {there_is}")
     }
 
     /// What serves the requests.
@@ -182,9 +186,14 @@ impl Server {
     }
 
     /// Accepts no more connections. Idle ones are closed; a request that comes on one before that,
-    /// or waits, is answered with 503.
+    /// is still on its way, or waits, is answered with 503.
     pub fn close_door(&self) {
-        self.inner.desk().draining = true;
+        let mut desk = self.inner.desk();
+        desk.draining = true;
+        desk.uploads
+            .drain(..)
+            .for_each(|client| client.stop_reading());
+        drop(desk);
         self.inner.relay.stop();
         // Wakes the accept thread, and makes the kernel refuse whoever comes now.
         let _ = rustix::net::shutdown(&self.inner.listener, rustix::net::Shutdown::Read);

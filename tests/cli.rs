@@ -300,7 +300,7 @@ fn the_banner_says_where_to_what_and_with_how_many_keys() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     let expected = format!(
-        "⚡ Alvus started on {}\n   Target  : {}\n   Keys    : 3 loaded\n   Cooldown: 60s per key on 429\n   Memory  : up to 32 MiB for request bodies, of ",
+        "⚡ Alvus started on {}\n   Target  : {}\n   Keys    : 3 loaded\n   Cooldown: 60s per key on 429\n   Memory  : up to 32 MiB for request bodies and ",
         alvus.addr,
         upstream.base_url()
     );
@@ -537,6 +537,7 @@ fn health_of_a_fresh_alvus_is_ok_and_lists_everything_about_each_key() {
                 "index": index, "label": label, "state": "ready", "reason": "", "seconds_left": 0,
                 "requests": u8::from(index == 0), "in_flight": 0, "last_used_sec_ago": null,
                 "failures": {"limited": 0, "quota": 0, "refused": 0, "no_answer": 0}, "models": [],
+                "tokens_in": 0, "tokens_out": 0,
             })
         );
     }

@@ -26,7 +26,7 @@ fn sent_up(fields: &[u8]) -> Seen {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     let request = [
-        b"GET /v1/models HTTP/1.1\r\nHost: alvus\r\n",
+        b"GET /v1/models/m HTTP/1.1\r\nHost: alvus\r\n",
         fields,
         b"\r\n",
     ]

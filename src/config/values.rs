@@ -250,10 +250,11 @@ impl<'a> Values<'a> {
     /// Each request that is served holds a connection, and one must be left for `/health`. Of the two, what
     /// the operator did not set follows what was.
     pub(super) fn keep_room(&mut self, config: &mut Config) {
-        if config.max_connections > config.workers || self.blamed(&["WORKERS", "MAX_CONNECTIONS"]) {
+        let (workers, connections) = (config.workers, config.max_connections);
+        let fits = connections == 0 || connections > workers;
+        if fits || self.blamed(&["WORKERS", "MAX_CONNECTIONS"]) {
             return;
         }
-        let (workers, connections) = (config.workers, config.max_connections);
         match (self.get("WORKERS"), self.get("MAX_CONNECTIONS")) {
             (Some(Setting { origin, .. }), Some(Setting { origin: other, .. })) => {
                 let fault = format!(
@@ -263,7 +264,6 @@ impl<'a> Values<'a> {
                 );
                 self.faults.push(fault);
             }
-            (Some(_), None) => config.max_connections = 2 * workers,
             _ => config.workers = connections.saturating_sub(1).max(1),
         }
     }

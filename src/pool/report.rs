@@ -98,7 +98,7 @@ impl Pool {
             }
             Report::Overloaded(stated) => {
                 counts.overloaded += 1;
-                seat.take_back(sent); // nothing was taken
+                seat.take_back(sent, pace); // nothing was taken
                 let limit = lane.backoff.overloaded(stated, lane.in_flight, sent, now);
                 limit.map(Change::Overloaded)
             }
@@ -109,7 +109,7 @@ impl Pool {
             }
             Report::NotSent => {
                 counts.no_answer += 1;
-                seat.take_back(sent);
+                seat.take_back(sent, pace);
                 if let Some(slot) = &mut self.slots[key] {
                     slot.window.take_back(sent);
                 }

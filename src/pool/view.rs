@@ -6,6 +6,7 @@ use super::lane::Lane;
 use super::seat::{Place, Why};
 use super::{Pool, RECENT, Slot};
 use crate::secret::SALT;
+use crate::sse::Tokens;
 use crate::state::Rest;
 
 /// A key's state at one instant.
@@ -43,6 +44,8 @@ pub struct Counts {
     pub no_answer: u64,
     /// Attempts under way.
     pub in_flight: u32,
+    /// What its answers took.
+    pub tokens: Tokens,
 }
 
 /// One key as `/health` shows it.

@@ -144,12 +144,15 @@ fn an_idempotency_key_binds_a_request_to_its_key_unless_the_upstream_refused_it(
 fn an_outage_costs_a_fifth_of_the_requests_and_ten_a_minute() {
     let t0 = Instant::now();
     let mut budget = Budget::new(t0);
-    let at_once =
-        |budget: &mut Budget, now| (0..1000).take_while(|_| budget.take(now).is_zero()).count();
+    let at_once = |budget: &mut Budget, now| {
+        (0..1000)
+            .take_while(|_| budget.take(None, now) == Some(Duration::ZERO))
+            .count()
+    };
     assert_eq!(at_once(&mut budget, t0), 20);
     assert_eq!(
-        budget.take(t0),
-        Duration::from_secs(12),
+        budget.take(None, t0),
+        Some(Duration::from_secs(12)),
         "after the one that just found none"
     );
     budget.recovered();
@@ -176,6 +179,37 @@ fn who_finds_the_budget_spent_waits_for_its_turn() {
     for n in 1..=10 {
         assert_eq!(pauses.next(), Some(Step::Pause(Budget::EVERY * n)));
     }
+}
+
+#[test]
+fn who_cannot_wait_for_its_turn_makes_nobody_wait() {
+    let t0 = Instant::now();
+    let trouble = Attempt::Answered(Verdict::Trouble(None));
+    let mut budget = Budget::new(t0);
+    for _ in 0..1000 {
+        journey(10, 60, t0).attempted(trouble, &mut budget, t0);
+    }
+    // Ten wait for six seconds each; the others had their answer.
+    let patient = journey(10, 300, t0).attempted(trouble, &mut budget, t0);
+    assert_eq!(patient, Step::Pause(Budget::EVERY * 11));
+}
+
+#[test]
+fn a_path_that_leads_nowhere_is_looked_for_once_more_and_costs_the_others_nothing() {
+    let t0 = Instant::now();
+    let (nowhere, mut budget) = (Attempt::Answered(Verdict::Nowhere), Budget::new(t0));
+    for repeat in [Repeat::No, Repeat::Yes] {
+        for _ in 0..100 {
+            let mut j = Journey::new(journey(10, 300, t0).limits, repeat, 42, t0);
+            let first = j.attempted(nowhere, &mut budget, t0);
+            assert!(
+                matches!(first, Step::Pause(p) if p <= FIRST_PAUSE),
+                "{first:?}"
+            );
+            assert_eq!(j.attempted(nowhere, &mut budget, t0), Step::Pass);
+        }
+    }
+    assert_eq!(budget.take(None, t0), Some(Duration::ZERO));
 }
 
 #[test]

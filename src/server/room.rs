@@ -10,13 +10,20 @@ use crate::warn;
 /// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
 const RESERVED_DESCRIPTORS: usize = 16;
 
+/// Of each connection: its socket, and the bell of a request that waits.
+const DESCRIPTORS: usize = 2;
+
 /// So many connections can have a descriptor and a thread.
 pub(super) fn connections(config: &Config, machine: &Machine) -> usize {
+    let wanted = match config.max_connections {
+        0 => machine.connections_for_memory().max(2 * config.workers),
+        wanted => wanted,
+    };
     // A worker needs a descriptor for its way up, whoever else knocks at the door.
     let spoken_for = RESERVED_DESCRIPTORS + config.workers;
-    let room = raise_descriptor_limit().saturating_sub(spoken_for);
-    let connections = config.max_connections.min(room.max(1));
-    if connections < config.max_connections {
+    let room = raise_descriptor_limit().saturating_sub(spoken_for) / DESCRIPTORS;
+    let connections = wanted.min(room.max(1));
+    if connections < wanted {
         warn!(
             "the limit of open files leaves room for {connections} connections (MAX_CONNECTIONS, ulimit -n)"
         );

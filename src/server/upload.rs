@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::Inner;
 use super::answer::BUSY_RETRY;
+use super::reception::stopping;
 use crate::body::Body;
-use crate::front::Request;
+use crate::front::{ClientSocket, Request};
 use crate::reply::Reply;
 
 /// Request bodies are read in steps of this size.
@@ -27,6 +28,21 @@ pub(super) enum Unread {
     Refused(Reply),
 }
 
+/// A body on its way, which the stop breaks off.
+struct Upload<'a> {
+    house: &'a Inner,
+    client: ClientSocket,
+}
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        let uploads = &mut self.house.desk().uploads;
+        if let Some(at) = uploads.iter().position(|other| other.is(&self.client)) {
+            uploads.swap_remove(at);
+        }
+    }
+}
+
 impl Inner {
     /// Reads the whole body; `None`: the request has none.
     pub(super) fn read_body(&self, request: &mut Request) -> Result<Option<Body>, Unread> {
@@ -38,6 +54,7 @@ impl Inner {
         if declared.is_some_and(|n| n > self.bodies.limit) {
             return Err(self.too_large());
         }
+        let _upload = self.begin_upload(request)?;
         let mut body = Body::new(&self.bodies);
         let began = Instant::now();
         let mut have = 0;
@@ -54,14 +71,17 @@ impl Inner {
                 let reply = Reply::error(503, "body_budget", text).retry_after(BUSY_RETRY);
                 return Err(Unread::Refused(reply));
             }
-            let n = read_piece(request, &mut body.bytes[have..have + step])?;
+            let n = match read_piece(request, &mut body.bytes[have..have + step]) {
+                Err(Unread::Left) => return Err(self.broken_off()),
+                read => read?,
+            };
             have += n;
             if n == 0 {
                 body.bytes.truncate(have);
                 // The declared end is reached by `step`, so this is the end of the chunks.
                 return match declared {
                     None => Ok(Some(body)),
-                    Some(_) => Err(Unread::Left),
+                    Some(_) => Err(self.broken_off()),
                 };
             }
             if have > self.bodies.limit {
@@ -75,6 +95,26 @@ impl Inner {
             if began.elapsed() > grace + earned {
                 return Err(too_slow());
             }
+        }
+    }
+
+    fn begin_upload(&self, request: &Request) -> Result<Upload<'_>, Unread> {
+        let mut desk = self.desk();
+        if desk.draining {
+            return Err(Unread::Refused(stopping()));
+        }
+        desk.uploads.push(request.client());
+        Ok(Upload {
+            house: self,
+            client: request.client(),
+        })
+    }
+
+    /// By the client, or by us.
+    fn broken_off(&self) -> Unread {
+        match self.desk().draining {
+            true => Unread::Refused(stopping()),
+            false => Unread::Left,
         }
     }
 
