@@ -32,6 +32,7 @@ use self::report::Grave;
 use self::window::{MINUTE, Window};
 use crate::config::{Pace, Rotation};
 use crate::secret::ApiKey;
+use crate::sse::Tokens;
 
 pub use self::lane::Ticket;
 pub use self::merge::Merged;
@@ -279,6 +280,28 @@ impl Pool {
         }
     }
 
+    /// How many keys there are.
+    pub fn keys(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// The key with this name or in this place, for [`Asker::only`].
+    pub fn named(&self, wanted: &str, lane: LaneId, now: Instant) -> Option<Picked> {
+        let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
+        let mut slots = slots.flatten();
+        let slot = match slots.clone().find(|slot| slot.key.name() == Some(wanted)) {
+            None => slots.nth(wanted.parse().ok()?),
+            named => named,
+        };
+        slot.map(|slot| Picked {
+            id: slot.id,
+            lane,
+            at: now,
+            index: slot.index,
+            key: slot.key.clone(),
+        })
+    }
+
     /// How many requests wait for a key or a place.
     pub fn waiting(&self) -> usize {
         self.lanes.iter().map(Lane::waiting).sum()
@@ -287,6 +310,14 @@ impl Pool {
     /// Those that may find now what they wait for, since this was last asked.
     pub fn woken(&mut self) -> std::vec::Drain<'_, Ticket> {
         self.woken.drain(..)
+    }
+
+    /// An answer took so many tokens; before its [`Pool::release`].
+    pub fn spent(&mut self, picked: &Picked, tokens: Tokens) {
+        let slot = self.slots[picked.id.at].as_mut();
+        if let Some(slot) = slot.filter(|slot| slot.id == picked.id) {
+            slot.counts.tokens += tokens;
+        }
     }
 
     /// The attempt, stream and all, is over.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Counts, KeyId, Pool, Settings, Slot, Window};
 use crate::secret::{ApiKey, SALT};
-use crate::state::Entry;
+use crate::state::Rest;
 
 /// What a reload changed, in numbers of keys.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -57,16 +57,16 @@ impl Pool {
 
     /// Takes up what an earlier alvus knew, of the keys that are still listed. Says of how many
     /// entries.
-    pub fn restore(&mut self, salt: &[u8; SALT], entries: &[Entry], now: Instant) -> usize {
+    pub fn restore(&mut self, salt: &[u8; SALT], rests: &[Rest], now: Instant) -> usize {
         let mut taken = 0;
         for key in self.listed.clone() {
             let Some(tag) = self.slots[key].as_ref().map(|slot| slot.key.tag(salt)) else {
                 continue;
             };
-            for entry in entries.iter().filter(|entry| entry.key == tag) {
-                let lane = self.lane_for(&entry.model, now);
+            for rest in rests.iter().filter(|rest| rest.key == tag) {
+                let lane = self.lane_for(&rest.model, now);
                 let lane = &mut self.lanes[lane.0];
-                lane.seats[key].resume(now + entry.left, now);
+                lane.seats[key].resume(rest.until, now);
                 lane.settle(key, now);
                 taken += 1;
             }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::secret::SALT;
-use crate::state::{Entry, Limit};
+use crate::state::Rest;
 
 mod overload;
 mod refusals;

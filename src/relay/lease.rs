@@ -16,6 +16,7 @@ use super::{Relay, Trip, lock};
 use crate::peer::{Client, Interest, Wake};
 use crate::pool::{Asker, LaneId, Pick, Picked, Pool, Report, Ticket};
 use crate::retry::Step;
+use crate::sse::Tokens;
 
 /// How often a request looks up that could not be given a bell: no descriptor was left for it.
 const TICK: Duration = Duration::from_secs(1);
@@ -73,6 +74,8 @@ pub(super) struct Lease<'a> {
     relay: &'a Relay,
     pub(super) picked: Picked,
     pub(super) reported: bool,
+    /// What the answer took.
+    pub(super) tokens: Tokens,
 }
 
 impl Drop for Lease<'_> {
@@ -82,6 +85,7 @@ impl Drop for Lease<'_> {
             if !self.reported {
                 pool.report(&self.picked, Report::Unclear, now); // the client left before there was an answer
             }
+            pool.spent(&self.picked, self.tokens);
             pool.release(&self.picked);
         });
     }
@@ -198,6 +202,7 @@ impl Relay {
             relay: self,
             picked,
             reported: false,
+            tokens: Tokens::default(),
         })
     }
 

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use super::listing::{self, Listings};
 use super::voice::{Known, Voice};
+use super::wishes::Wishes;
 use super::{Mapped, Relay};
 use crate::config::{Config, Rotation, Target};
 use crate::dialect::models::ModelMap;
@@ -31,6 +33,7 @@ pub(super) struct Policy {
     /// Models whose streams of completions were seen to say when they are over.
     pub(super) marked: Marked,
     pub(super) models: ModelMap,
+    pub(super) listings: Listings,
     /// What is known of the upstream's dialects.
     pub(super) known: Known,
 }
@@ -80,6 +83,7 @@ impl Policy {
                 Rotation::RoundRobin => Conversation::Ignored,
             },
             marked: Marked::default(),
+            listings: Listings::default(),
         })
     }
 
@@ -138,9 +142,17 @@ impl Relay {
             Some(genai) => (&genai.to, route::upward_whole(&genai.base_path, target)),
             None => (&policy.target, route::upward(&policy.base_path, target)),
         };
+        let is_anthropics = || {
+            let mut names = fields.clone().map(|(name, _)| name);
+            names.any(|name| name.eq_ignore_ascii_case("anthropic-version"))
+        };
+        let wishes = Wishes::read(fields.clone())?;
+        let list = listing::name(method, target, &path, is_anthropics);
         let request = Prepared::new(method, to, path, fields.clone())?;
         let mapped = Mapped {
             is_genai: genai.is_some(),
+            list: list.filter(|_| wishes.key.is_none()), // who wants one key wants to see it used
+            wishes,
             kind: route::kind(target),
             is_completion: route::is_completion(target),
             makes: method == "POST",

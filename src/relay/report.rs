@@ -88,7 +88,7 @@ impl Relay {
                 match std::ptr::eq(standing, &self.target) {
                     true => {
                         info!("the upstream is back");
-                        self.metrics.upstream(true, Instant::now());
+                        self.metrics.recovered(Instant::now());
                     }
                     false => info!("{} is back", trip.origin()),
                 }
@@ -102,7 +102,7 @@ impl Relay {
         if trip.standing.now(false) {
             warn!("{how}");
             if std::ptr::eq(trip.standing, &self.target) {
-                self.metrics.upstream(false, Instant::now());
+                self.metrics.failed(how, Instant::now());
             }
         }
     }

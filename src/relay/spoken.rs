@@ -13,6 +13,7 @@ use crate::dialect::messages::errors::{self, Failure};
 use crate::dialect::messages::stream::{End, Stream};
 use crate::dialect::models;
 use crate::reply::Reply;
+use crate::sse::Tokens;
 use crate::stream::{self, CopyEnd};
 use crate::upstream::Answer;
 use crate::warn;
@@ -35,14 +36,14 @@ impl Answer {
         mut self,
         exchange: &Exchange,
         out: &mut impl Write,
-        outcome: Outcome,
+        mut outcome: Outcome,
     ) -> Outcome {
         let reply = match &exchange.mapped.voice {
             Voice::Messages(talk) if self.status == 200 => match &talk.asked {
                 Some(asked) if talk.streams => {
                     return self.deliver_stream(talk, asked.clone(), exchange, out, outcome);
                 }
-                Some(asked) => message(&mut self, talk, asked, exchange),
+                Some(asked) => message(&mut self, talk, asked, exchange, &mut outcome),
                 None => Err(Failure::new(502, "the request was not translated")),
             },
             Voice::Models if matches!(self.status, 200 | 404) => Ok(self.models(exchange)),
@@ -108,14 +109,11 @@ impl Answer {
         if spoken.over && matches!(copied.end, CopyEnd::ClientLeft) {
             copied.end = CopyEnd::Done;
         }
-        learn(
-            exchange,
-            talk,
-            spoken.stream.usage(),
-            spoken.stream.thinks_unopened(),
-        );
+        let usage = spoken.stream.usage();
+        learn(exchange, talk, usage, spoken.stream.thinks_unopened());
         let outcome = Outcome {
             status: 200,
+            tokens: tokens(usage),
             ..outcome
         };
         let outcome = exchange.copied(copied, framing, false, out, outcome);
@@ -133,6 +131,7 @@ fn message(
     talk: &Talk,
     asked: &Asked,
     exchange: &Exchange,
+    outcome: &mut Outcome,
 ) -> Result<Reply, Failure> {
     let origin = exchange.mapped.policy.origin(false);
     let broke = |why: &dyn std::fmt::Display| {
@@ -147,6 +146,7 @@ fn message(
     let json = match answer::translate(&body.bytes, asked) {
         Ok(answer) => {
             learn(exchange, talk, answer.usage, None);
+            outcome.tokens = tokens(answer.usage);
             answer.body
         }
         Err(Fault::Empty(finish)) => answer::empty(asked, finish),
@@ -172,6 +172,15 @@ fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened
     }
     if let Some(it_does) = thinks_unopened {
         learned.thinks_unopened(&talk.model, it_does);
+    }
+}
+
+/// As they are counted.
+fn tokens(usage: Option<Usage>) -> Tokens {
+    let usage = usage.unwrap_or_default();
+    Tokens {
+        input: usage.prompt,
+        output: usage.completion,
     }
 }
 

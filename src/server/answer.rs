@@ -46,10 +46,8 @@ impl Inner {
         log_refusal(&request, reply);
         let answered = Answered {
             status: reply.status,
-            first_byte: None,
-            bytes_in: 0,
             bytes_out: reply.body.len() as u64,
-            cut: false,
+            ..Answered::default()
         };
         self.relay.metrics().answered(answered, Instant::now());
         self.answer(request, origin, reply);

@@ -13,7 +13,7 @@ use crate::reply::Reply;
 use crate::route::Own;
 #[cfg(feature = "dashboard")]
 use crate::status::dashboard;
-use crate::status::{Load, health, own_pages, prometheus};
+use crate::status::{Load, Shown, health, own_pages, prometheus};
 use crate::{error, headers, route, upstream};
 
 /// Why a request cannot come in.
@@ -96,11 +96,8 @@ impl Inner {
             Own::Front => own_pages::page(self.shows_dashboard()),
             Own::Hello => own_pages::hello(),
             Own::Nothing => own_pages::nothing(),
-            Own::Health => access.health(visit, self.health(access)),
-            Own::Metrics => access.page(visit, || {
-                let counts = self.relay.metrics().snapshot();
-                prometheus::page(&counts, &self.relay.keys(), &access.clients(), &self.load())
-            }),
+            Own::Health => access.health(visit, self.shown(access, health::page)),
+            Own::Metrics => access.page(visit, || self.shown(access, prometheus::page)),
             #[cfg(not(feature = "dashboard"))]
             Own::Dashboard | Own::Data => own_pages::nothing(),
             #[cfg(feature = "dashboard")]
@@ -109,10 +106,11 @@ impl Inner {
             Own::Dashboard => access.page(visit, dashboard::page),
             #[cfg(feature = "dashboard")]
             Own::Data => access.page(visit, || {
-                let (health, load) = (self.health(access), self.load());
                 let target = self.relay.origin();
-                let recent = self.relay.metrics().recent();
-                dashboard::data(health, &load, &target, &recent, Instant::now())
+                self.shown(access, |shown| {
+                    let recent = self.relay.metrics().recent();
+                    dashboard::data(shown, &target, &recent, Instant::now())
+                })
             }),
         })
     }
@@ -124,14 +122,18 @@ impl Inner {
         return false;
     }
 
-    fn health(&self, access: &Access) -> Reply {
-        health::page(
-            &self.relay.keys(),
-            &self.relay.models(),
-            &access.clients(),
-            &self.load(),
-            self.relay.learned().as_deref(),
-        )
+    /// A page made from all that can be shown.
+    fn shown(&self, access: &Access, page: impl FnOnce(&Shown) -> Reply) -> Reply {
+        let metrics = self.relay.metrics();
+        page(&Shown {
+            keys: &self.relay.keys(),
+            lanes: &self.relay.models(),
+            models: &metrics.models(),
+            clients: &access.clients(),
+            counts: &metrics.snapshot(),
+            load: &self.load(),
+            learned: self.relay.learned().as_deref(),
+        })
     }
 
     fn load(&self) -> Load {

@@ -39,7 +39,7 @@ impl Inner {
         let client = Client::new(socket.clone());
         #[cfg(test)]
         tests::bug_at(&target, "/bug/early");
-        let guest = guest.map(|at| rules.access.counted(at));
+        let name = guest.map(|at| rules.access.counted(at));
         let method = request.method().clone();
         let method = method.as_str();
         let fields: Vec<_> = request.raw_headers().collect();
@@ -68,28 +68,34 @@ impl Inner {
             bytes_in,
             bytes_out: outcome.bytes,
             cut: outcome.end == End::Cut,
+            limited: outcome.limited,
+            tokens: outcome.tokens,
+            model: &outcome.model,
+            asked: outcome.asked.as_deref(),
         };
+        if let Some(guest) = guest {
+            rules.access.spent(guest, outcome.tokens);
+        }
         self.relay.metrics().answered(answered, Instant::now());
         if outcome.end != End::Complete || outcome.closes {
             socket.shutdown();
         }
         drop(out);
-        log_request(method, &target, guest, &outcome, began.elapsed());
+        log_request(method, &target, name, &outcome, began.elapsed());
     }
 }
 
 /// Where it leads, as far as it can be served there.
 fn target(request: &Request) -> Result<String, Reply> {
+    let target = route::origin_form(request.url());
+    let target = target.map_err(|bad| Reply::error(400, "bad_target", bad.0))?;
     // TRACE would show the client the key that went up with it, and CONNECT open a tunnel.
     let is = |method: &&str| request.method().as_str().eq_ignore_ascii_case(method);
     if ["TRACE", "CONNECT"].iter().any(is) {
         let text = "TRACE and CONNECT do not lead to an API";
         return Err(Reply::error(501, "bad_method", text));
     }
-    match route::origin_form(request.url()) {
-        Ok(target) => Ok(target.to_string()),
-        Err(bad) => Err(Reply::error(400, "bad_target", bad.0)),
-    }
+    Ok(target.to_string())
 }
 
 /// One line for a request that was served.
@@ -107,6 +113,7 @@ fn log_request(
         End::Complete => "",
         End::ClientLeft => "the client left",
         End::Cut => "cut short",
+        End::Late => "out of time",
     };
     let mut line = request_line(method, target, outcome.status);
     if !end.is_empty() {
