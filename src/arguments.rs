@@ -185,7 +185,7 @@ fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static st
         let what = what.trim_end_matches('-');
         return format!("there is no such {what}(not shown here)");
     }
-    let near = known.find(|name| strsim::osa_distance(name, &text) <= 2);
+    let near = known.find(|name| strsim::jaro_winkler(name, &text) >= 0.85);
     let dashes = if what.ends_with('-') { "--" } else { "" };
     let meant = near.map(|near| format!("; did you mean {dashes}{near}?"));
     format!("there is no {what}{text}{}", meant.unwrap_or_default())

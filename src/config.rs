@@ -107,7 +107,7 @@ settings! {
     messages: Messages, "MESSAGES" = "auto", Form::Word(&["auto", "translate", "pass"]), live,
         "Requests in Anthropic's Messages API: auto translates them to chat completions where the provider does not know them.";
     models: ModelMap, "MODEL_MAP" = "", form::MODELS, live,
-        "Models under other names, the first match counts: claude-haiku*=a/b,claude-*=c/d.";
+        "Models under other names, the first match counts: claude-haiku*=a/b,claude-*=c/d. A vertical bar lists stand-ins.";
     cooldown: Duration, "COOLDOWN_SEC" = "60", form::seconds(1), live,
         "How long a key rests after a 429 that does not say how long; twice as long each time that is repeated, up to 15 minutes.";
     pace: Pace, "RPM_LIMIT" = "0", form::RATE, live,

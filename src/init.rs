@@ -222,6 +222,14 @@ fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(),
     Ok(())
 }
 
+/// How other machines may call this one.
+fn own_name() -> Option<String> {
+    let system = rustix::system::uname();
+    let name = system.nodename().to_str().ok()?.to_ascii_lowercase();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    (!name.is_empty() && name.bytes().all(plain)).then_some(name)
+}
+
 fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped> {
     let keys: Vec<&str> = config.api_keys.iter().map(ApiKey::expose).collect();
     let mut text = format!(
@@ -239,6 +247,9 @@ fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped>
         text += &format!(
             "# Who may ask, and with which key; add one for each device: name:key,name:key\nHOST=0.0.0.0\nCLIENT_KEYS=home:{key}\n"
         );
+        if let Some(name) = own_name() {
+            text += &format!("ALLOWED_HOSTS={name},{name}.local\n");
+        }
     }
     Ok(text)
 }
@@ -263,9 +274,10 @@ fn next_steps(path: &Path, lan: bool) -> String {
     };
     let client = match lan {
         true => {
-            "http://ADDRESS-OF-THIS-MACHINE:3000/v1, and as its API key what follows home: in the file"
+            let address = own_name().map_or("THIS-MACHINE".to_owned(), |name| name + ".local");
+            format!("http://{address}:3000/v1, and as its API key what follows home: in {shown}")
         }
-        false => "http://127.0.0.1:3000/v1, and any API key",
+        false => "http://127.0.0.1:3000/v1, and any API key".to_owned(),
     };
     format!(
         "\nWrote {shown}, which only you can read.\n\nStart it:      alvus{named}\nLook at it:    alvus status{named}\nA client takes {client}.\n"

@@ -161,7 +161,18 @@ fn for_the_network_it_makes_a_client_key_which_it_does_not_print() {
     assert_eq!(code, Some(0));
     let text = fs::read_to_string(dir.0.join(".env")).unwrap();
     let (_, key) = text.split_once("\nCLIENT_KEYS=home:").unwrap();
-    assert!(key.trim().len() == 32 && !out.contains(key.trim()), "{out}");
+    let key = key.lines().next().unwrap();
+    assert!(key.len() == 32 && !out.contains(key), "{out}");
+    let name = rustix::system::uname();
+    let name = name.nodename().to_str().unwrap().to_ascii_lowercase();
+    assert!(
+        text.contains(&format!("\nALLOWED_HOSTS={name},{name}.local\n")),
+        "{text}"
+    );
+    assert!(
+        out.contains(&format!("http://{name}.local:3000/v1")),
+        "{out}"
+    );
     assert!(
         text.contains("\nHOST=0.0.0.0\n") && text.contains("\nKEY_HEADER=x-api-key\n"),
         "{text}"
@@ -203,7 +214,7 @@ fn at_a_terminal_it_asks_until_it_can_go_on() {
         "holds a quote; write keys without quotes",
         "key 0 …1111: ok\n  key 1 …3333: ok\n",
         "Wrote ",
-        "follows home: in the file",
+        "follows home: in ",
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
