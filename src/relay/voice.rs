@@ -370,6 +370,7 @@ impl Exchange<'_> {
             prompt_tokens,
             ratio: traits.ratio(),
             thinks_unopened: traits.thinks_unopened,
+            ..Asked::default()
         });
         (talk.streams, talk.model, talk.size) = (chat.streams, model, chat.size);
         if let Some(chat) = talk.chat.take() {
