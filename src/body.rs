@@ -73,6 +73,12 @@ impl Body {
         allowed.then_some(room) // else it is given back here
     }
 
+    /// There is never going to be such room, whoever leaves.
+    pub fn has_no_chance(&self) -> bool {
+        let size = self.bytes.len();
+        2 * size + size / 8 + 512 > self.budget.limit
+    }
+
     /// This room with what it was for: what that takes is what is counted.
     pub fn filled(mut self, mut bytes: Vec<u8>) -> Body {
         bytes.shrink_to_fit();
@@ -82,6 +88,14 @@ impl Body {
         self.counted = bytes.capacity();
         self.bytes = bytes;
         self
+    }
+
+    /// Counts so many bytes that stand elsewhere; `false` if the budget does not allow it.
+    pub fn count(&mut self, size: usize) -> bool {
+        let more = size.saturating_sub(self.counted);
+        let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
+        self.counted += more;
+        before.saturating_add(more) <= self.budget.limit
     }
 
     /// Puts other bytes in the place of some; `false`, and nothing is changed, if the budget does not
@@ -153,8 +167,19 @@ mod tests {
         assert!(body.stretch(4000));
         let room = body.room().expect("room for both");
         assert!(body.room().is_none(), "and for no third one");
+        assert!(!body.has_no_chance(), "but once the other one is gone");
         body = room.filled(vec![1; 3000]);
         assert_eq!(budget.used.load(Ordering::Relaxed), 3000);
+        drop(body);
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_stands_elsewhere_is_counted_and_given_back() {
+        let budget = Budget::new(100);
+        let mut body = Body::new(&budget);
+        assert!(body.count(60) && body.count(40) && body.count(100));
+        assert!(!body.count(101));
         drop(body);
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
     }

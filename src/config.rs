@@ -131,9 +131,9 @@ impl Rotation {
     }
 }
 
-/// What becomes of requests in Anthropic's Messages dialect.
+/// What becomes of requests in a dialect that not every provider speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Messages {
+pub enum Speech {
     /// They are translated where the provider does not speak it.
     #[default]
     Auto,
@@ -143,19 +143,20 @@ pub enum Messages {
     Pass,
 }
 
-impl Messages {
+impl Speech {
     /// As they are written.
     pub const WORDS: &[&str] = &["auto", "translate", "pass"];
 
-    fn parse(word: &str) -> Result<Messages, &'static str> {
-        let word = Messages::WORDS
+    /// `built`: this alvus knows the dialect.
+    fn parse(word: &str, built: bool) -> Result<Speech, &'static str> {
+        let word = Speech::WORDS
             .iter()
             .position(|w| w.eq_ignore_ascii_case(word));
         match word {
-            Some(0) => Ok(Messages::Auto),
-            Some(1) if cfg!(feature = "messages") => Ok(Messages::Translate),
+            Some(0) => Ok(Speech::Auto),
+            Some(1) if built => Ok(Speech::Translate),
             Some(1) => Err("this alvus was built without it"),
-            Some(_) => Ok(Messages::Pass),
+            Some(_) => Ok(Speech::Pass),
             None => Err(""),
         }
     }
@@ -190,8 +191,10 @@ pub const VARIABLES: &[Variable] = &[
         help: "Where paths with /genai/ go, whole: NVIDIA's visual models. For another provider than NVIDIA only if it is set." },
     Variable { name: "KEY_HEADER", default: "authorization", form: Form::Word(KEY_HEADERS),
         help: "The field in which the provider wants its key; in authorization it follows Bearer." },
-    Variable { name: "MESSAGES", default: "auto", form: Form::Word(Messages::WORDS),
+    Variable { name: "MESSAGES", default: "auto", form: Form::Word(Speech::WORDS),
         help: "Requests in Anthropic's Messages API: auto translates them to chat completions where the provider does not know them." },
+    Variable { name: "RESPONSES", default: "auto", form: Form::Word(Speech::WORDS),
+        help: "The same for OpenAI's Responses API." },
     Variable { name: "MODEL_MAP", default: "", form: Form::Models,
         help: "Models under other names, the first match counts: claude-haiku*=a/b,claude-*=c/d." },
     Variable { name: "COOLDOWN_SEC", default: "60", form: Form::Number { min: 1, max: DAY, unit: "seconds" },
@@ -252,7 +255,9 @@ pub struct Config {
     /// One of [`KEY_HEADERS`].
     pub key_header: &'static str,
     /// What becomes of requests in the Messages dialect.
-    pub messages: Messages,
+    pub messages: Speech,
+    /// What becomes of requests in the Responses dialect.
+    pub responses: Speech,
     /// Which model is asked in place of another.
     pub models: ModelMap,
     /// How long a key rests after the first 429 without a hint.
@@ -338,7 +343,12 @@ impl Config {
                 let mut all = KEY_HEADERS.iter().copied();
                 all.find(|name| name.eq_ignore_ascii_case(text)).ok_or("")
             }),
-            messages: values.checked("MESSAGES", Messages::parse),
+            messages: values.checked("MESSAGES", |text| {
+                Speech::parse(text, cfg!(feature = "messages"))
+            }),
+            responses: values.checked("RESPONSES", |text| {
+                Speech::parse(text, cfg!(feature = "responses"))
+            }),
             models: values.models("MODEL_MAP"),
             cooldown: values.seconds("COOLDOWN_SEC"),
             pace: values.checked("RPM_LIMIT", |text| Pace::parse(text).ok_or("")),
@@ -418,6 +428,7 @@ pub fn differences(old: &Config, new: &Config, restart: bool) -> Vec<&'static st
         ("GENAI_BASE_URL", false, old.genai != new.genai),
         ("KEY_HEADER", false, old.key_header != new.key_header),
         ("MESSAGES", false, old.messages != new.messages),
+        ("RESPONSES", false, old.responses != new.responses),
         ("MODEL_MAP", false, old.models != new.models),
         ("COOLDOWN_SEC", false, old.cooldown != new.cooldown),
         ("RPM_LIMIT", false, old.pace != new.pace),

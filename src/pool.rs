@@ -497,6 +497,19 @@ impl Pool {
         self.latest
     }
 
+    /// Whether the model refuses at the moment, whatever the key.
+    pub fn is_refusing(&self, lane: LaneId) -> bool {
+        self.lanes[lane.0].backoff.is_refusing()
+    }
+
+    /// The model is not asked for so long, as if it were overloaded.
+    pub fn leave_alone(&mut self, lane: LaneId, time: Duration, now: Instant) {
+        let now = self.in_order(now);
+        let lane = &mut self.lanes[lane.0];
+        lane.backoff
+            .overloaded(Some(time), lane.in_flight, now, now);
+    }
+
     /// All places are taken.
     pub fn is_full(&self) -> bool {
         self.attempts >= self.settings.attempts

@@ -5,19 +5,27 @@
 //! rooms beside it: `lease.rs` takes a key and waits for one, `examine.rs` reads as much of an
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
 //! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
-//! `voice.rs` in which dialect, `names.rs` which model is asked.
+//! `voice.rs` in which dialect, `translate.rs` and `spoken.rs` what that takes, `known.rs` of which upstream,
+//! `names.rs` which model is asked.
 
 mod as_event;
 mod deliver;
 mod errors;
 mod examine;
+#[cfg(any(feature = "messages", feature = "responses"))]
+mod known;
 mod lease;
 mod names;
 mod policy;
 mod report;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 mod spoken;
-#[cfg_attr(not(feature = "messages"), path = "relay/one_voice.rs")]
+#[cfg(any(feature = "messages", feature = "responses"))]
+mod translate;
+#[cfg_attr(
+    not(any(feature = "messages", feature = "responses")),
+    path = "relay/one_voice.rs"
+)]
 mod voice;
 
 use std::io::Write;
@@ -27,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use self::errors::Unserved;
 use self::lease::{Entry, Lease, Shared};
+use self::names::StandIns;
 use self::policy::Policy;
 use self::voice::Voice;
 use crate::body::Body;
@@ -41,7 +50,7 @@ use crate::secret::SALT;
 use crate::state::{self, Limit};
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
-use crate::{debug, headers};
+use crate::{body, debug, headers};
 
 impl Relay {
     /// Serves one request: the main loop of alvus.
@@ -54,6 +63,10 @@ impl Relay {
             // A key, and a place among those that ask; perhaps after a wait.
             let mut lease = match self.lease(&mut trip, &exchange.client) {
                 Ok(lease) => lease,
+                Err(Unserved::NotSoon) => {
+                    self.stand_in(&mut trip, &mut exchange);
+                    continue;
+                }
                 Err(why) => return self.unserved(why, trip, &exchange, out),
             };
             let came = self.attempt(&mut trip, &exchange, &lease);
@@ -70,6 +83,7 @@ impl Relay {
                     .journey
                     .attempted(attempt, &mut self.budget(), Instant::now()),
             };
+            let step = self.or_stand_in(step, &came, attempt, &mut trip, &mut exchange);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
             trip.remember(attempt, &lease.picked);
             match (step, came) {
@@ -165,6 +179,8 @@ pub struct Mapped {
     is_completion: bool,
     /// The model that was asked for, where another one is asked in its place.
     asked: Option<String>,
+    /// Which of those that may be asked for it, counted from 0.
+    turn: usize,
     voice: Voice,
     /// It makes something, so an error inside a 200 is its own and no stored object's.
     makes: bool,
@@ -177,6 +193,8 @@ pub struct Exchange<'a> {
     pub mapped: Mapped,
     /// The buffered body, if the request has one.
     pub body: Option<Body>,
+    /// The memory that all bodies share.
+    pub bodies: body::Budget,
     /// Who asked.
     pub client: Client,
     /// What the client's connection allows.
@@ -231,6 +249,7 @@ struct Trip<'a> {
     lane: String,
     /// Keys that were refused for this request, with status and whether the words named the key.
     refused: Vec<(Picked, u16, bool)>,
+    stand_ins: StandIns,
     /// The only key that it may be sent again with.
     bound: Option<Picked>,
     reuse: Reuse,
@@ -259,6 +278,11 @@ enum Came {
 }
 
 impl Trip<'_> {
+    /// The upstream's latest words are that there is no such model.
+    fn was_not_found(&self) -> bool {
+        matches!(&self.last, Some(Last::Kept(kept)) if kept.status == 404)
+    }
+
     /// Takes note of an attempt before another one is made.
     fn remember(&mut self, attempt: Attempt, picked: &Picked) {
         self.again = report::reason(attempt);
@@ -379,6 +403,7 @@ impl Relay {
             model: question.model,
             lane,
             refused: Vec::new(),
+            stand_ins: exchange.stand_ins(),
             bound: None,
             reuse: Reuse::Allowed,
             again: None,

@@ -423,6 +423,7 @@ impl Inner {
         let exchange = Exchange {
             mapped,
             body,
+            bodies: self.bodies.clone(),
             client,
             down,
         };

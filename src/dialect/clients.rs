@@ -2,6 +2,7 @@
 //! stream and a refusal. Pure. A dialect that alvus is built without is not among them.
 
 use super::chat::{Finish, Usage};
+use super::json::Json;
 #[cfg(feature = "messages")]
 use super::messages;
 #[cfg(feature = "responses")]
@@ -23,34 +24,54 @@ pub enum Dialect {
 pub const DIALECTS: usize = 2;
 
 /// A refusal in a client's dialect.
-#[derive(Debug, PartialEq, Eq, Clone)]
-pub struct Refusal {
-    /// The status to answer with.
-    pub status: u16,
-    /// Seconds to wait before the next try: the field `retry-after`.
-    pub retry_after: Option<u64>,
-    /// The body.
-    pub body: Vec<u8>,
+#[derive(Debug)]
+pub enum Refusal {
+    /// In Anthropic's shape.
+    #[cfg(feature = "messages")]
+    Messages(messages::errors::Failure),
+    /// In OpenAI's shape.
+    #[cfg(feature = "responses")]
+    Responses(responses::errors::Failure),
 }
 
-#[cfg(feature = "messages")]
-impl From<messages::errors::Failure> for Refusal {
-    fn from(failure: messages::errors::Failure) -> Refusal {
-        Refusal {
-            status: failure.status,
-            retry_after: failure.retry_after,
-            body: failure.body(None),
+macro_rules! each {
+    ($of:ident, $self:expr, $it:ident => $does:expr) => {
+        match $self {
+            #[cfg(feature = "messages")]
+            $of::Messages($it) => $does,
+            #[cfg(feature = "responses")]
+            $of::Responses($it) => $does,
         }
-    }
+    };
 }
 
-#[cfg(feature = "responses")]
-impl From<responses::errors::Failure> for Refusal {
-    fn from(failure: responses::errors::Failure) -> Refusal {
-        Refusal {
-            status: failure.status,
-            retry_after: failure.retry_after,
-            body: failure.body(),
+impl Refusal {
+    /// The status to answer with.
+    pub fn status(&self) -> u16 {
+        each!(Refusal, self, failure => failure.status)
+    }
+
+    /// Seconds to wait before the next try: the field `retry-after`.
+    pub fn retry_after(&self) -> Option<u64> {
+        each!(Refusal, self, failure => failure.retry_after)
+    }
+
+    /// The same with so many of them, if waiting is of use at all.
+    pub fn after(mut self, seconds: Option<u64>) -> Refusal {
+        each!(Refusal, &mut self, failure => {
+            failure.retry_after = failure.retry_after.and_then(|usual| seconds.or(Some(usual)));
+        });
+        self
+    }
+
+    /// The answer's body; `id`: the request's.
+    pub fn body(&self, id: &str) -> Vec<u8> {
+        let _ = id;
+        match self {
+            #[cfg(feature = "messages")]
+            Refusal::Messages(failure) => failure.body(Some(id)),
+            #[cfg(feature = "responses")]
+            Refusal::Responses(failure) => failure.body(),
         }
     }
 }
@@ -74,9 +95,13 @@ impl Dialect {
     pub fn translate(self, body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Refusal> {
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => Ok(messages::request::translate(body, options)?),
+            Dialect::Messages => {
+                messages::request::translate(body, options).map_err(Refusal::Messages)
+            }
             #[cfg(feature = "responses")]
-            Dialect::Responses => Ok(responses::request::translate(body, options)?),
+            Dialect::Responses => {
+                responses::request::translate(body, options).map_err(Refusal::Responses)
+            }
         }
     }
 
@@ -84,9 +109,11 @@ impl Dialect {
     pub fn refusal(self, status: u16, code: &str, message: &str) -> Refusal {
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => messages::errors::Failure::new(status, message).into(),
+            Dialect::Messages => Refusal::Messages(messages::errors::Failure::new(status, message)),
             #[cfg(feature = "responses")]
-            Dialect::Responses => responses::errors::Failure::new(status, code, message).into(),
+            Dialect::Responses => {
+                Refusal::Responses(responses::errors::Failure::new(status, code, message))
+            }
         }
     }
 
@@ -100,9 +127,13 @@ impl Dialect {
     ) -> Refusal {
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => messages::errors::translate(status, body, after, asked).into(),
+            Dialect::Messages => {
+                Refusal::Messages(messages::errors::translate(status, body, after, asked))
+            }
             #[cfg(feature = "responses")]
-            Dialect::Responses => responses::errors::translate(status, body, after, asked).into(),
+            Dialect::Responses => {
+                Refusal::Responses(responses::errors::translate(status, body, after, asked))
+            }
         }
     }
 
@@ -145,6 +176,36 @@ impl Dialect {
             Dialect::Messages => None,
             #[cfg(feature = "responses")]
             Dialect::Responses => responses::output::as_stream(asked, were_heard, body),
+        }
+    }
+
+    /// Whether an error says by its shape that the upstream speaks it, and only something in the request is
+    /// unknown.
+    pub fn is_spoken_in(self, error: &[u8]) -> bool {
+        let Some(json) = Json::parse(error) else {
+            return false;
+        };
+        match self {
+            #[cfg(feature = "messages")]
+            Dialect::Messages => json
+                .get("type")
+                .is_some_and(|kind| kind.text() == "\"error\""),
+            #[cfg(feature = "responses")]
+            Dialect::Responses => {
+                let fields = json.get("error").map(|error| error.pick(["code", "param"]));
+                let mut named = fields.into_iter().flatten().flatten();
+                named.any(|name| !matches!(name.text(), "\"\"" | "\"unknown_url\""))
+            }
+        }
+    }
+
+    /// Whether an answer, of which this is the beginning, has an end and nothing else.
+    pub fn says_nothing(self, start: &[u8], is_stream: bool) -> bool {
+        match self {
+            #[cfg(feature = "messages")]
+            Dialect::Messages => messages::stream::Stream::says_nothing(start, is_stream),
+            #[cfg(feature = "responses")]
+            Dialect::Responses => responses::stream::Stream::says_nothing(start, is_stream),
         }
     }
 
@@ -202,17 +263,6 @@ pub enum Stream {
     Responses(Box<responses::stream::Stream>),
 }
 
-macro_rules! each {
-    ($self:expr, $stream:ident => $does:expr) => {
-        match $self {
-            #[cfg(feature = "messages")]
-            Stream::Messages($stream) => $does,
-            #[cfg(feature = "responses")]
-            Stream::Responses($stream) => $does,
-        }
-    };
-}
-
 impl Stream {
     /// The client had its beats already.
     pub fn were_heard(&mut self) {
@@ -226,37 +276,37 @@ impl Stream {
 
     /// The next bytes of the upstream's stream; appends to `out` what the client is to get.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        each!(self, stream => stream.push(bytes, out));
+        each!(Stream, self, stream => stream.push(bytes, out));
     }
 
     /// The upstream's answer is no stream, although one was asked for: all of it.
     pub fn push_whole(&mut self, body: &[u8], out: &mut Vec<u8>) {
-        each!(self, stream => stream.push_whole(body, out));
+        each!(Stream, self, stream => stream.push_whole(body, out));
     }
 
     /// The upstream's stream is over: `clean`, if not cut. What is appended to `out` comes before the end.
     pub fn end(&mut self, clean: bool, out: &mut Vec<u8>) -> End {
-        each!(self, stream => stream.end(clean, out))
+        each!(Stream, self, stream => stream.end(clean, out))
     }
 
     /// How it ended, if it did.
     pub fn ended(&self) -> Option<End> {
-        each!(self, stream => stream.ended())
+        each!(Stream, self, stream => stream.ended())
     }
 
     /// For an answer that says nothing and shall not be asked for again.
     pub fn put_empty(&mut self, out: &mut Vec<u8>) {
-        each!(self, stream => stream.put_empty(out));
+        each!(Stream, self, stream => stream.put_empty(out));
     }
 
     /// What the upstream counted.
     pub fn usage(&self) -> Option<Usage> {
-        each!(self, stream => stream.usage())
+        each!(Stream, self, stream => stream.usage())
     }
 
     /// Whether the model's template opens the tag of thoughts, where the answer showed it.
     pub fn thinks_unopened(&self) -> Option<bool> {
-        each!(self, stream => stream.thinks_unopened())
+        each!(Stream, self, stream => stream.thinks_unopened())
     }
 
     /// What telling the rest may take of memory that grows with the answer, in bytes.

@@ -22,6 +22,8 @@ pub(super) enum Unserved {
     ClientLeft,
     /// No key comes free in time; if one does at all, not before this instant.
     NoKey(Option<Instant>),
+    /// No key comes free soon, and another model can stand in.
+    NotSoon,
     /// No other key is ready than those that were refused.
     NoOther,
     /// Every key of the pool was refused.
@@ -78,6 +80,7 @@ impl Relay {
                 reply
             }
             Unserved::NoKey(soonest) => self.no_key(*soonest, &trip.lane),
+            Unserved::NotSoon => self.no_key(None, &trip.lane),
             Unserved::NoOther => {
                 let text = "the upstream refused this request, in more words than alvus keeps";
                 Reply::error(403, "refused", text)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::errors::Unserved;
+use super::names::PATIENCE;
 use super::{Relay, Trip, lock};
 use crate::peer::{Client, Interest, Wake};
 use crate::pool::{Asker, LaneId, Pick, Picked, Pool, Report, Ticket};
@@ -127,11 +128,25 @@ impl Relay {
     }
 
     /// Gets a key, waiting for one in the queue if that is what it takes.
-    pub(super) fn lease(&self, trip: &mut Trip, client: &Client) -> Result<Lease<'_>, Unserved> {
+    pub(super) fn lease<'a>(
+        &'a self,
+        trip: &mut Trip<'a>,
+        client: &Client,
+    ) -> Result<Lease<'a>, Unserved> {
         let mut wait: Option<(Bell, Instant)> = None;
+        if std::mem::take(&mut trip.stand_ins.moved) {
+            let conversation = trip.entry.conversation;
+            trip.entry = self.enter(&trip.lane, conversation, Instant::now());
+        }
         let found = loop {
             let now = Instant::now();
-            let until = match self.pick(trip, now)? {
+            let pick = self.pick(trip, now)?;
+            let since = wait.as_ref().map_or(now, |(_, since)| *since);
+            let patience = self.patience(trip, &pick, since);
+            if patience.is_some_and(|until| until <= now) {
+                break Err(Unserved::NotSoon);
+            }
+            let until = match pick {
                 Pick::Key(picked) => break Ok(picked),
                 Pick::NoOther => break Err(Unserved::NoOther),
                 Pick::Down => break Err(Unserved::Down),
@@ -145,7 +160,8 @@ impl Relay {
                 // Whatever happened before the bell hung was not heard.
                 None => wait = Some((self.hang_bell(trip.entry.ticket), now)),
                 Some((bell, _)) => {
-                    let until = until.into_iter().chain(trip.journey.deadline()).min();
+                    let ends = trip.journey.deadline().into_iter().chain(patience);
+                    let until = until.into_iter().chain(ends).min();
                     if let Err(why) = self.rest(bell, until, client) {
                         break Err(why);
                     }
@@ -156,6 +172,9 @@ impl Relay {
             let waited = since.elapsed();
             trip.outcome.waited += waited;
             self.metrics.waited(waited);
+            if found.is_ok() {
+                trip.stand_ins.waited();
+            }
         }
         let picked = found
             .inspect_err(|_| self.pool(|pool| pool.leave(trip.entry.lane, trip.entry.ticket)))?;
@@ -164,6 +183,22 @@ impl Relay {
             picked,
             reported: false,
         })
+    }
+
+    /// How long a key is waited for where another model can stand in: not at all, if it is known that
+    /// none comes free in time.
+    fn patience(&self, trip: &Trip, pick: &Pick, since: Instant) -> Option<Instant> {
+        if matches!(pick, Pick::Key(_)) || !trip.stand_ins.has_next() || trip.bound.is_some() {
+            return None;
+        }
+        let end = since.checked_add(PATIENCE)?;
+        let in_vain = match pick {
+            Pick::Down => true,
+            Pick::NoOther => trip.was_not_found(),
+            Pick::Wait(at) if *at > end => true,
+            _ => self.pool(|pool| pool.is_refusing(trip.entry.lane)),
+        };
+        Some(if in_vain { since } else { end })
     }
 
     /// Before another attempt: the pause that was decided on, without key or place.

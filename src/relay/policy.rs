@@ -118,6 +118,7 @@ impl Relay {
             is_completion: route::is_completion(target),
             makes: method == "POST",
             asked: None,
+            turn: 0,
             voice: Voice::default(),
             policy,
             request,

@@ -1,16 +1,18 @@
-//! An upstream's answer in Anthropic's Messages dialect: whole, as a stream, or as a list of models.
+//! An upstream's answer in the client's dialect: whole, as a stream, or as a list of models.
 
 use std::io::{self, ErrorKind, Read, Write};
 
 use super::deliver::head;
 use super::voice::{Talk, Voice, refusal};
 use super::{Exchange, Outcome};
+use crate::body::{Body, Budget};
 use crate::dialect::chat::Usage;
-use crate::dialect::messages::Asked;
-use crate::dialect::messages::answer::{self, Fault};
-use crate::dialect::messages::errors::{self, Failure};
-use crate::dialect::messages::stream::{End, Stream};
+use crate::dialect::clients::{Refusal, Stream};
+use crate::dialect::lessons::message;
+#[cfg(feature = "messages")]
 use crate::dialect::models;
+use crate::dialect::terms::{End, Fault};
+use crate::peer::Client;
 use crate::reply::Reply;
 use crate::stream::{self, CopyEnd};
 use crate::upstream::Answer;
@@ -25,6 +27,9 @@ const USUAL: usize = 8 * 1024;
 /// One read of the upstream.
 const PIECE: usize = 2 * 1024;
 
+/// Why an answer that is no stream may have to be given up.
+const NO_MEMORY: &str = "no memory is left for it (MAX_BODY_MB bounds all bodies together)";
+
 impl Answer {
     /// Tells the client in its dialect.
     pub(super) fn deliver_spoken(
@@ -34,13 +39,11 @@ impl Answer {
         outcome: Outcome,
     ) -> Outcome {
         let reply = match &exchange.mapped.voice {
-            Voice::Messages(talk) if self.status == 200 => match &talk.asked {
-                Some(asked) if talk.streams => {
-                    return self.deliver_stream(talk, asked.clone(), exchange, out, outcome);
-                }
-                Some(asked) => message(&mut self, talk, asked, exchange),
-                None => Err(Failure::new(502, "the request was not translated")),
+            Voice::Talk(talk) if self.status == 200 => match talk.streams {
+                true => return self.deliver_stream(talk, exchange, out, outcome),
+                false => whole(&mut self, talk, exchange),
             },
+            #[cfg(feature = "messages")]
             Voice::Models if matches!(self.status, 200 | 404) => Ok(self.models(exchange)),
             voice => {
                 let kept = self.keep().unwrap_or_default();
@@ -58,34 +61,58 @@ impl Answer {
         exchange.tell(reply.unwrap_or_else(refusal), out, outcome)
     }
 
+    #[cfg(feature = "messages")]
     fn models(mut self, exchange: &Exchange) -> Reply {
         let body = match self.status {
-            200 => read_whole(&mut self).ok(),
+            200 => read_whole(&mut self, &exchange.bodies).ok(),
             _ => None,
         };
-        let list = models::list(exchange.mapped.policy.models.names(), body.as_deref());
-        Reply::json(200, String::from_utf8_lossy(&list).into_owned())
+        let body = body.as_ref().map(|body| &*body.bytes);
+        let list = models::list(exchange.mapped.policy.models.names(), body);
+        Reply::json(200, String::from_utf8(list).unwrap_or_default())
+    }
+
+    /// A document that came up as it was in place of a stream that has begun.
+    #[cfg(feature = "responses")]
+    pub(super) fn deliver_as_stream(
+        mut self,
+        exchange: &Exchange,
+        out: &mut impl Write,
+        outcome: Outcome,
+    ) -> Outcome {
+        let Voice::Talk(talk) = &exchange.mapped.voice else {
+            return outcome;
+        };
+        let failed = |text: &str| refusal(talk.dialect.refusal(502, "no_stream", text));
+        let body = match read_whole(&mut self, &exchange.bodies) {
+            Ok(body) => body,
+            Err(error) => return exchange.tell(failed(&error.to_string()), out, outcome),
+        };
+        match talk.dialect.as_stream(&talk.asked, talk.beats, &body.bytes) {
+            Some(events) => exchange.deliver_event(&events, out, outcome),
+            None => exchange.tell(failed("the answer is no response"), out, outcome),
+        }
     }
 
     fn deliver_stream(
         self,
         talk: &Talk,
-        asked: Asked,
         exchange: &Exchange,
         out: &mut impl Write,
         outcome: Outcome,
     ) -> Outcome {
-        let mut spoken = Spoken::new(self, Stream::new(asked));
+        let mut spoken = Spoken::new(self, talk, exchange);
         // Until there is something to tell, an error can be told as such.
-        if let Err(error) = spoken.begin() {
+        if let Err(error) = spoken.begin(&exchange.bodies) {
             if exchange.client.has_left() {
                 return outcome.left();
             }
             let origin = &exchange.mapped.policy.origin;
             warn!("{origin} broke off its answer before the first word: {error}");
-            let said = errors::message(spoken.answer.start());
+            let said = message(spoken.answer.start());
             let text = said.unwrap_or_else(|| format!("{origin} broke off its answer: {error}"));
-            return exchange.tell(refusal(Failure::new(502, text)), out, outcome);
+            let failure = talk.dialect.refusal(502, "upstream_broke", &text);
+            return exchange.tell(refusal(failure), out, outcome);
         }
         let framing = exchange.down.framing(None);
         let head = match exchange.client.stop_beats() {
@@ -122,41 +149,41 @@ impl Answer {
     }
 }
 
-/// A whole answer as a Message.
-fn message(
-    answer: &mut Answer,
-    talk: &Talk,
-    asked: &Asked,
-    exchange: &Exchange,
-) -> Result<Reply, Failure> {
+/// A whole answer.
+fn whole(answer: &mut Answer, talk: &Talk, exchange: &Exchange) -> Result<Reply, Refusal> {
     let origin = &exchange.mapped.policy.origin;
+    let failed = |text: &str| talk.dialect.refusal(502, "upstream_broke", text);
     let broke = |why: &dyn std::fmt::Display| {
         warn!("the answer of {origin} cannot be used: {why}");
-        Failure::new(502, format!("the answer of {origin} cannot be used: {why}"))
+        failed(&format!("the answer of {origin} cannot be used: {why}"))
     };
-    let body = read_whole(answer).map_err(|e| broke(&e))?;
-    let json = match answer::translate(&body, asked) {
+    let body = read_whole(answer, &exchange.bodies).map_err(|e| broke(&e))?;
+    let room = body.room(); // for what is made of it
+    if room.is_none() {
+        return Err(broke(&NO_MEMORY));
+    }
+    let json = match talk.dialect.answer(&body.bytes, &talk.asked) {
         Ok(answer) => {
             learn(exchange, talk, answer.usage, None);
             answer.body
         }
-        Err(Fault::Empty(finish)) => answer::empty(asked, finish),
+        Err(Fault::Empty(finish)) => talk.dialect.empty(&talk.asked, finish),
         Err(Fault::Broken(why)) => {
-            return Err(match errors::message(&body) {
-                Some(said) => Failure::new(502, said),
+            return Err(match message(&body.bytes) {
+                Some(said) => failed(&said),
                 None => broke(&why),
             });
         }
     };
     Ok(Reply::json(
         200,
-        String::from_utf8_lossy(&json).into_owned(),
+        String::from_utf8(json).unwrap_or_default(),
     ))
 }
 
 fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened: Option<bool>) {
     let known = &exchange.mapped.policy.known;
-    known.served(true);
+    known.served(talk.dialect, true);
     let mut learned = known.learned();
     if let Some(usage) = usage {
         learned.measured(&talk.model, talk.size, usage.prompt);
@@ -166,24 +193,40 @@ fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened
     }
 }
 
-fn read_whole(answer: &mut Answer) -> io::Result<Vec<u8>> {
+/// All of an answer, within the memory for bodies.
+pub(super) fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Body> {
     if answer.is_coded() {
         return Err(io::Error::other(
             "it is compressed, although that was not asked for",
         ));
     }
-    let mut body = Vec::new();
-    answer.take(LONGEST as u64 + 1).read_to_end(&mut body)?;
-    match body.len() <= LONGEST {
-        true => Ok(body),
-        false => Err(io::Error::other("it is longer than 4 MiB")),
+    let mut body = Body::new(budget);
+    let mut piece = [0; PIECE];
+    loop {
+        let n = match answer.read(&mut piece) {
+            Ok(0) => return Ok(body),
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let begin = body.bytes.len();
+        if begin + n > LONGEST {
+            return Err(io::Error::other("it is longer than 4 MiB"));
+        }
+        if !body.stretch(begin + n) {
+            return Err(io::Error::other(NO_MEMORY));
+        }
+        body.bytes[begin..].copy_from_slice(&piece[..n]);
     }
 }
 
-/// A stream of chat completions, read as a stream of a Message.
-struct Spoken {
+/// A stream of chat completions, read as a stream in a client's dialect.
+struct Spoken<'a> {
     answer: Answer,
     stream: Stream,
+    /// Who may have heard signs of life in the dialect.
+    client: Option<&'a Client>,
+    /// Counts what the answer's end will take, if all of it has to be told again.
+    memory: Body,
     ready: Vec<u8>,
     given: usize,
     /// The message is told to its end.
@@ -191,11 +234,13 @@ struct Spoken {
     broken: Option<&'static str>,
 }
 
-impl Spoken {
-    fn new(answer: Answer, stream: Stream) -> Spoken {
+impl<'a> Spoken<'a> {
+    fn new(answer: Answer, talk: &Talk, exchange: &'a Exchange) -> Spoken<'a> {
         Spoken {
             answer,
-            stream,
+            stream: talk.dialect.stream(talk.asked.clone()),
+            client: talk.beats.then_some(&exchange.client),
+            memory: Body::new(&exchange.bodies),
             ready: Vec::new(),
             given: 0,
             over: false,
@@ -204,10 +249,11 @@ impl Spoken {
     }
 
     /// Reads up to the first words.
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self, budget: &Budget) -> io::Result<()> {
         if !self.answer.is_stream() {
-            let body = read_whole(&mut self.answer)?;
-            self.stream.push_whole(&body, &mut self.ready);
+            let body = read_whole(&mut self.answer, budget)?;
+            self.look_at_client();
+            self.stream.push_whole(&body.bytes, &mut self.ready);
             self.stream.end(true, &mut self.ready);
             self.look_at_end();
         }
@@ -227,7 +273,13 @@ impl Spoken {
         let mut piece = [0; PIECE];
         match self.answer.read(&mut piece) {
             Ok(0) => drop(self.stream.end(true, &mut self.ready)),
-            Ok(n) => self.stream.push(&piece[..n], &mut self.ready),
+            Ok(n) => {
+                self.look_at_client();
+                self.stream.push(&piece[..n], &mut self.ready);
+                if !self.memory.count(self.stream.needs()) {
+                    self.stream.fail(NO_MEMORY, &mut self.ready);
+                }
+            }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => {
                 self.stream.end(false, &mut self.ready);
@@ -236,6 +288,13 @@ impl Spoken {
         }
         self.look_at_end();
         Ok(())
+    }
+
+    fn look_at_client(&mut self) {
+        if self.client.is_some_and(Client::has_beats) {
+            self.stream.were_heard();
+            self.client = None;
+        }
     }
 
     fn look_at_end(&mut self) {
@@ -251,7 +310,7 @@ impl Spoken {
     }
 }
 
-impl Read for Spoken {
+impl Read for Spoken<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.given == self.ready.len() {
             match self.broken {

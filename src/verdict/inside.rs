@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::kinds::Kinds;
 use super::said::Said;
 use super::{BODY_LIMIT, Verdict, bounded, by_status, limit};
+use crate::dialect::json::Json;
 
 /// Fields in which an answer says something, once they are not empty.
 const SAYS: [&str; 25] = [
@@ -97,6 +98,11 @@ pub fn judge_event(json: &[u8]) -> Option<Verdict> {
     if json.len() > SHORT && CHOICES.is_in(json) && !ERROR.is_in(json) {
         return Some(Verdict::Pass);
     }
+    if json.len() > BODY_LIMIT
+        && let Some(short) = response_in_short(json)
+    {
+        return judge_event(&short);
+    }
     let json = json[..json.len().min(BODY_LIMIT)].trim_ascii();
     if json.is_empty() || json == b"[DONE]" {
         return None;
@@ -106,7 +112,15 @@ pub fn judge_event(json: &[u8]) -> Option<Verdict> {
         Ok(whole) => whole,
         Err(_) => return Some(Verdict::Pass),
     };
-    if !whole.is_object() || has_content(&whole) {
+    // An event about a whole response repeats what was asked; only the output is said.
+    let kind = whole["type"].as_str().unwrap_or_default();
+    let says = match &whole["response"] {
+        Value::Object(response) if kind.starts_with("response.") => {
+            response.get("output").is_some_and(has_content)
+        }
+        _ => has_content(&whole),
+    };
+    if !whole.is_object() || says {
         return Some(Verdict::Pass);
     }
     if let Some(error) = error_in(&whole) {
@@ -130,6 +144,20 @@ pub fn judge_event(json: &[u8]) -> Option<Verdict> {
         true => None,
         false => Some(Verdict::Pass),
     }
+}
+
+/// Of an event about a whole response, which may repeat tools and instructions at any length, what it says
+/// itself.
+fn response_in_short(json: &[u8]) -> Option<Vec<u8>> {
+    let [kind, response] = Json::parse(json)?.pick(["type", "response"]);
+    let kind = kind?
+        .string()
+        .filter(|kind| kind.raw().starts_with("response."))?;
+    let error = response?.get("error").map_or("null", Json::text);
+    let output = response?.get("output").map_or("[]", Json::text);
+    let kind = kind.raw();
+    let short = format!(r#"{{"type":"{kind}","response":{{"error":{error},"output":{output}}}}}"#);
+    (short.len() <= BODY_LIMIT).then(|| short.into_bytes())
 }
 
 /// Whether an answer says anything.

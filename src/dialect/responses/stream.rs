@@ -71,6 +71,17 @@ impl Stream {
         self.answer.put_end(out);
     }
 
+    /// Whether an answer, of which this is the beginning, has an end and nothing else.
+    pub fn says_nothing(start: &[u8], is_stream: bool) -> bool {
+        let (mut stream, mut out) = (Stream::new(Asked::default()), Vec::new());
+        match is_stream {
+            true => stream.push(start, &mut out),
+            false => stream.push_whole(start, &mut out),
+        }
+        stream.end(true, &mut out) == End::Empty
+            && matches!(stream.answer.finish, Some(Finish::Stop | Finish::Calls))
+    }
+
     /// Tells the client that the rest of the answer cannot be had, and why.
     pub fn fail(&mut self, why: &str, out: &mut Vec<u8>) {
         self.answer.fail(why, out);
