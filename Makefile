@@ -6,7 +6,7 @@ CLIENTS := target/clients
 ALONE := $(filter-out boxes clients endure network pages smuggling,$(basename $(notdir $(wildcard tests/*.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients bench attack fuzz simulate soak deny lint clean prove tools
+.PHONY: help run build test unit clients agents bench attack fuzz simulate soak deny lint clean prove tools
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-zA-Z%_-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ unit: tools ## the tests that need nothing but Rust
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)
+
+agents: tools build ## real agents do tasks on a provider that fails (npm; 250 MB and more each); AGENTS=claude/terminal
+	tests/agents/run target/release/alvus target/agents $(AGENTS)
 
 # Coverage counters steer the fuzzer; they need a build of their own.
 fuzz: export FUZZ_SEC ?= 60
