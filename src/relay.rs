@@ -6,7 +6,7 @@
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
 //! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
 //! `voice.rs` in which dialect, `translate.rs` and `spoken.rs` what that takes, `known.rs` of which upstream,
-//! `names.rs` which model is asked.
+//! `names.rs` which model is asked, `owners.rs` with which key only.
 
 mod as_event;
 mod deliver;
@@ -16,6 +16,7 @@ mod examine;
 mod known;
 mod lease;
 mod names;
+mod owners;
 mod policy;
 mod report;
 #[cfg(any(feature = "messages", feature = "responses"))]
@@ -36,6 +37,7 @@ use std::time::{Duration, Instant};
 use self::errors::Unserved;
 use self::lease::{Entry, Lease, Shared};
 use self::names::StandIns;
+use self::owners::Owners;
 use self::policy::Policy;
 use self::voice::Voice;
 use crate::body::Body;
@@ -90,6 +92,7 @@ impl Relay {
                 (_, Came::Nothing(Failure::ClientLeft)) => return trip.outcome.left(),
                 (Step::Pass, Came::Answer(mut answer, verdict)) => {
                     self.settle(&trip, &mut answer, verdict);
+                    self.note_owner(&exchange.mapped, &mut answer, &lease.picked);
                     exchange.body = None; // a stream may last; its question need not
                     return answer.deliver(&exchange, out, trip.outcome);
                 }
@@ -136,6 +139,23 @@ impl Relay {
         }
     }
 
+    /// What was made belongs to the account of this key.
+    fn note_owner(&self, mapped: &Mapped, answer: &mut Answer, picked: &Picked) {
+        if !(mapped.stores && matches!(answer.status, 200..=202)) {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(id) = answer.header("nvcf-reqid") {
+            return self.owners.add(id, picked, now);
+        }
+        if answer.start().is_empty() && answer.is_json() {
+            let _ = answer.look_further(GLANCE);
+        }
+        if let Some(id) = owners::first_id(answer.start()) {
+            self.owners.add(id, picked, now);
+        }
+    }
+
     /// What the client is about to hear settles whose fault the refusals on the way were.
     fn settle(&self, trip: &Trip, answer: &mut Answer, verdict: Verdict) {
         match verdict {
@@ -163,6 +183,7 @@ pub struct Relay {
     /// Whether the upstream was well at the last attempt, so that its going and coming back are
     /// one line each in the log.
     well: AtomicBool,
+    owners: Owners,
     /// The words of the last refusal, for who asks while every key is refused.
     last_refusal: Mutex<Option<Kept>>,
     metrics: Metrics,
@@ -179,6 +200,10 @@ pub struct Mapped {
     is_completion: bool,
     /// The model that was asked for, where another one is asked in its place.
     asked: Option<String>,
+    /// It goes on with something that was made with this key.
+    owner: Option<Picked>,
+    /// It may make something that is come back for.
+    stores: bool,
     /// Which of those that may be asked for it, counted from 0.
     turn: usize,
     voice: Voice,
@@ -346,6 +371,7 @@ impl Relay {
             policy: Mutex::new(Arc::new(Policy::new(config, None)?)),
             budget: Mutex::new(Budget::new(now)),
             well: AtomicBool::new(true),
+            owners: Owners::default(),
             last_refusal: Mutex::default(),
             metrics: Metrics::new(now),
         })
@@ -404,11 +430,19 @@ impl Relay {
             lane,
             refused: Vec::new(),
             stand_ins: exchange.stand_ins(),
-            bound: None,
+            bound: self.owner(exchange),
             reuse: Reuse::Allowed,
             again: None,
             last: None,
         }
+    }
+
+    /// The key that made what a request goes on with.
+    fn owner(&self, exchange: &mut Exchange) -> Option<Picked> {
+        let body = exchange.body.as_ref().filter(|_| exchange.mapped.stores);
+        let in_body = || self.owners.of_body(&body?.bytes, Instant::now());
+        let owner = exchange.mapped.owner.take().or_else(in_body)?;
+        self.pool(|pool| pool.has(&owner)).then_some(owner)
     }
 
     /// The keys as they stand.
@@ -459,6 +493,9 @@ impl Relay {
         lock(&self.budget)
     }
 }
+
+/// The beginning of a long document is waited for no longer.
+const GLANCE: Duration = Duration::from_secs(10);
 
 /// The field that names the model that answered, where another one was asked for.
 const SERVED_BY: &str = "x-alvus-model";

@@ -192,9 +192,12 @@ impl Dialect {
                 .is_some_and(|kind| kind.text() == "\"error\""),
             #[cfg(feature = "responses")]
             Dialect::Responses => {
-                let fields = json.get("error").map(|error| error.pick(["code", "param"]));
-                let mut named = fields.into_iter().flatten().flatten();
-                named.any(|name| !matches!(name.text(), "\"\"" | "\"unknown_url\""))
+                let error = json
+                    .get("error")
+                    .map(|error| error.pick(["param", "code", "message"]));
+                let [param, code, message] = error.unwrap_or_default();
+                let words = [code, message].into_iter().flatten();
+                param.is_some() || words.map(Json::text).any(|text| text.contains("model"))
             }
         }
     }

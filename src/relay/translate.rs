@@ -71,6 +71,7 @@ impl Exchange<'_> {
             ..std::mem::take(&mut talk.asked)
         };
         (talk.streams, talk.size, talk.translated) = (chat.streams, chat.size, true);
+        self.mapped.stores = false;
         if let Some(chat) = talk.chat.take() {
             self.mapped.request = chat;
         }

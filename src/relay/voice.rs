@@ -339,6 +339,7 @@ impl Exchange<'_> {
                 let [model, store] = body.map_or([None; 2], |body| body.pick(["model", "store"]));
                 talk.beats = !talk.dialect.is_openais()
                     || store.is_some_and(|store| store.text() == "false");
+                self.mapped.stores &= !(talk.beats && talk.dialect.is_openais());
                 let model = model
                     .and_then(Json::string)
                     .map(|model| model.plain().into_owned());

@@ -1,9 +1,9 @@
 //! An answer on its way: what of it is told, item by item, and how it ends. Its calls are in `calls.rs`.
 //! Pure.
 //!
-//! Rules that cost others their users: the end is told only when the upstream told one; a call's item is
-//! done once, and never when its arguments may be cut by a break; nothing at all is said before the first
-//! word, so that whatever fails until then can be asked for again.
+//! Rules that cost others their users: the end is told only when the upstream told one; no item is done
+//! before that, for Codex keeps what is done and asks again for all when the rest breaks off; nothing at
+//! all is said before the first word, so that whatever fails until then can be asked for again.
 
 use super::super::calls::Calls;
 use super::super::chat::{Chunk, Finish, Piece, Usage};
@@ -21,16 +21,20 @@ pub const LONGEST: usize = 4 * 1024 * 1024;
 pub(super) enum Kind {
     Thought,
     Text,
+    /// The call of this number.
+    Call(usize),
 }
 
-/// The item under way that is no call: its place in the output, what it is, and where its events say they
-/// belong.
+/// An item of the output. It is done when the answer is: who loses an answer in between asks again, and is
+/// not to have half of it.
 #[derive(Debug)]
-pub(super) struct Open {
-    at: usize,
-    kind: Kind,
-    id: String,
-    place: String,
+pub(super) struct Item {
+    pub(super) kind: Kind,
+    pub(super) id: String,
+    /// Where its events say they belong: its place in the output, and its id.
+    pub(super) place: String,
+    /// What it holds so far, as it was escaped; of a call nothing.
+    pub(super) text: String,
 }
 
 #[derive(Debug)]
@@ -42,16 +46,12 @@ pub(super) struct Answer {
     pub(super) calls: Calls,
     /// For each of the calls.
     pub(super) blocks: Vec<Block>,
-    /// The output: an item that was not told to its end is "".
-    pub(super) items: Vec<String>,
-    pub(super) open: Option<Open>,
-    /// What the open item holds, as it was escaped.
-    pub(super) text: String,
+    pub(super) items: Vec<Item>,
+    /// The items as they are told at the end.
+    pub(super) output: Vec<String>,
     /// The first two events were heard, or need not be.
     pub(super) started: bool,
     pub(super) were_heard: bool,
-    /// There is more than thoughts.
-    pub(super) speaks: bool,
     pub(super) finish: Option<Finish>,
     /// `[DONE]` came.
     pub(super) done: bool,
@@ -71,11 +71,9 @@ impl Answer {
             calls: Calls::default(),
             blocks: Vec::new(),
             items: Vec::new(),
-            open: None,
-            text: String::new(),
+            output: Vec::new(),
             started: false,
             were_heard: false,
-            speaks: false,
             finish: None,
             done: false,
             usage: None,
@@ -152,26 +150,21 @@ impl Answer {
         if !self.takes(text.len(), out) {
             return;
         }
-        self.open(kind, out);
-        self.text.push_str(text);
-        let place = self.open.as_ref().map_or("", |open| &open.place);
-        match kind {
-            Kind::Thought => self.events.put(
-                out,
-                "response.reasoning_summary_text.delta",
-                &[place, ",\"summary_index\":0,\"delta\":\"", text, "\""],
-            ),
-            Kind::Text => self.events.put(
-                out,
+        let at = self.open(kind, out);
+        let item = &mut self.items[at];
+        item.text.push_str(text);
+        let (name, begin) = match kind {
+            Kind::Text => (
                 "response.output_text.delta",
-                &[
-                    place,
-                    ",\"content_index\":0,\"logprobs\":[],\"delta\":\"",
-                    text,
-                    "\"",
-                ],
+                ",\"content_index\":0,\"logprobs\":[],\"delta\":\"",
             ),
-        }
+            _ => (
+                "response.reasoning_summary_text.delta",
+                ",\"summary_index\":0,\"delta\":\"",
+            ),
+        };
+        let fields = [&*item.place, begin, text, "\""];
+        self.events.put(out, name, &fields);
     }
 
     /// Whether so much more can be held.
@@ -186,144 +179,114 @@ impl Answer {
         self.ended.is_none()
     }
 
-    /// Opens an item of this kind, if that is not the open one.
-    pub(super) fn open(&mut self, kind: Kind, out: &mut Vec<u8>) {
-        if self.open.as_ref().is_some_and(|open| open.kind == kind) {
-            return;
+    /// The place of the last item, which is of this kind or is opened.
+    pub(super) fn open(&mut self, kind: Kind, out: &mut Vec<u8>) -> usize {
+        if self.items.last().is_some_and(|item| item.kind == kind) {
+            return self.items.len() - 1;
         }
         self.begin_calls(self.blocks.len(), out);
-        self.close_open(out);
-        self.close_whole_calls(out);
-        self.start(out);
-        let id = self.fresh.id(match kind {
-            Kind::Thought => "rs_",
-            Kind::Text => "msg_",
-        });
-        let (at, place, index) = self.add_item(&id);
-        match kind {
-            Kind::Thought => {
-                let item = [
-                    ",\"item\":{\"id\":\"",
-                    &id,
-                    "\",\"type\":\"reasoning\",\"summary\":[]}",
-                ]
-                .concat();
-                self.events
-                    .put(out, "response.output_item.added", &[&index, &item]);
-                let part = [
-                    ",\"summary_index\":0,\"part\":",
-                    output::SUMMARY,
-                    output::TEXT_END,
-                ]
-                .concat();
-                self.events.put(
-                    out,
-                    "response.reasoning_summary_part.added",
-                    &[&place, &part],
-                );
-            }
-            Kind::Text => {
-                self.speaks = true;
-                let item = [",\"item\":{\"id\":\"", &id, "\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"in_progress\",\"content\":[]}"].concat();
-                self.events
-                    .put(out, "response.output_item.added", &[&index, &item]);
-                let part = [
+        let (prefix, item, added, part) = match kind {
+            Kind::Text => (
+                "msg_",
+                "\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"in_progress\",\"content\":[]}",
+                "response.content_part.added",
+                [
                     ",\"content_index\":0,\"part\":",
                     output::TEXT,
                     output::TEXT_END,
-                ]
-                .concat();
-                self.events
-                    .put(out, "response.content_part.added", &[&place, &part]);
-            }
-        }
-        self.open = Some(Open {
-            at,
+                ],
+            ),
+            _ => (
+                "rs_",
+                "\",\"type\":\"reasoning\",\"summary\":[]}",
+                "response.reasoning_summary_part.added",
+                [
+                    ",\"summary_index\":0,\"part\":",
+                    output::SUMMARY,
+                    output::TEXT_END,
+                ],
+            ),
+        };
+        let id = self.fresh.id(prefix);
+        let item = ["{\"id\":\"", &id, item].concat();
+        let at = self.add_item(kind, id, &item, out);
+        let [begin, middle, end] = part;
+        let fields = [&*self.items[at].place, begin, middle, end];
+        self.events.put(out, added, &fields);
+        at
+    }
+
+    /// Opens an item; says its place in the output.
+    pub(super) fn add_item(
+        &mut self,
+        kind: Kind,
+        id: String,
+        item: &str,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        self.start(out);
+        let at = self.items.len();
+        let index = format!(",\"output_index\":{at}");
+        let added = [&*index, ",\"item\":", item];
+        self.events.put(out, "response.output_item.added", &added);
+        let place = [&*index, ",\"item_id\":\"", &id, "\""].concat();
+        self.items.push(Item {
             kind,
             id,
             place,
+            text: String::new(),
         });
+        at
     }
 
-    /// A new place in the output, and how events of it say that: with the item's id, and without.
-    pub(super) fn add_item(&mut self, id: &str) -> (usize, String, String) {
-        self.items.push(String::new());
-        let at = self.items.len() - 1;
-        let index = format!(",\"output_index\":{at}");
-        (at, format!("{index},\"item_id\":\"{id}\""), index)
-    }
-
-    pub(super) fn start(&mut self, out: &mut Vec<u8>) {
+    fn start(&mut self, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.started, true) {
             self.events.open(out, &self.asked, self.were_heard);
         }
     }
 
-    /// Tells the end of the item that is no call.
-    pub(super) fn close_open(&mut self, out: &mut Vec<u8>) {
-        let Some(Open {
-            at,
-            kind,
-            id,
-            place,
-        }) = self.open.take()
-        else {
-            return;
-        };
-        let text = std::mem::take(&mut self.text);
-        let events = &mut self.events;
-        let item = match kind {
-            Kind::Thought => {
-                let index = ",\"summary_index\":0";
-                events.put(
-                    out,
-                    "response.reasoning_summary_text.done",
-                    &[&place, index, ",\"text\":\"", &text, "\""],
-                );
-                events.put(
-                    out,
-                    "response.reasoning_summary_part.done",
-                    &[
-                        &place,
-                        index,
-                        ",\"part\":",
-                        output::SUMMARY,
-                        &text,
-                        output::TEXT_END,
-                    ],
-                );
-                output::reasoning(&id, &text)
-            }
-            Kind::Text => {
-                let index = ",\"content_index\":0";
-                events.put(
-                    out,
-                    "response.output_text.done",
-                    &[&place, index, ",\"logprobs\":[],\"text\":\"", &text, "\""],
-                );
-                events.put(
-                    out,
-                    "response.content_part.done",
-                    &[
-                        &place,
-                        index,
-                        ",\"part\":",
-                        output::TEXT,
-                        &text,
-                        output::TEXT_END,
-                    ],
-                );
-                output::message(&id, &text)
-            }
-        };
-        self.item_done(at, item, out);
+    /// Tells the ends of all items.
+    fn close(&mut self, out: &mut Vec<u8>) {
+        for (at, item) in std::mem::take(&mut self.items).into_iter().enumerate() {
+            let whole = match item.kind {
+                Kind::Call(call) => self.close_call(call, &item, out),
+                Kind::Text => {
+                    self.close_part(&item, ["output_text", "content_part", "content"], out)
+                }
+                Kind::Thought => {
+                    let names = [
+                        "reasoning_summary_text",
+                        "reasoning_summary_part",
+                        "summary",
+                    ];
+                    self.close_part(&item, names, out)
+                }
+            };
+            let index = format!(",\"output_index\":{at},\"item\":");
+            self.events
+                .put(out, "response.output_item.done", &[&index, &whole]);
+            self.output.push(whole);
+        }
     }
 
-    pub(super) fn item_done(&mut self, at: usize, item: String, out: &mut Vec<u8>) {
-        let index = format!(",\"output_index\":{at},\"item\":");
+    /// Tells the end of a text or of thoughts: the names of that and of its part, and what numbers parts.
+    fn close_part(&mut self, item: &Item, names: [&str; 3], out: &mut Vec<u8>) -> String {
+        let [text, part, list] = names;
+        let place = [&*item.place, ",\"", list, "_index\":0"].concat();
+        let (begin, whole, more) = match item.kind {
+            Kind::Text => {
+                let whole = output::message(&item.id, &item.text);
+                (output::TEXT, whole, ",\"logprobs\":[]")
+            }
+            _ => (output::SUMMARY, output::reasoning(&item.id, &item.text), ""),
+        };
+        let fields = [&*place, more, ",\"text\":\"", &item.text, "\""];
         self.events
-            .put(out, "response.output_item.done", &[&index, &item]);
-        self.items[at] = item;
+            .put(out, &["response.", text, ".done"].concat(), &fields);
+        let fields = [&*place, ",\"part\":", begin, &item.text, output::TEXT_END];
+        self.events
+            .put(out, &["response.", part, ".done"].concat(), &fields);
+        whole
     }
 
     pub(super) fn finish_if_done(&mut self, out: &mut Vec<u8>) {
@@ -338,7 +301,7 @@ impl Answer {
                 return self.break_off("a tool call without a name");
             }
             let is_none = || matches!(Str::of_raw(&block.arguments).plain().trim(), "" | "null");
-            if !(block.closed || call.arguments.is_whole() || cut_short || is_none()) {
+            if !(call.arguments.is_whole() || cut_short || is_none()) {
                 return self.break_off("the arguments of a tool call are not whole");
             }
         }
@@ -346,20 +309,14 @@ impl Answer {
             self.ended = Some(End::Empty);
             return;
         }
-        self.close_open(out);
-        for at in 0..self.blocks.len() {
-            if !self.blocks[at].closed {
-                self.close_call(at, out);
-            }
-        }
         self.put_end(out);
     }
 
     /// How the response ends. For who set no limit one that has words is whole, whatever limit it met:
     /// Codex ends its work at one that is not.
-    pub(super) fn status(&self) -> Status<'static> {
+    fn status(&self) -> Status<'static> {
         match self.finish {
-            Some(Finish::Length) if self.asked.limited || !self.speaks => {
+            Some(Finish::Length) if self.asked.limited || self.only_thinks() => {
                 Status::Incomplete("max_output_tokens")
             }
             Some(Finish::Filter) => Status::Incomplete("content_filter"),
@@ -367,27 +324,25 @@ impl Answer {
         }
     }
 
-    pub(super) fn counted(&self) -> Usage {
+    fn only_thinks(&self) -> bool {
+        self.items.iter().all(|item| item.kind == Kind::Thought)
+    }
+
+    fn counted(&self) -> Usage {
         self.asked.usage(self.usage, self.written as u64)
     }
 
     pub(super) fn put_end(&mut self, out: &mut Vec<u8>) {
-        let (status, usage) = (self.status(), self.counted());
-        self.events
-            .put_whole(out, &self.asked, status, &self.items, Some(usage));
+        self.start(out);
+        let (status, usage) = (self.status(), Some(self.counted()));
+        self.close(out);
+        match self.events.silent {
+            // The response by itself.
+            true => output::put_response(out, &self.asked, status, &self.output, usage),
+            false => self
+                .events
+                .put_whole(out, &self.asked, status, &self.output, usage),
+        }
         self.ended = Some(End::Whole);
-    }
-
-    /// The response by itself.
-    pub(super) fn response(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        output::put_response(
-            &mut out,
-            &self.asked,
-            self.status(),
-            &self.items,
-            Some(self.counted()),
-        );
-        out
     }
 }

@@ -3,7 +3,7 @@
 use super::super::chat::CallPiece;
 use super::super::json::{Str, escaped};
 use super::super::think::Think;
-use super::answer::Answer;
+use super::answer::{Answer, Item, Kind};
 use super::output::Call;
 use super::tools::called;
 
@@ -11,31 +11,20 @@ use super::tools::called;
 const SIGN_OF_LIFE: usize = 1024;
 
 /// What is known of a call's item.
+/// What is known of a call's item.
 #[derive(Debug, Default)]
 pub(super) struct Block {
     /// Its place in the output, once it was opened.
     pub(super) at: Option<usize>,
-    pub(super) place: String,
-    pub(super) call: Call,
+    call: Call,
     /// All arguments so far, as they were escaped, and how many of them were told.
     pub(super) arguments: String,
-    pub(super) told: usize,
+    told: usize,
     /// They are an object, and told as they come.
-    pub(super) flows: bool,
-    pub(super) closed: bool,
+    flows: bool,
 }
 
 impl Answer {
-    /// Closes the calls that can get nothing more, when another item begins.
-    pub(super) fn close_whole_calls(&mut self, out: &mut Vec<u8>) {
-        for at in 0..self.blocks.len() {
-            let is_open = self.blocks[at].at.is_some() && !self.blocks[at].closed;
-            if is_open && self.calls.list()[at].arguments.is_whole() {
-                self.close_call(at, out);
-            }
-        }
-    }
-
     pub(super) fn call(&mut self, piece: CallPiece<'_>, out: &mut Vec<u8>) {
         if self.ended.is_some() {
             return;
@@ -60,7 +49,7 @@ impl Answer {
 
     /// The next piece of a call's arguments, as it is escaped.
     pub(super) fn arguments(&mut self, at: usize, text: &str, out: &mut Vec<u8>) {
-        if text.is_empty() || self.blocks[at].closed || !self.takes(text.len(), out) {
+        if text.is_empty() || !self.takes(text.len(), out) {
             return;
         }
         let call = self.calls.get(at);
@@ -76,21 +65,18 @@ impl Answer {
             }
             self.blocks[at].flows = true;
             self.begin_calls(at + 1, out);
-            if self.blocks[at].closed {
-                return; // it was whole, and another one was opened behind it
-            }
         }
         let block = &mut self.blocks[at];
+        let place = block.at.map_or("", |at| &self.items[at].place);
         let count = block.arguments.len() / SIGN_OF_LIFE;
         if block.call.is_custom() && count > before {
             let name = "response.custom_tool_call_input.delta";
-            self.events
-                .put(out, name, &[&block.place, ",\"delta\":\"\""]);
+            self.events.put(out, name, &[place, ",\"delta\":\"\""]);
         } else if block.call.is_function() {
             let delta = &block.arguments[block.told..];
             let name = "response.function_call_arguments.delta";
             self.events
-                .put(out, name, &[&block.place, ",\"delta\":\"", delta, "\""]);
+                .put(out, name, &[place, ",\"delta\":\"", delta, "\""]);
             block.told = block.arguments.len();
         }
     }
@@ -101,10 +87,6 @@ impl Answer {
             if self.blocks[at].at.is_some() || self.calls.list()[at].name.is_empty() {
                 continue;
             }
-            self.close_open(out);
-            self.close_whole_calls(out);
-            self.start(out);
-            self.speaks = true;
             let call = self.calls.get(at);
             let told = Str::of_raw(&call.id).plain().into_owned();
             let call_id = match told.is_empty() || self.asked.used.has(&told) {
@@ -121,46 +103,32 @@ impl Answer {
                 tool,
             };
             call.id = self.fresh.id(if call.is_custom() { "ctc_" } else { "fc_" });
-            let (number, place, index) = self.add_item(&call.id);
             let item = call.item(None);
-            self.events.put(
-                out,
-                "response.output_item.added",
-                &[&index, ",\"item\":", &item],
-            );
+            let number = self.add_item(Kind::Call(at), call.id.clone(), &item, out);
             let block = &mut self.blocks[at];
-            (block.at, block.place, block.call) = (Some(number), place, call);
+            (block.at, block.call) = (Some(number), call);
         }
     }
 
-    /// Tells the end of a call.
-    pub(super) fn close_call(&mut self, at: usize, out: &mut Vec<u8>) {
-        let block = &mut self.blocks[at];
-        let Some(number) = block.at else { return };
-        block.closed = true;
+    /// Tells the end of a call; says what its item is now.
+    pub(super) fn close_call(&mut self, at: usize, item: &Item, out: &mut Vec<u8>) -> String {
+        let Some(block) = self.blocks.get_mut(at) else {
+            return String::new();
+        };
         let arguments = std::mem::take(&mut block.arguments);
         let input = block.call.input(&arguments);
-        let item = block.call.item(Some(&input));
-        let (delta, done, field) = match block.call.is_custom() {
-            true => (
-                "response.custom_tool_call_input.delta",
-                "response.custom_tool_call_input.done",
-                ",\"input\":\"",
-            ),
-            false => (
-                "response.function_call_arguments.delta",
-                "response.function_call_arguments.done",
-                ",\"arguments\":\"",
-            ),
+        let (name, field) = match block.call.is_custom() {
+            true => ("response.custom_tool_call_input.", ",\"input\":\""),
+            false => ("response.function_call_arguments.", ",\"arguments\":\""),
         };
         if block.call.is_custom() || block.call.is_function() {
             if block.told == 0 {
-                self.events
-                    .put(out, delta, &[&block.place, ",\"delta\":\"", &input, "\""]);
+                let fields = [&*item.place, ",\"delta\":\"", &input, "\""];
+                self.events.put(out, &[name, "delta"].concat(), &fields);
             }
-            self.events
-                .put(out, done, &[&block.place, field, &input, "\""]);
+            let fields = [&*item.place, field, &input, "\""];
+            self.events.put(out, &[name, "done"].concat(), &fields);
         }
-        self.item_done(number, item, out);
+        block.call.item(Some(&input))
     }
 }

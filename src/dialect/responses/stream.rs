@@ -67,7 +67,6 @@ impl Stream {
 
     /// For an answer that says nothing and shall not be asked for again: a response without words.
     pub fn put_empty(&mut self, out: &mut Vec<u8>) {
-        self.answer.start(out);
         self.answer.put_end(out);
     }
 
@@ -87,10 +86,9 @@ impl Stream {
         self.answer.fail(why, out);
     }
 
-    /// What telling the rest may take of memory, in bytes: the output stands in an item, in the three events
-    /// that end that, and in the last one.
+    /// What telling the rest may take of memory, in bytes: the output stands in an item, in the events that end it, and in the last one.
     pub fn needs(&self) -> usize {
-        self.answer.written * 5
+        self.answer.written * 6
     }
 
     /// Whether anything was told.
@@ -118,19 +116,19 @@ impl Stream {
 
 /// Translates an answer that is no stream.
 pub fn whole(body: &[u8], asked: &Asked) -> Result<Whole, Fault> {
-    let mut stream = Stream::new(asked.clone());
-    stream.answer.events.silent = true;
+    let mut stream = silent(asked);
     if Json::parse(body).is_none() {
         return Err(Fault::Broken("the answer is not valid JSON"));
     }
-    stream.push_whole(body, &mut Vec::new());
+    let mut out = Vec::new();
+    stream.push_whole(body, &mut out);
     // Some say nothing of why it ended.
-    stream.answer.done |= stream.answer.open.is_some() || !stream.answer.blocks.is_empty();
-    match stream.end(true, &mut Vec::new()) {
+    stream.answer.done |= !(stream.answer.items.is_empty() && stream.answer.blocks.is_empty());
+    match stream.end(true, &mut out) {
         End::Empty => Err(Fault::Empty(stream.answer.finish.unwrap_or(Finish::Stop))),
         End::Broken(why) => Err(Fault::Broken(why)),
         End::Whole => Ok(Whole {
-            body: stream.answer.response(),
+            body: out,
             usage: stream.usage(),
         }),
     }
@@ -138,7 +136,15 @@ pub fn whole(body: &[u8], asked: &Asked) -> Result<Whole, Fault> {
 
 /// For an answer that is no stream, says nothing and shall not be asked for again.
 pub fn empty(asked: &Asked, finish: Finish) -> Vec<u8> {
-    let mut stream = Stream::new(asked.clone());
+    let (mut stream, mut out) = (silent(asked), Vec::new());
     stream.answer.finish = Some(finish);
-    stream.answer.response()
+    stream.put_empty(&mut out);
+    out
+}
+
+/// Tells nothing but the response, at the end.
+fn silent(asked: &Asked) -> Stream {
+    let mut stream = Stream::new(asked.clone());
+    stream.answer.events.silent = true;
+    stream
 }
