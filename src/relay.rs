@@ -6,7 +6,8 @@
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
 //! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
 //! `voice.rs` in which dialect, `translate.rs` and `spoken.rs` what that takes, `known.rs` of which upstream,
-//! `names.rs` which model is asked, `owners.rs` with which key only.
+//! `names.rs` which model is asked, `owners.rs` with which key only, `wishes.rs` what else a client wants;
+//! `listing.rs` keeps the lists of models.
 
 mod as_event;
 mod deliver;
@@ -15,7 +16,9 @@ mod examine;
 #[cfg(any(feature = "messages", feature = "responses"))]
 mod known;
 mod lease;
+mod listing;
 mod names;
+mod outcome;
 mod owners;
 mod policy;
 mod report;
@@ -28,6 +31,7 @@ mod translate;
     path = "relay/one_voice.rs"
 )]
 mod voice;
+mod wishes;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,55 +41,55 @@ use std::time::{Duration, Instant};
 use self::errors::Unserved;
 use self::lease::{Entry, Lease, Shared};
 use self::names::StandIns;
+pub use self::outcome::{End, Outcome};
 use self::owners::Owners;
 use self::policy::Policy;
 use self::voice::Voice;
+use self::wishes::Wishes;
 use crate::body::Body;
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
-use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
+use crate::pool::{KeyView, LaneId, Merged, ModelView, Picked, Pool};
 use crate::question::Question;
-use crate::reply::{self, Downstream};
+use crate::reply::{self, Downstream, Reply};
 use crate::retry::{Attempt, Budget, Journey, Step};
 use crate::secret::SALT;
-use crate::state::{self, Limit};
+use crate::state::Rest;
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
-use crate::{body, debug, headers};
+use crate::{body, debug};
 
 impl Relay {
     /// Serves one request: the main loop of alvus.
-    pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
-        if let Some(reply) = exchange.prepare() {
-            return reply.deliver(&exchange, out, Outcome::new(String::new()));
-        }
-        let mut trip = self.begin(&mut exchange);
+    fn ask(&self, exchange: &mut Exchange, out: &mut impl Write) -> Outcome {
+        let mut trip = match self.begin(exchange) {
+            Ok(trip) => trip,
+            Err(reply) => return reply.deliver(exchange, out, Outcome::new(String::new())),
+        };
         loop {
             // A key, and a place among those that ask; perhaps after a wait.
             let mut lease = match self.lease(&mut trip, &exchange.client) {
                 Ok(lease) => lease,
                 Err(Unserved::NotSoon) => {
-                    self.stand_in(&mut trip, &mut exchange);
+                    self.stand_in(&mut trip, exchange);
                     continue;
                 }
-                Err(why) => return self.unserved(why, trip, &exchange, out),
+                Err(why) => return self.unserved(why, trip, exchange, out),
             };
-            let came = self.attempt(&mut trip, &exchange, &lease);
+            let came = self.attempt(&mut trip, exchange, &lease);
             // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
             let attempt = self.report(&mut lease, &came, &mut trip);
             let step = match came {
                 Came::Answer(ref answer, verdict) if exchange.revise(answer, verdict) => {
                     Step::Again
                 }
-                Came::Answer(ref answer, _) if answer.ends_it(attempt, trip.outcome.attempts) => {
-                    Step::Pass
-                }
+                Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
                 _ => trip
                     .journey
-                    .attempted(attempt, &mut self.budget(), Instant::now()),
+                    .attempted(attempt, &mut trip.standing.budget(), Instant::now()),
             };
-            let step = self.or_stand_in(step, &came, attempt, &mut trip, &mut exchange);
+            let step = self.or_stand_in(step, &came, attempt, &mut trip, exchange);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
             trip.remember(attempt, &lease.picked);
             match (step, came) {
@@ -94,23 +98,34 @@ impl Relay {
                     self.settle(&trip, &mut answer, verdict);
                     self.note_owner(&exchange.mapped, &mut answer, &lease.picked);
                     exchange.body = None; // a stream may last; its question need not
-                    return answer.deliver(&exchange, out, trip.outcome);
+                    let outcome = answer.deliver(exchange, out, trip.outcome);
+                    lease.tokens = outcome.tokens;
+                    return outcome;
                 }
                 (Step::GiveUp | Step::Pass, came) => {
                     let why = Unserved::Failed(came.into_failure());
-                    return self.unserved(why, trip, &exchange, out);
+                    return self.unserved(why, trip, exchange, out);
                 }
                 (_, came) => trip.last = came.into_last_words(attempt),
             }
             drop(lease); // who pauses holds no key and no place
             if let Err(why) = self.pause(step, &mut trip, &exchange.client) {
-                return self.unserved(why, trip, &exchange, out);
+                return self.unserved(why, trip, exchange, out);
             }
         }
     }
 
+    /// Serves one request, or tells what is known already. Whose time runs out hears so.
+    pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
+        let outcome = match exchange.mapped.list.take() {
+            Some(name) => self.list(&name, &mut exchange, out),
+            None => self.ask(&mut exchange, out),
+        };
+        exchange.in_time(outcome, out)
+    }
+
     /// Sends once, and reads as much of the answer as it takes to judge it.
-    fn attempt(&self, trip: &mut Trip, exchange: &Exchange, lease: &Lease) -> Came {
+    fn attempt(&self, trip: &mut Trip, exchange: &mut Exchange, lease: &Lease) -> Came {
         trip.outcome.attempts += 1;
         trip.outcome.key = Some(lease.picked.index);
         self.metrics.attempt(trip.again);
@@ -118,7 +133,7 @@ impl Relay {
         let policy = &exchange.mapped.policy;
         let sent = policy.upstream.send(
             &exchange.mapped.request,
-            exchange.body.as_ref().map(|body| body.bytes.as_slice()),
+            exchange.body.as_mut().map(|body| &mut body.bytes),
             &lease.picked.key,
             &exchange.client,
             trip.reuse,
@@ -179,14 +194,39 @@ pub struct Relay {
     /// Replaced as a whole by a reload; a request keeps the one it began with. Who locks both
     /// locks `shared` first.
     policy: Mutex<Arc<Policy>>,
-    budget: Mutex<Budget>,
-    /// Whether the upstream was well at the last attempt, so that its going and coming back are
-    /// one line each in the log.
-    well: AtomicBool,
+    /// How the target is doing, and the host of the visual models.
+    target: Standing,
+    genai: Standing,
     owners: Owners,
     /// The words of the last refusal, for who asks while every key is refused.
     last_refusal: Mutex<Option<Kept>>,
     metrics: Metrics,
+}
+
+/// How a place that requests go to is doing. What one goes through is not the other's affair.
+#[derive(Debug)]
+struct Standing {
+    /// Whether it was well at the last attempt, so that its going and coming back are one line each in
+    /// the log.
+    well: AtomicBool,
+    budget: Mutex<Budget>,
+}
+
+impl Standing {
+    fn new(now: Instant) -> Standing {
+        Standing {
+            well: AtomicBool::new(true),
+            budget: Mutex::new(Budget::new(now)),
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        self.well.load(Ordering::Relaxed)
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        lock(&self.budget)
+    }
 }
 
 /// A request mapped onto the provider.
@@ -194,6 +234,8 @@ pub struct Relay {
 pub struct Mapped {
     policy: Arc<Policy>,
     request: Prepared,
+    /// It goes to the host of the visual models.
+    is_genai: bool,
     /// What it is limited by where its body names no model.
     kind: String,
     /// Its streams end with a sign in OpenAI's API.
@@ -207,6 +249,9 @@ pub struct Mapped {
     /// Which of those that may be asked for it, counted from 0.
     turn: usize,
     voice: Voice,
+    wishes: Wishes,
+    /// The list of models that is asked for, where it is one that is kept.
+    list: Option<String>,
     /// It makes something, so an error inside a 200 is its own and no stored object's.
     makes: bool,
 }
@@ -226,46 +271,12 @@ pub struct Exchange<'a> {
     pub down: Downstream<'a>,
 }
 
-/// How an exchange ended.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum End {
-    /// The client has its whole answer.
-    Complete,
-    /// The client left first.
-    ClientLeft,
-    /// The upstream broke the answer off; the client's connection must be cut.
-    Cut,
-}
-
-/// What became of an exchange, for the log and for the client's connection.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The status of the answer; 0 if the client left before there was one.
-    pub status: u16,
-    /// The model that is asked, by the upstream's name; empty if none.
-    pub model: String,
-    /// The name that it was asked for by, if that is another one.
-    pub asked: Option<String>,
-    /// The key that was used last, by its place in the configuration.
-    pub key: Option<usize>,
-    /// Attempts made.
-    pub attempts: u32,
-    /// Time spent waiting for a key.
-    pub waited: Duration,
-    /// From the request's arrival to the answer's first words; `None` if there was none.
-    pub first_byte: Option<Duration>,
-    /// Body bytes sent to the client.
-    pub bytes: u64,
-    /// How it ended.
-    pub end: End,
-    /// The end of the connection is the end of the answer.
-    pub closes: bool,
-}
-
 /// What one request has come to so far.
 struct Trip<'a> {
     arrived: Instant,
     entry: Entry<'a>,
+    standing: &'a Standing,
+    is_genai: bool,
     policy: Arc<Policy>,
     journey: Journey,
     outcome: Outcome,
@@ -279,7 +290,7 @@ struct Trip<'a> {
     bound: Option<Picked>,
     reuse: Reuse,
     /// Why the next attempt is made.
-    again: Option<crate::metrics::Reason>,
+    again: Option<Reason>,
     /// What the client hears if no further attempt is made.
     last: Option<Last>,
 }
@@ -308,9 +319,15 @@ impl Trip<'_> {
         matches!(&self.last, Some(Last::Kept(kept)) if kept.status == 404)
     }
 
+    /// Where it goes, as people write it.
+    fn origin(&self) -> &str {
+        self.policy.origin(self.is_genai)
+    }
+
     /// Takes note of an attempt before another one is made.
     fn remember(&mut self, attempt: Attempt, picked: &Picked) {
         self.again = report::reason(attempt);
+        self.outcome.limited |= matches!(self.again, Some(Reason::Limited | Reason::Quota));
         if attempt == Attempt::Stale {
             self.reuse = Reuse::Never; // one dead connection a request is enough
         }
@@ -346,15 +363,13 @@ impl Came {
 }
 
 impl Answer {
-    /// Another try is worth nothing: the upstream asks that there be none, or a page for a path that
-    /// leads nowhere has come twice.
-    fn ends_it(&self, attempt: Attempt, attempts: u32) -> bool {
+    /// The upstream asks that there be no other try.
+    fn ends_it(&self, attempt: Attempt) -> bool {
         let in_trouble = matches!(
             attempt,
-            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_))
+            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere)
         );
-        let nowhere = matches!(self.status, 404 | 405 | 410);
-        in_trouble && (self.header("x-should-retry") == Some(b"false") || (nowhere && attempts > 1))
+        in_trouble && self.header("x-should-retry") == Some(b"false")
     }
 }
 
@@ -369,8 +384,8 @@ impl Relay {
         Ok(Relay {
             shared: Mutex::new(Shared::new(pool)),
             policy: Mutex::new(Arc::new(Policy::new(config, None)?)),
-            budget: Mutex::new(Budget::new(now)),
-            well: AtomicBool::new(true),
+            target: Standing::new(now),
+            genai: Standing::new(now),
             owners: Owners::default(),
             last_refusal: Mutex::default(),
             metrics: Metrics::new(now),
@@ -397,10 +412,19 @@ impl Relay {
         Ok(merged)
     }
 
-    /// A request begins: what it asks for, and its place among the others.
-    fn begin(&self, exchange: &mut Exchange) -> Trip<'_> {
+    /// A request begins: what it asks for, and its place among the others. What comes back instead is
+    /// the answer to it already.
+    fn begin(&self, exchange: &mut Exchange) -> Result<Trip<'_>, Reply> {
+        if let Some(reply) = exchange.prepare() {
+            return Err(reply);
+        }
         let arrived = Instant::now();
         let policy = exchange.mapped.policy.clone();
+        let mut limits = policy.limits;
+        if let Some(within) = exchange.mapped.wishes.within {
+            limits.max_wait = limits.max_wait.min(within);
+            exchange.client = exchange.client.due(arrived + within);
+        }
         let question = exchange
             .body
             .as_ref()
@@ -413,14 +437,25 @@ impl Relay {
                 exchange.client = exchange.patient_client(policy.heartbeat);
             }
         }
-        self.budget().request();
+        let standing = match exchange.mapped.is_genai {
+            true => &self.genai,
+            false => &self.target,
+        };
+        standing.budget().request();
         let lane = exchange.mapped.lane(&question.model);
         let seed = reply::random();
         let repeat = exchange.mapped.request.repeat();
-        Trip {
+        let entry = self.enter(&lane, question.conversation, arrived);
+        let bound = match &exchange.mapped.wishes.key {
+            Some(wanted) => Some(self.key_named(wanted, entry.lane, arrived)?),
+            None => self.owner(exchange),
+        };
+        Ok(Trip {
             arrived,
-            entry: self.enter(&lane, question.conversation, arrived),
-            journey: Journey::new(policy.limits, repeat, seed, arrived),
+            entry,
+            journey: Journey::new(limits, repeat, seed, arrived),
+            standing,
+            is_genai: exchange.mapped.is_genai,
             policy,
             outcome: Outcome {
                 asked: exchange.mapped.asked.clone(),
@@ -430,11 +465,16 @@ impl Relay {
             lane,
             refused: Vec::new(),
             stand_ins: exchange.stand_ins(),
-            bound: self.owner(exchange),
+            bound,
             reuse: Reuse::Allowed,
             again: None,
             last: None,
-        }
+        })
+    }
+
+    fn key_named(&self, wanted: &str, lane: LaneId, now: Instant) -> Result<Picked, Reply> {
+        let found = self.pool(|pool| pool.named(wanted, lane, now).ok_or(pool.keys()));
+        found.map_err(|keys| wishes::unknown_key(wanted, keys))
     }
 
     /// The key that made what a request goes on with.
@@ -461,13 +501,13 @@ impl Relay {
     }
 
     /// What the upstream has against which key; see [`Pool::limits`].
-    pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Limit> {
+    pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Rest> {
         self.pool(|pool| pool.limits(salt, Instant::now()))
     }
 
     /// Takes up what an earlier alvus knew; see [`Pool::restore`].
-    pub fn restore(&self, salt: &[u8; SALT], entries: &[state::Entry]) -> usize {
-        self.pool(|pool| pool.restore(salt, entries, Instant::now()))
+    pub fn restore(&self, salt: &[u8; SALT], rests: &[Rest]) -> usize {
+        self.pool(|pool| pool.restore(salt, rests, Instant::now()))
     }
 
     /// What is counted.
@@ -477,65 +517,23 @@ impl Relay {
 
     /// Whether the upstream was well at the last attempt.
     pub fn is_well(&self) -> bool {
-        self.well.load(Ordering::Relaxed)
+        self.target.is_well()
     }
 
     /// Where requests go, as people write it: no path, no secret.
     pub fn origin(&self) -> String {
-        self.policy().origin.clone()
+        self.policy().origin(false).to_owned()
     }
 
     fn policy(&self) -> MutexGuard<'_, Arc<Policy>> {
         lock(&self.policy)
-    }
-
-    fn budget(&self) -> MutexGuard<'_, Budget> {
-        lock(&self.budget)
     }
 }
 
 /// The beginning of a long document is waited for no longer.
 const GLANCE: Duration = Duration::from_secs(10);
 
-/// The field that names the model that answered, where another one was asked for.
-const SERVED_BY: &str = "x-alvus-model";
-
 /// A panic while it was locked costs one request, not the proxy.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Outcome {
-    fn new(model: String) -> Outcome {
-        Outcome {
-            status: 0,
-            model,
-            asked: None,
-            key: None,
-            attempts: 0,
-            waited: Duration::ZERO,
-            first_byte: None,
-            bytes: 0,
-            end: End::Complete,
-            closes: false,
-        }
-    }
-
-    fn left(mut self) -> Outcome {
-        self.end = End::ClientLeft;
-        self
-    }
-
-    /// The fields that tell a curious client what alvus did.
-    fn fields(&self, head: &mut Vec<u8>) {
-        if let Some(index) = self.key {
-            reply::number(head, "x-alvus-key", index as u64);
-        }
-        reply::number(head, "x-alvus-attempts", self.attempts.into());
-        let waited = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX);
-        reply::number(head, "x-alvus-waited-ms", waited);
-        if self.asked.is_some() && headers::well_formed(SERVED_BY, self.model.as_bytes()) {
-            reply::field(head, SERVED_BY, self.model.as_bytes());
-        }
-    }
 }

@@ -593,3 +593,68 @@ fn a_refusal_that_passes_says_when_to_come_back() {
     let (status, _, text, when) = error(&ask(&alvus));
     assert_eq!((status, when), (503, true), "{text}");
 }
+
+#[test]
+fn who_comes_back_for_what_was_made_gets_the_key_that_made_it() {
+    let upstream = Upstream::new(|seen| {
+        let key = seen.key_index();
+        match (&*seen.method, &*seen.target) {
+            ("POST", "/v1/files") => answer(200, JSON, &json!({"object": "file", "id": format!("file-of-{key}")}).to_string()),
+            ("POST", "/v1/later") => answer(202, &format!("{JSON}NVCF-REQID: later-of-{key}\r\n"), "{}"),
+            ("POST", "/v1/responses") if seen.body_text().contains("\"stream\":true") => {
+                let mut begin = created("x");
+                begin["response"]["id"] = json!(format!("resp_s_{key}"));
+                native(&[begin, completed()])
+            }
+            ("POST", "/v1/responses") => answer(200, JSON, &json!({"id": format!("resp_{key}_"), "status": "completed", "output": [{"type": "message"}]}).to_string()),
+            _ => answer(200, JSON, &json!({"id": "batch-1", "key": key}).to_string()),
+        }
+    });
+    let alvus = Alvus::before_with(&upstream, &[PASS]);
+    let key_of = |response: &Response| response.field("x-alvus-key").unwrap().to_string();
+    let get = |path: &str| {
+        let mut client = alvus.connect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: alvus\r\n\r\n"));
+        key_of(&client.response())
+    };
+    let stored = |more: Value| {
+        let mut body = hello(more);
+        body["store"] = json!(true);
+        post(&alvus, "/v1/responses", &body)
+    };
+    for _ in 0..4 {
+        let made = post(&alvus, "/v1/files", &json!({}));
+        let (key, id) = (
+            key_of(&made),
+            made.json()["id"].as_str().unwrap().to_string(),
+        );
+        for _ in 0..3 {
+            assert_eq!(get(&format!("/v1/files/{id}/content")), key);
+            let batch = post(&alvus, "/v1/batches", &json!({"input_file_id": id}));
+            assert_eq!(key_of(&batch), key);
+            assert_eq!(
+                get("/v1/batches/batch-1"),
+                key,
+                "it is the last one of this name"
+            );
+        }
+        let late = post(&alvus, "/v1/later", &json!({}));
+        assert_eq!(
+            get(&format!("/v1/status/later-of-{}", key_of(&late))),
+            key_of(&late)
+        );
+        for streams in [false, true] {
+            let first = stored(json!({"stream": streams}));
+            let id = format!("resp_{}{}", if streams { "s_" } else { "" }, key_of(&first))
+                + if streams { "" } else { "_" };
+            for _ in 0..2 {
+                assert_eq!(
+                    key_of(&stored(json!({"previous_response_id": id}))),
+                    key_of(&first),
+                    "{id}"
+                );
+            }
+            assert_eq!(get(&format!("/v1/responses/{id}")), key_of(&first));
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! no clock, no knowledge of keys; from bytes to bytes, or a stream's state that is bounded.
 //!
 //! The upstream's dialect is chat completions. Shared by all others: reading and writing JSON
-//! ([`json`]), reading answers ([`chat`], [`events`], [`think`], [`calls`]), writing conversations
+//! ([`json`], [`scan`]), reading answers ([`chat`], [`events`], [`think`], [`calls`]), writing conversations
 //! ([`conversation`]), and what is learned of models ([`lessons`], [`learned`], [`adapt`]).
 
 #[cfg(any(feature = "messages", feature = "responses"))]
@@ -35,6 +35,7 @@ pub mod models;
 pub mod reasoning;
 #[cfg(feature = "responses")]
 pub mod responses;
+pub mod scan;
 #[cfg(any(feature = "messages", feature = "responses"))]
 pub mod schema;
 #[cfg(any(feature = "messages", feature = "responses"))]

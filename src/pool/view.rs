@@ -6,7 +6,8 @@ use super::lane::Lane;
 use super::seat::{Place, Why};
 use super::{Pool, RECENT, Slot};
 use crate::secret::SALT;
-use crate::state::Limit;
+use crate::sse::Tokens;
+use crate::state::Rest;
 
 /// A key's state at one instant.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -43,13 +44,17 @@ pub struct Counts {
     pub no_answer: u64,
     /// Attempts under way.
     pub in_flight: u32,
+    /// What its answers took.
+    pub tokens: Tokens,
 }
 
 /// One key as `/health` shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KeyView {
-    /// The key's last four characters.
+    /// The key's name and its last four characters.
     pub label: String,
+    /// Its name alone.
+    pub name: Option<String>,
     /// Its state; of several models' the gravest.
     pub state: State,
     /// The models it is not ready for.
@@ -107,7 +112,7 @@ impl Pool {
 
     /// Which key rests for which model because of its limits, to be kept over a restart; what else
     /// is held against keys is found out again. Keys are named by their tags with this salt.
-    pub fn limits(&self, salt: &[u8; SALT], now: Instant) -> Vec<Limit> {
+    pub fn limits(&self, salt: &[u8; SALT], now: Instant) -> Vec<Rest> {
         let mut limits = Vec::new();
         for at in &self.listed {
             let Some(slot) = &self.slots[*at] else {
@@ -116,7 +121,7 @@ impl Pool {
             let key = slot.key.tag(salt);
             for lane in &self.lanes {
                 if let Some((Why::Limited | Why::Quota, until)) = lane.seats[*at].rests(now) {
-                    limits.push(Limit {
+                    limits.push(Rest {
                         key,
                         model: lane.model.clone(),
                         until,
@@ -152,6 +157,7 @@ impl Pool {
             |lane: &Lane| matches!(in_lane(lane, key, now), State::Ready | State::Throttled(_));
         KeyView {
             label: slot.key.label(),
+            name: slot.key.name().map(str::to_owned),
             state: whole.or(gravest).unwrap_or(State::Ready),
             serves: whole.is_none()
                 && !down

@@ -106,6 +106,9 @@ fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>,
             .length()
             .is_none_or(|length| start.len() as u64 >= length);
         if complete && !answer.is_coded() {
+            if verdict::has_content(start) {
+                return Ok(Some(Verdict::Pass));
+            }
             if let Some(value) = first_value(start) {
                 return Ok(verdict::judge_document(value));
             }

@@ -16,6 +16,7 @@ use super::{Relay, Trip, lock};
 use crate::peer::{Client, Interest, Wake};
 use crate::pool::{Asker, LaneId, Pick, Picked, Pool, Report, Ticket};
 use crate::retry::Step;
+use crate::sse::Tokens;
 
 /// How often a request looks up that could not be given a bell: no descriptor was left for it.
 const TICK: Duration = Duration::from_secs(1);
@@ -24,8 +25,15 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Shared {
     pool: Pool,
-    bells: HashMap<Ticket, Arc<OwnedFd>>,
+    bells: HashMap<Ticket, Ringer>,
     stopping: bool,
+}
+
+#[derive(Debug)]
+struct Ringer {
+    bell: Arc<OwnedFd>,
+    /// It waits for a pause to pass, and for no key.
+    pauses: bool,
 }
 
 impl Shared {
@@ -42,7 +50,7 @@ impl Shared {
         let Shared { pool, bells, .. } = self;
         let woken = pool.woken();
         woken
-            .filter_map(|ticket| bells.get(&ticket).cloned())
+            .filter_map(|ticket| Some(bells.get(&ticket)?.bell.clone()))
             .collect()
     }
 }
@@ -66,6 +74,8 @@ pub(super) struct Lease<'a> {
     relay: &'a Relay,
     pub(super) picked: Picked,
     pub(super) reported: bool,
+    /// What the answer took.
+    pub(super) tokens: Tokens,
 }
 
 impl Drop for Lease<'_> {
@@ -75,6 +85,7 @@ impl Drop for Lease<'_> {
             if !self.reported {
                 pool.report(&self.picked, Report::Unclear, now); // the client left before there was an answer
             }
+            pool.spent(&self.picked, self.tokens);
             pool.release(&self.picked);
         });
     }
@@ -107,12 +118,19 @@ impl Relay {
     /// Whoever waits is told that alvus stops; so is whoever would begin to.
     pub fn stop(&self) {
         lock(&self.shared).stopping = true;
-        self.ring_all();
+        self.ring_all(|_| true);
     }
 
-    /// Wakes everybody.
-    pub(super) fn ring_all(&self) {
-        let bells: Vec<_> = lock(&self.shared).bells.values().cloned().collect();
+    /// Wakes those that pause: others found out that the upstream is back.
+    pub(super) fn ring_pausing(&self) {
+        self.ring_all(|ringer| ringer.pauses);
+    }
+
+    fn ring_all(&self, which: fn(&Ringer) -> bool) {
+        let shared = lock(&self.shared);
+        let ringers = shared.bells.values().filter(|ringer| which(ringer));
+        let bells: Vec<_> = ringers.map(|ringer| ringer.bell.clone()).collect();
+        drop(shared);
         ring(&bells);
     }
 
@@ -146,22 +164,24 @@ impl Relay {
             if patience.is_some_and(|until| until <= now) {
                 break Err(Unserved::NotSoon);
             }
-            let until = match pick {
+            // When a key comes free, and when to look; who is behind another one is woken.
+            let (soonest, look) = match pick {
                 Pick::Key(picked) => break Ok(picked),
                 Pick::NoOther => break Err(Unserved::NoOther),
                 Pick::Down => break Err(Unserved::Down),
-                Pick::Wait(at) => Some(at),
-                Pick::InTurn => None,
+                Pick::Wait(at) => (Some(at), Some(at)),
+                Pick::Behind(at) => (Some(at), None),
+                Pick::InTurn => (None, None),
             };
-            if trip.journey.no_key(until.unwrap_or(now), now) == Step::GiveUp {
-                break Err(Unserved::NoKey(until));
+            if trip.journey.no_key(soonest.unwrap_or(now), now) == Step::GiveUp {
+                break Err(Unserved::NoKey(soonest));
             }
             match &wait {
                 // Whatever happened before the bell hung was not heard.
-                None => wait = Some((self.hang_bell(trip.entry.ticket), now)),
+                None => wait = Some((self.hang_bell(trip.entry.ticket, false), now)),
                 Some((bell, _)) => {
                     let ends = trip.journey.deadline().into_iter().chain(patience);
-                    let until = until.into_iter().chain(ends).min();
+                    let until = look.into_iter().chain(ends).min();
                     if let Err(why) = self.rest(bell, until, client) {
                         break Err(why);
                     }
@@ -182,6 +202,7 @@ impl Relay {
             relay: self,
             picked,
             reported: false,
+            tokens: Tokens::default(),
         })
     }
 
@@ -195,7 +216,7 @@ impl Relay {
         let in_vain = match pick {
             Pick::Down => true,
             Pick::NoOther => trip.was_not_found(),
-            Pick::Wait(at) if *at > end => true,
+            Pick::Wait(at) | Pick::Behind(at) if *at > end => true,
             _ => self.pool(|pool| pool.is_refusing(trip.entry.lane)),
         };
         Some(if in_vain { since } else { end })
@@ -213,11 +234,11 @@ impl Relay {
         };
         trip.entry.conversation = None; // another key, if there is one
         let until = Instant::now().checked_add(pause);
-        let was_well = self.is_well();
-        let bell = self.hang_bell(trip.entry.ticket);
+        let was_well = trip.standing.is_well();
+        let bell = self.hang_bell(trip.entry.ticket, true);
         while until.is_some_and(|until| Instant::now() < until) {
             self.rest(&bell, until, client)?;
-            if !was_well && self.is_well() {
+            if !was_well && trip.standing.is_well() {
                 break; // others found out
             }
         }
@@ -267,11 +288,12 @@ impl Relay {
         }
     }
 
-    fn hang_bell(&self, ticket: Ticket) -> Bell<'_> {
+    fn hang_bell(&self, ticket: Ticket, pauses: bool) -> Bell<'_> {
         let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
         let bell = eventfd(0, flags).ok().map(Arc::new);
-        if let Some(bell) = &bell {
-            lock(&self.shared).bells.insert(ticket, bell.clone());
+        if let Some(bell) = bell.clone() {
+            let ringer = Ringer { bell, pauses };
+            lock(&self.shared).bells.insert(ticket, ringer);
         }
         Bell {
             relay: self,

@@ -14,6 +14,7 @@ use crate::dialect::models;
 use crate::dialect::terms::{End, Fault};
 use crate::peer::Client;
 use crate::reply::Reply;
+use crate::sse::Tokens;
 use crate::stream::{self, CopyEnd};
 use crate::upstream::Answer;
 use crate::warn;
@@ -36,12 +37,12 @@ impl Answer {
         mut self,
         exchange: &Exchange,
         out: &mut impl Write,
-        outcome: Outcome,
+        mut outcome: Outcome,
     ) -> Outcome {
         let reply = match &exchange.mapped.voice {
             Voice::Talk(talk) if self.status == 200 => match talk.streams {
                 true => return self.deliver_stream(talk, exchange, out, outcome),
-                false => whole(&mut self, talk, exchange),
+                false => whole(&mut self, talk, exchange, &mut outcome),
             },
             #[cfg(feature = "messages")]
             Voice::Models if matches!(self.status, 200 | 404) => Ok(self.models(exchange)),
@@ -107,7 +108,7 @@ impl Answer {
             if exchange.client.has_left() {
                 return outcome.left();
             }
-            let origin = &exchange.mapped.policy.origin;
+            let origin = exchange.mapped.policy.origin(false);
             warn!("{origin} broke off its answer before the first word: {error}");
             let said = message(spoken.answer.start());
             let text = said.unwrap_or_else(|| format!("{origin} broke off its answer: {error}"));
@@ -130,14 +131,11 @@ impl Answer {
         if spoken.over && matches!(copied.end, CopyEnd::ClientLeft) {
             copied.end = CopyEnd::Done;
         }
-        learn(
-            exchange,
-            talk,
-            spoken.stream.usage(),
-            spoken.stream.thinks_unopened(),
-        );
+        let usage = spoken.stream.usage();
+        learn(exchange, talk, usage, spoken.stream.thinks_unopened());
         let outcome = Outcome {
             status: 200,
+            tokens: tokens(usage),
             ..outcome
         };
         let outcome = exchange.copied(copied, framing, false, out, outcome);
@@ -150,8 +148,13 @@ impl Answer {
 }
 
 /// A whole answer.
-fn whole(answer: &mut Answer, talk: &Talk, exchange: &Exchange) -> Result<Reply, Refusal> {
-    let origin = &exchange.mapped.policy.origin;
+fn whole(
+    answer: &mut Answer,
+    talk: &Talk,
+    exchange: &Exchange,
+    outcome: &mut Outcome,
+) -> Result<Reply, Refusal> {
+    let origin = exchange.mapped.policy.origin(false);
     let failed = |text: &str| talk.dialect.refusal(502, "upstream_broke", text);
     let broke = |why: &dyn std::fmt::Display| {
         warn!("the answer of {origin} cannot be used: {why}");
@@ -165,6 +168,7 @@ fn whole(answer: &mut Answer, talk: &Talk, exchange: &Exchange) -> Result<Reply,
     let json = match talk.dialect.answer(&body.bytes, &talk.asked) {
         Ok(answer) => {
             learn(exchange, talk, answer.usage, None);
+            outcome.tokens = tokens(answer.usage);
             answer.body
         }
         Err(Fault::Empty(finish)) => talk.dialect.empty(&talk.asked, finish),
@@ -190,6 +194,15 @@ fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened
     }
     if let Some(it_does) = thinks_unopened {
         learned.thinks_unopened(&talk.model, it_does);
+    }
+}
+
+/// As they are counted.
+fn tokens(usage: Option<Usage>) -> Tokens {
+    let usage = usage.unwrap_or_default();
+    Tokens {
+        input: usage.prompt,
+        output: usage.completion,
     }
 }
 

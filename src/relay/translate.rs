@@ -104,7 +104,7 @@ impl Exchange<'_> {
     pub(super) fn revise(&mut self, answer: &Answer, verdict: Verdict) -> bool {
         let about_request = matches!(
             verdict,
-            Verdict::Pass | Verdict::TooMuch | Verdict::Failed(_)
+            Verdict::Pass | Verdict::TooMuch | Verdict::Failed(_) | Verdict::Nowhere
         );
         let Voice::Talk(talk) = &self.mapped.voice else {
             return false;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::kinds::Kinds;
 use super::said::Said;
 use super::{BODY_LIMIT, Verdict, bounded, by_status, limit};
-use crate::dialect::json::Json;
+use crate::dialect::scan::{Fields, Items};
 
 /// Fields in which an answer says something, once they are not empty.
 const SAYS: [&str; 25] = [
@@ -80,6 +80,9 @@ const REFUSAL: &str = "\
 /// A document longer than this that has choices and no error need not be parsed to see that.
 const SHORT: usize = 1024;
 
+/// Content is looked for so deep inside; those known have it within eight.
+const DEEPEST: u8 = 16;
+
 /// Judges an error inside a 200; [`Verdict::Pass`] when it is none, or the request's own fault.
 pub fn judge_inside(json: &[u8]) -> Verdict {
     judge_event(json).unwrap_or(Verdict::Pass)
@@ -104,23 +107,22 @@ pub fn judge_event(json: &[u8]) -> Option<Verdict> {
         return judge_event(&short);
     }
     let json = json[..json.len().min(BODY_LIMIT)].trim_ascii();
+    let one = match json.first() {
+        Some(b'[') => Items::of(json).next().unwrap_or_default(), // Gemini
+        _ => json,
+    };
+    if has_content(one) {
+        return Some(Verdict::Pass);
+    }
     if json.is_empty() || json == b"[DONE]" {
         return None;
     }
     let whole = match serde_json::from_slice(json) {
-        Ok(Value::Array(list)) => list.into_iter().next().unwrap_or_default(), // Gemini
+        Ok(Value::Array(list)) => list.into_iter().next().unwrap_or_default(),
         Ok(whole) => whole,
         Err(_) => return Some(Verdict::Pass),
     };
-    // An event about a whole response repeats what was asked; only the output is said.
-    let kind = whole["type"].as_str().unwrap_or_default();
-    let says = match &whole["response"] {
-        Value::Object(response) if kind.starts_with("response.") => {
-            response.get("output").is_some_and(has_content)
-        }
-        _ => has_content(&whole),
-    };
-    if !whole.is_object() || says {
+    if !whole.is_object() {
         return Some(Verdict::Pass);
     }
     if let Some(error) = error_in(&whole) {
@@ -146,46 +148,79 @@ pub fn judge_event(json: &[u8]) -> Option<Verdict> {
     }
 }
 
-/// Of an event about a whole response, which may repeat tools and instructions at any length, what it says
-/// itself.
-fn response_in_short(json: &[u8]) -> Option<Vec<u8>> {
-    let [kind, response] = Json::parse(json)?.pick(["type", "response"]);
-    let kind = kind?
-        .string()
-        .filter(|kind| kind.raw().starts_with("response."))?;
-    let error = response?.get("error").map_or("null", Json::text);
-    let output = response?.get("output").map_or("[]", Json::text);
-    let kind = kind.raw();
-    let short = format!(r#"{{"type":"{kind}","response":{{"error":{error},"output":{output}}}}}"#);
-    (short.len() <= BODY_LIMIT).then(|| short.into_bytes())
+/// Whether an answer says anything, as far as a look can tell that parses nothing: of all that come, nearly all
+/// need no other. What is no JSON may look as if it did.
+pub fn has_content(json: &[u8]) -> bool {
+    let json = json.trim_ascii();
+    match response_in(json) {
+        // It repeats what was asked; only the output is said.
+        Some((_, response)) => says(field(response, b"\"output\""), DEEPEST),
+        None => says(json, DEEPEST),
+    }
 }
 
-/// Whether an answer says anything.
-fn has_content(value: &Value) -> bool {
-    let Value::Object(fields) = value else {
-        return match value {
-            Value::String(text) => !text.is_empty(),
-            Value::Array(list) => list.iter().any(has_content),
-            _ => false,
-        };
-    };
-    // An item that is no message is a call of something.
-    let calls = |kind: &Value| {
-        kind.as_str()
-            .is_some_and(|kind| kind.ends_with("_call") || kind.ends_with("_use"))
-    };
-    fields.iter().any(|(name, value)| match name.as_str() {
-        "type" => calls(value),
-        // Not the message of an error.
-        "message" => value.is_object() && has_content(value),
-        name if HOLDS.contains(&name) => match value {
-            Value::String(text) => !text.is_empty(),
-            Value::Array(list) => !list.is_empty(),
-            Value::Object(fields) => !fields.is_empty(),
-            _ => false,
-        },
-        name => SAYS.contains(&name) && has_content(value),
-    })
+/// The kind and the response of an event about a whole one.
+fn response_in(json: &[u8]) -> Option<(&[u8], &[u8])> {
+    let kind = field(json, b"\"type\"");
+    let response = field(json, b"\"response\"");
+    let is = kind.starts_with(b"\"response.") && response.starts_with(b"{");
+    is.then_some((kind, response))
+}
+
+/// What such an event says itself, at whatever length it repeats tools and instructions.
+fn response_in_short(json: &[u8]) -> Option<Vec<u8>> {
+    let (kind, response) = response_in(json.trim_ascii())?;
+    let error = field(response, b"\"error\"");
+    let output = field(response, b"\"output\"");
+    let mut short = b"{\"type\":".to_vec();
+    for piece in [
+        kind,
+        b",\"response\":{\"error\":",
+        filled(error),
+        b",\"output\":",
+        filled(output),
+        b"}}",
+    ] {
+        short.extend_from_slice(piece);
+    }
+    (short.len() <= BODY_LIMIT).then_some(short)
+}
+
+fn filled(value: &[u8]) -> &[u8] {
+    if value.is_empty() { b"null" } else { value }
+}
+
+/// A field of an object; nothing, if there is none.
+fn field<'a>(object: &'a [u8], name: &[u8]) -> &'a [u8] {
+    let found = Fields::of(object).find(|(found, _)| *found == name);
+    found.map_or(&[], |(_, value)| value)
+}
+
+fn says(value: &[u8], deep: u8) -> bool {
+    match value.first() {
+        Some(b'"') => value.len() > 2,
+        Some(b'[') if deep > 0 => Items::of(value).any(|item| says(item, deep - 1)),
+        Some(b'{') if deep > 0 => Fields::of(value).any(|(name, value)| {
+            let name = &name[1..name.len() - 1];
+            match name {
+                // An item that is no message is a call of something.
+                b"type" => value.ends_with(b"_call\"") || value.ends_with(b"_use\""),
+                // Not the message of an error.
+                b"message" => value.starts_with(b"{") && says(value, deep - 1),
+                name if is_one(&HOLDS, name) => match value {
+                    [b'"', text @ .., _] => !text.is_empty(),
+                    [b'[' | b'{', inside @ .., _] => !inside.trim_ascii().is_empty(),
+                    _ => false,
+                },
+                name => is_one(&SAYS, name) && says(value, deep - 1),
+            }
+        }),
+        _ => false,
+    }
+}
+
+fn is_one(names: &[&str], name: &[u8]) -> bool {
+    names.iter().any(|known| known.as_bytes() == name)
 }
 
 /// The error that stands in an answer, wherever providers put one.

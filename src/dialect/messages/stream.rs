@@ -291,9 +291,6 @@ impl Answer {
 
     /// Closes the calls that can get nothing more, when another block begins.
     fn close_whole_calls(&mut self, out: &mut Vec<u8>) {
-        if self.asked.keeps_open {
-            return;
-        }
         for (block, call) in self.blocks.iter_mut().zip(self.calls.list()) {
             if let Some(at) = block.at
                 && !block.closed
@@ -301,7 +298,9 @@ impl Answer {
                 && call.arguments.is_whole()
             {
                 block.closed = true;
-                put_stop(out, at);
+                if !self.asked.keeps_open {
+                    put_stop(out, at);
+                }
             }
         }
     }
