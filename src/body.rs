@@ -90,6 +90,14 @@ impl Body {
         self
     }
 
+    /// Counts so many bytes that stand elsewhere; `false` if the budget does not allow it.
+    pub fn count(&mut self, size: usize) -> bool {
+        let more = size.saturating_sub(self.counted);
+        let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
+        self.counted += more;
+        before.saturating_add(more) <= self.budget.limit
+    }
+
     /// Puts other bytes in the place of some; `false`, and nothing is changed, if the budget does not
     /// allow that.
     pub fn splice(&mut self, place: Range<usize>, bytes: &[u8]) -> bool {
@@ -162,6 +170,16 @@ mod tests {
         assert!(!body.has_no_chance(), "but once the other one is gone");
         body = room.filled(vec![1; 3000]);
         assert_eq!(budget.used.load(Ordering::Relaxed), 3000);
+        drop(body);
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_stands_elsewhere_is_counted_and_given_back() {
+        let budget = Budget::new(100);
+        let mut body = Body::new(&budget);
+        assert!(body.count(60) && body.count(40) && body.count(100));
+        assert!(!body.count(101));
         drop(body);
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
     }

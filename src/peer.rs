@@ -129,6 +129,12 @@ impl Client {
         heart.begun.load(Ordering::Relaxed)
     }
 
+    /// Whether there was a beat so far.
+    pub fn has_beats(&self) -> bool {
+        let heart = self.heart.as_ref();
+        heart.is_some_and(|heart| heart.begun.load(Ordering::Relaxed))
+    }
+
     /// Sends a beat if one is due. Says when the next one is.
     pub fn beat(&self) -> Option<Instant> {
         let (Some(heart), Some(socket)) = (&self.heart, &self.socket) else {

@@ -356,6 +356,12 @@ impl Pool {
             .overloaded(Some(time), lane.in_flight, now, now);
     }
 
+    /// Whether this key is still one of the pool's.
+    pub fn has(&self, picked: &Picked) -> bool {
+        let slot = self.slots.get(picked.id.at).and_then(Option::as_ref);
+        slot.is_some_and(|slot| slot.id == picked.id && slot.listed)
+    }
+
     /// All places are taken.
     pub fn is_full(&self) -> bool {
         self.attempts >= self.settings.attempts

@@ -5,34 +5,44 @@
 //! rooms beside it: `lease.rs` takes a key and waits for one, `examine.rs` reads as much of an
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
 //! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
-//! `voice.rs` in which dialect, `names.rs` which model is asked, `wishes.rs` what else a client wants;
+//! `voice.rs` in which dialect, `translate.rs` and `spoken.rs` what that takes, `known.rs` of which upstream,
+//! `names.rs` which model is asked, `owners.rs` with which key only, `wishes.rs` what else a client wants;
 //! `listing.rs` keeps the lists of models, `standing.rs` knows how the places are doing.
 
 mod as_event;
 mod deliver;
 mod errors;
 mod examine;
+#[cfg(any(feature = "messages", feature = "responses"))]
+mod known;
 mod lease;
 mod listing;
 mod names;
 mod outcome;
+mod owners;
 mod policy;
 mod report;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 mod spoken;
 mod standing;
-#[cfg_attr(not(feature = "messages"), path = "relay/one_voice.rs")]
+#[cfg(any(feature = "messages", feature = "responses"))]
+mod translate;
+#[cfg_attr(
+    not(any(feature = "messages", feature = "responses")),
+    path = "relay/one_voice.rs"
+)]
 mod voice;
 mod wishes;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::errors::Unserved;
 use self::lease::{Entry, Lease, Shared};
 use self::names::StandIns;
 pub use self::outcome::{End, Outcome};
+use self::owners::Owners;
 use self::policy::Policy;
 use self::standing::Standing;
 use self::voice::Voice;
@@ -87,6 +97,7 @@ impl Relay {
                 (_, Came::Nothing(Failure::ClientLeft)) => return trip.outcome.left(),
                 (Step::Pass, Came::Answer(mut answer, verdict)) => {
                     self.settle(&trip, &mut answer, verdict);
+                    self.note_owner(&exchange.mapped, &mut answer, &lease.picked);
                     exchange.body = None; // a stream may last; its question need not
                     let outcome = answer.deliver(exchange, out, trip.outcome);
                     lease.tokens = outcome.tokens;
@@ -144,6 +155,23 @@ impl Relay {
         }
     }
 
+    /// What was made belongs to the account of this key.
+    fn note_owner(&self, mapped: &Mapped, answer: &mut Answer, picked: &Picked) {
+        if !(mapped.stores && matches!(answer.status, 200..=202)) {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(id) = answer.header("nvcf-reqid") {
+            return self.owners.add(id, picked, now);
+        }
+        if answer.start().is_empty() && answer.is_json() {
+            let _ = answer.look_further(GLANCE);
+        }
+        if let Some(id) = owners::first_id(answer.start()) {
+            self.owners.add(id, picked, now);
+        }
+    }
+
     /// What the client is about to hear settles whose fault the refusals on the way were.
     fn settle(&self, trip: &Trip, answer: &mut Answer, verdict: Verdict) {
         match verdict {
@@ -170,6 +198,7 @@ pub struct Relay {
     /// How the target is doing, and the host of the visual models.
     target: Standing,
     genai: Standing,
+    owners: Owners,
     /// The words of the last refusal, for who asks while every key is refused.
     last_refusal: Mutex<Option<Kept>>,
     metrics: Metrics,
@@ -188,6 +217,10 @@ pub struct Mapped {
     is_completion: bool,
     /// The model that was asked for, where another one is asked in its place.
     asked: Option<String>,
+    /// It goes on with something that was made with this key.
+    owner: Option<Picked>,
+    /// It may make something that is come back for.
+    stores: bool,
     /// Which of those that may be asked for it, counted from 0.
     turn: usize,
     voice: Voice,
@@ -317,6 +350,7 @@ impl Relay {
             policy: Mutex::new(Arc::new(Policy::new(config, None)?)),
             target: Standing::new(now),
             genai: Standing::new(now),
+            owners: Owners::default(),
             last_refusal: Mutex::default(),
             metrics: Metrics::new(now),
         })
@@ -378,7 +412,7 @@ impl Relay {
         let entry = self.enter(&lane, question.conversation, arrived);
         let bound = match &exchange.mapped.wishes.key {
             Some(wanted) => Some(self.key_named(wanted, entry.lane, arrived)?),
-            None => None,
+            None => self.owner(exchange),
         };
         Ok(Trip {
             arrived,
@@ -405,6 +439,14 @@ impl Relay {
     fn key_named(&self, wanted: &str, lane: LaneId, now: Instant) -> Result<Picked, Reply> {
         let found = self.pool(|pool| pool.named(wanted, lane, now).ok_or(pool.keys()));
         found.map_err(|keys| wishes::unknown_key(wanted, keys))
+    }
+
+    /// The key that made what a request goes on with.
+    fn owner(&self, exchange: &mut Exchange) -> Option<Picked> {
+        let body = exchange.body.as_ref().filter(|_| exchange.mapped.stores);
+        let in_body = || self.owners.of_body(&body?.bytes, Instant::now());
+        let owner = exchange.mapped.owner.take().or_else(in_body)?;
+        self.pool(|pool| pool.has(&owner)).then_some(owner)
     }
 
     /// The keys as they stand. Requests go on meanwhile.
@@ -455,6 +497,9 @@ impl Relay {
         lock(&self.policy)
     }
 }
+
+/// The beginning of a long document is waited for no longer.
+const GLANCE: Duration = Duration::from_secs(10);
 
 /// A panic while it was locked costs one request, not the proxy.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

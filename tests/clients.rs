@@ -149,6 +149,33 @@ fn anthropics_node_sdk_speaks_through_alvus_and_never_has_to_repeat() {
     limits_were_hidden(&provider, &alvus.log());
 }
 
+/// The provider speaks chat completions only.
+#[cfg(feature = "responses")]
+#[test]
+fn openais_python_sdk_and_agents_speak_responses_through_alvus() {
+    let provider = Provider::start(TIGHT);
+    let alvus = alvus_before(&provider);
+    let said = run(Command::new(installed("sdk/bin/python"))
+        .arg(script("responses_sdk.py"))
+        .env("OPENAI_BASE_URL", alvus.url() + "/v1"));
+    assert_eq!(said.matches(": ok").count(), 16, "{said}");
+    limits_were_hidden(&provider, &alvus.log());
+}
+
+#[cfg(feature = "responses")]
+#[test]
+fn openais_node_sdk_speaks_responses_through_alvus() {
+    let provider = Provider::start(TIGHT);
+    let alvus = alvus_before(&provider);
+    let copy = installed("node/node_modules").with_file_name("responses_sdk.mjs");
+    std::fs::copy(script("responses_sdk.mjs"), &copy).unwrap();
+    let said = run(Command::new("node")
+        .arg(copy)
+        .env("OPENAI_BASE_URL", alvus.url() + "/v1"));
+    assert_eq!(said.matches(": ok").count(), 9, "{said}");
+    limits_were_hidden(&provider, &alvus.log());
+}
+
 #[test]
 fn curl_sees_no_429_and_gets_every_shape_of_request_through() {
     // A process per request is slow on a busy machine, so one request a window it is.

@@ -10,6 +10,9 @@
 mod dialects;
 #[path = "fuzz/engine.rs"]
 mod engine;
+#[cfg(feature = "responses")]
+#[path = "fuzz/responses.rs"]
+mod responses;
 #[path = "fuzz/targets.rs"]
 mod targets;
 

@@ -76,6 +76,9 @@ pub(super) const MODELS: Form = Form::Text(
 );
 pub(super) const RATE: Form = Form::Text("a whole number of requests from 0 to 1000, or auto", "");
 
+/// What may become of requests in a dialect: [`Speech`].
+pub(super) const SPEECHES: &[&str] = &["auto", "translate", "pass"];
+
 /// The fields that a provider may want its key in; behind the first one's stands `Bearer`.
 pub(super) const KEY_HEADERS: &[&str] =
     &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
@@ -251,10 +254,7 @@ read! {
             rate => Pace::Fixed(rate),
         }),
     };
-    Messages: |text, form| match [Messages::Auto, Messages::Translate, Messages::Pass][place(text, form)?] {
-        Messages::Translate if !cfg!(feature = "messages") => because("this alvus was built without it"),
-        mode => Ok(mode),
-    };
+    Speech: |text, form| place(text, form).map(|at| [Speech::Auto, Speech::Translate, Speech::Pass][at]);
     IpAddr: |text, _form| match text.eq_ignore_ascii_case("localhost") {
         true => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         false => {
@@ -307,9 +307,9 @@ pub enum Rotation {
     Sticky,
 }
 
-/// What becomes of requests in Anthropic's Messages dialect.
+/// What becomes of requests in a dialect that not every provider speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Messages {
+pub enum Speech {
     /// They are translated where the provider does not speak it.
     #[default]
     Auto,

@@ -18,6 +18,9 @@ const NO_RESULT: &str = "(no result)";
 /// Stands where a tool's result is nothing.
 const NO_OUTPUT: &str = "(no output)";
 
+/// The field for the input of a tool that takes any text.
+pub const INPUT: &str = "input";
+
 /// Text with JSON's escapes.
 pub type Text<'a> = Cow<'a, str>;
 
@@ -61,6 +64,8 @@ pub enum Arguments<'a> {
     Value(Json<'a>),
     /// A string that should hold one.
     Text(Str<'a>),
+    /// Any text, of a tool that takes nothing else: the only field of an object, [`INPUT`].
+    Input(Str<'a>),
     /// Nothing.
     None,
 }
@@ -308,6 +313,16 @@ impl Arguments<'_> {
                     "" | "null" => put!(out, "{}"),
                     _ => put!(out, "{\\\"_invalid\\\":\\\"", Escaped(text.raw()), "\\\"}"),
                 }
+            }
+            Arguments::Input(text) => {
+                put!(
+                    out,
+                    "{\\\"",
+                    INPUT,
+                    "\\\":\\\"",
+                    Escaped(text.raw()),
+                    "\\\"}"
+                );
             }
             Arguments::None => put!(out, "{}"),
         }

@@ -1,6 +1,8 @@
 //! What a refusal teaches of a model: its limits, and what it does not take. Pure; from the upstream's
 //! words. What is made of it: [`super::adapt`] for this request, [`super::learned`] for the next ones.
 
+use super::json::Json;
+
 /// How much of an error's body is looked at, in bytes.
 const MOST_WORDS: usize = 4 * 1024;
 
@@ -21,6 +23,9 @@ pub const FIELDS: [&str; 11] = [
 
 /// More tokens than that no model has.
 const MOST_TOKENS: u64 = 1 << 40;
+
+/// Longest message of an upstream that is passed on, in bytes.
+const MAX_MESSAGE: usize = 2_000;
 
 /// What one refusal teaches.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -298,4 +303,24 @@ fn number(text: &str) -> Option<u64> {
         .parse()
         .ok()
         .filter(|tokens| *tokens <= MOST_TOKENS)
+}
+
+/// What an upstream's error says, whatever its shape.
+pub fn message(body: &[u8]) -> Option<String> {
+    let json = Json::parse(body)?;
+    let whole = json.items().next().unwrap_or(json); // Gemini wraps it in a list
+    let text = |value: Option<Json<'_>>| {
+        let plain = value?.string()?.plain();
+        (!plain.trim().is_empty()).then(|| plain.into_owned())
+    };
+    let [error, message, detail, title] = whole.pick(["error", "message", "detail", "title"]);
+    let in_detail = || detail?.items().next()?.get("msg");
+    let in_error = error.and_then(|error| error.get("message"));
+    let found = text(in_error)
+        .or_else(|| text(error))
+        .or_else(|| text(message))
+        .or_else(|| text(detail))
+        .or_else(|| text(in_detail()))
+        .or_else(|| text(title))?;
+    Some(found.chars().take(MAX_MESSAGE).collect())
 }

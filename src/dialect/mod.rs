@@ -5,32 +5,40 @@
 //! ([`json`], [`scan`]), reading answers ([`chat`], [`events`], [`think`], [`calls`]), writing conversations
 //! ([`conversation`]), and what is learned of models ([`lessons`], [`learned`], [`adapt`]).
 
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod adapt;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod calls;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod chat;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
+pub mod clients;
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod conversation;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod events;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod ids;
 pub mod json;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod learned;
-#[cfg(all(test, feature = "messages"))]
+#[cfg(all(test, any(feature = "messages", feature = "responses")))]
 mod learning_tests;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod lessons;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod measure;
 #[cfg(feature = "messages")]
 pub mod messages;
 pub mod models;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod reasoning;
+#[cfg(feature = "responses")]
+pub mod responses;
 pub mod scan;
-#[cfg(feature = "messages")]
+#[cfg(any(feature = "messages", feature = "responses"))]
+pub mod schema;
+#[cfg(any(feature = "messages", feature = "responses"))]
+pub mod terms;
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod think;

@@ -32,8 +32,12 @@ impl Exchange<'_> {
         reply::request_id(&mut head);
         reply::field(&mut head, NO_BUFFER.0, NO_BUFFER.1);
         reply::end_head(&mut head);
-        let beat = framed(self.mapped.voice.beat(), framing);
-        self.client.kept_patient(every, head, beat)
+        let (first, beat) = self.mapped.voice.beats();
+        if !first.is_empty() {
+            head.extend_from_slice(&framed(&first, framing));
+        }
+        self.client
+            .kept_patient(every, head, framed(&beat, framing))
     }
 
     /// What became of an answer that was copied to the client.
@@ -80,7 +84,12 @@ impl Exchange<'_> {
     }
 
     /// Sends the last event of a stream that has begun, and ends the stream.
-    fn deliver_event(&self, event: &[u8], out: &mut impl Write, mut outcome: Outcome) -> Outcome {
+    pub(super) fn deliver_event(
+        &self,
+        event: &[u8],
+        out: &mut impl Write,
+        mut outcome: Outcome,
+    ) -> Outcome {
         let framing = self.down.framing(None);
         let mut bytes = framed(event, framing);
         if framing == Framing::Chunked {
@@ -166,9 +175,11 @@ impl Kept {
         }
         if exchange.client.stop_beats() {
             outcome.status = self.status;
-            return exchange.deliver_late(&self.as_error(), out, outcome);
+            return self.deliver_late(exchange, out, outcome);
         }
-        self.deliver_as_it_is(None, exchange, out, outcome)
+        let fields = self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
+        let lacks = voice.lacks(self.status, fields);
+        self.deliver_as_it_is(lacks, exchange, out, outcome)
     }
 
     /// With one more field, if there is one.
@@ -199,6 +210,15 @@ impl Kept {
         outcome
     }
 
+    /// As the end of a stream that has begun.
+    fn deliver_late(&self, exchange: &Exchange, out: &mut impl Write, outcome: Outcome) -> Outcome {
+        let words = String::from_utf8_lossy(&self.as_error()).into_owned();
+        match exchange.mapped.voice.late(&Reply::json(self.status, words)) {
+            Some(event) => exchange.deliver_event(&event, out, outcome),
+            None => exchange.deliver_late(&self.as_error(), out, outcome),
+        }
+    }
+
     /// Its body, if that is JSON that speaks of an error that asking again does not cure, or else an
     /// error that speaks of it.
     fn as_error(&self) -> Vec<u8> {
@@ -227,7 +247,7 @@ impl Answer {
         out: &mut impl Write,
         mut outcome: Outcome,
     ) -> Outcome {
-        #[cfg(feature = "messages")]
+        #[cfg(any(feature = "messages", feature = "responses"))]
         if exchange.mapped.voice.translates() {
             return self.deliver_spoken(exchange, out, outcome);
         }
@@ -237,6 +257,10 @@ impl Answer {
         let makes = exchange.mapped.makes; // what is only fetched was counted when it was made
         let begun = exchange.client.stop_beats();
         if begun && self.status == 200 && self.is_json() && !self.is_coded() {
+            #[cfg(feature = "responses")]
+            if exchange.mapped.voice.speaks_events() {
+                return self.deliver_as_stream(exchange, out, outcome);
+            }
             // All of it, however long, in place of the stream that it should have been.
             let end: &[u8] = match exchange.mapped.is_completion {
                 true => b"data: [DONE]\n\n",
@@ -250,7 +274,7 @@ impl Answer {
         }
         if begun && !is_sse {
             let kept = self.keep().unwrap_or_default();
-            return exchange.deliver_late(&kept.as_error(), out, outcome);
+            return kept.deliver_late(exchange, out, outcome);
         }
         let down = exchange.down;
         // What the head says and what follows differ for HEAD, and for statuses without a body
@@ -271,7 +295,8 @@ impl Answer {
                 let theirs = self
                     .fields_back()
                     .filter(|(name, _)| !is_sse || *name != NO_BUFFER.0);
-                let fields = theirs.chain(is_sse.then_some(NO_BUFFER));
+                let lacks = exchange.mapped.voice.lacks(self.status, self.fields_back());
+                let fields = theirs.chain(is_sse.then_some(NO_BUFFER)).chain(lacks);
                 head(self.status, stated, down, fields, &outcome)
             }
         };

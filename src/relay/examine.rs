@@ -46,11 +46,24 @@ pub(super) fn examine(
     }
 }
 
+/// A response begins with events that repeat tools and instructions: so much of them is read.
+const RESPONSE_LIMIT: usize = 256 * 1024;
+
+/// How much of a stream is read to judge it.
+fn stream_limit(start: &[u8]) -> usize {
+    let begin = &start[..start.len().min(64)];
+    let is_response = begin.windows(17).any(|word| word == b"\"response.created");
+    match is_response || begin.starts_with(b"event: response.") {
+        true => RESPONSE_LIMIT,
+        false => BODY_LIMIT,
+    }
+}
+
 /// A stream of events: comments, and events that only open it, tell nothing.
 fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, Failure> {
     let mut read = 0;
     let mut opened = false;
-    while answer.start().len() < BODY_LIMIT {
+    while answer.start().len() < stream_limit(answer.start()) {
         while let Some((data, end)) = sse::next_data(&answer.start()[read..]) {
             read += end;
             opened = true;

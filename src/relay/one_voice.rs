@@ -1,5 +1,5 @@
-//! What `voice.rs` is where alvus is built without `messages`: every client hears what the upstream
-//! says.
+//! What `voice.rs` and its rooms are where alvus is built without dialects: every client hears what the
+//! upstream says.
 
 use super::{Exchange, Mapped, Relay};
 use crate::config::Config;
@@ -33,8 +33,16 @@ impl Mapped {
 }
 
 impl Voice {
-    pub(super) fn beat(&self) -> &'static [u8] {
-        b": alvus is waiting\n\n"
+    pub(super) fn beats(&self) -> (Vec<u8>, Vec<u8>) {
+        (Vec::new(), b": alvus is waiting\n\n".to_vec())
+    }
+
+    pub(super) fn lacks<'a>(
+        &self,
+        _: u16,
+        _: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Option<(&'static str, &'static [u8])> {
+        None
     }
 
     pub(super) fn reply(&self, _: &Reply) -> Option<Reply> {

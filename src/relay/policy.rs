@@ -1,7 +1,7 @@
 //! Where requests go, and how far: what a configuration says about the provider. Replaced as a
 //! whole by a reload.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::listing::{self, Listings};
 use super::voice::{Known, Voice};
@@ -149,12 +149,21 @@ impl Relay {
         let wishes = Wishes::read(fields.clone())?;
         let list = listing::name(method, target, &path, is_anthropics);
         let request = Prepared::new(method, to, path, fields.clone())?;
+        let (kind, is_completion) = (route::kind(target), route::is_completion(target));
+        // Answers of these two have ids too, and nobody comes back for them.
+        let is_talk = is_completion || kind == "/messages";
+        let owner = match is_talk {
+            true => None,
+            false => self.owners.of_path(target, Instant::now()),
+        };
         let mapped = Mapped {
             is_genai: genai.is_some(),
             list: list.filter(|_| wishes.key.is_none()), // who wants one key wants to see it used
             wishes,
-            kind: route::kind(target),
-            is_completion: route::is_completion(target),
+            kind,
+            is_completion,
+            owner,
+            stores: method == "POST" && !is_talk,
             makes: method == "POST",
             asked: None,
             turn: 0,

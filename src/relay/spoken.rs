@@ -1,4 +1,4 @@
-//! An upstream's answer in Anthropic's Messages dialect: whole, as a stream, or as a list of models.
+//! An upstream's answer in the client's dialect: whole, as a stream, or as a list of models.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -7,11 +7,12 @@ use super::voice::{Talk, Voice, refusal};
 use super::{Exchange, Outcome};
 use crate::body::{Body, Budget};
 use crate::dialect::chat::Usage;
-use crate::dialect::messages::Asked;
-use crate::dialect::messages::answer::{self, Fault};
-use crate::dialect::messages::errors::{self, Failure};
-use crate::dialect::messages::stream::{End, Stream};
+use crate::dialect::clients::{Refusal, Stream};
+use crate::dialect::lessons::message;
+#[cfg(feature = "messages")]
 use crate::dialect::models;
+use crate::dialect::terms::{End, Fault};
+use crate::peer::Client;
 use crate::reply::Reply;
 use crate::sse::Tokens;
 use crate::stream::{self, CopyEnd};
@@ -39,13 +40,11 @@ impl Answer {
         mut outcome: Outcome,
     ) -> Outcome {
         let reply = match &exchange.mapped.voice {
-            Voice::Messages(talk) if self.status == 200 => match &talk.asked {
-                Some(asked) if talk.streams => {
-                    return self.deliver_stream(talk, asked.clone(), exchange, out, outcome);
-                }
-                Some(asked) => message(&mut self, talk, asked, exchange, &mut outcome),
-                None => Err(Failure::new(502, "the request was not translated")),
+            Voice::Talk(talk) if self.status == 200 => match talk.streams {
+                true => return self.deliver_stream(talk, exchange, out, outcome),
+                false => whole(&mut self, talk, exchange, &mut outcome),
             },
+            #[cfg(feature = "messages")]
             Voice::Models if matches!(self.status, 200 | 404) => Ok(self.models(exchange)),
             voice => {
                 let kept = self.keep().unwrap_or_default();
@@ -63,6 +62,7 @@ impl Answer {
         exchange.tell(reply.unwrap_or_else(refusal), out, outcome)
     }
 
+    #[cfg(feature = "messages")]
     fn models(mut self, exchange: &Exchange) -> Reply {
         let body = match self.status {
             200 => read_whole(&mut self, &exchange.bodies).ok(),
@@ -73,15 +73,36 @@ impl Answer {
         Reply::json(200, String::from_utf8(list).unwrap_or_default())
     }
 
-    fn deliver_stream(
-        self,
-        talk: &Talk,
-        asked: Asked,
+    /// A document that came up as it was in place of a stream that has begun.
+    #[cfg(feature = "responses")]
+    pub(super) fn deliver_as_stream(
+        mut self,
         exchange: &Exchange,
         out: &mut impl Write,
         outcome: Outcome,
     ) -> Outcome {
-        let mut spoken = Spoken::new(self, Stream::new(asked));
+        let Voice::Talk(talk) = &exchange.mapped.voice else {
+            return outcome;
+        };
+        let failed = |text: &str| refusal(talk.dialect.refusal(502, "no_stream", text));
+        let body = match read_whole(&mut self, &exchange.bodies) {
+            Ok(body) => body,
+            Err(error) => return exchange.tell(failed(&error.to_string()), out, outcome),
+        };
+        match talk.dialect.as_stream(&talk.asked, talk.beats, &body.bytes) {
+            Some(events) => exchange.deliver_event(&events, out, outcome),
+            None => exchange.tell(failed("the answer is no response"), out, outcome),
+        }
+    }
+
+    fn deliver_stream(
+        self,
+        talk: &Talk,
+        exchange: &Exchange,
+        out: &mut impl Write,
+        outcome: Outcome,
+    ) -> Outcome {
+        let mut spoken = Spoken::new(self, talk, exchange);
         // Until there is something to tell, an error can be told as such.
         if let Err(error) = spoken.begin(&exchange.bodies) {
             if exchange.client.has_left() {
@@ -89,9 +110,10 @@ impl Answer {
             }
             let origin = exchange.mapped.policy.origin(false);
             warn!("{origin} broke off its answer before the first word: {error}");
-            let said = errors::message(spoken.answer.start());
+            let said = message(spoken.answer.start());
             let text = said.unwrap_or_else(|| format!("{origin} broke off its answer: {error}"));
-            return exchange.tell(refusal(Failure::new(502, text)), out, outcome);
+            let failure = talk.dialect.refusal(502, "upstream_broke", &text);
+            return exchange.tell(refusal(failure), out, outcome);
         }
         let framing = exchange.down.framing(None);
         let head = match exchange.client.stop_beats() {
@@ -125,34 +147,34 @@ impl Answer {
     }
 }
 
-/// A whole answer as a Message.
-fn message(
+/// A whole answer.
+fn whole(
     answer: &mut Answer,
     talk: &Talk,
-    asked: &Asked,
     exchange: &Exchange,
     outcome: &mut Outcome,
-) -> Result<Reply, Failure> {
+) -> Result<Reply, Refusal> {
     let origin = exchange.mapped.policy.origin(false);
+    let failed = |text: &str| talk.dialect.refusal(502, "upstream_broke", text);
     let broke = |why: &dyn std::fmt::Display| {
         warn!("the answer of {origin} cannot be used: {why}");
-        Failure::new(502, format!("the answer of {origin} cannot be used: {why}"))
+        failed(&format!("the answer of {origin} cannot be used: {why}"))
     };
     let body = read_whole(answer, &exchange.bodies).map_err(|e| broke(&e))?;
     let room = body.room(); // for what is made of it
     if room.is_none() {
         return Err(broke(&NO_MEMORY));
     }
-    let json = match answer::translate(&body.bytes, asked) {
+    let json = match talk.dialect.answer(&body.bytes, &talk.asked) {
         Ok(answer) => {
             learn(exchange, talk, answer.usage, None);
             outcome.tokens = tokens(answer.usage);
             answer.body
         }
-        Err(Fault::Empty(finish)) => answer::empty(asked, finish),
+        Err(Fault::Empty(finish)) => talk.dialect.empty(&talk.asked, finish),
         Err(Fault::Broken(why)) => {
-            return Err(match errors::message(&body.bytes) {
-                Some(said) => Failure::new(502, said),
+            return Err(match message(&body.bytes) {
+                Some(said) => failed(&said),
                 None => broke(&why),
             });
         }
@@ -165,7 +187,7 @@ fn message(
 
 fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened: Option<bool>) {
     let known = &exchange.mapped.policy.known;
-    known.served(true);
+    known.served(talk.dialect, true);
     let mut learned = known.learned();
     if let Some(usage) = usage {
         learned.measured(&talk.model, talk.size, usage.prompt);
@@ -185,7 +207,7 @@ fn tokens(usage: Option<Usage>) -> Tokens {
 }
 
 /// All of an answer, within the memory for bodies.
-fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Body> {
+pub(super) fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Body> {
     if answer.is_coded() {
         return Err(io::Error::other(
             "it is compressed, although that was not asked for",
@@ -210,10 +232,14 @@ fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Body> {
     }
 }
 
-/// A stream of chat completions, read as a stream of a Message.
-struct Spoken {
+/// A stream of chat completions, read as a stream in a client's dialect.
+struct Spoken<'a> {
     answer: Answer,
     stream: Stream,
+    /// Who may have heard signs of life in the dialect.
+    client: Option<&'a Client>,
+    /// Counts what the answer's end will take, if all of it has to be told again.
+    memory: Body,
     ready: Vec<u8>,
     given: usize,
     /// The message is told to its end.
@@ -221,11 +247,13 @@ struct Spoken {
     broken: Option<&'static str>,
 }
 
-impl Spoken {
-    fn new(answer: Answer, stream: Stream) -> Spoken {
+impl<'a> Spoken<'a> {
+    fn new(answer: Answer, talk: &Talk, exchange: &'a Exchange) -> Spoken<'a> {
         Spoken {
             answer,
-            stream,
+            stream: talk.dialect.stream(talk.asked.clone()),
+            client: talk.beats.then_some(&exchange.client),
+            memory: Body::new(&exchange.bodies),
             ready: Vec::new(),
             given: 0,
             over: false,
@@ -237,6 +265,7 @@ impl Spoken {
     fn begin(&mut self, budget: &Budget) -> io::Result<()> {
         if !self.answer.is_stream() {
             let body = read_whole(&mut self.answer, budget)?;
+            self.look_at_client();
             self.stream.push_whole(&body.bytes, &mut self.ready);
             self.stream.end(true, &mut self.ready);
             self.look_at_end();
@@ -257,7 +286,13 @@ impl Spoken {
         let mut piece = [0; PIECE];
         match self.answer.read(&mut piece) {
             Ok(0) => drop(self.stream.end(true, &mut self.ready)),
-            Ok(n) => self.stream.push(&piece[..n], &mut self.ready),
+            Ok(n) => {
+                self.look_at_client();
+                self.stream.push(&piece[..n], &mut self.ready);
+                if !self.memory.count(self.stream.needs()) {
+                    self.stream.fail(NO_MEMORY, &mut self.ready);
+                }
+            }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => {
                 self.stream.end(false, &mut self.ready);
@@ -266,6 +301,13 @@ impl Spoken {
         }
         self.look_at_end();
         Ok(())
+    }
+
+    fn look_at_client(&mut self) {
+        if self.client.is_some_and(Client::has_beats) {
+            self.stream.were_heard();
+            self.client = None;
+        }
     }
 
     fn look_at_end(&mut self) {
@@ -281,7 +323,7 @@ impl Spoken {
     }
 }
 
-impl Read for Spoken {
+impl Read for Spoken<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.given == self.ready.len() {
             match self.broken {

@@ -1,102 +1,32 @@
-//! How a client is spoken to: as the upstream speaks, or in Anthropic's Messages dialect where the
-//! upstream speaks only chat completions. What is said is made in [`crate::dialect`]; this room
-//! knows when: a request is translated before its trip begins, or when the upstream turns out not
-//! to know its path, and is changed and sent again when a refusal teaches how.
+//! How a client is spoken to: as the upstream speaks, or in the client's own dialect where the upstream
+//! speaks only chat completions. What is said is made in [`crate::dialect`]; this room knows which
+//! requests that concerns, and how refusals and the signs of life sound.
 //!
-//! Answers are in `spoken.rs`. Built without `messages`, `one_voice.rs` stands in for both.
+//! Requests are translated in `translate.rs`, answers in `spoken.rs`. Built without dialects,
+//! `one_voice.rs` stands in for all three.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+pub(super) use super::known::Known;
 use super::policy::Policy;
-use super::{Exchange, Mapped, Relay, lock};
-use crate::config::{self, Config};
-use crate::dialect::adapt::adapt;
+use super::{Exchange, Mapped, Relay};
+use crate::dialect::clients::{Dialect, Refusal};
 use crate::dialect::json::Json;
-use crate::dialect::learned::{Learned, to_json};
-use crate::dialect::lessons::{Lesson, learn_from_error};
+use crate::dialect::lessons::Lesson;
 use crate::dialect::measure::Size;
-use crate::dialect::messages::Asked;
-use crate::dialect::messages::errors::{self, Failure, Refused};
-use crate::dialect::messages::request::{Options, count_tokens, translate};
-use crate::dialect::messages::stream::Stream;
+use crate::dialect::terms::{Asked, Refused};
 use crate::reply::{self, Reply};
-use crate::upstream::{Answer, Kept, Prepared};
-use crate::verdict::Verdict;
-use crate::{debug, route};
-
-/// Hosts that speak chat completions and not Messages.
-const CHAT_ONLY: [&str; 5] = [
-    "integrate.api.nvidia.com",
-    "api.groq.com",
-    "api.cerebras.ai",
-    "api.mistral.ai",
-    "generativelanguage.googleapis.com",
-];
-
-/// A request is changed at most so often by what its refusals teach.
-const MOST_CHANGES: usize = 6;
+use crate::route;
+use crate::upstream::{Kept, Prepared};
 
 /// How the name begins by which Claude Code calls itself; see [`Asked::keeps_open`].
 const CLAUDE_CODE: &[u8] = b"claude-cli/";
 
-/// When a client may come back that found no memory left for its translation.
-const BUSY_RETRY: Duration = Duration::from_secs(5);
-
 /// Fields of a client that say something to the upstream too.
 const GOES_UP: [&str; 2] = ["traceparent", "idempotency-key"];
 
-/// What is known of the upstream's dialects and models.
-#[derive(Debug)]
-pub(super) struct Known {
-    mode: config::Messages,
-    /// It speaks chat completions only.
-    translates: AtomicBool,
-    /// It was seen to speak Messages itself.
-    passes: AtomicBool,
-    learned: Arc<Mutex<Learned>>,
-}
-
-impl Known {
-    /// `earlier`: what was learned goes on, if the provider is the same.
-    pub(super) fn new(config: &Config, earlier: Option<&Known>) -> Known {
-        let authority = config.target.authority.as_str();
-        let host = authority.split(':').next().unwrap_or_default();
-        let translates = match config.messages {
-            config::Messages::Auto => CHAT_ONLY.contains(&host),
-            mode => mode == config::Messages::Translate,
-        };
-        Known {
-            mode: config.messages,
-            translates: AtomicBool::new(translates),
-            passes: AtomicBool::new(config.messages == config::Messages::Pass),
-            learned: earlier
-                .map(|earlier| earlier.learned.clone())
-                .unwrap_or_default(),
-        }
-    }
-
-    fn translates(&self) -> bool {
-        self.translates.load(Ordering::Relaxed)
-    }
-
-    fn passes(&self) -> bool {
-        self.passes.load(Ordering::Relaxed)
-    }
-
-    /// A request was served, translated or as it was.
-    pub(super) fn served(&self, translated: bool) {
-        match translated {
-            true => self.translates.store(true, Ordering::Relaxed),
-            false => self.passes.store(true, Ordering::Relaxed),
-        }
-    }
-
-    pub(super) fn learned(&self) -> MutexGuard<'_, Learned> {
-        lock(&self.learned)
-    }
-}
+/// When to come back, where nobody says: without that Codex gives up.
+const USUAL_WAIT: Duration = Duration::from_secs(5);
 
 /// What a client wants to hear.
 #[derive(Debug, Default)]
@@ -104,57 +34,76 @@ pub(super) enum Voice {
     /// What the upstream says.
     #[default]
     Plain,
-    /// A Message, or a stream of one.
-    Messages(Box<Talk>),
+    /// An answer in a dialect.
+    Talk(Box<Talk>),
     /// How many tokens a request has.
+    #[cfg(feature = "messages")]
     Count,
     /// The list of models, in Anthropic's shape.
+    #[cfg(feature = "messages")]
     Models,
 }
 
-/// A request in the Messages dialect.
+/// A request in a dialect.
 #[derive(Debug)]
 pub(super) struct Talk {
+    pub(super) dialect: Dialect,
     /// Goes up in place of the client's request, once that is translated.
-    chat: Option<Prepared>,
-    /// What is to be known for the answer; none: the request goes up as it is.
-    pub(super) asked: Option<Asked>,
+    pub(super) chat: Option<Prepared>,
+    pub(super) translated: bool,
+    /// What is to be known for the answer.
+    pub(super) asked: Asked,
+    /// The signs of life may be those of the dialect.
+    pub(super) beats: bool,
     /// The client wants a stream.
     pub(super) streams: bool,
     /// By the upstream's name.
     pub(super) model: String,
     pub(super) size: Size,
-    is_claude_code: bool,
     /// What its refusals taught: kept once it is served.
-    taught: Vec<Lesson>,
+    pub(super) taught: Vec<Lesson>,
     /// Its first answer was looked at; a second one that says nothing passes.
-    heard: bool,
+    pub(super) heard: bool,
 }
 
 /// What a path is about.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum About {
-    Messages,
+    Talk(Dialect),
+    #[cfg(feature = "messages")]
     Count,
+    #[cfg(feature = "messages")]
     Models,
 }
 
-fn about(method: &str, target: &str) -> Option<About> {
-    let path = route::path(target);
-    match method {
-        _ if route::is_genai(target) => None,
-        "POST" if path.ends_with("/v1/messages") => Some(About::Messages),
-        "POST" if path.ends_with("/v1/messages/count_tokens") => Some(About::Count),
-        "GET" if path.ends_with("/v1/models") => Some(About::Models),
-        _ => None,
+impl About {
+    fn of(method: &str, target: &str) -> Option<About> {
+        let path = route::path(target);
+        match method {
+            _ if route::is_genai(target) => None,
+            #[cfg(feature = "messages")]
+            "POST" if path.ends_with("/v1/messages/count_tokens") => Some(About::Count),
+            #[cfg(feature = "messages")]
+            "GET" if path.ends_with("/v1/models") => Some(About::Models),
+            "POST" => Dialect::of(path).map(About::Talk),
+            _ => None,
+        }
+    }
+
+    fn dialect(self) -> Dialect {
+        match self {
+            About::Talk(dialect) => dialect,
+            #[cfg(feature = "messages")]
+            About::Count | About::Models => Dialect::Messages,
+        }
     }
 }
 
 impl Mapped {
     /// A request that went up as it was has this answer.
     pub(super) fn passed(&self, status: u16) {
-        if let (Voice::Messages(_), 200..400) = (&self.voice, status) {
-            self.policy.known.served(false);
+        if let (Voice::Talk(talk), 200..400) = (&self.voice, status) {
+            self.policy.known.served(talk.dialect, false);
         }
     }
 
@@ -166,31 +115,41 @@ impl Mapped {
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
     ) -> Result<Mapped, String> {
         let policy = self.policy.clone();
-        if policy.known.passes() {
+        let Some(about) = About::of(method, target) else {
             return Ok(self);
-        }
-        let is_anthropics = || {
-            let mut names = fields.clone().map(|(name, _)| name);
-            names.any(|name| name.eq_ignore_ascii_case("anthropic-version"))
         };
+        let dialect = about.dialect();
+        let passes = policy.known.passes(dialect);
         let up = |method, path| prepared(&policy, method, path, fields.clone());
-        match about(method, target) {
-            Some(About::Messages) => {
-                self.voice = Voice::Messages(Box::new(Talk {
-                    chat: Some(up("POST", "/v1/chat/completions")?),
-                    asked: None,
+        match about {
+            About::Talk(_) if !passes || dialect.is_openais() => {
+                let keeps_open = fields.clone().any(|(name, value)| {
+                    name.eq_ignore_ascii_case("user-agent") && value.starts_with(CLAUDE_CODE)
+                });
+                self.voice = Voice::Talk(Box::new(Talk {
+                    dialect,
+                    chat: match passes {
+                        true => None,
+                        false => Some(up("POST", "/v1/chat/completions")?),
+                    },
+                    translated: false,
+                    asked: Asked {
+                        random: reply::random(),
+                        keeps_open,
+                        ..Asked::default()
+                    },
+                    beats: false,
                     streams: false,
                     model: String::new(),
                     size: Size::default(),
-                    is_claude_code: fields.clone().any(|(name, value)| {
-                        name.eq_ignore_ascii_case("user-agent") && value.starts_with(CLAUDE_CODE)
-                    }),
                     taught: Vec::new(),
                     heard: false,
                 }));
             }
-            Some(About::Count) => self.voice = Voice::Count,
-            Some(About::Models) if is_anthropics() => {
+            #[cfg(feature = "messages")]
+            About::Count if !passes => self.voice = Voice::Count,
+            #[cfg(feature = "messages")]
+            About::Models if !passes && is_anthropics(fields.clone()) => {
                 self.voice = Voice::Models;
                 self.request = up("GET", "/v1/models")?;
             }
@@ -198,6 +157,11 @@ impl Mapped {
         }
         Ok(self)
     }
+}
+
+#[cfg(feature = "messages")]
+fn is_anthropics<'a>(mut fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
+    fields.any(|(name, _)| name.eq_ignore_ascii_case("anthropic-version"))
 }
 
 /// A request of ours to the target. Of the client's fields hardly any means anything there.
@@ -222,37 +186,49 @@ fn prepared<'a>(
 }
 
 impl Voice {
-    /// What a client hears while it waits for its stream.
-    pub(super) fn beat(&self) -> &'static [u8] {
+    /// What a client hears while it waits for its stream: once, and then again and again.
+    pub(super) fn beats(&self) -> (Vec<u8>, Vec<u8>) {
         match self {
-            Voice::Messages(_) => errors::PING,
-            _ => b": alvus is waiting\n\n",
+            Voice::Talk(talk) if talk.beats => talk.dialect.beats(&talk.asked),
+            _ => (Vec::new(), b": alvus is waiting\n\n".to_vec()),
         }
     }
 
     /// Whether the upstream's answers are translated.
     pub(super) fn translates(&self) -> bool {
         match self {
-            Voice::Plain | Voice::Count => false,
-            Voice::Messages(talk) => talk.asked.is_some(),
+            Voice::Plain => false,
+            Voice::Talk(talk) => talk.translated,
+            #[cfg(feature = "messages")]
+            Voice::Count => false,
+            #[cfg(feature = "messages")]
             Voice::Models => true,
+        }
+    }
+
+    /// Whether the client of a stream wants events of the dialect, and takes no document for one.
+    #[cfg(feature = "responses")]
+    pub(super) fn speaks_events(&self) -> bool {
+        matches!(self, Voice::Talk(talk) if talk.dialect.is_openais())
+    }
+
+    fn dialect(&self) -> Option<Dialect> {
+        match self {
+            Voice::Plain => None,
+            Voice::Talk(talk) => Some(talk.dialect),
+            #[cfg(feature = "messages")]
+            Voice::Count | Voice::Models => Some(Dialect::Messages),
         }
     }
 
     /// A refusal of ours in the client's dialect; none: as it is.
     pub(super) fn reply(&self, reply: &Reply) -> Option<Reply> {
-        match self {
-            Voice::Plain => None,
-            _ if reply.status < 400 => None,
-            _ => Some(in_anthropics_shape(reply)),
-        }
+        in_shape(self.dialect()?, reply)
     }
 
     /// An upstream's answer that is no success, likewise.
     pub(super) fn kept(&self, kept: &Kept, known: &Known) -> Option<Reply> {
-        if !self.translates() {
-            return None;
-        }
+        let dialect = self.dialect().filter(|_| self.translates())?;
         let status = if kept.status < 400 { 502 } else { kept.status };
         let after = kept.fields.iter().find(|(name, _)| name == "retry-after");
         let after = after.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
@@ -261,63 +237,87 @@ impl Voice {
             prompt_tokens: 1,
             context: None,
         };
-        if let Voice::Messages(talk) = self
-            && let Some(asked) = &talk.asked
-        {
+        if let Voice::Talk(talk) = self {
             request = Refused {
-                model: &asked.model,
-                prompt_tokens: asked.prompt_tokens,
+                model: &talk.asked.model,
+                prompt_tokens: talk.asked.prompt_tokens,
                 context: known.learned().traits(&talk.model).context,
             };
         }
-        let failure = errors::translate(status, &kept.words(), after, request);
-        Some(refusal(failure))
+        Some(refusal(dialect.error(
+            status,
+            &kept.words(),
+            after,
+            request,
+        )))
+    }
+
+    /// The field that a refusal of this status lacks, if the client cannot do without.
+    pub(super) fn lacks<'a>(
+        &self,
+        status: u16,
+        mut fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Option<(&'static str, &'static [u8])> {
+        let wanted = matches!(status, 429 | 503) && self.dialect()?.is_openais();
+        let is_there = wanted && fields.any(|(name, _)| name == "retry-after");
+        (wanted && !is_there).then_some(("retry-after", b"5"))
     }
 
     /// A refusal as the last event of a stream that has begun, where the client has an event for it.
     pub(super) fn late(&self, reply: &Reply) -> Option<Vec<u8>> {
-        match self {
-            Voice::Plain => None,
-            _ => Some(errors::late_error(&reply.reason().unwrap_or_default())),
+        let dialect = self.dialect()?;
+        let mut text = reply.reason().unwrap_or_default();
+        let (nobody, mut heard) = (Asked::default(), false);
+        let mut asked = &nobody;
+        if let Voice::Talk(talk) = self {
+            (asked, heard) = (&talk.asked, talk.beats);
+        }
+        if let (true, Some(wait)) = (dialect.is_openais(), reply.retry_after) {
+            // Codex waits for so long.
+            text += &format!("; please try again in {}s", reply::whole_seconds(wait));
+        }
+        let error = Json::parse(reply.body.as_bytes()).and_then(|body| body.get("error"));
+        let code = error.and_then(|error| error.get("code")?.string());
+        let code = code.map(|code| code.plain()).unwrap_or_default();
+        Some(dialect.late(asked, heard, reply.status, &code, &text))
+    }
+}
+
+/// A refusal of ours in a client's dialect; none: as it is.
+fn in_shape(dialect: Dialect, reply: &Reply) -> Option<Reply> {
+    let wait = reply.retry_after;
+    match reply.status {
+        ..400 => None,
+        429 | 503 if dialect.is_openais() && wait.is_none() => {
+            Some(reply.clone().retry_after(USUAL_WAIT))
+        }
+        _ if dialect.is_openais() => None,
+        status => {
+            let text = reply.reason().unwrap_or_default();
+            let failure = dialect.refusal(status, "", &text);
+            Some(refusal(failure.after(wait.map(reply::whole_seconds))))
         }
     }
 }
 
-fn in_anthropics_shape(reply: &Reply) -> Reply {
-    let mut failure = Failure::new(reply.status, reply.reason().unwrap_or_default());
-    if let (Some(_), Some(wait)) = (failure.retry_after, reply.retry_after) {
-        failure.retry_after = Some(reply::whole_seconds(wait));
-    }
-    refusal(failure)
-}
-
 /// As it goes to the client.
-pub(super) fn refusal(failure: Failure) -> Reply {
+pub(super) fn refusal(failure: Refusal) -> Reply {
     let id = format!("req_{:016x}", reply::random());
-    let body = String::from_utf8_lossy(&failure.body(Some(&id))).into_owned();
-    let mut reply = Reply::json(failure.status, body).with("request-id", id);
-    reply.retry_after = failure.retry_after.map(Duration::from_secs);
+    let body = String::from_utf8_lossy(&failure.body(&id)).into_owned();
+    let mut reply = Reply::json(failure.status(), body).with("request-id", id);
+    reply.retry_after = failure.retry_after().map(Duration::from_secs);
     reply
 }
 
 impl Relay {
     /// A refusal in the words of who asks for this; none: as it is.
     pub fn in_dialect(&self, method: &str, target: &str, reply: &Reply) -> Option<Reply> {
-        let is_messages = !matches!(about(method, target), None | Some(About::Models));
-        let wanted = reply.status >= 400 && is_messages && self.speaks_messages();
-        wanted.then(|| in_anthropics_shape(reply))
-    }
-
-    /// Whether clients of the Messages dialect find here what they look for.
-    fn speaks_messages(&self) -> bool {
-        self.policy().known.mode != config::Messages::Pass
-    }
-
-    /// What was learned of models, as a JSON object.
-    pub fn learned(&self) -> Option<String> {
-        let known = self.policy().clone();
-        let json = to_json(&known.known.learned());
-        String::from_utf8(json).ok()
+        let about = About::of(method, target);
+        #[cfg(feature = "messages")]
+        let about = about.filter(|about| *about != About::Models);
+        let dialect = about?.dialect();
+        let may = self.policy().known.may_translate(dialect);
+        may.then(|| in_shape(dialect, reply))?
     }
 }
 
@@ -327,162 +327,29 @@ impl Exchange<'_> {
         if let Some(reply) = self.rename() {
             return Some(reply);
         }
-        match self.mapped.voice {
-            Voice::Messages(_) if self.mapped.policy.known.translates() => self.translate().err(),
+        let policy = self.mapped.policy.clone();
+        match &mut self.mapped.voice {
+            Voice::Talk(talk) if talk.chat.is_some() && policy.known.translates(talk.dialect) => {
+                talk.beats = true;
+                self.translate().err()
+            }
+            Voice::Talk(talk) => {
+                // Whose response is stored looks for it by the id that it began with.
+                let body = self.body.as_ref().and_then(|body| Json::parse(&body.bytes));
+                let [model, store] = body.map_or([None; 2], |body| body.pick(["model", "store"]));
+                talk.beats = !talk.dialect.is_openais()
+                    || store.is_some_and(|store| store.text() == "false");
+                self.mapped.stores &= !(talk.beats && talk.dialect.is_openais());
+                let model = model
+                    .and_then(Json::string)
+                    .map(|model| model.plain().into_owned());
+                let asked = self.mapped.asked.clone();
+                talk.asked.model = asked.or(model).unwrap_or_default();
+                None
+            }
+            #[cfg(feature = "messages")]
             Voice::Count => Some(self.count()),
             _ => None,
         }
     }
-
-    fn count(&self) -> Reply {
-        let body = self.body.as_ref().map_or(&[][..], |body| &body.bytes);
-        let ratio = self
-            .mapped
-            .policy
-            .known
-            .learned()
-            .traits(&model_of(body))
-            .ratio();
-        match count_tokens(body, ratio) {
-            Ok(json) => Reply::json(200, String::from_utf8_lossy(&json).into_owned()),
-            Err(failure) => refusal(failure),
-        }
-    }
-
-    /// Puts a chat completion in the request's place.
-    fn translate(&mut self) -> Result<(), Reply> {
-        let (Voice::Messages(talk), Some(body)) = (&mut self.mapped.voice, &mut self.body) else {
-            return Err(refusal(Failure::invalid("a body is required")));
-        };
-        if body.has_no_chance() {
-            let text = "the request is too large to be translated (MAX_BODY_MB, or what memory allows; a translated body counts twice)";
-            return Err(refusal(Failure::new(413, text)));
-        }
-        let Some(room) = body.room() else {
-            let text = "too many request bodies at once (MAX_BODY_MB bounds them all together, and a translated one counts twice)";
-            let mut failure = Failure::new(errors::OVERLOADED, text);
-            failure.retry_after = Some(BUSY_RETRY.as_secs());
-            return Err(refusal(failure));
-        };
-        let model = model_of(&body.bytes);
-        let options = Options {
-            model: &model,
-            max_output: None,
-            effort: false,
-        };
-        let chat = translate(&body.bytes, &options).map_err(refusal)?;
-        *body = room.filled(chat.body); // what it was made of is given back
-        talk.asked = Some(Asked {
-            model: self.mapped.asked.clone().unwrap_or(chat.model),
-            random: reply::random(),
-            used: chat.used,
-            keeps_open: talk.is_claude_code,
-            ..Asked::default()
-        });
-        (talk.streams, talk.size) = (chat.streams, chat.size);
-        if let Some(chat) = talk.chat.take() {
-            self.mapped.request = chat;
-        }
-        self.fit(&model);
-        Ok(())
-    }
-
-    /// Changes a translated request to what is known of its model, by the upstream's name for it.
-    pub(super) fn fit(&mut self, model: &str) {
-        let Voice::Messages(talk) = &mut self.mapped.voice else {
-            return;
-        };
-        let (Some(asked), Some(body)) = (&mut talk.asked, &mut self.body) else {
-            return;
-        };
-        let traits = self.mapped.policy.known.learned().traits(model);
-        let tokens = traits.tokens(talk.size);
-        (asked.prompt_tokens, asked.ratio) = (tokens, traits.ratio());
-        asked.thinks_unopened = traits.thinks_unopened;
-        model.clone_into(&mut talk.model);
-        talk.taught.clear();
-        if let Some(room) = body.room()
-            && let Some(adapted) = adapt(&body.bytes, &traits, tokens)
-        {
-            *body = room.filled(adapted);
-        }
-    }
-
-    /// Whether the request was changed because of what this answer says, and is to be sent again.
-    pub(super) fn revise(&mut self, answer: &Answer, verdict: Verdict) -> bool {
-        let about_request = matches!(
-            verdict,
-            Verdict::Pass | Verdict::TooMuch | Verdict::Failed(_) | Verdict::Nowhere
-        );
-        let Voice::Messages(talk) = &self.mapped.voice else {
-            return false;
-        };
-        match talk.asked {
-            Some(_) if answer.status == 200 && about_request => self.hears(answer),
-            _ if answer.status < 400 || !about_request => false,
-            None => self.was_not_understood(answer) && self.translate().is_ok(),
-            Some(_) => self.learns(answer),
-        }
-    }
-
-    /// The upstream does not know the path of the dialect.
-    fn was_not_understood(&self, answer: &Answer) -> bool {
-        let unknown = matches!(answer.status, 404 | 405 | 501);
-        // An error in Anthropic's shape is the dialect itself: an unknown model, say.
-        let words = answer.words();
-        let error = Json::parse(&words).and_then(|error| error.get("type")?.string());
-        unknown && !self.mapped.policy.known.passes() && !error.is_some_and(|kind| kind.is("error"))
-    }
-
-    /// An answer: what refusals taught was right. Whether it says nothing; the first one that does is not
-    /// believed.
-    fn hears(&mut self, answer: &Answer) -> bool {
-        let Voice::Messages(talk) = &mut self.mapped.voice else {
-            return false;
-        };
-        let mut learned = self.mapped.policy.known.learned();
-        for lesson in talk.taught.drain(..) {
-            learned.learn(&talk.model, lesson, talk.size);
-        }
-        drop(learned);
-        let is_first = !std::mem::replace(&mut talk.heard, true);
-        is_first && Stream::says_nothing(answer.start(), answer.is_stream())
-    }
-
-    /// A refusal that names what the model does not take.
-    fn learns(&mut self, answer: &Answer) -> bool {
-        let policy = self.mapped.policy.clone();
-        let (Voice::Messages(talk), Some(body)) = (&mut self.mapped.voice, &mut self.body) else {
-            return false;
-        };
-        let Some(lesson) = learn_from_error(answer.status, &answer.words()) else {
-            return false;
-        };
-        debug!("{}: {lesson:?}", talk.model);
-        let mut traits = policy.known.learned().traits(&talk.model);
-        let taught = talk.taught.iter().copied().chain([lesson]);
-        taught.for_each(|lesson| traits.learn(lesson, talk.size));
-        let tokens = traits.tokens(talk.size);
-        if let Some(asked) = &mut talk.asked {
-            (asked.prompt_tokens, asked.ratio) = (tokens, traits.ratio());
-        }
-        let may_change = talk.taught.len() < MOST_CHANGES;
-        if let Some(room) = body.room().filter(|_| may_change)
-            && let Some(adapted) = adapt(&body.bytes, &traits, tokens)
-        {
-            *body = room.filled(adapted);
-            talk.taught.push(lesson);
-            return true;
-        }
-        // The request does not fit, and its client is told; how much does is known from now on.
-        if let Lesson::Context(..) = lesson {
-            policy.known.learned().learn(&talk.model, lesson, talk.size);
-        }
-        false
-    }
-}
-
-fn model_of(body: &[u8]) -> String {
-    let model = Json::parse(body).and_then(|body| body.get("model")?.string());
-    model.map_or(String::new(), |model| model.plain().into_owned())
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::kinds::Kinds;
 use super::said::Said;
 use super::{BODY_LIMIT, Verdict, bounded, by_status, limit};
-use crate::dialect::scan::{Items, behind_blanks, next_value};
+use crate::dialect::scan::{Fields, Items, behind_blanks, next_value};
 
 /// Fields in which an answer says something, once they are not empty.
 const SAYS: [&str; 25] = [
@@ -101,6 +101,11 @@ pub fn judge_event(json: &[u8]) -> Option<Verdict> {
     if json.len() > SHORT && CHOICES.is_in(json) && !ERROR.is_in(json) {
         return Some(Verdict::Pass);
     }
+    if json.len() > BODY_LIMIT
+        && let Some(short) = response_in_short(json)
+    {
+        return judge_event(&short);
+    }
     let json = json[..json.len().min(BODY_LIMIT)].trim_ascii();
     let one = match json.first() {
         Some(b'[') => Items::of(json).next().unwrap_or_default(), // Gemini
@@ -146,7 +151,50 @@ pub fn judge_event(json: &[u8]) -> Option<Verdict> {
 /// Whether an answer says anything, as far as a look can tell that parses nothing: of all that come, nearly all
 /// need no other. What is no JSON may look as if it did.
 pub fn has_content(json: &[u8]) -> bool {
-    says(&mut json.trim_ascii_start(), DEEPEST).unwrap_or(false)
+    let json = json.trim_ascii();
+    // An event about a whole response repeats what was asked; only the output is said.
+    let mut text = match response_in(json) {
+        Some((_, response)) => field(response, b"\"output\""),
+        None => json,
+    };
+    says(&mut text, DEEPEST).unwrap_or(false)
+}
+
+/// The kind and the response of an event about a whole one.
+fn response_in(json: &[u8]) -> Option<(&[u8], &[u8])> {
+    let kind = field(json, b"\"type\"");
+    let response = field(json, b"\"response\"");
+    let is = kind.starts_with(b"\"response.") && response.starts_with(b"{");
+    is.then_some((kind, response))
+}
+
+/// What such an event says itself, at whatever length it repeats tools and instructions.
+fn response_in_short(json: &[u8]) -> Option<Vec<u8>> {
+    let (kind, response) = response_in(json.trim_ascii())?;
+    let error = field(response, b"\"error\"");
+    let output = field(response, b"\"output\"");
+    let mut short = b"{\"type\":".to_vec();
+    for piece in [
+        kind,
+        b",\"response\":{\"error\":",
+        filled(error),
+        b",\"output\":",
+        filled(output),
+        b"}}",
+    ] {
+        short.extend_from_slice(piece);
+    }
+    (short.len() <= BODY_LIMIT).then_some(short)
+}
+
+fn filled(value: &[u8]) -> &[u8] {
+    if value.is_empty() { b"null" } else { value }
+}
+
+/// A field of an object; nothing, if there is none.
+fn field<'a>(object: &'a [u8], name: &[u8]) -> &'a [u8] {
+    let found = Fields::of(object).find(|(found, _)| *found == name);
+    found.map_or(&[], |(_, value)| value)
 }
 
 /// Whether the value that a text begins with says anything; if not, the text is what follows the value. `None`:

@@ -367,6 +367,7 @@ fn an_event_that_only_opens_a_stream_tells_nothing_yet() {
         r#"{"type":"content_block_start","content_block":{"type":"text","text":""}}"#,
         r#"{"type":"response.created","response":{"status":"queued","error":null,"output":[]}}"#,
         r#"{"type":"response.in_progress","response":{"output":[]}}"#,
+        r#"{"type":"response.created","response":{"output":[],"reasoning":{"summary":"auto"},"text":{"format":{"type":"text"}}}}"#,
         r#"{"type":"response.output_item.added","item":{"type":"message","content":[]}}"#,
         r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#,
         r#"{"choices":[{"delta":{"role":"assistant","content":null,"reasoning":""}}]}"#,
@@ -392,6 +393,30 @@ fn an_event_that_only_opens_a_stream_tells_nothing_yet() {
             judge_event(telling.as_bytes()),
             Some(Verdict::Pass),
             "{telling}"
+        );
+    }
+}
+
+#[test]
+fn a_response_that_fails_is_judged_whatever_it_repeats_of_what_was_asked() {
+    for length in [10, 2_000, 40_000] {
+        let text = "x".repeat(length);
+        let event = |kind: &str, error: &str| {
+            format!(
+                r#"{{"type":"response.{kind}","response":{{"instructions":"{text}","reasoning":{{"summary":"auto"}},"error":{error},"output":[]}}}}"#
+            )
+        };
+        let limit = r#"{"code":"rate_limit_exceeded","message":"try again in 7s"}"#;
+        let found = judge_event(event("failed", limit).as_bytes());
+        assert_eq!(
+            found,
+            Some(Verdict::Limited(Some(Duration::from_secs(7)))),
+            "{length}"
+        );
+        assert_eq!(
+            judge_event(event("created", "null").as_bytes()),
+            None,
+            "{length}"
         );
     }
 }

@@ -140,6 +140,22 @@ pub const TARGETS: &[Target] = &[
         max_len: 8192,
         run: crate::dialects::stream,
     },
+    #[cfg(feature = "responses")]
+    Target {
+        name: "responses-request",
+        corpus: "responses-request",
+        words: crate::responses::REQUEST,
+        max_len: 4096,
+        run: crate::responses::request,
+    },
+    #[cfg(feature = "responses")]
+    Target {
+        name: "responses-stream",
+        corpus: "messages-stream", // what upstreams say is the same
+        words: crate::responses::STREAM,
+        max_len: 8192,
+        run: crate::responses::stream,
+    },
     Target {
         name: "state",
         corpus: "state",

@@ -4,26 +4,9 @@ use super::super::calls::Calls;
 use super::super::chat::{Chunk, Finish, Piece, Usage};
 use super::super::ids::Fresh;
 use super::super::json::{Json, Quoted, Str, put};
+pub use super::super::terms::{Answer, Fault};
 use super::super::think::{Part, Think};
 use super::{Asked, put_usage, stop_reason};
-
-/// A translated answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// The body.
-    pub body: Vec<u8>,
-    /// What the upstream counted.
-    pub usage: Option<Usage>,
-}
-
-/// Why there is no answer.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Fault {
-    /// It says nothing, and ended so: may be asked for again, else see [`empty`].
-    Empty(Finish),
-    /// It is no answer, or no whole one, and why, for the log.
-    Broken(&'static str),
-}
 
 /// Translates an answer.
 pub fn translate(body: &[u8], asked: &Asked) -> Result<Answer, Fault> {

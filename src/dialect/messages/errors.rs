@@ -1,7 +1,9 @@
 //! Errors in Anthropic's shape: an upstream's, and our own. Pure.
 
-use super::super::json::{Json, Quoted, put};
+use super::super::json::{Quoted, put};
 use super::super::lessons::Overflow;
+pub use super::super::lessons::message;
+pub use super::super::terms::Refused;
 
 /// What a client hears while it waits for its stream to begin.
 pub const PING: &[u8] = b"event: ping\ndata: {\"type\":\"ping\"}\n\n";
@@ -11,9 +13,6 @@ pub const OVERLOADED: u16 = 529;
 
 /// Seconds to wait before the next try, where the upstream names none.
 const USUAL_WAIT: u64 = 5;
-
-/// Longest message of an upstream that is passed on, in bytes.
-const MAX_MESSAGE: usize = 2_000;
 
 /// A request that failed, or could not be translated.
 #[derive(Debug, PartialEq, Eq, Clone)]
@@ -74,17 +73,6 @@ impl Failure {
     }
 }
 
-/// What is known of the request that an upstream refused.
-#[derive(Debug, Clone, Copy)]
-pub struct Refused<'a> {
-    /// The model by the client's name for it.
-    pub model: &'a str,
-    /// The prompt's tokens, as far as they are known.
-    pub prompt_tokens: u64,
-    /// The model's context, if it was learned.
-    pub context: Option<u64>,
-}
-
 /// An upstream's error, which may be of any shape, for the client.
 pub fn translate(
     status: u16,
@@ -123,26 +111,6 @@ fn too_long(overflow: Overflow, request: Refused<'_>, said: &str) -> String {
         false => (prompt + super::super::adapt::LEAST_ROOM).max(limit + 1),
     };
     format!("prompt is too long: {prompt} tokens > {limit} maximum")
-}
-
-/// What an upstream's error says, whatever its shape.
-pub fn message(body: &[u8]) -> Option<String> {
-    let json = Json::parse(body)?;
-    let whole = json.items().next().unwrap_or(json); // Gemini wraps it in a list
-    let text = |value: Option<Json<'_>>| {
-        let plain = value?.string()?.plain();
-        (!plain.trim().is_empty()).then(|| plain.into_owned())
-    };
-    let [error, message, detail, title] = whole.pick(["error", "message", "detail", "title"]);
-    let in_detail = || detail?.items().next()?.get("msg");
-    let in_error = error.and_then(|error| error.get("message"));
-    let found = text(in_error)
-        .or_else(|| text(error))
-        .or_else(|| text(message))
-        .or_else(|| text(detail))
-        .or_else(|| text(in_detail()))
-        .or_else(|| text(title))?;
-    Some(found.chars().take(MAX_MESSAGE).collect())
 }
 
 /// An error for a stream that has heard [`PING`]s only. Whatever it was: after this type Claude Code asks

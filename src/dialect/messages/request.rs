@@ -8,6 +8,7 @@ use super::super::ids::Used;
 use super::super::json::{Json, Quoted, Str, put};
 use super::super::measure::Size;
 use super::super::reasoning::{Wanted, switch};
+pub use super::super::terms::{ChatRequest, Options};
 use super::blocks::{add_messages, system_texts};
 use super::errors::Failure;
 use super::tools::put_tools;
@@ -17,32 +18,6 @@ const LEAST_OUTPUT: u64 = 1024;
 
 /// The most stop strings that chat upstreams take.
 const MOST_STOPS: usize = 4;
-
-/// How to translate.
-#[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
-    /// The model by the upstream's name for it.
-    pub model: &'a str,
-    /// The most output to ask for, in tokens, if the operator sets one.
-    pub max_output: Option<u64>,
-    /// `reasoning_effort` may be sent to any model.
-    pub effort: bool,
-}
-
-/// A translated request.
-#[derive(Debug)]
-pub struct ChatRequest {
-    /// Its body.
-    pub body: Vec<u8>,
-    /// The model that was asked for, by the client's name for it.
-    pub model: String,
-    /// The client wants a stream.
-    pub streams: bool,
-    /// The ids of the tool calls in it.
-    pub used: Used,
-    /// How large it is.
-    pub size: Size,
-}
 
 /// Translates a Messages request.
 pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Failure> {
@@ -85,6 +60,7 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Fail
         streams,
         used,
         size: Size::of(json),
+        ..ChatRequest::default()
     })
 }
 

@@ -11,23 +11,12 @@ use super::super::chat::{CallPiece, Chunk, Finish, Piece, Usage};
 use super::super::events::Events;
 use super::super::ids::Fresh;
 use super::super::json::{Json, Quoted, Str, put};
+pub use super::super::terms::End;
 use super::super::think::{Part, Think};
 use super::{Asked, put_usage, stop_reason};
 
 /// The most bytes of arguments that are held back, of all calls together.
 const MOST_HELD: usize = 16 * 1024;
-
-/// How a stream ended.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum End {
-    /// All of it came, and its end was told.
-    Whole,
-    /// It has an end and nothing else. Nothing was told: see [`Stream::put_empty`].
-    Empty,
-    /// It is not whole, and why, for the log. The connection is to be cut: a clean end would be taken
-    /// for the end of the answer. Before the first word it may be asked for again.
-    Broken(&'static str),
-}
 
 /// Translates one answer.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The tools of a Messages request in the chat dialect. Pure.
 
 use super::super::json::{Json, Str, put};
+use super::super::schema::put_schema;
 use super::errors::Failure;
 
 /// The tool that stands for those which the client has not found yet.
@@ -57,33 +58,6 @@ pub fn put_tools(
         _ => put!(out, "]"),
     }
     choice.map_or(Ok(()), |choice| put_choice(out, choice))
-}
-
-/// A tool's schema. `$schema` is for validators, and some servers refuse it; others want `properties`.
-fn put_schema(out: &mut Vec<u8>, schema: Option<Json<'_>>) {
-    let Some(schema) = schema.filter(|schema| schema.is_object()) else {
-        return put!(out, "{\"type\":\"object\",\"properties\":{}}");
-    };
-    let [marker, kind, properties] = schema.pick(["$schema", "type", "properties"]);
-    let is_bare = kind.is_none()
-        || (properties.is_none() && kind.is_some_and(|kind| kind.text() == "\"object\""));
-    if marker.is_none() && !is_bare {
-        return put!(out, schema);
-    }
-    put!(out, "{");
-    let begin = out.len();
-    for (name, value) in schema.fields().filter(|(name, _)| !name.is("$schema")) {
-        put!(out, if out.len() == begin { "" } else { "," });
-        put!(out, name, ":", value);
-    }
-    if kind.is_none() {
-        put!(out, if out.len() == begin { "" } else { "," });
-        put!(out, "\"type\":\"object\"");
-    }
-    if properties.is_none() && kind.is_none_or(|kind| kind.text() == "\"object\"") {
-        put!(out, ",\"properties\":{}");
-    }
-    put!(out, "}");
 }
 
 fn put_choice(out: &mut Vec<u8>, choice: Json<'_>) -> Result<(), Failure> {

@@ -1,0 +1,348 @@
+//! An answer on its way: what of it is told, item by item, and how it ends. Its calls are in `calls.rs`.
+//! Pure.
+//!
+//! Rules that cost others their users: the end is told only when the upstream told one; no item is done
+//! before that, for Codex keeps what is done and asks again for all when the rest breaks off; nothing at
+//! all is said before the first word, so that whatever fails until then can be asked for again.
+
+use super::super::calls::Calls;
+use super::super::chat::{Chunk, Finish, Piece, Usage};
+use super::super::ids::Fresh;
+use super::super::json::{Json, Str};
+use super::super::terms::{Asked, End};
+use super::super::think::{Part, Think};
+use super::calls::Block;
+use super::output::{self, Events, Status};
+
+/// The longest output, in bytes: a hundred times what models write.
+pub const LONGEST: usize = 4 * 1024 * 1024;
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub(super) enum Kind {
+    Thought,
+    Text,
+    /// The call of this number.
+    Call(usize),
+}
+
+/// An item of the output. It is done when the answer is: who loses an answer in between asks again, and is
+/// not to have half of it.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) kind: Kind,
+    pub(super) id: String,
+    /// Where its events say they belong: its place in the output, and its id.
+    pub(super) place: String,
+    /// What it holds so far, as it was escaped; of a call nothing.
+    pub(super) text: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) asked: Asked,
+    pub(super) events: Events,
+    pub(super) fresh: Fresh,
+    pub(super) think: Think,
+    pub(super) calls: Calls,
+    /// For each of the calls.
+    pub(super) blocks: Vec<Block>,
+    pub(super) items: Vec<Item>,
+    /// The items as they are told at the end.
+    pub(super) output: Vec<String>,
+    /// The first two events were heard, or need not be.
+    pub(super) started: bool,
+    pub(super) were_heard: bool,
+    pub(super) finish: Option<Finish>,
+    /// `[DONE]` came.
+    pub(super) done: bool,
+    pub(super) usage: Option<Usage>,
+    /// Bytes of what the model wrote.
+    pub(super) written: usize,
+    pub(super) ended: Option<End>,
+}
+
+impl Answer {
+    pub(super) fn new(asked: Asked) -> Answer {
+        Answer {
+            events: Events::default(),
+            fresh: Fresh::new(!asked.random),
+            think: Think::new(asked.thinks_unopened),
+            asked,
+            calls: Calls::default(),
+            blocks: Vec::new(),
+            items: Vec::new(),
+            output: Vec::new(),
+            started: false,
+            were_heard: false,
+            finish: None,
+            done: false,
+            usage: None,
+            written: 0,
+            ended: None,
+        }
+    }
+
+    pub(super) fn break_off(&mut self, why: &'static str) {
+        self.ended.get_or_insert(End::Broken(why));
+    }
+
+    pub(super) fn fail(&mut self, why: &str, out: &mut Vec<u8>) {
+        if self.ended.is_none() {
+            self.start(out);
+            let status = Status::Failed("server_error", why);
+            self.events.put_whole(out, &self.asked, status, &[], None);
+            self.ended = Some(End::Whole);
+        }
+    }
+
+    /// The data of one event.
+    pub(super) fn event(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        let data = data.trim_ascii();
+        if self.ended.is_some() || data.is_empty() {
+            return;
+        }
+        if data == b"[DONE]" {
+            self.done = true;
+            return self.finish_if_done(out);
+        }
+        let Some(json) = Json::parse(data) else {
+            // What is not even meant to be JSON is somebody's sign of life.
+            if data.starts_with(b"{") {
+                self.break_off("an event is not valid JSON");
+            }
+            return;
+        };
+        let chunk = Chunk::read(json);
+        if chunk.is_error {
+            return self.break_off("the upstream reported an error in its stream");
+        }
+        chunk.pieces(&mut |piece| match piece {
+            Piece::Thought(text) => {
+                self.think.beside();
+                self.part(Part::Thought(text.raw()), out);
+            }
+            Piece::Text(text) => self.think(|think, each| think.push(text, each), out),
+            Piece::Call(piece) => self.call(piece, out),
+        });
+        self.finish = chunk.finish.or(self.finish);
+        self.usage = chunk.usage.or(self.usage);
+        if self.finish == Some(Finish::Trouble) {
+            self.break_off("the upstream gave up its answer");
+        }
+    }
+
+    /// Lets the splitter of thoughts do something, and tells what it gives out.
+    pub(super) fn think(
+        &mut self,
+        act: impl FnOnce(&mut Think, &mut dyn FnMut(Part<'_>)),
+        out: &mut Vec<u8>,
+    ) {
+        let mut think = std::mem::replace(&mut self.think, Think::new(false));
+        act(&mut think, &mut |part| self.part(part, out));
+        self.think = think;
+    }
+
+    pub(super) fn part(&mut self, part: Part<'_>, out: &mut Vec<u8>) {
+        let (kind, text) = match part {
+            Part::Thought(text) => (Kind::Thought, text),
+            Part::Text(text) => (Kind::Text, text),
+        };
+        if !self.takes(text.len(), out) {
+            return;
+        }
+        let at = self.open(kind, out);
+        let item = &mut self.items[at];
+        item.text.push_str(text);
+        let (name, begin) = match kind {
+            Kind::Text => (
+                "response.output_text.delta",
+                ",\"content_index\":0,\"logprobs\":[],\"delta\":\"",
+            ),
+            _ => (
+                "response.reasoning_summary_text.delta",
+                ",\"summary_index\":0,\"delta\":\"",
+            ),
+        };
+        let fields = [&*item.place, begin, text, "\""];
+        self.events.put(out, name, &fields);
+    }
+
+    /// Whether so much more can be held.
+    pub(super) fn takes(&mut self, more: usize, out: &mut Vec<u8>) -> bool {
+        self.written += more;
+        if self.written > LONGEST {
+            self.fail(
+                "the answer is longer than alvus can repeat at its end: 4 MiB",
+                out,
+            );
+        }
+        self.ended.is_none()
+    }
+
+    /// The place of the last item, which is of this kind or is opened.
+    pub(super) fn open(&mut self, kind: Kind, out: &mut Vec<u8>) -> usize {
+        if self.items.last().is_some_and(|item| item.kind == kind) {
+            return self.items.len() - 1;
+        }
+        self.begin_calls(self.blocks.len(), out);
+        let (prefix, item, added, part) = match kind {
+            Kind::Text => (
+                "msg_",
+                "\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"in_progress\",\"content\":[]}",
+                "response.content_part.added",
+                [
+                    ",\"content_index\":0,\"part\":",
+                    output::TEXT,
+                    output::TEXT_END,
+                ],
+            ),
+            _ => (
+                "rs_",
+                "\",\"type\":\"reasoning\",\"summary\":[]}",
+                "response.reasoning_summary_part.added",
+                [
+                    ",\"summary_index\":0,\"part\":",
+                    output::SUMMARY,
+                    output::TEXT_END,
+                ],
+            ),
+        };
+        let id = self.fresh.id(prefix);
+        let item = ["{\"id\":\"", &id, item].concat();
+        let at = self.add_item(kind, id, &item, out);
+        let [begin, middle, end] = part;
+        let fields = [&*self.items[at].place, begin, middle, end];
+        self.events.put(out, added, &fields);
+        at
+    }
+
+    /// Opens an item; says its place in the output.
+    pub(super) fn add_item(
+        &mut self,
+        kind: Kind,
+        id: String,
+        item: &str,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        self.start(out);
+        let at = self.items.len();
+        let index = format!(",\"output_index\":{at}");
+        let added = [&*index, ",\"item\":", item];
+        self.events.put(out, "response.output_item.added", &added);
+        let place = [&*index, ",\"item_id\":\"", &id, "\""].concat();
+        self.items.push(Item {
+            kind,
+            id,
+            place,
+            text: String::new(),
+        });
+        at
+    }
+
+    fn start(&mut self, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.started, true) {
+            self.events.open(out, &self.asked, self.were_heard);
+        }
+    }
+
+    /// Tells the ends of all items.
+    fn close(&mut self, out: &mut Vec<u8>) {
+        for (at, item) in std::mem::take(&mut self.items).into_iter().enumerate() {
+            let whole = match item.kind {
+                Kind::Call(call) => self.close_call(call, &item, out),
+                Kind::Text => {
+                    self.close_part(&item, ["output_text", "content_part", "content"], out)
+                }
+                Kind::Thought => {
+                    let names = [
+                        "reasoning_summary_text",
+                        "reasoning_summary_part",
+                        "summary",
+                    ];
+                    self.close_part(&item, names, out)
+                }
+            };
+            let index = format!(",\"output_index\":{at},\"item\":");
+            self.events
+                .put(out, "response.output_item.done", &[&index, &whole]);
+            self.output.push(whole);
+        }
+    }
+
+    /// Tells the end of a text or of thoughts: the names of that and of its part, and what numbers parts.
+    fn close_part(&mut self, item: &Item, names: [&str; 3], out: &mut Vec<u8>) -> String {
+        let [text, part, list] = names;
+        let place = [&*item.place, ",\"", list, "_index\":0"].concat();
+        let (begin, whole, more) = match item.kind {
+            Kind::Text => {
+                let whole = output::message(&item.id, &item.text);
+                (output::TEXT, whole, ",\"logprobs\":[]")
+            }
+            _ => (output::SUMMARY, output::reasoning(&item.id, &item.text), ""),
+        };
+        let fields = [&*place, more, ",\"text\":\"", &item.text, "\""];
+        self.events
+            .put(out, &["response.", text, ".done"].concat(), &fields);
+        let fields = [&*place, ",\"part\":", begin, &item.text, output::TEXT_END];
+        self.events
+            .put(out, &["response.", part, ".done"].concat(), &fields);
+        whole
+    }
+
+    pub(super) fn finish_if_done(&mut self, out: &mut Vec<u8>) {
+        if !self.done || self.ended.is_some() {
+            return;
+        }
+        self.think(Think::pause, out);
+        self.begin_calls(self.blocks.len(), out);
+        let cut_short = self.finish == Some(Finish::Length);
+        for (block, call) in self.blocks.iter().zip(self.calls.list()) {
+            if block.at.is_none() {
+                return self.break_off("a tool call without a name");
+            }
+            let is_none = || matches!(Str::of_raw(&block.arguments).plain().trim(), "" | "null");
+            if !(call.arguments.is_whole() || cut_short || is_none()) {
+                return self.break_off("the arguments of a tool call are not whole");
+            }
+        }
+        if self.items.is_empty() {
+            self.ended = Some(End::Empty);
+            return;
+        }
+        self.put_end(out);
+    }
+
+    /// How the response ends. For who set no limit one that has words is whole, whatever limit it met:
+    /// Codex ends its work at one that is not.
+    fn status(&self) -> Status<'static> {
+        match self.finish {
+            Some(Finish::Length) if self.asked.limited || self.only_thinks() => {
+                Status::Incomplete("max_output_tokens")
+            }
+            Some(Finish::Filter) => Status::Incomplete("content_filter"),
+            _ => Status::Completed,
+        }
+    }
+
+    fn only_thinks(&self) -> bool {
+        self.items.iter().all(|item| item.kind == Kind::Thought)
+    }
+
+    fn counted(&self) -> Usage {
+        self.asked.usage(self.usage, self.written as u64)
+    }
+
+    pub(super) fn put_end(&mut self, out: &mut Vec<u8>) {
+        self.start(out);
+        let (status, usage) = (self.status(), Some(self.counted()));
+        self.close(out);
+        match self.events.silent {
+            // The response by itself.
+            true => output::put_response(out, &self.asked, status, &self.output, usage),
+            false => self
+                .events
+                .put_whole(out, &self.asked, status, &self.output, usage),
+        }
+        self.ended = Some(End::Whole);
+    }
+}

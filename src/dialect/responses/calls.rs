@@ -1,0 +1,134 @@
+//! The calls of tools in an answer on its way. Pure.
+
+use super::super::chat::CallPiece;
+use super::super::json::{Str, escaped};
+use super::super::think::Think;
+use super::answer::{Answer, Item, Kind};
+use super::output::Call;
+use super::tools::called;
+
+/// A client that waits for the input of a tool hears of it whenever so much of it has come, in bytes.
+const SIGN_OF_LIFE: usize = 1024;
+
+/// What is known of a call's item.
+/// What is known of a call's item.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    /// Its place in the output, once it was opened.
+    pub(super) at: Option<usize>,
+    call: Call,
+    /// All arguments so far, as they were escaped, and how many of them were told.
+    pub(super) arguments: String,
+    told: usize,
+    /// They are an object, and told as they come.
+    flows: bool,
+}
+
+impl Answer {
+    pub(super) fn call(&mut self, piece: CallPiece<'_>, out: &mut Vec<u8>) {
+        if self.ended.is_some() {
+            return;
+        }
+        let Ok(at) = self.calls.find(&piece) else {
+            return self.break_off("too many tool calls, or a name without end");
+        };
+        if at == self.blocks.len() {
+            // What text was held back stands before the call.
+            self.think(Think::pause, out);
+            self.begin_calls(at, out);
+            self.blocks.push(Block::default());
+        }
+        match piece.arguments {
+            Some(arguments) if arguments.is_object() => {
+                self.arguments(at, &escaped(arguments.text()), out);
+            }
+            Some(arguments) => self.arguments(at, arguments.string().map_or("", Str::raw), out),
+            None => {}
+        }
+    }
+
+    /// The next piece of a call's arguments, as it is escaped.
+    pub(super) fn arguments(&mut self, at: usize, text: &str, out: &mut Vec<u8>) {
+        if text.is_empty() || !self.takes(text.len(), out) {
+            return;
+        }
+        let call = self.calls.get(at);
+        call.arguments.push(Str::of_raw(text));
+        let has_name = !call.name.is_empty();
+        let before = self.blocks[at].arguments.len() / SIGN_OF_LIFE;
+        self.blocks[at].arguments.push_str(text);
+        if !self.blocks[at].flows {
+            // Until an object has begun it may be `null`, which means none.
+            let arguments = Str::of_raw(&self.blocks[at].arguments);
+            if !has_name || !arguments.plain().trim_start().starts_with('{') {
+                return;
+            }
+            self.blocks[at].flows = true;
+            self.begin_calls(at + 1, out);
+        }
+        let block = &mut self.blocks[at];
+        let place = block.at.map_or("", |at| &self.items[at].place);
+        let count = block.arguments.len() / SIGN_OF_LIFE;
+        if block.call.is_custom() && count > before {
+            let name = "response.custom_tool_call_input.delta";
+            self.events.put(out, name, &[place, ",\"delta\":\"\""]);
+        } else if block.call.is_function() {
+            let delta = &block.arguments[block.told..];
+            let name = "response.function_call_arguments.delta";
+            self.events
+                .put(out, name, &[place, ",\"delta\":\"", delta, "\""]);
+            block.told = block.arguments.len();
+        }
+    }
+
+    /// Opens the items of the calls before `end` that are not open: their names are whole now.
+    pub(super) fn begin_calls(&mut self, end: usize, out: &mut Vec<u8>) {
+        for at in 0..end {
+            if self.blocks[at].at.is_some() || self.calls.list()[at].name.is_empty() {
+                continue;
+            }
+            let call = self.calls.get(at);
+            let told = Str::of_raw(&call.id).plain().into_owned();
+            let call_id = match told.is_empty() || self.asked.used.has(&told) {
+                true => self.fresh.id("call_"),
+                false => told,
+            };
+            self.asked.used.add(&call_id);
+            let tool = called(&self.asked.tools, &call.name).cloned();
+            let name = call.name.clone();
+            let mut call = Call {
+                id: String::new(),
+                call_id,
+                name,
+                tool,
+            };
+            call.id = self.fresh.id(if call.is_custom() { "ctc_" } else { "fc_" });
+            let item = call.item(None);
+            let number = self.add_item(Kind::Call(at), call.id.clone(), &item, out);
+            let block = &mut self.blocks[at];
+            (block.at, block.call) = (Some(number), call);
+        }
+    }
+
+    /// Tells the end of a call; says what its item is now.
+    pub(super) fn close_call(&mut self, at: usize, item: &Item, out: &mut Vec<u8>) -> String {
+        let Some(block) = self.blocks.get_mut(at) else {
+            return String::new();
+        };
+        let arguments = std::mem::take(&mut block.arguments);
+        let input = block.call.input(&arguments);
+        let (name, field) = match block.call.is_custom() {
+            true => ("response.custom_tool_call_input.", ",\"input\":\""),
+            false => ("response.function_call_arguments.", ",\"arguments\":\""),
+        };
+        if block.call.is_custom() || block.call.is_function() {
+            if block.told == 0 {
+                let fields = [&*item.place, ",\"delta\":\"", &input, "\""];
+                self.events.put(out, &[name, "delta"].concat(), &fields);
+            }
+            let fields = [&*item.place, field, &input, "\""];
+            self.events.put(out, &[name, "done"].concat(), &fields);
+        }
+        block.call.item(Some(&input))
+    }
+}

@@ -1,0 +1,349 @@
+//! What a response is made of, as it is written: the response itself, its items, its events. Pure.
+
+use super::super::chat::Usage;
+use super::super::ids::Fresh;
+use super::super::json::{Json, Quoted, Str, put};
+use super::super::terms::{Asked, Tool, ToolKind};
+use super::tools::custom_input;
+
+/// How far a response is.
+#[derive(Debug, Clone, Copy)]
+pub enum Status<'a> {
+    /// It comes.
+    InProgress,
+    /// All of it came.
+    Completed,
+    /// It ends early, and why: `max_output_tokens`, `content_filter`.
+    Incomplete(&'static str),
+    /// It failed, with this code and message.
+    Failed(&'a str, &'a str),
+}
+
+/// The id of the response to what was asked.
+pub fn response_id(asked: &Asked) -> String {
+    Fresh::new(asked.random).id("resp_")
+}
+
+/// A response. `items`: its output; one that was not told to its end is "".
+pub fn put_response(
+    out: &mut Vec<u8>,
+    asked: &Asked,
+    status: Status<'_>,
+    items: &[String],
+    usage: Option<Usage>,
+) {
+    let (word, why) = match status {
+        Status::InProgress => ("in_progress", ""),
+        Status::Completed => ("completed", ""),
+        Status::Incomplete(why) => ("incomplete", why),
+        Status::Failed(..) => ("failed", ""),
+    };
+    // No clock here is believed, and no client looks at the time.
+    put!(
+        out,
+        "{\"id\":\"",
+        &*response_id(asked),
+        "\",\"object\":\"response\",\"created_at\":0"
+    );
+    put!(out, ",\"status\":\"", word, "\",\"error\":");
+    match status {
+        Status::Failed(code, message) => {
+            put!(
+                out,
+                "{\"code\":",
+                Quoted(code),
+                ",\"message\":",
+                Quoted(message),
+                "}"
+            );
+        }
+        _ => put!(out, "null"),
+    }
+    match why {
+        "" => put!(out, ",\"incomplete_details\":null"),
+        why => put!(out, ",\"incomplete_details\":{\"reason\":\"", why, "\"}"),
+    }
+    put!(
+        out,
+        ",\"instructions\":null,\"max_output_tokens\":null,\"model\":",
+        Quoted(&asked.model)
+    );
+    put!(out, ",\"output\":[");
+    let begin = out.len();
+    for item in items.iter().filter(|item| !item.is_empty()) {
+        put!(out, if out.len() == begin { "" } else { "," }, &**item);
+    }
+    put!(
+        out,
+        "],\"parallel_tool_calls\":true,\"previous_response_id\":null,\"reasoning\":{\"effort\":null,\"summary\":null},\"store\":false,\"temperature\":null,\"text\":{\"format\":{\"type\":\"text\"}},\"tool_choice\":\"auto\",\"tools\":[],\"top_p\":null,\"truncation\":\"disabled\",\"metadata\":{},\"usage\":"
+    );
+    match usage {
+        Some(usage) => put_usage(out, usage),
+        None => put!(out, "null"),
+    }
+    put!(out, "}");
+}
+
+fn put_usage(out: &mut Vec<u8>, usage: Usage) {
+    put!(
+        out,
+        "{\"input_tokens\":",
+        usage.prompt,
+        ",\"input_tokens_details\":{\"cached_tokens\":",
+        usage.cached
+    );
+    put!(out, "},\"output_tokens\":", usage.completion);
+    put!(
+        out,
+        ",\"output_tokens_details\":{\"reasoning_tokens\":",
+        usage.reasoning
+    );
+    put!(
+        out,
+        "},\"total_tokens\":",
+        usage.prompt.saturating_add(usage.completion),
+        "}"
+    );
+}
+
+/// Writes events, each with the next number.
+#[derive(Debug, Default)]
+pub struct Events {
+    next: u64,
+    /// Nobody listens: the answer is told whole.
+    pub silent: bool,
+}
+
+impl Events {
+    /// One event: its name, and its fields in pieces, with a comma before the first.
+    pub fn put(&mut self, out: &mut Vec<u8>, name: &str, fields: &[&str]) {
+        if self.silent {
+            return;
+        }
+        put!(
+            out,
+            "event: ",
+            name,
+            "\ndata: {\"type\":\"",
+            name,
+            "\",\"sequence_number\":",
+            self.next
+        );
+        self.next += 1;
+        fields.iter().for_each(|piece| put!(out, *piece));
+        put!(out, "}\n\n");
+    }
+
+    /// An event about the response as a whole.
+    pub fn put_whole(
+        &mut self,
+        out: &mut Vec<u8>,
+        asked: &Asked,
+        status: Status<'_>,
+        items: &[String],
+        usage: Option<Usage>,
+    ) {
+        if self.silent {
+            return;
+        }
+        let name = match status {
+            Status::InProgress if self.next == 0 => "response.created",
+            Status::InProgress => "response.in_progress",
+            Status::Completed => "response.completed",
+            Status::Incomplete(_) => "response.incomplete",
+            Status::Failed(..) => "response.failed",
+        };
+        // The event's own end is put behind the response.
+        self.put(out, name, &[",\"response\":"]);
+        out.truncate(out.len() - "}\n\n".len());
+        put_response(out, asked, status, items, usage);
+        put!(out, "}\n\n");
+    }
+
+    /// The two that come before everything else, or behind who heard them already.
+    pub fn open(&mut self, out: &mut Vec<u8>, asked: &Asked, were_heard: bool) {
+        match were_heard {
+            true => self.next = 2,
+            false => (0..2).for_each(|_| self.put_whole(out, asked, Status::InProgress, &[], None)),
+        }
+    }
+}
+
+/// What a client hears while it waits for its stream to begin: once, and then again and again. Codex takes
+/// only events for a sign of life, and the SDKs take none before the first of these.
+pub fn beats(asked: &Asked) -> (Vec<u8>, Vec<u8>) {
+    let mut events = Events::default();
+    let (mut first, mut other) = (Vec::new(), Vec::new());
+    events.put_whole(&mut first, asked, Status::InProgress, &[], None);
+    events.put_whole(&mut other, asked, Status::InProgress, &[], None);
+    (first, other)
+}
+
+/// The end of a stream that nothing but [`beats`] came of, if those were heard.
+pub fn late_failure(asked: &Asked, were_heard: bool, code: &str, message: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut events = Events::default();
+    events.open(&mut out, asked, were_heard);
+    events.put_whole(&mut out, asked, Status::Failed(code, message), &[], None);
+    out
+}
+
+/// A response as the end of a stream that it was to be: what is done of it, and all of it. None if it is no
+/// response.
+pub fn as_stream(asked: &Asked, were_heard: bool, body: &[u8]) -> Option<Vec<u8>> {
+    let response = Json::parse(body)?;
+    let [items, status] = response.pick(["output", "status"]);
+    let mut out = Vec::new();
+    let mut events = Events::default();
+    events.open(&mut out, asked, were_heard);
+    for (at, item) in items?.items().enumerate() {
+        let index = format!(",\"output_index\":{at},\"item\":");
+        events.put(
+            &mut out,
+            "response.output_item.done",
+            &[&index, &one_line(item)],
+        );
+    }
+    let name = match status.and_then(Json::string).map(Str::raw) {
+        Some("failed") => "response.failed",
+        Some("incomplete") => "response.incomplete",
+        _ => "response.completed",
+    };
+    events.put(&mut out, name, &[",\"response\":", &one_line(response)]);
+    Some(out)
+}
+
+/// JSON has line breaks only between its tokens.
+fn one_line(json: Json<'_>) -> String {
+    json.text().replace(['\n', '\r'], "")
+}
+
+/// A message of the assistant's; `text` as it was escaped.
+pub fn message(id: &str, text: &str) -> String {
+    [
+        "{\"id\":\"",
+        id,
+        "\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"completed\",\"content\":[",
+        TEXT,
+        text,
+        TEXT_END,
+        "]}",
+    ]
+    .concat()
+}
+
+/// A part of a message, up to its text, and behind it.
+pub const TEXT: &str = "{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":\"";
+/// See [`TEXT`].
+pub const TEXT_END: &str = "\"}";
+
+/// A part of thoughts, up to its text.
+pub const SUMMARY: &str = "{\"type\":\"summary_text\",\"text\":\"";
+
+/// Thoughts, in the field that clients show and send back; `text` as it was escaped.
+pub fn reasoning(id: &str, text: &str) -> String {
+    [
+        "{\"id\":\"",
+        id,
+        "\",\"type\":\"reasoning\",\"summary\":[",
+        SUMMARY,
+        text,
+        TEXT_END,
+        "]}",
+    ]
+    .concat()
+}
+
+/// A call of a tool as the client knows it.
+#[derive(Debug, Default, Clone)]
+pub struct Call {
+    /// The item's id.
+    pub id: String,
+    /// The id by which its output will be known.
+    pub call_id: String,
+    /// The tool's name, as it was escaped.
+    pub name: String,
+    /// The tool, where its name is not all.
+    pub tool: Option<Tool>,
+}
+
+impl Call {
+    /// Whether it takes any text, and not an object.
+    pub fn is_custom(&self) -> bool {
+        self.tool
+            .as_ref()
+            .is_some_and(|tool| tool.kind == ToolKind::Custom)
+    }
+
+    /// Whether its arguments are told as they come.
+    pub fn is_function(&self) -> bool {
+        let kind = self.tool.as_ref().map(|tool| &tool.kind);
+        matches!(kind, None | Some(ToolKind::Function(_)))
+    }
+
+    /// What the tool is given, as the client wants it; with JSON's escapes.
+    pub fn input(&self, arguments: &str) -> String {
+        let arguments = Str::of_raw(arguments);
+        match arguments.plain().trim() {
+            _ if self.is_custom() => custom_input(arguments),
+            "" | "null" => "{}".into(),
+            _ => arguments.raw().into(),
+        }
+    }
+
+    /// The item; `input`: see [`Call::input`], none if it has yet to come.
+    pub fn item(&self, input: Option<&str>) -> String {
+        let (kind, space) = match self.tool.as_ref().map(|tool| &tool.kind) {
+            Some(ToolKind::Function(space)) => ("function_call", space.as_str()),
+            Some(ToolKind::Custom) => ("custom_tool_call", ""),
+            Some(ToolKind::Search) => ("tool_search_call", ""),
+            None => ("function_call", ""),
+        };
+        let mut out = Vec::new();
+        put!(
+            &mut out,
+            "{\"id\":\"",
+            &*self.id,
+            "\",\"type\":\"",
+            kind,
+            "\",\"call_id\":",
+            Quoted(&self.call_id)
+        );
+        put!(
+            &mut out,
+            ",\"status\":\"",
+            if input.is_some() {
+                "completed"
+            } else {
+                "in_progress"
+            }
+        );
+        let input = input.unwrap_or_default();
+        if kind == "tool_search_call" {
+            let plain = Str::of_raw(input).plain();
+            let object = Json::parse(plain.as_bytes()).filter(|json| json.is_object());
+            put!(
+                &mut out,
+                "\",\"execution\":\"client\",\"arguments\":",
+                object.map_or("{}", Json::text),
+                "}"
+            );
+        } else {
+            put!(
+                &mut out,
+                "\",\"name\":\"",
+                self.tool.as_ref().map_or(&*self.name, |tool| &*tool.name)
+            );
+            if !space.is_empty() {
+                put!(&mut out, "\",\"namespace\":\"", space);
+            }
+            let field = if self.is_custom() {
+                "input"
+            } else {
+                "arguments"
+            };
+            put!(&mut out, "\",\"", field, "\":\"", input, "\"}");
+        }
+        String::from_utf8(out).unwrap_or_default()
+    }
+}

@@ -1,0 +1,145 @@
+//! A Responses request as a chat completion. Pure.
+//!
+//! What a chat upstream has no word for is left out where only OpenAI's own servers do something with it
+//! (stored copies, cache keys, metadata); what would change the meaning is refused, with its name.
+
+use super::super::conversation::Conversation;
+use super::super::ids::Used;
+use super::super::json::{Json, Quoted, Str, put};
+use super::super::measure::Size;
+use super::super::reasoning::{Wanted, switch};
+use super::super::terms::{ChatRequest, Options};
+use super::errors::Failure;
+use super::items::add_items;
+use super::tools::put_tools;
+
+/// The least output, in tokens, for a model that may think before it speaks.
+const LEAST_OUTPUT: u64 = 1024;
+
+/// Translates a Responses request.
+pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Failure> {
+    let json = Json::parse(body).filter(|json| json.is_object());
+    let json = json.ok_or_else(|| Failure::invalid("", "the body is not a JSON object"))?;
+    needs_no_store(json)?;
+    let [model, input, instructions, stream, limit] = json.pick([
+        "model",
+        "input",
+        "instructions",
+        "stream",
+        "max_output_tokens",
+    ]);
+    let model = model
+        .and_then(Json::string)
+        .filter(|model| !model.is_empty());
+    let model = model.ok_or_else(|| Failure::invalid("model", "a string is required"))?;
+    let input = input
+        .ok_or_else(|| Failure::invalid("input", "a string or a list of items is required"))?;
+    let streams = stream.is_some_and(Json::is_true);
+
+    let mut out = Vec::with_capacity(body.len() + body.len() / 16 + 256);
+    put!(&mut out, "{\"model\":", Quoted(options.model));
+    if streams {
+        put!(
+            &mut out,
+            ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"
+        );
+    }
+    put_settings(&mut out, json, limit, options)?;
+    let tools = put_tools(&mut out, json)?;
+    put!(&mut out, ",\"messages\":");
+    let mut conversation = Conversation::new(out);
+    if let Some(text) = instructions.and_then(Json::string) {
+        conversation.system(text.raw().into());
+    }
+    let mut used = Used::default();
+    add_items(input, &tools, &mut conversation, &mut used)?;
+    let mut body = conversation.finish();
+    put!(&mut body, "}");
+    Ok(ChatRequest {
+        body,
+        model: model.plain().into_owned(),
+        streams,
+        used,
+        size: Size::of(json),
+        tools,
+        limited: limit.is_some(),
+    })
+}
+
+/// Refuses what only a server could do that remembers.
+fn needs_no_store(json: Json<'_>) -> Result<(), Failure> {
+    const NEEDS: [&str; 4] = [
+        "previous_response_id",
+        "conversation",
+        "prompt",
+        "background",
+    ];
+    for (name, value) in NEEDS.iter().zip(json.pick(NEEDS)) {
+        if value.is_some_and(|value| !matches!(value.text(), "false" | "\"\"")) {
+            let what = "nothing is stored here, so that this cannot be had on this upstream; send the whole conversation as input";
+            let failure = Failure::invalid(*name, what);
+            return Err(Failure {
+                code: "unsupported_parameter".into(),
+                ..failure
+            });
+        }
+    }
+    Ok(())
+}
+
+/// How the model is to answer.
+fn put_settings(
+    out: &mut Vec<u8>,
+    json: Json<'_>,
+    limit: Option<Json<'_>>,
+    options: &Options<'_>,
+) -> Result<(), Failure> {
+    let [reasoning, text, temperature, top_p] =
+        json.pick(["reasoning", "text", "temperature", "top_p"]);
+    let effort = reasoning.and_then(|reasoning| reasoning.get("effort")?.string());
+    let wanted = match effort.map(Str::raw) {
+        Some("none" | "minimal") => Wanted::Off,
+        Some("low") => Wanted::Effort("low"),
+        Some("medium") => Wanted::Effort("medium"),
+        Some("high" | "xhigh" | "max") => Wanted::Effort("high"),
+        _ => Wanted::Usual,
+    };
+    let switch = switch(options.model, wanted, options.effort);
+    if let Some(limit) = limit {
+        let asked = limit.number().filter(|limit| *limit > 0);
+        let asked = asked.ok_or_else(|| {
+            Failure::invalid("max_output_tokens", "a whole number above 0 is required")
+        })?;
+        let least = if switch.may_think { LEAST_OUTPUT } else { 0 };
+        let most = asked.max(least).min(options.max_output.unwrap_or(u64::MAX));
+        put!(out, ",\"max_tokens\":", most);
+    }
+    for (name, value) in [("temperature", temperature), ("top_p", top_p)] {
+        if let Some(value) = value.filter(|value| value.is_number()) {
+            put!(out, ",\"", name, "\":", value);
+        }
+    }
+    put!(out, switch.fields);
+    let format = text.and_then(|text| text.get("format"));
+    let [kind, name, schema, strict] = format.map_or([None; 4], |format| {
+        format.pick(["type", "name", "schema", "strict"])
+    });
+    match (kind.and_then(Json::string).map(Str::raw), schema) {
+        (Some("json_schema"), Some(schema)) => {
+            let name = name.and_then(Json::string).map_or("answer", Str::raw);
+            put!(
+                out,
+                ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"",
+                name
+            );
+            put!(out, "\",\"schema\":", schema);
+            if let Some(strict) = strict {
+                put!(out, ",\"strict\":", strict);
+            }
+            put!(out, "}}");
+        }
+        (Some("json_object"), _) => put!(out, ",\"response_format\":{\"type\":\"json_object\"}"),
+        _ => {}
+    }
+    Ok(())
+}

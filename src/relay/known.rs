@@ -1,0 +1,104 @@
+//! What is known of the upstream: which dialects it speaks, and what was learned of its models.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{Relay, lock};
+use crate::config::{Config, Speech};
+use crate::dialect::clients::{DIALECTS, Dialect};
+use crate::dialect::learned::{Learned, to_json};
+
+/// Hosts that speak chat completions and not Messages; and whether they speak Responses.
+const CHAT_HOSTS: [(&str, bool); 5] = [
+    ("integrate.api.nvidia.com", false),
+    ("api.groq.com", true),
+    ("api.cerebras.ai", false),
+    ("api.mistral.ai", false),
+    ("generativelanguage.googleapis.com", false),
+];
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// By dialect.
+    ways: [Way; DIALECTS],
+    learned: Arc<Mutex<Learned>>,
+}
+
+/// What becomes of requests in one dialect.
+#[derive(Debug)]
+struct Way {
+    mode: Speech,
+    /// The upstream speaks chat completions only.
+    translates: AtomicBool,
+    /// It was seen to speak the dialect itself.
+    passes: AtomicBool,
+}
+
+impl Known {
+    /// `earlier`: what was learned goes on, if the provider is the same.
+    pub(super) fn new(config: &Config, earlier: Option<&Known>) -> Known {
+        let authority = config.target.authority.as_str();
+        let host = authority.split(':').next().unwrap_or_default();
+        let chat = CHAT_HOSTS.iter().find(|(name, _)| *name == host);
+        let way = |mode: Speech, chat_only: bool| Way {
+            mode,
+            translates: AtomicBool::new(match mode {
+                Speech::Auto => chat_only,
+                mode => mode == Speech::Translate,
+            }),
+            passes: AtomicBool::new(mode == Speech::Pass),
+        };
+        Known {
+            ways: [
+                way(config.messages, chat.is_some()),
+                way(
+                    config.responses,
+                    chat.is_some_and(|(_, responses)| !responses),
+                ),
+            ],
+            learned: earlier
+                .map(|earlier| earlier.learned.clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Whether requests in the dialect may be translated.
+    pub(super) fn may_translate(&self, dialect: Dialect) -> bool {
+        self.way(dialect).mode != Speech::Pass
+    }
+
+    pub(super) fn translates(&self, dialect: Dialect) -> bool {
+        self.way(dialect).translates.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn passes(&self, dialect: Dialect) -> bool {
+        self.way(dialect).passes.load(Ordering::Relaxed)
+    }
+
+    /// A request was served, translated or as it was.
+    pub(super) fn served(&self, dialect: Dialect, translated: bool) {
+        let way = self.way(dialect);
+        match translated {
+            true => way.translates.store(true, Ordering::Relaxed),
+            false => way.passes.store(true, Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn learned(&self) -> MutexGuard<'_, Learned> {
+        lock(&self.learned)
+    }
+
+    fn way(&self, dialect: Dialect) -> &Way {
+        &self.ways[dialect as usize]
+    }
+}
+
+impl Relay {
+    /// What was learned of models, as a JSON object.
+    pub fn learned(&self) -> Option<String> {
+        let known = self.policy().clone();
+        let json = to_json(&known.known.learned());
+        String::from_utf8(json).ok()
+    }
+}

@@ -1,0 +1,208 @@
+//! Whose something is: files, batches, stored responses and answers that are fetched later belong to the
+//! account of the key that they were made with. Who comes back for one gets that key, while it is there.
+//!
+//! Kept are salted hashes of ids, [`MOST`] of them, for an hour.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::lock;
+use crate::pool::Picked;
+use crate::route;
+
+/// So many are known at a time; the oldest one goes.
+const MOST: usize = 1000;
+
+/// For so long.
+const KEPT: Duration = Duration::from_secs(3600);
+
+/// Shorter ones are no ids, but words of a path.
+const SHORTEST: usize = 6;
+
+/// The fields of a request that say what it goes on with.
+const FIELDS: [&[u8]; 3] = [
+    b"\"previous_response_id\"",
+    b"\"input_file_id\"",
+    b"\"file_id\"",
+];
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Owners {
+    salt: RandomState,
+    made: Mutex<VecDeque<Made>>,
+}
+
+#[derive(Debug)]
+struct Made {
+    id: u64,
+    by: Picked,
+    at: Instant,
+}
+
+impl Owners {
+    /// This was made with this key.
+    pub(super) fn add(&self, id: &[u8], by: &Picked, at: Instant) {
+        if id.len() < SHORTEST {
+            return;
+        }
+        let (id, by) = (self.salt.hash_one(id), by.clone());
+        let mut made = lock(&self.made);
+        made.retain(|earlier| earlier.id != id);
+        if made.len() == MOST {
+            made.pop_front();
+        }
+        made.push_back(Made { id, by, at });
+    }
+
+    /// The key that something was made with that the path names.
+    pub(super) fn of_path(&self, target: &str, now: Instant) -> Option<Picked> {
+        if lock(&self.made).is_empty() {
+            return None;
+        }
+        let segments = route::path(target).split('/').map(str::as_bytes);
+        self.find(segments, now)
+    }
+
+    /// Likewise, of the body.
+    pub(super) fn of_body(&self, body: &[u8], now: Instant) -> Option<Picked> {
+        if lock(&self.made).is_empty() {
+            return None;
+        }
+        let mut fields = FIELDS.into_iter();
+        fields.find_map(|field| self.find(strings_of(body, field), now))
+    }
+
+    fn find<'a>(&self, ids: impl Iterator<Item = &'a [u8]>, now: Instant) -> Option<Picked> {
+        let mut ids = ids.filter(|id| id.len() >= SHORTEST);
+        let made = lock(&self.made);
+        ids.find_map(|id| {
+            let id = self.salt.hash_one(id);
+            let found = made.iter().rev().find(|made| made.id == id)?;
+            (now.saturating_duration_since(found.at) < KEPT).then(|| found.by.clone())
+        })
+    }
+}
+
+/// The id that an answer begins with, of which this is the beginning: the first one in it.
+pub(super) fn first_id(start: &[u8]) -> Option<&[u8]> {
+    strings_of(start, b"\"id\"").next()
+}
+
+/// The strings that follow a name, in quotes.
+fn strings_of<'a>(mut json: &'a [u8], name: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
+    std::iter::from_fn(move || {
+        loop {
+            let at = json.windows(name.len()).position(|word| word == name)?;
+            json = &json[at + name.len()..];
+            let Some(value) = json.trim_ascii_start().strip_prefix(b":") else {
+                continue;
+            };
+            if let Some(text) = value.trim_ascii_start().strip_prefix(b"\"") {
+                let end = text.iter().position(|b| *b == b'"')?;
+                return Some(&text[..end]);
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Pace, Rotation};
+    use crate::pool::{Asker, Pick, Pool, Settings};
+    use crate::secret::ApiKey;
+
+    fn picked(count: usize, now: Instant) -> Vec<Picked> {
+        let keys: Vec<ApiKey> = (0..count).map(|n| ApiKey::new(format!("k{n}"))).collect();
+        let settings = Settings {
+            cooldown: KEPT,
+            pace: Pace::Off,
+            rotation: Rotation::RoundRobin,
+            attempts: count,
+        };
+        let mut pool = Pool::new(&keys, settings, now);
+        let (lane, _) = pool.enter("m", now);
+        let one = |_| match pool.pick(lane, Asker::default(), now) {
+            Pick::Key(picked) => picked,
+            other => panic!("{other:?}"),
+        };
+        (0..count).map(one).collect()
+    }
+
+    #[test]
+    fn what_was_made_is_known_by_path_and_body_for_an_hour() {
+        let now = Instant::now();
+        let keys = picked(2, now);
+        let owners = Owners::default();
+        assert_eq!(owners.of_path("/v1/files/file-1", now), None);
+        owners.add(b"file-1", &keys[0], now);
+        owners.add(b"resp_2", &keys[1], now);
+        owners.add(b"files", &keys[1], now); // too short
+        let index = |found: Option<Picked>| found.map(|key| key.index);
+        for (target, expected) in [
+            ("/v1/files/file-1", Some(0)),
+            ("/v1/files/file-1/content?x=resp_2", Some(0)),
+            ("/v1/responses/resp_2", Some(1)),
+            ("/v1/files/file-2", None),
+        ] {
+            assert_eq!(index(owners.of_path(target, now)), expected, "{target}");
+        }
+        for (body, expected) in [
+            (
+                r#"{"model":"m","previous_response_id" : "resp_2"}"#,
+                Some(1),
+            ),
+            (r#"{"input_file_id":"file-1"}"#, Some(0)),
+            (
+                r#"{"input":[{"file_id":null},{"file_id":"file-9"},{"file_id":"file-1"}]}"#,
+                Some(0),
+            ),
+            (r#"{"previous_response_id":null,"file_id"#, None),
+            (r#"{"input":"file-1"}"#, None),
+        ] {
+            assert_eq!(
+                index(owners.of_body(body.as_bytes(), now)),
+                expected,
+                "{body}"
+            );
+        }
+        assert_eq!(owners.of_path("/v1/files/file-1", now + KEPT), None);
+    }
+
+    #[test]
+    fn the_oldest_one_makes_room() {
+        let now = Instant::now();
+        let keys = picked(1, now);
+        let owners = Owners::default();
+        for n in 0..=MOST {
+            owners.add(format!("file-{n}").as_bytes(), &keys[0], now);
+            owners.add(b"file-again", &keys[0], now);
+        }
+        assert_eq!(lock(&owners.made).len(), MOST);
+        assert_eq!(owners.of_path("/file-0", now), None);
+        assert!(owners.of_path("/file-again", now).is_some());
+    }
+
+    #[test]
+    fn an_answer_names_itself_first() {
+        for (start, expected) in [
+            (r#"{"id":"file-1","object":"file"}"#, Some("file-1")),
+            (
+                r#"{"object":"batch","id" : "batch-1","x":{"id":"y"}}"#,
+                Some("batch-1"),
+            ),
+            (
+                "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\"",
+                Some("resp_1"),
+            ),
+            (r#"{"id":7,"ids":["x"]}"#, None),
+            (r#"{"id":"cut"#, None),
+        ] {
+            let found = first_id(start.as_bytes()).map(|id| std::str::from_utf8(id).expect("text"));
+            assert_eq!(found, expected, "{start}");
+        }
+    }
+}

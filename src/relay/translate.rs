@@ -1,0 +1,183 @@
+//! A request in a client's dialect, made ready for an upstream that speaks chat completions: before its trip
+//! begins, or when the upstream turns out not to know its path; fitted to its model, and changed when a
+//! refusal teaches how.
+
+use std::time::Duration;
+
+use super::Exchange;
+use super::voice::{Voice, refusal};
+use crate::debug;
+use crate::dialect::adapt::adapt;
+use crate::dialect::json::Json;
+use crate::dialect::lessons::{Lesson, learn_from_error};
+use crate::dialect::terms::{Asked, Options};
+use crate::reply::Reply;
+use crate::upstream::Answer;
+use crate::verdict::Verdict;
+
+/// A request is changed at most so often by what its refusals teach.
+const MOST_CHANGES: usize = 6;
+
+/// When a client may come back that found no memory left for its translation.
+const BUSY_RETRY: Duration = Duration::from_secs(5);
+
+impl Exchange<'_> {
+    #[cfg(feature = "messages")]
+    pub(super) fn count(&self) -> Reply {
+        use crate::dialect::clients::Refusal;
+        use crate::dialect::messages::request::count_tokens;
+        let body = self.body.as_ref().map_or(&[][..], |body| &body.bytes);
+        let known = &self.mapped.policy.known;
+        let ratio = known.learned().traits(&model_of(body)).ratio();
+        match count_tokens(body, ratio) {
+            Ok(json) => Reply::json(200, String::from_utf8_lossy(&json).into_owned()),
+            Err(failure) => refusal(Refusal::Messages(failure)),
+        }
+    }
+
+    /// Puts a chat completion in the request's place.
+    pub(super) fn translate(&mut self) -> Result<(), Reply> {
+        let Voice::Talk(talk) = &mut self.mapped.voice else {
+            return Ok(());
+        };
+        let refuse = |status, text| talk.dialect.refusal(status, "", text);
+        let Some(body) = &mut self.body else {
+            return Err(refusal(refuse(400, "a body is required")));
+        };
+        if body.has_no_chance() {
+            let text = "the request is too large to be translated (MAX_BODY_MB, or what memory allows; a translated body counts twice)";
+            return Err(refusal(refuse(413, text)));
+        }
+        let Some(room) = body.room() else {
+            let text = "too many request bodies at once (MAX_BODY_MB bounds them all together, and a translated one counts twice)";
+            return Err(refusal(refuse(503, text).after(Some(BUSY_RETRY.as_secs()))));
+        };
+        let model = model_of(&body.bytes);
+        let options = Options {
+            model: &model,
+            max_output: None,
+            effort: false,
+        };
+        let chat = talk
+            .dialect
+            .translate(&body.bytes, &options)
+            .map_err(refusal)?;
+        *body = room.filled(chat.body); // what it was made of is given back
+        talk.asked = Asked {
+            model: self.mapped.asked.clone().unwrap_or(chat.model),
+            used: chat.used,
+            tools: chat.tools,
+            limited: chat.limited,
+            ..std::mem::take(&mut talk.asked)
+        };
+        (talk.streams, talk.size, talk.translated) = (chat.streams, chat.size, true);
+        self.mapped.stores = false;
+        if let Some(chat) = talk.chat.take() {
+            self.mapped.request = chat;
+        }
+        self.fit(&model);
+        Ok(())
+    }
+
+    /// Changes a translated request to what is known of its model, by the upstream's name for it.
+    pub(super) fn fit(&mut self, model: &str) {
+        let (Voice::Talk(talk), Some(body)) = (&mut self.mapped.voice, &mut self.body) else {
+            return;
+        };
+        if !talk.translated {
+            return;
+        }
+        let traits = self.mapped.policy.known.learned().traits(model);
+        let tokens = traits.tokens(talk.size);
+        (talk.asked.prompt_tokens, talk.asked.ratio) = (tokens, traits.ratio());
+        talk.asked.thinks_unopened = traits.thinks_unopened;
+        model.clone_into(&mut talk.model);
+        talk.taught.clear();
+        if let Some(room) = body.room()
+            && let Some(adapted) = adapt(&body.bytes, &traits, tokens)
+        {
+            *body = room.filled(adapted);
+        }
+    }
+
+    /// Whether the request was changed because of what this answer says, and is to be sent again.
+    pub(super) fn revise(&mut self, answer: &Answer, verdict: Verdict) -> bool {
+        let about_request = matches!(
+            verdict,
+            Verdict::Pass | Verdict::TooMuch | Verdict::Failed(_) | Verdict::Nowhere
+        );
+        let Voice::Talk(talk) = &self.mapped.voice else {
+            return false;
+        };
+        match talk.translated {
+            true if answer.status == 200 && about_request => self.hears(answer),
+            _ if answer.status < 400 || !about_request => false,
+            false => self.was_not_understood(answer) && self.translate().is_ok(),
+            true => self.learns(answer),
+        }
+    }
+
+    /// The upstream does not know the path of the dialect.
+    fn was_not_understood(&self, answer: &Answer) -> bool {
+        let Voice::Talk(talk) = &self.mapped.voice else {
+            return false;
+        };
+        let unknown = matches!(answer.status, 404 | 405 | 501) && talk.chat.is_some();
+        unknown
+            && !self.mapped.policy.known.passes(talk.dialect)
+            && !talk.dialect.is_spoken_in(&answer.words())
+    }
+
+    /// An answer: what refusals taught was right. Whether it says nothing; the first one that does is not
+    /// believed.
+    fn hears(&mut self, answer: &Answer) -> bool {
+        let Voice::Talk(talk) = &mut self.mapped.voice else {
+            return false;
+        };
+        let mut learned = self.mapped.policy.known.learned();
+        for lesson in talk.taught.drain(..) {
+            learned.learn(&talk.model, lesson, talk.size);
+        }
+        drop(learned);
+        let is_first = !std::mem::replace(&mut talk.heard, true);
+        is_first
+            && talk
+                .dialect
+                .says_nothing(answer.start(), answer.is_stream())
+    }
+
+    /// A refusal that names what the model does not take.
+    fn learns(&mut self, answer: &Answer) -> bool {
+        let policy = self.mapped.policy.clone();
+        let (Voice::Talk(talk), Some(body)) = (&mut self.mapped.voice, &mut self.body) else {
+            return false;
+        };
+        let Some(lesson) = learn_from_error(answer.status, &answer.words()) else {
+            return false;
+        };
+        debug!("{}: {lesson:?}", talk.model);
+        let mut traits = policy.known.learned().traits(&talk.model);
+        let taught = talk.taught.iter().copied().chain([lesson]);
+        taught.for_each(|lesson| traits.learn(lesson, talk.size));
+        let tokens = traits.tokens(talk.size);
+        (talk.asked.prompt_tokens, talk.asked.ratio) = (tokens, traits.ratio());
+        let may_change = talk.taught.len() < MOST_CHANGES;
+        if let Some(room) = body.room().filter(|_| may_change)
+            && let Some(adapted) = adapt(&body.bytes, &traits, tokens)
+        {
+            *body = room.filled(adapted);
+            talk.taught.push(lesson);
+            return true;
+        }
+        // The request does not fit, and its client is told; how much does is known from now on.
+        if let Lesson::Context(..) = lesson {
+            policy.known.learned().learn(&talk.model, lesson, talk.size);
+        }
+        false
+    }
+}
+
+fn model_of(body: &[u8]) -> String {
+    let model = Json::parse(body).and_then(|body| body.get("model")?.string());
+    model.map_or(String::new(), |model| model.plain().into_owned())
+}
