@@ -7,7 +7,7 @@
 //! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
 //! `voice.rs` in which dialect, `translate.rs` and `spoken.rs` what that takes, `known.rs` of which upstream,
 //! `names.rs` which model is asked, `owners.rs` with which key only, `wishes.rs` what else a client wants;
-//! `listing.rs` keeps the lists of models.
+//! `listing.rs` keeps the lists of models, `standing.rs` knows how the places are doing.
 
 mod as_event;
 mod deliver;
@@ -24,6 +24,7 @@ mod policy;
 mod report;
 #[cfg(any(feature = "messages", feature = "responses"))]
 mod spoken;
+mod standing;
 #[cfg(any(feature = "messages", feature = "responses"))]
 mod translate;
 #[cfg_attr(
@@ -34,7 +35,6 @@ mod voice;
 mod wishes;
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,7 @@ use self::names::StandIns;
 pub use self::outcome::{End, Outcome};
 use self::owners::Owners;
 use self::policy::Policy;
+use self::standing::Standing;
 use self::voice::Voice;
 use self::wishes::Wishes;
 use crate::body::Body;
@@ -53,7 +54,7 @@ use crate::peer::Client;
 use crate::pool::{KeyView, LaneId, Merged, ModelView, Picked, Pool};
 use crate::question::Question;
 use crate::reply::{self, Downstream, Reply};
-use crate::retry::{Attempt, Budget, Journey, Step};
+use crate::retry::{Attempt, Journey, Step};
 use crate::secret::SALT;
 use crate::state::Rest;
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
@@ -203,32 +204,6 @@ pub struct Relay {
     metrics: Metrics,
 }
 
-/// How a place that requests go to is doing. What one goes through is not the other's affair.
-#[derive(Debug)]
-struct Standing {
-    /// Whether it was well at the last attempt, so that its going and coming back are one line each in
-    /// the log.
-    well: AtomicBool,
-    budget: Mutex<Budget>,
-}
-
-impl Standing {
-    fn new(now: Instant) -> Standing {
-        Standing {
-            well: AtomicBool::new(true),
-            budget: Mutex::new(Budget::new(now)),
-        }
-    }
-
-    fn is_well(&self) -> bool {
-        self.well.load(Ordering::Relaxed)
-    }
-
-    fn budget(&self) -> MutexGuard<'_, Budget> {
-        lock(&self.budget)
-    }
-}
-
 /// A request mapped onto the provider.
 #[derive(Debug)]
 pub struct Mapped {
@@ -362,17 +337,6 @@ impl Came {
     }
 }
 
-impl Answer {
-    /// The upstream asks that there be no other try.
-    fn ends_it(&self, attempt: Attempt) -> bool {
-        let in_trouble = matches!(
-            attempt,
-            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere)
-        );
-        in_trouble && self.header("x-should-retry") == Some(b"false")
-    }
-}
-
 impl Relay {
     /// Everything that `config` says about keys and the provider.
     ///
@@ -485,9 +449,13 @@ impl Relay {
         self.pool(|pool| pool.has(&owner)).then_some(owner)
     }
 
-    /// The keys as they stand.
+    /// The keys as they stand. Requests go on meanwhile.
     pub fn keys(&self) -> Vec<KeyView> {
-        self.pool(|pool| pool.snapshot(Instant::now()))
+        let now = Instant::now();
+        let down = self.pool(|pool| pool.is_down(now));
+        let mut views = Vec::new();
+        while self.pool(|pool| pool.snapshot_further(&mut views, down, now)) {}
+        views
     }
 
     /// The models that were asked for lately.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::de::IgnoredAny;
 
 use crate::reply::Downstream;
+use crate::retry::Attempt;
 use crate::sse;
 use crate::upstream::{Answer, Failure};
 use crate::verdict::{self, BODY_LIMIT, Verdict};
@@ -152,6 +153,17 @@ fn is_list_of_answers(body: &[u8]) -> bool {
         .iter()
         .map(|expected| first.next().map(|b| b != expected));
     differs.flatten().any(|differs| differs)
+}
+
+impl Answer {
+    /// The upstream asks that there be no other try.
+    pub(super) fn ends_it(&self, attempt: Attempt) -> bool {
+        let in_trouble = matches!(
+            attempt,
+            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere)
+        );
+        in_trouble && self.header("x-should-retry") == Some(b"false")
+    }
 }
 
 fn patience(by: Option<Instant>) -> Duration {

@@ -1,6 +1,5 @@
 //! What an attempt showed, told to the pool, the log and the counters.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::lease::Lease;
@@ -84,7 +83,7 @@ impl Relay {
                 self.upstream_fails(&format!("{} answers {status}", trip.origin()), trip);
             }
             Verdict::Nowhere => {} // whoever asks for no such path says nothing of the others
-            _ if !standing.well.swap(true, Ordering::Relaxed) => {
+            _ if standing.now(true) => {
                 standing.budget().recovered();
                 match std::ptr::eq(standing, &self.target) {
                     true => {
@@ -100,7 +99,7 @@ impl Relay {
     }
 
     fn upstream_fails(&self, how: &str, trip: &Trip) {
-        if trip.standing.well.swap(false, Ordering::Relaxed) {
+        if trip.standing.now(false) {
             warn!("{how}");
             if std::ptr::eq(trip.standing, &self.target) {
                 self.metrics.failed(how, Instant::now());
