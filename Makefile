@@ -14,16 +14,16 @@ help: ## this list
 run: tools ## build and start alvus; without .env or API_KEYS it starts the demo
 	@$(CARGO) build --release --locked --quiet
 	@if [ -e .env ] || [ -n "$$API_KEYS" ]; then exec target/release/alvus; \
-	else echo "No .env and no API_KEYS: starting the demo (see .env.example)."; exec target/release/alvus demo; fi
+	else echo "No .env and no API_KEYS: starting the demo (alvus init makes an .env)."; exec target/release/alvus demo; fi
 
 build: tools ## build target/release/alvus
 	$(CARGO) build --release --locked
 
 test: tools clients ## all tests: unit tables, sockets, real clients and servers
-	$(CARGO) test --locked
+	$(CARGO) test --locked -p alvus -p alvus_malloc
 
 unit: tools ## the tests that need nothing but Rust
-	$(CARGO) test --locked --lib $(foreach t,$(ALONE),--test $(t))
+	$(CARGO) test --locked -p alvus -p alvus_malloc --lib $(foreach t,$(ALONE),--test $(t))
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)
@@ -61,7 +61,7 @@ bench: build ## alvus beside nginx and haproxy: one table; BENCH=quick takes und
 lint: tools deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked -p tiny_http_joined -- -D warnings
+	$(CARGO) clippy --locked -p tiny_http_joined -p alvus_malloc -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	tests/floors

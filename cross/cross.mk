@@ -34,5 +34,5 @@ install: ## target/release/alvus (or BIN=FILE) and init scripts under $(DESTDIR)
 uninstall: ## removes what install put there; /etc/alvus stays
 	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" cross/install --remove
 
-dist: ## tarballs, .debs and SHA256SUMS of all that is in dist/
+dist: ## tarballs, .debs, OCI image, SBOM, release note and SHA256SUMS of all that is in dist/
 	@cross/dist

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::config::VARIABLES;
 
 /// A command: its word, and what it does.
-pub const COMMANDS: &[(&str, &str)] = &[
+pub static COMMANDS: &[(&str, &str)] = &[
     ("serve", "serve; what alvus does without a word"),
     (
         "init",
@@ -53,7 +53,7 @@ const fn opt(
 }
 
 /// Every option, in the order of `--help`.
-pub const OPTIONS: &[Opt] = &[
+pub static OPTIONS: &[Opt] = &[
     opt(
         "env-file",
         "PATH",
@@ -185,8 +185,9 @@ fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static st
         let what = what.trim_end_matches('-');
         return format!("there is no such {what}(not shown here)");
     }
-    let near = known.find(|name| strsim::osa_distance(name, &text) <= 2);
-    let meant = near.map(|near| format!("; did you mean {near}?"));
+    let near = known.find(|name| strsim::jaro_winkler(name, &text) >= 0.85);
+    let dashes = if what.ends_with('-') { "--" } else { "" };
+    let meant = near.map(|near| format!("; did you mean {dashes}{near}?"));
     format!("there is no {what}{text}{}", meant.unwrap_or_default())
 }
 
@@ -317,7 +318,7 @@ mod tests {
             ("check demo", "there is no argument demo"),
             (
                 "--jsno check",
-                "there is no option --jsno; did you mean json?",
+                "there is no option --jsno; did you mean --json?",
             ),
             ("-x", "there is no such option (not shown here)"),
             ("--json", "serve takes no --json"),

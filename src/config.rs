@@ -52,7 +52,7 @@ pub struct Variable {
 macro_rules! settings {
     ($( $field:ident: $kind:ty, $name:literal = $default:literal, $form:expr, $when:ident, $help:literal; )*) => {
         /// Every setting, in the order of the tables.
-        pub const VARIABLES: &[Variable] = &[$(
+        pub static VARIABLES: &[Variable] = &[$(
             Variable { name: $name, default: $default, form: $form, restart: settings!(@ $when), help: $help },
         )*];
 
@@ -107,7 +107,7 @@ settings! {
     messages: Messages, "MESSAGES" = "auto", Form::Word(&["auto", "translate", "pass"]), live,
         "Requests in Anthropic's Messages API: auto translates them to chat completions where the provider does not know them.";
     models: ModelMap, "MODEL_MAP" = "", form::MODELS, live,
-        "Models under other names, the first match counts: claude-haiku*=a/b,claude-*=c/d.";
+        "Models under other names, the first match counts: claude-haiku*=a/b,claude-*=c/d. A vertical bar lists stand-ins.";
     cooldown: Duration, "COOLDOWN_SEC" = "60", form::seconds(1), live,
         "How long a key rests after a 429 that does not say how long; twice as long each time that is repeated, up to 15 minutes.";
     pace: Pace, "RPM_LIMIT" = "0", form::RATE, live,
@@ -241,6 +241,11 @@ impl Config {
         let nameless = guests::nameless(&self.allowed_origins, &self.client_keys);
         values.warnings.extend(nameless.map(str::to_owned));
         values.guard_the_door(self);
+        if self.dashboard && !cfg!(feature = "dashboard") {
+            values
+                .faults
+                .push("DASHBOARD: this alvus was built without it".to_owned());
+        }
         if let Some(words) = providers::complete(&mut self.target) {
             values.warnings.push(words);
         }

@@ -71,7 +71,7 @@ pub fn run(
     let lan = wishes.lan
         || (wishes.asks
             && talk.agrees("May other machines on your network use it, with a key of their own?"));
-    let text = file(&config, &url, key_header, lan)?;
+    let text = file(&config, key_header, lan)?;
     write(&wishes.path, &text).map_err(|e| Stopped::Failed(format!("cannot write {path}: {e}")))?;
     talk.say(&next_steps(&wishes.path, lan));
     Ok(())
@@ -162,7 +162,12 @@ fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result
         };
         let never = &mut |_: &Path| Err(io::ErrorKind::Unsupported.into());
         match Config::load(&sources, Some(never)) {
-            Ok(loaded) => return Ok(loaded.config),
+            Ok(loaded) => {
+                for warning in loaded.warnings {
+                    talk.say(&format!("\nwarn: {warning}\n"));
+                }
+                return Ok(loaded.config);
+            }
             Err(faults) if wishes.asks && wishes.keys.is_none() => {
                 talk.say(&format!("{faults}\n"));
                 // Whoever types nothing twice has left.
@@ -217,11 +222,20 @@ fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(),
     Ok(())
 }
 
-fn file(config: &Config, url: &str, key_header: &str, lan: bool) -> Result<String, Stopped> {
+/// How other machines may call this one.
+fn own_name() -> Option<String> {
+    let system = rustix::system::uname();
+    let name = system.nodename().to_str().ok()?.to_ascii_lowercase();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    (!name.is_empty() && name.bytes().all(plain)).then_some(name)
+}
+
+fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped> {
     let keys: Vec<&str> = config.api_keys.iter().map(ApiKey::expose).collect();
     let mut text = format!(
-        "# Made by `alvus init`. `alvus help` lists what else can be set.\nAPI_KEYS={}\nTARGET_BASE_URL={url}\n",
-        keys.join(",")
+        "# Made by `alvus init`. `alvus help` lists what else can be set.\nAPI_KEYS={}\nTARGET_BASE_URL={}\n",
+        keys.join(","),
+        config.target
     );
     if !key_header.is_empty() {
         text += &format!("KEY_HEADER={key_header}\n");
@@ -233,6 +247,9 @@ fn file(config: &Config, url: &str, key_header: &str, lan: bool) -> Result<Strin
         text += &format!(
             "# Who may ask, and with which key; add one for each device: name:key,name:key\nHOST=0.0.0.0\nCLIENT_KEYS=home:{key}\n"
         );
+        if let Some(name) = own_name() {
+            text += &format!("ALLOWED_HOSTS={name},{name}.local\n");
+        }
     }
     Ok(text)
 }
@@ -257,9 +274,10 @@ fn next_steps(path: &Path, lan: bool) -> String {
     };
     let client = match lan {
         true => {
-            "http://ADDRESS-OF-THIS-MACHINE:3000/v1, and as its API key what follows home: in the file"
+            let address = own_name().map_or("THIS-MACHINE".to_owned(), |name| name + ".local");
+            format!("http://{address}:3000/v1, and as its API key what follows home: in {shown}")
         }
-        false => "http://127.0.0.1:3000/v1, and any API key",
+        false => "http://127.0.0.1:3000/v1, and any API key".to_owned(),
     };
     format!(
         "\nWrote {shown}, which only you can read.\n\nStart it:      alvus{named}\nLook at it:    alvus status{named}\nA client takes {client}.\n"

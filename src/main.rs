@@ -22,6 +22,10 @@ use alvus::state::StateFile;
 use alvus::watch::{Files, Text};
 use alvus::{ask, check, demo, error, info, machine, warn};
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static MEMORY: alvus_malloc::Cached = alvus_malloc::Cached;
+
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -33,7 +37,12 @@ const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let result = Arguments::parse(std::env::args_os().skip(1))
-        .map_err(|e| (MISUSED, format!("alvus: {e}; try `alvus --help`")))
+        .map_err(|e| {
+            (
+                MISUSED,
+                format!("alvus: {e} (`alvus --help` lists what there is)"),
+            )
+        })
         .and_then(|arguments| run(&arguments));
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
 //! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
 //! `voice.rs` in which dialect, `names.rs` which model is asked, `wishes.rs` what else a client wants;
-//! `listing.rs` keeps the lists of models, `standing.rs` how the places are doing.
+//! `listing.rs` keeps the lists of models, `standing.rs` knows how the places are doing.
 
 mod as_event;
 mod deliver;
@@ -407,9 +407,13 @@ impl Relay {
         found.map_err(|keys| wishes::unknown_key(wanted, keys))
     }
 
-    /// The keys as they stand.
+    /// The keys as they stand. Requests go on meanwhile.
     pub fn keys(&self) -> Vec<KeyView> {
-        self.pool(|pool| pool.snapshot(Instant::now()))
+        let now = Instant::now();
+        let down = self.pool(|pool| pool.is_down(now));
+        let mut views = Vec::new();
+        while self.pool(|pool| pool.snapshot_further(&mut views, down, now)) {}
+        views
     }
 
     /// The models that were asked for lately.

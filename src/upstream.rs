@@ -184,6 +184,9 @@ impl Upstream {
         if prepared.is_head {
             *request.method_mut() = Method::HEAD;
         }
+        // Else ureq would put together a line for it.
+        let host = http::HeaderValue::from_static("-");
+        request.headers_mut().insert(http::header::HOST, host);
         if reuse == Reuse::Never {
             let settings = self.agent.configure_request(request);
             request = settings.max_idle_age(Duration::ZERO).build();

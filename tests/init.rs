@@ -78,6 +78,31 @@ fn with_options_it_asks_nothing_and_writes_a_file_that_works() {
 }
 
 #[test]
+fn a_url_without_a_path_is_completed_or_remarked_on() {
+    for (url, written, remark) in [
+        (
+            "https://api.openai.com",
+            "https://api.openai.com/v1",
+            "warn: TARGET_BASE_URL has no path; https://api.openai.com/v1 is taken",
+        ),
+        (
+            "http://127.0.0.1:9",
+            "http://127.0.0.1:9",
+            "most providers want http://127.0.0.1:9/v1",
+        ),
+    ] {
+        let dir = TempDir::new();
+        let (code, out, _) = init(&dir, &["--no-check", "--provider", url], KEYS[0]);
+        assert!(code == Some(0) && out.contains(remark), "{out}");
+        let text = fs::read_to_string(dir.0.join(".env")).unwrap();
+        assert!(
+            text.contains(&format!("TARGET_BASE_URL={written}\n")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_file_that_is_there_stays_unless_it_is_forced() {
     let (upstream, dir) = (provider(), TempDir::new());
     let path = dir.write(".env", "PRECIOUS=1\n");
@@ -136,7 +161,18 @@ fn for_the_network_it_makes_a_client_key_which_it_does_not_print() {
     assert_eq!(code, Some(0));
     let text = fs::read_to_string(dir.0.join(".env")).unwrap();
     let (_, key) = text.split_once("\nCLIENT_KEYS=home:").unwrap();
-    assert!(key.trim().len() == 32 && !out.contains(key.trim()), "{out}");
+    let key = key.lines().next().unwrap();
+    assert!(key.len() == 32 && !out.contains(key), "{out}");
+    let name = rustix::system::uname();
+    let name = name.nodename().to_str().unwrap().to_ascii_lowercase();
+    assert!(
+        text.contains(&format!("\nALLOWED_HOSTS={name},{name}.local\n")),
+        "{text}"
+    );
+    assert!(
+        out.contains(&format!("http://{name}.local:3000/v1")),
+        "{out}"
+    );
     assert!(
         text.contains("\nHOST=0.0.0.0\n") && text.contains("\nKEY_HEADER=x-api-key\n"),
         "{text}"
@@ -178,7 +214,7 @@ fn at_a_terminal_it_asks_until_it_can_go_on() {
         "holds a quote; write keys without quotes",
         "key 0 …1111: ok\n  key 1 …3333: ok\n",
         "Wrote ",
-        "follows home: in the file",
+        "follows home: in ",
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }

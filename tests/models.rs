@@ -129,6 +129,15 @@ fn the_first_model_is_waited_for_when_all_are_overloaded() {
 }
 
 #[test]
+fn nobody_stands_in_under_an_idempotency_key() {
+    let upstream = serves_b(|| answer(404, "", "{}"));
+    let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b")]);
+    let mut client = alvus.connect();
+    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: alvus\r\nIdempotency-Key: k\r\nContent-Length: 16\r\n\r\n{\"model\":\"fast\"}");
+    assert_eq!((client.response().status, &*asked(&upstream)), (404, "a"));
+}
+
+#[test]
 fn what_every_model_is_refused_for_is_told() {
     let upstream = Upstream::new(|_| answer(404, "", "{}"));
     let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b,alone=c")]);

@@ -80,9 +80,9 @@ pub(super) const RATE: Form = Form::Text("a whole number of requests from 0 to 1
 pub(super) const KEY_HEADERS: &[&str] =
     &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
-/// Ways to say no; at the same place in [`YES`], yes.
-const NO: &[&str] = &["no", "false", "0", "off"];
+/// How people say yes and no.
 const YES: &[&str] = &["yes", "true", "1", "on"];
+const NO: &[&str] = &["no", "false", "0", "off"];
 
 impl Form {
     /// What a value must be, to follow the word "expected".
@@ -208,42 +208,71 @@ fn place(text: &str, form: &Form) -> Result<usize, Why> {
     at.ok_or(None)
 }
 
+fn is_one_of(words: &[&str], text: &str) -> bool {
+    words.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
+
+fn because<T>(why: impl Into<Cow<'static, str>>) -> Result<T, Why> {
+    Err(Some(why.into()))
+}
+
 fn fitted<T: TryFrom<u64>>(text: &str, form: &Form) -> Result<T, Why> {
     T::try_from(bounded(text, form)?).map_err(|_| None)
 }
 
-impl Value for u16 {
-    fn read(text: &str, form: &Form) -> Result<u16, Why> {
-        fitted(text, form)
-    }
-}
-
-impl Value for u32 {
-    fn read(text: &str, form: &Form) -> Result<u32, Why> {
-        fitted(text, form)
-    }
-}
-
-impl Value for usize {
-    fn read(text: &str, form: &Form) -> Result<usize, Why> {
-        fitted(text, form)
-    }
-}
-
-impl Value for Duration {
-    fn read(text: &str, form: &Form) -> Result<Duration, Why> {
-        bounded(text, form).map(Duration::from_secs)
-    }
-}
-
-impl Value for bool {
-    fn read(text: &str, _: &Form) -> Result<bool, Why> {
-        let is_one = |words: &[&str]| words.iter().any(|w| w.eq_ignore_ascii_case(text));
-        match is_one(YES) {
-            false if !is_one(NO) => Err(None),
-            yes => Ok(yes),
+/// How each type is read.
+macro_rules! read {
+    ($( $kind:ty: |$text:ident, $form:ident| $how:expr; )*) => {$(
+        impl Value for $kind {
+            fn read($text: &str, $form: &Form) -> Result<$kind, Why> {
+                $how
+            }
         }
-    }
+    )*};
+}
+
+read! {
+    u16: |text, form| fitted(text, form);
+    u32: |text, form| fitted(text, form);
+    usize: |text, form| fitted(text, form);
+    Duration: |text, form| bounded(text, form).map(Duration::from_secs);
+    bool: |text, _form| match (is_one_of(YES, text), is_one_of(NO, text)) {
+        (false, false) => Err(None),
+        (yes, _) => Ok(yes),
+    };
+    &'static str: |text, form| place(text, form).map(|at| KEY_HEADERS[at]);
+    LogLevel: |text, _form| LogLevel::parse(text).ok_or(None);
+    LogFormat: |text, _form| LogFormat::parse(text).ok_or(None);
+    Rotation: |text, form| place(text, form).map(|at| [Rotation::RoundRobin, Rotation::Sticky][at]);
+    Pace: |text, _form| match text.eq_ignore_ascii_case("auto") {
+        true => Ok(Pace::Auto),
+        false => fitted(text, &number(0, MAX_RATE, "")).map(|rate| match rate {
+            0 => Pace::Off,
+            rate => Pace::Fixed(rate),
+        }),
+    };
+    Messages: |text, form| match [Messages::Auto, Messages::Translate, Messages::Pass][place(text, form)?] {
+        Messages::Translate if !cfg!(feature = "messages") => because("this alvus was built without it"),
+        mode => Ok(mode),
+    };
+    IpAddr: |text, _form| match text.eq_ignore_ascii_case("localhost") {
+        true => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        false => {
+            let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+            bare.unwrap_or(text).parse().map_err(|_| None)
+        }
+    };
+    Target: |text, _form| Target::parse(text).or_else(because);
+    Option<Target>: |text, form| Target::read(text, form).map(Some);
+    Vec<Host>: |text, _form| guests::hosts(text).or_else(because);
+    Vec<WebOrigin>: |text, _form| guests::origins(text).or_else(because);
+    ModelMap: |text, _form| ModelMap::parse(text).or_else(|why| match like_a_key(text) {
+        true => Err(None),
+        false => because(why),
+    });
+    // Keys may stand in a file as well, and have more than one fault: `keys.rs`, `guests.rs`.
+    Vec<ApiKey>: |_text, _form| Ok(Vec::new());
+    Vec<ClientKey>: |_text, _form| Ok(Vec::new());
 }
 
 impl Value for Option<PathBuf> {
@@ -253,80 +282,6 @@ impl Value for Option<PathBuf> {
 
     fn read_raw(value: &OsStr, _: &Form) -> Result<Option<PathBuf>, Why> {
         Ok((!value.is_empty()).then(|| value.into()))
-    }
-}
-
-impl Value for IpAddr {
-    fn read(text: &str, _: &Form) -> Result<IpAddr, Why> {
-        if text.eq_ignore_ascii_case("localhost") {
-            return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        }
-        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-        bare.unwrap_or(text).parse().map_err(|_| None)
-    }
-}
-
-impl Value for Target {
-    fn read(text: &str, _: &Form) -> Result<Target, Why> {
-        Target::parse(text).map_err(|why| Some(why.into()))
-    }
-}
-
-impl Value for Option<Target> {
-    fn read(text: &str, form: &Form) -> Result<Option<Target>, Why> {
-        Target::read(text, form).map(Some)
-    }
-}
-
-impl Value for Vec<Host> {
-    fn read(text: &str, _: &Form) -> Result<Vec<Host>, Why> {
-        guests::hosts(text).map_err(|why| Some(why.into()))
-    }
-}
-
-impl Value for Vec<WebOrigin> {
-    fn read(text: &str, _: &Form) -> Result<Vec<WebOrigin>, Why> {
-        guests::origins(text).map_err(|why| Some(why.into()))
-    }
-}
-
-impl Value for ModelMap {
-    fn read(text: &str, _: &Form) -> Result<ModelMap, Why> {
-        ModelMap::parse(text).map_err(|why| match like_a_key(text) {
-            true => None,
-            false => Some(why.into()),
-        })
-    }
-}
-
-// Keys may stand in a file as well, and have more than one fault: see `keys.rs` and `guests.rs`.
-impl Value for Vec<ApiKey> {
-    fn read(_: &str, _: &Form) -> Result<Vec<ApiKey>, Why> {
-        Ok(Vec::new())
-    }
-}
-
-impl Value for Vec<ClientKey> {
-    fn read(_: &str, _: &Form) -> Result<Vec<ClientKey>, Why> {
-        Ok(Vec::new())
-    }
-}
-
-impl Value for &'static str {
-    fn read(text: &str, form: &Form) -> Result<&'static str, Why> {
-        place(text, form).map(|at| KEY_HEADERS[at])
-    }
-}
-
-impl Value for LogLevel {
-    fn read(text: &str, _: &Form) -> Result<LogLevel, Why> {
-        LogLevel::parse(text).ok_or(None)
-    }
-}
-
-impl Value for LogFormat {
-    fn read(text: &str, _: &Form) -> Result<LogFormat, Why> {
-        LogFormat::parse(text).ok_or(None)
     }
 }
 
@@ -342,18 +297,6 @@ pub enum Pace {
     Auto,
 }
 
-impl Value for Pace {
-    fn read(text: &str, _: &Form) -> Result<Pace, Why> {
-        if text.eq_ignore_ascii_case("auto") {
-            return Ok(Pace::Auto);
-        }
-        match fitted(text, &number(0, MAX_RATE, ""))? {
-            0 => Ok(Pace::Off),
-            rate => Ok(Pace::Fixed(rate)),
-        }
-    }
-}
-
 /// Which of the ready keys is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rotation {
@@ -362,12 +305,6 @@ pub enum Rotation {
     RoundRobin,
     /// The one that this conversation had before, while it is ready.
     Sticky,
-}
-
-impl Value for Rotation {
-    fn read(text: &str, form: &Form) -> Result<Rotation, Why> {
-        place(text, form).map(|at| [Rotation::RoundRobin, Rotation::Sticky][at])
-    }
 }
 
 /// What becomes of requests in Anthropic's Messages dialect.
@@ -380,15 +317,4 @@ pub enum Messages {
     Translate,
     /// They go up as they are.
     Pass,
-}
-
-impl Value for Messages {
-    fn read(text: &str, form: &Form) -> Result<Messages, Why> {
-        match [Messages::Auto, Messages::Translate, Messages::Pass][place(text, form)?] {
-            Messages::Translate if !cfg!(feature = "messages") => {
-                Err(Some("this alvus was built without it".into()))
-            }
-            mode => Ok(mode),
-        }
-    }
 }

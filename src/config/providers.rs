@@ -23,7 +23,7 @@ const fn provider(name: &'static str, url: &'static str) -> Provider {
 }
 
 /// In the order of the README's table; the first is the default.
-pub const PROVIDERS: &[Provider] = &[
+pub static PROVIDERS: &[Provider] = &[
     provider("NVIDIA NIM", "https://integrate.api.nvidia.com/v1"),
     provider("OpenAI", "https://api.openai.com/v1"),
     provider("Groq", "https://api.groq.com/openai/v1"),

@@ -94,7 +94,7 @@ impl<'a> Iterator for Items<'a> {
 }
 
 /// Takes the next value of a list or object; the end of it is none.
-fn next_value<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub fn next_value<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let text = behind_blanks(rest);
     let (value, after) = text.split_at(value_end(text, 0)?);
     *rest = after;
@@ -102,10 +102,11 @@ fn next_value<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// Without the blanks, commas and colons at its beginning.
-fn behind_blanks(text: &[u8]) -> &[u8] {
-    let between = |b: &u8| matches!(b, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':');
-    let blanks = text.iter().take_while(|b| between(b)).count();
-    &text[blanks..]
+pub fn behind_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\n' | b'\r' | b'\t' | b',' | b':', rest @ ..] = text {
+        text = rest;
+    }
+    text
 }
 
 #[cfg(test)]

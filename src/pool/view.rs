@@ -82,17 +82,34 @@ pub struct ModelView {
     pub backoff: Option<Duration>,
 }
 
+/// So many keys are looked at under one lock: 16 models of each take some microseconds on a PC.
+const AT_A_TIME: usize = 32;
+
 impl Pool {
     /// All keys as they stand, in the order of the configuration.
     pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
-        let slots = self
-            .listed
-            .iter()
-            .filter_map(|at| Some((*at, self.slots[*at].as_ref()?)));
         let down = self.is_down(now);
-        slots
-            .map(|(key, slot)| self.view(key, slot, down, now))
-            .collect()
+        let mut views = Vec::new();
+        while self.snapshot_further(&mut views, down, now) {}
+        views
+    }
+
+    /// The same, a few keys at a time, so that nobody waits long meanwhile; whether there are more.
+    pub fn snapshot_further(&self, views: &mut Vec<KeyView>, down: bool, now: Instant) -> bool {
+        // Requests without a model are rare (GET /v1/models) and no measure for the others.
+        let is_named = |lane: &Lane| !lane.model.is_empty() && !lane.model.starts_with('/');
+        let named = self.lanes.iter().any(is_named);
+        let recent = self.recent_lanes(now);
+        let recent: Vec<&Lane> = recent.filter(|lane| !named || is_named(lane)).collect();
+        let end = self.listed.len().min(views.len() + AT_A_TIME);
+        for at in self.listed.get(views.len()..end).unwrap_or_default() {
+            // One that is listed is there.
+            let Some(slot) = &self.slots[*at] else {
+                return false;
+            };
+            views.push(self.view(*at, slot, down, &recent, now));
+        }
+        views.len() < self.listed.len()
     }
 
     /// The models that were asked for.
@@ -132,7 +149,7 @@ impl Pool {
         limits
     }
 
-    fn view(&self, key: usize, slot: &Slot, down: bool, now: Instant) -> KeyView {
+    fn view(&self, key: usize, slot: &Slot, down: bool, recent: &[&Lane], now: Instant) -> KeyView {
         let whole = slot
             .out
             .filter(|(_, until)| *until > now)
@@ -150,9 +167,6 @@ impl Pool {
             .iter()
             .map(|(_, state)| *state)
             .max_by_key(State::weight);
-        // Requests without a model are rare (GET /v1/models) and no measure for the others.
-        let is_named = |lane: &Lane| !lane.model.is_empty() && !lane.model.starts_with('/');
-        let named = self.lanes.iter().any(is_named);
         let serves =
             |lane: &Lane| matches!(in_lane(lane, key, now), State::Ready | State::Throttled(_));
         KeyView {
@@ -161,10 +175,9 @@ impl Pool {
             state: whole.or(gravest).unwrap_or(State::Ready),
             serves: whole.is_none()
                 && !down
-                && self
-                    .recent_lanes(now)
-                    .filter(|lane| !named || is_named(lane))
-                    .map(serves)
+                && recent
+                    .iter()
+                    .map(|lane| serves(lane))
                     .reduce(|a, b| a || b)
                     .unwrap_or(true),
             models,

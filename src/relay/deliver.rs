@@ -189,7 +189,7 @@ impl Kept {
         } else {
             framing
         };
-        let copied = stream::copy(&mut self.body.as_slice(), out, &head, framing);
+        let copied = stream::copy(&mut self.body.as_slice(), out, head, framing);
         outcome.bytes = copied.bytes;
         outcome.end = if matches!(copied.end, CopyEnd::Done) {
             End::Complete
@@ -244,7 +244,7 @@ impl Answer {
             };
             let mut event = AsEvent::new(Tail::new(self), end);
             let framing = exchange.down.framing(None);
-            let copied = stream::copy(&mut event, out, b"", framing);
+            let copied = stream::copy(&mut event, out, Vec::new(), framing);
             outcome.tokens = event.json.tokens();
             return exchange.copied(copied, framing, true, out, outcome);
         }
@@ -283,7 +283,7 @@ impl Answer {
                     exchange,
                     model: &outcome.model,
                 };
-                let mut copied = stream::copy(&mut body, out, &head, framing);
+                let mut copied = stream::copy(&mut body, out, head, framing);
                 let tokens = body.ending.tokens();
                 // Many close at [DONE], before the end of the stream: they have their whole answer.
                 if body.ending.is_done() && matches!(copied.end, CopyEnd::ClientLeft) {
@@ -294,11 +294,11 @@ impl Answer {
             }
             false if makes && self.is_json() => {
                 let mut body = Tail::new(self);
-                let copied = stream::copy(&mut body, out, &head, framing);
+                let copied = stream::copy(&mut body, out, head, framing);
                 outcome.tokens = body.tokens();
                 copied
             }
-            false => stream::copy(&mut self, out, &head, framing),
+            false => stream::copy(&mut self, out, head, framing),
         };
         exchange.copied(copied, framing, is_sse, out, outcome)
     }
@@ -355,7 +355,12 @@ pub(super) fn head<'a>(
     fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     outcome: &Outcome,
 ) -> Vec<u8> {
-    let mut head = Vec::with_capacity(1024);
+    // What is short follows in the same memory.
+    let body = match framing {
+        Framing::Length(length) if length < 2048 => length as usize,
+        _ => 0,
+    };
+    let mut head = Vec::with_capacity(1024 + body);
     reply::begin_head(&mut head, status, framing, down);
     let mut is_named = false;
     for (name, value) in fields {

@@ -209,15 +209,19 @@ impl Relay {
     /// How long a key is waited for where another model can stand in: not at all, if it is known that
     /// none comes free in time.
     fn patience(&self, trip: &Trip, pick: &Pick, since: Instant) -> Option<Instant> {
-        if matches!(pick, Pick::Key(_)) || !trip.stand_ins.has_next() || trip.bound.is_some() {
+        if !trip.stand_ins.has_next() {
             return None;
         }
         let end = since.checked_add(PATIENCE)?;
         let in_vain = match pick {
+            Pick::Key(_) => return None,
             Pick::Down => true,
             Pick::NoOther => trip.was_not_found(),
             Pick::Wait(at) | Pick::Behind(at) if *at > end => true,
-            _ => self.pool(|pool| pool.is_refusing(trip.entry.lane)),
+            _ => match self.pool(|pool| (pool.is_full(), pool.is_refusing(trip.entry.lane))) {
+                (true, _) => return None, // nor is there a place for another model
+                (_, refusing) => refusing,
+            },
         };
         Some(if in_vain { since } else { end })
     }

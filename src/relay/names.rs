@@ -8,7 +8,7 @@ use crate::debug;
 use crate::dialect::models::{is_unknown, place_of_model};
 use crate::question::{Conversation, Question};
 use crate::reply::{Reply, quoted};
-use crate::retry::{Attempt, Step};
+use crate::retry::{Attempt, Repeat, Step};
 use crate::verdict::Verdict;
 
 /// When a client may come back that found no memory left.
@@ -60,10 +60,15 @@ impl Exchange<'_> {
         None
     }
 
-    /// The models that can serve it.
+    /// The models that can serve it; none where the client's `Idempotency-Key` is for one body.
     pub(super) fn stand_ins(&self) -> StandIns {
+        let is_bound = self.mapped.request.repeat() == Repeat::SameKey;
         StandIns {
-            models: self.mapped.models().len(),
+            models: if is_bound {
+                0
+            } else {
+                self.mapped.models().len()
+            },
             ..StandIns::default()
         }
     }
@@ -110,11 +115,14 @@ impl Relay {
         let Came::Answer(answer, _) = came else {
             return step;
         };
+        if answer.status == 200 && step == Step::Pass || !trip.stand_ins.has_next() {
+            return step;
+        }
         let overloaded = matches!(attempt, Attempt::Answered(Verdict::Overloaded(_)));
         let unknown = step == Step::Pass && is_unknown(answer.status, &answer.words());
         // One that is overloaded is waited for once the others are; one that there is not is not.
-        let is_last = trip.stand_ins.tried + 1 >= trip.stand_ins.models;
-        if !(overloaded && trip.stand_ins.has_next() || unknown && !is_last) {
+        let is_last = trip.stand_ins.tried + 1 == trip.stand_ins.models;
+        if !overloaded && (!unknown || is_last) {
             return step;
         }
         if unknown {

@@ -104,7 +104,7 @@ impl Answer {
                 head(200, framing, exchange.down, fields.into_iter(), &outcome)
             }
         };
-        let mut copied = stream::copy(&mut spoken, out, &head, framing);
+        let mut copied = stream::copy(&mut spoken, out, head, framing);
         // Many close at the end of the message: they have their whole answer.
         if spoken.over && matches!(copied.end, CopyEnd::ClientLeft) {
             copied.end = CopyEnd::Done;

@@ -115,24 +115,20 @@ impl Ending {
                     self.field_name(*byte);
                     rest
                 }
-                Line::Data if self.string && !self.escaped => {
-                    // Most bytes of a stream are in strings.
-                    let plain = memchr2(b'"', b'\\', part).unwrap_or(part.len());
-                    self.keep(&part[..plain]);
-                    match part.get(plain) {
-                        Some(byte) => self.in_string(*byte),
-                        None => return,
-                    }
-                    &part[plain + 1..]
-                }
                 Line::Data if self.string => {
-                    self.in_string(*byte);
-                    rest
+                    // Most bytes of a stream are in strings.
+                    let plain = match self.escaped {
+                        true => Some(0),
+                        false => memchr2(b'"', b'\\', part),
+                    };
+                    self.keep(&part[..plain.unwrap_or(part.len())]);
+                    let Some(at) = plain else {
+                        return;
+                    };
+                    self.in_string(part[at]);
+                    &part[at + 1..]
                 }
-                Line::Data => {
-                    self.in_json(*byte);
-                    rest
-                }
+                Line::Data => self.between_strings(part),
             }
         }
     }
@@ -258,6 +254,18 @@ impl Ending {
         self.matched = usize::MAX; // never again on this line
         self.depth += u32::from(after > 0); // its bracket was a list's
         false
+    }
+
+    /// Up to the beginning of a string, and what is behind that.
+    fn between_strings<'a>(&mut self, mut part: &'a [u8]) -> &'a [u8] {
+        while let [byte, rest @ ..] = part {
+            self.in_json(*byte);
+            part = rest;
+            if self.string {
+                break;
+            }
+        }
+        part
     }
 
     fn in_json(&mut self, byte: u8) {

@@ -210,9 +210,28 @@ const COLUMNS: &[Column] = &[
         })]),
 ];
 
+/// More keys than this are summed up: a line for each would be megabytes.
+const MOST_KEYS: usize = 100;
+
 fn per_key(page: &mut Page, keys: &[KeyView]) {
     for (name, kind, help, values) in COLUMNS {
         page.family(name, kind, help);
+        if keys.len() > MOST_KEYS {
+            for (label, value) in *values {
+                let label = label.trim_start_matches(',');
+                let labels = match label {
+                    "" => String::new(),
+                    label => format!("{{{label}}}"),
+                };
+                let each = keys.iter().map(value);
+                let all = match *name {
+                    "key_rest_seconds" => each.max().unwrap_or_default(),
+                    _ => each.sum(),
+                };
+                page.sample(name, &labels, all);
+            }
+            continue;
+        }
         for (at, key) in keys.iter().enumerate() {
             let named = match &key.name {
                 Some(name) => format!(",name=\"{name}\""), // letters, digits, dots, dashes
@@ -230,6 +249,22 @@ mod tests {
     use super::*;
     use crate::access::Asked;
     use crate::pool::Counts as OfKey;
+
+    #[test]
+    fn many_keys_are_summed_up() {
+        let page = text(1000);
+        assert!(
+            page.contains("\nalvus_key_state{state=\"ejected\"} 998\n"),
+            "{page}"
+        );
+        assert!(page.contains("\nalvus_key_requests_total 0\n"), "{page}");
+        assert!(
+            page.contains("\nalvus_key_rest_seconds 42\n"),
+            "the longest"
+        );
+        assert!(!page.contains("key=\"") && page.len() < 10_000, "{page}");
+        assert!(text(100).contains("key=\"99\""));
+    }
 
     fn text(keys: usize) -> String {
         let counts = Counts {

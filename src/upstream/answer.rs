@@ -62,6 +62,10 @@ pub struct Answer {
     body: ureq::BodyReader<'static>,
     /// The error that ended the body: ureq reports it once and a clean end afterwards.
     broken: Option<ErrorKind>,
+    /// The body is in a coding, such as gzip.
+    coded: bool,
+    /// A stream of events, whatever its coding.
+    events: bool,
     /// What it was asked with, and should not repeat.
     key: ApiKey,
     mask: Option<Mask>,
@@ -84,21 +88,28 @@ impl Answer {
             return Err(Failure::MaybeSent(why));
         }
         let length = body.content_length();
-        let mut answer = Answer {
+        let kind = fields.get("content-type");
+        let coded = fields
+            .get("content-encoding")
+            .is_some_and(|v| v != b"identity");
+        let events = b"text/event-stream";
+        let events = kind
+            .and_then(|kind| kind.get(..events.len()))
+            .is_some_and(|kind| kind.eq_ignore_ascii_case(events));
+        let answer = Answer {
             status: head.status.as_u16(),
-            fields,
             length,
             start: Vec::new(),
             given: 0,
             body: body.into_reader(),
             broken: None,
+            coded,
+            events,
             key: key.clone(),
-            mask: None,
+            mask: Mask::of(kind, length).filter(|_| !coded),
+            fields,
             _call: call,
         };
-        if !answer.is_coded() {
-            answer.mask = Mask::of(answer.header("content-type"), length);
-        }
         Ok(answer)
     }
 }
@@ -122,20 +133,12 @@ impl Answer {
 
     /// Whether the body is in a coding, such as gzip.
     pub fn is_coded(&self) -> bool {
-        self.header("content-encoding")
-            .is_some_and(|v| v != b"identity")
+        self.coded
     }
 
     /// A stream of events that can be read on the way; one in an encoding cannot.
     pub fn is_stream(&self) -> bool {
-        let events = |v: &[u8]| {
-            let kind = b"text/event-stream";
-            v.get(..kind.len())
-                .is_some_and(|v| v.eq_ignore_ascii_case(kind))
-        };
-        (200..300).contains(&self.status)
-            && !self.is_coded()
-            && self.header("content-type").is_some_and(events)
+        self.events && !self.coded && (200..300).contains(&self.status)
     }
 
     /// The fields that go back to the client.

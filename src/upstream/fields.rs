@@ -28,38 +28,51 @@ impl Fields {
 
     /// Those of this (lower-case) name.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let is = move |(found, _): &(&str, &[u8])| *found == name;
-        self.iter().filter(is).map(|(_, value)| value)
+        let mut rest = self.0.as_slice();
+        std::iter::from_fn(move || next_of(&mut rest, name))
     }
 
     /// The first of this (lower-case) name.
     pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter()
-            .find_map(|(found, value)| (found == name).then_some(value))
+        next_of(&mut self.0.as_slice(), name)
     }
 
     /// Takes a line over, if it is a field as it should be; its name.
-    fn take(&mut self, line: &[u8]) -> Option<&str> {
+    fn take(&mut self, line: &[u8]) -> Option<&[u8]> {
         let line = line.strip_suffix(b"\n")?;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let (name, value) = line.split_at(memchr(b':', line)?);
-        let blank = |b: &u8| matches!(b, b' ' | b'\t');
-        let value = &value[1..];
-        let value = &value[value.iter().take_while(|b| blank(b)).count()..];
-        let after = value.iter().rev().take_while(|b| blank(b)).count();
-        let value = &value[..value.len() - after];
-        if !headers::well_formed(std::str::from_utf8(name).ok()?, value) {
+        let colon = line.iter().position(|b| *b == b':')?;
+        let (name, value) = (&line[..colon], without_blanks(&line[colon + 1..]));
+        if !headers::well_formed(name, value) {
             return None;
         }
         let at = self.0.len();
-        self.0.extend_from_slice(name);
-        let end = self.0.len();
+        self.0.extend_from_slice(&line[..=colon]);
         self.0[at..].make_ascii_lowercase();
-        self.0.push(b':');
         self.0.extend_from_slice(value);
         self.0.push(b'\n');
-        std::str::from_utf8(&self.0[at..end]).ok()
+        Some(&self.0[at..at + colon])
     }
+}
+
+/// The next value of this name.
+fn next_of<'a>(rest: &mut &'a [u8], name: &str) -> Option<&'a [u8]> {
+    while let Some(end) = memchr(b'\n', rest) {
+        let line = &rest[..end];
+        *rest = &rest[end + 1..];
+        if line.get(name.len()) == Some(&b':') && line.starts_with(name.as_bytes()) {
+            return Some(&line[name.len() + 1..]);
+        }
+    }
+    None
+}
+
+/// Without the blanks before and behind it.
+fn without_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 impl fmt::Debug for Fields {
@@ -102,7 +115,7 @@ pub(super) fn take_head(input: &mut [u8]) -> Option<Head> {
     while at < end {
         let next = line_end(input, at)?;
         match fields.take(&input[at..next]) {
-            Some("content-length" | "transfer-encoding" | "connection") | None => {
+            Some(b"content-length" | b"transfer-encoding" | b"connection") | None => {
                 input.copy_within(at..next, kept);
                 kept += next - at;
             }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::kinds::Kinds;
 use super::said::Said;
 use super::{BODY_LIMIT, Verdict, bounded, by_status, limit};
-use crate::dialect::scan::{Fields, Items};
+use crate::dialect::scan::{Items, behind_blanks, next_value};
 
 /// Fields in which an answer says something, once they are not empty.
 const SAYS: [&str; 25] = [
@@ -146,34 +146,68 @@ pub fn judge_event(json: &[u8]) -> Option<Verdict> {
 /// Whether an answer says anything, as far as a look can tell that parses nothing: of all that come, nearly all
 /// need no other. What is no JSON may look as if it did.
 pub fn has_content(json: &[u8]) -> bool {
-    says(json.trim_ascii(), DEEPEST)
+    says(&mut json.trim_ascii_start(), DEEPEST).unwrap_or(false)
 }
 
-fn says(value: &[u8], deep: u8) -> bool {
-    match value.first() {
-        Some(b'"') => value.len() > 2,
-        Some(b'[') if deep > 0 => Items::of(value).any(|item| says(item, deep - 1)),
-        Some(b'{') if deep > 0 => Fields::of(value).any(|(name, value)| {
-            let name = &name[1..name.len() - 1];
-            match name {
-                // An item that is no message is a call of something.
-                b"type" => value.ends_with(b"_call\"") || value.ends_with(b"_use\""),
-                // Not the message of an error.
-                b"message" => value.starts_with(b"{") && says(value, deep - 1),
-                name if is_one(&HOLDS, name) => match value {
-                    [b'"', text @ .., _] => !text.is_empty(),
-                    [b'[' | b'{', inside @ .., _] => !inside.trim_ascii().is_empty(),
-                    _ => false,
-                },
-                name => is_one(&SAYS, name) && says(value, deep - 1),
+/// Whether the value that a text begins with says anything; if not, the text is what follows the value. `None`:
+/// it cannot be told.
+fn says(text: &mut &[u8], deep: u8) -> Option<bool> {
+    match text.first()? {
+        b'"' => Some(next_value(text)?.len() > 2),
+        b'[' if deep > 0 => {
+            *text = &text[1..];
+            while !ends(text)? {
+                if says(text, deep - 1)? {
+                    return Some(true);
+                }
             }
-        }),
-        _ => false,
+            Some(false)
+        }
+        b'{' if deep > 0 => {
+            *text = &text[1..];
+            while !ends(text)? {
+                let name = next_value(text)?;
+                if field_says(name.strip_prefix(b"\"")?, text, deep)? {
+                    return Some(true);
+                }
+            }
+            Some(false)
+        }
+        _ => next_value(text).map(|_| false),
     }
 }
 
-fn is_one(names: &[&str], name: &[u8]) -> bool {
-    names.iter().any(|known| known.as_bytes() == name)
+/// The same of a field, whose name this is without its first quote, and its value.
+fn field_says(name: &[u8], text: &mut &[u8], deep: u8) -> Option<bool> {
+    *text = behind_blanks(text);
+    let is_one = |names: &[&str]| {
+        let name = &name[..name.len() - 1];
+        names.iter().any(|known| known.as_bytes() == name)
+    };
+    Some(match name {
+        // An item that is no message is a call of something.
+        b"type\"" => {
+            let kind = next_value(text)?;
+            kind.ends_with(b"_call\"") || kind.ends_with(b"_use\"")
+        }
+        // Not the message of an error.
+        b"message\"" if !text.starts_with(b"{") => next_value(text).map(|_| false)?,
+        _ if is_one(&SAYS) => says(text, deep - 1)?,
+        _ if is_one(&HOLDS) => match next_value(text)? {
+            [b'"', inside @ .., _] => !inside.is_empty(),
+            [b'[' | b'{', inside @ .., _] => !inside.trim_ascii().is_empty(),
+            _ => false,
+        },
+        _ => next_value(text).map(|_| false)?,
+    })
+}
+
+/// Whether a list or an object ends here; it is gone then, and so is what stands between two values.
+fn ends(text: &mut &[u8]) -> Option<bool> {
+    *text = behind_blanks(text);
+    let ends = matches!(text.first()?, b']' | b'}');
+    *text = &text[usize::from(ends)..];
+    Some(ends)
 }
 
 /// The error that stands in an answer, wherever providers put one.
