@@ -431,11 +431,13 @@ impl Pool {
     }
 
     fn wake_first(&mut self, lane: LaneId) {
-        self.woken.extend(self.lanes[lane.0].hopeful());
+        self.woken.extend(self.lanes[lane.0].hopeful(false));
     }
 
     fn wake_all(&mut self) {
-        self.woken.extend(self.lanes.iter().flat_map(Lane::hopeful));
+        for lane in &mut self.lanes {
+            self.woken.extend(lane.hopeful(true));
+        }
     }
 }
 
