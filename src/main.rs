@@ -215,8 +215,9 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
         "stopping: {} requests under way; a second signal ends at once",
         server.in_flight()
     );
-    // The second signal must end a wait for requests that may take half a minute.
-    std::thread::spawn(move || {
+    // The second signal must end a wait for requests that may take half a minute. Where no thread can be
+    // had for it, they have their time.
+    let second = std::thread::Builder::new().spawn(move || {
         loop {
             if let Some(Order::Stop(signal)) = orders.next(None) {
                 logging::finish(LAST_WORDS);
@@ -224,6 +225,7 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
             }
         }
     });
+    drop(second);
     if !server.drained(DRAIN) {
         warn!(
             "{} requests did not end within {} s",
