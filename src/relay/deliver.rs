@@ -42,7 +42,7 @@ impl Exchange<'_> {
         copied: Copied,
         framing: Framing,
         is_sse: bool,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         outcome.bytes = copied.bytes;
@@ -71,7 +71,7 @@ impl Exchange<'_> {
     }
 
     /// Sends a JSON document as the only event of a stream that has begun, and ends the stream.
-    fn deliver_late(&self, json: &[u8], out: &mut impl Write, outcome: Outcome) -> Outcome {
+    fn deliver_late(&self, json: &[u8], out: &mut dyn Write, outcome: Outcome) -> Outcome {
         // An event's data is one line; JSON has line breaks only between its tokens.
         let mut event = b"data: ".to_vec();
         event.extend(json.iter().filter(|b| !matches!(b, b'\n' | b'\r')));
@@ -80,7 +80,7 @@ impl Exchange<'_> {
     }
 
     /// Sends the last event of a stream that has begun, and ends the stream.
-    fn deliver_event(&self, event: &[u8], out: &mut impl Write, mut outcome: Outcome) -> Outcome {
+    fn deliver_event(&self, event: &[u8], out: &mut dyn Write, mut outcome: Outcome) -> Outcome {
         let framing = self.down.framing(None);
         let mut bytes = framed(event, framing);
         if framing == Framing::Chunked {
@@ -105,7 +105,7 @@ fn framed(bytes: &[u8], framing: Framing) -> Vec<u8> {
 
 impl Exchange<'_> {
     /// Tells an answer that is in the client's dialect already.
-    pub(super) fn tell(&self, mut reply: Reply, out: &mut impl Write, outcome: Outcome) -> Outcome {
+    pub(super) fn tell(&self, mut reply: Reply, out: &mut dyn Write, outcome: Outcome) -> Outcome {
         let mut fields = Vec::new();
         outcome.fields(&mut fields);
         reply.lines.extend_from_slice(&fields);
@@ -118,7 +118,7 @@ impl Reply {
     pub(super) fn deliver(
         &self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
         match exchange.mapped.voice.reply(self) {
@@ -130,7 +130,7 @@ impl Reply {
     fn deliver_as_it_is(
         &self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         outcome.status = self.status;
@@ -157,7 +157,7 @@ impl Kept {
     pub(super) fn deliver(
         &self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         let Mapped { voice, policy, .. } = &exchange.mapped;
@@ -176,7 +176,7 @@ impl Kept {
         &self,
         more: Option<(&str, &[u8])>,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         outcome.status = self.status;
@@ -224,7 +224,7 @@ impl Answer {
     pub(super) fn deliver(
         mut self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         #[cfg(feature = "messages")]
@@ -377,7 +377,7 @@ pub(super) fn head<'a>(
 
 /// Tells the client that the answer is not whole: a stream of events gets an error event, anything
 /// else only a cut connection. There is never a terminating chunk.
-fn cut_short(exchange: &Exchange, out: &mut impl Write, framing: Framing, is_sse: bool) {
+fn cut_short(exchange: &Exchange, out: &mut dyn Write, framing: Framing, is_sse: bool) {
     if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
         let error = match exchange.client.is_late() {
             true => wishes::too_late().body,

@@ -173,7 +173,7 @@ impl Relay {
         &self,
         name: &str,
         exchange: &mut Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
     ) -> Outcome {
         let policy = exchange.mapped.policy.clone();
         let outcome = Outcome::new(String::new());
@@ -216,7 +216,7 @@ impl Kept {
         &self,
         age: Duration,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
         let age = age.as_secs().to_string();

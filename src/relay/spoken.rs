@@ -35,7 +35,7 @@ impl Answer {
     pub(super) fn deliver_spoken(
         mut self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         let reply = match &exchange.mapped.voice {
@@ -78,7 +78,7 @@ impl Answer {
         talk: &Talk,
         asked: Asked,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
         let mut spoken = Spoken::new(self, Stream::new(asked));
