@@ -169,12 +169,7 @@ impl Listings {
 
 impl Relay {
     /// Serves a request for this list.
-    pub(super) fn list(
-        &self,
-        name: &str,
-        exchange: &mut Exchange,
-        out: &mut dyn Write,
-    ) -> Outcome {
+    pub(super) fn list(&self, name: &str, exchange: &mut Exchange, out: &mut dyn Write) -> Outcome {
         let policy = exchange.mapped.policy.clone();
         let outcome = Outcome::new(String::new());
         let stale = match policy.listings.look(name, &exchange.client) {
