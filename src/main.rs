@@ -26,6 +26,10 @@ use alvus::{ask, check, demo, error, info, machine, warn};
 #[global_allocator]
 static MEMORY: alvus_malloc::Cached = alvus_malloc::Cached;
 
+// Linked in place of another `memcpy`.
+#[cfg(all(target_env = "musl", target_arch = "arm"))]
+extern crate alvus_memcpy as _;
+
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 
