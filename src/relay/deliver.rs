@@ -211,7 +211,7 @@ impl Kept {
     }
 
     /// As the end of a stream that has begun.
-    fn deliver_late(&self, exchange: &Exchange, out: &mut impl Write, outcome: Outcome) -> Outcome {
+    fn deliver_late(&self, exchange: &Exchange, out: &mut dyn Write, outcome: Outcome) -> Outcome {
         let words = String::from_utf8_lossy(&self.as_error()).into_owned();
         match exchange.mapped.voice.late(&Reply::json(self.status, words)) {
             Some(event) => exchange.deliver_event(&event, out, outcome),

@@ -99,7 +99,7 @@ impl Answer {
         self,
         talk: &Talk,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
         let mut spoken = Spoken::new(self, talk, exchange);
