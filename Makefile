@@ -6,7 +6,7 @@ CLIENTS := target/clients
 ALONE := $(filter-out boxes clients endure network pages smuggling,$(basename $(notdir $(wildcard tests/*.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients bench attack fuzz simulate soak deny lint clean prove tools
+.PHONY: help run build test unit clients agents bench attack fuzz simulate soak deny lint clean prove tools
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-zA-Z%_-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -14,19 +14,22 @@ help: ## this list
 run: tools ## build and start alvus; without .env or API_KEYS it starts the demo
 	@$(CARGO) build --release --locked --quiet
 	@if [ -e .env ] || [ -n "$$API_KEYS" ]; then exec target/release/alvus; \
-	else echo "No .env and no API_KEYS: starting the demo (see .env.example)."; exec target/release/alvus demo; fi
+	else echo "No .env and no API_KEYS: starting the demo (alvus init makes an .env)."; exec target/release/alvus demo; fi
 
 build: tools ## build target/release/alvus
 	$(CARGO) build --release --locked
 
 test: tools clients ## all tests: unit tables, sockets, real clients and servers
-	$(CARGO) test --locked
+	$(CARGO) test --locked -p alvus -p alvus_malloc
 
 unit: tools ## the tests that need nothing but Rust
-	$(CARGO) test --locked --lib $(foreach t,$(ALONE),--test $(t))
+	$(CARGO) test --locked -p alvus -p alvus_malloc --lib $(foreach t,$(ALONE),--test $(t))
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)
+
+agents: tools build ## real agents do tasks on a provider that fails (npm; 250 MB and more each); AGENTS=claude/terminal
+	tests/agents/run target/release/alvus target/agents $(AGENTS)
 
 # Coverage counters steer the fuzzer; they need a build of their own.
 fuzz: export FUZZ_SEC ?= 60
@@ -58,7 +61,7 @@ bench: build ## alvus beside nginx and haproxy: one table; BENCH=quick takes und
 lint: tools deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked -p tiny_http_joined -- -D warnings
+	$(CARGO) clippy --locked -p tiny_http_joined -p alvus_malloc -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	tests/floors

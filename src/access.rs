@@ -10,14 +10,14 @@
 //!    with a client key, or with the cookie that a browser got for it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{ClientKey, Config, Host, WebOrigin};
 use crate::logging::shown;
 use crate::reply::Reply;
 use crate::route;
 use crate::secret::same;
+use crate::sse::Tokens;
 
 /// The realm of the challenges (RFC 9110 §11.5).
 const BEARER: &str = "Bearer realm=\"alvus\"";
@@ -36,12 +36,21 @@ const COOKIE_AGE: &str = "2592000";
 pub struct Access {
     clients: Vec<ClientKey>,
     /// Shared with the rules before a reload, by which requests may still be going.
-    requests: Vec<Arc<AtomicUsize>>,
+    counts: Vec<Arc<Mutex<Asked>>>,
     bound: SocketAddr,
     hosts: Vec<Host>,
     origins: Vec<WebOrigin>,
     /// Worth nothing but a look at the pages, and that until the clients change or alvus ends.
     cookie: String,
+}
+
+/// What a client asked for so far.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Requests.
+    pub requests: u64,
+    /// What the answers took.
+    pub tokens: Tokens,
 }
 
 /// What of a request decides.
@@ -182,8 +191,8 @@ impl Access {
     ) -> Access {
         let clients = config.client_keys.clone();
         let so_far = |client: &ClientKey| earlier.and_then(|e| e.count(&client.name));
-        let requests = clients.iter().map(|c| so_far(c).unwrap_or_default());
-        let requests = requests.collect();
+        let counts = clients.iter().map(|c| so_far(c).unwrap_or_default());
+        let counts = counts.collect();
         let same_clients = earlier.filter(|e| e.clients == clients);
         let cookie = match same_clients {
             Some(earlier) => earlier.cookie.clone(),
@@ -196,7 +205,7 @@ impl Access {
         };
         Access {
             clients,
-            requests,
+            counts,
             bound,
             hosts: config.allowed_hosts.clone(),
             origins: config.allowed_origins.clone(),
@@ -204,16 +213,24 @@ impl Access {
         }
     }
 
-    fn count(&self, name: &str) -> Option<Arc<AtomicUsize>> {
+    fn count(&self, name: &str) -> Option<Arc<Mutex<Asked>>> {
         let at = self.clients.iter().position(|c| c.name == name)?;
-        Some(self.requests[at].clone())
+        Some(self.counts[at].clone())
     }
 
-    /// The clients by name, and how many requests each made.
-    pub fn clients(&self) -> Vec<(&str, usize)> {
+    /// The clients by name, and what each asked for.
+    pub fn clients(&self) -> Vec<(&str, Asked)> {
         let names = self.clients.iter().map(|c| c.name.as_str());
-        let counts = self.requests.iter().map(|n| n.load(Ordering::Relaxed));
+        let counts = (0..self.counts.len()).map(|at| self.change(at, |_| ()));
         names.zip(counts).collect()
+    }
+
+    fn change(&self, client: usize, with: impl FnOnce(&mut Asked)) -> Asked {
+        let mut count = self.counts[client]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        with(&mut count);
+        *count
     }
 
     /// Whether the request names us and comes from no web page that may not ask. `Ok`: the origin of
@@ -323,8 +340,13 @@ impl Access {
 
     /// Counts a request of this client and gives its name.
     pub fn counted(&self, client: usize) -> &str {
-        self.requests[client].fetch_add(1, Ordering::Relaxed);
+        self.change(client, |asked| asked.requests += 1);
         &self.clients[client].name
+    }
+
+    /// Counts what the answer to this client took.
+    pub fn spent(&self, client: usize, tokens: Tokens) {
+        self.change(client, |asked| asked.tokens += tokens);
     }
 
     /// The client with this key. Looks at all of them, whichever it is.

@@ -3,7 +3,7 @@
 //! It is found where the same configuration would start it. Nothing is changed by asking.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -17,32 +17,45 @@ const LARGEST_PAGE: usize = 1024 * 1024;
 /// Between two looks of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// What a running alvus says.
+/// What a running alvus says: its page as it came, and read. `name`: its machine, if HOST is no address.
 ///
 /// # Errors
 /// In the operator's words, when none answers or something else does.
-pub fn health(config: &Config) -> Result<Value, String> {
-    let addr = address(config);
-    if addr.port() == 0 {
-        return Err("PORT is 0, so alvus listens on any free port; say which with PORT=…".into());
+pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), String> {
+    if config.port == 0 {
+        return Err("PORT is 0, so alvus listens on any free port; say which with --port".into());
     }
-    let page = get(addr, config).map_err(|e| {
-        let why = match e.kind() {
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => {
-                format!("no answer in {} s", PATIENCE.as_secs())
-            }
-            _ => e.to_string(),
-        };
-        format!("no alvus answers on {addr}: {why} (is it running? HOST and PORT say where)")
-    })?;
-    let foreign = || format!("what answers on {addr} is not alvus");
+    let local = address(config);
+    let at = match name {
+        Some(name) => format!("{name}:{}", config.port),
+        None => local.to_string(),
+    };
+    let page = addresses(name, local)
+        .and_then(|all| get(&all, &at, config))
+        .map_err(|e| {
+            let why = match e.kind() {
+                ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+                    format!("no answer in {} s", PATIENCE.as_secs())
+                }
+                _ => e.to_string(),
+            };
+            format!("no alvus answers on {at}: {why} (is it running? HOST and PORT say where)")
+        })?;
+    let foreign = || format!("what answers on {at} is not alvus");
     let text = String::from_utf8(page).map_err(|_| foreign())?;
     let (_, body) = text.split_once("\r\n\r\n").ok_or_else(foreign)?;
     let page: Value = serde_json::from_str(body).map_err(|_| foreign())?;
     match (&page["status"], &page["error"]["message"]) {
-        (Value::String(_), _) => Ok(page),
-        (_, Value::String(message)) => Err(format!("alvus on {addr}: {}", plain(message))),
+        (Value::String(_), _) => Ok((body.to_owned(), page)),
+        (_, Value::String(message)) => Err(format!("alvus on {at}: {}", plain(message))),
         _ => Err(foreign()),
+    }
+}
+
+fn addresses(name: Option<&str>, local: SocketAddr) -> std::io::Result<Vec<SocketAddr>> {
+    match name {
+        Some(name) => Ok((name, local.port()).to_socket_addrs()?.collect()),
+        None => Ok(vec![local]),
     }
 }
 
@@ -61,10 +74,18 @@ fn address(config: &Config) -> SocketAddr {
     SocketAddr::new(ip, config.port)
 }
 
-fn get(addr: SocketAddr, config: &Config) -> std::io::Result<Vec<u8>> {
+/// Asks the first of these addresses that takes a connection.
+fn get(all: &[SocketAddr], host: &str, config: &Config) -> std::io::Result<Vec<u8>> {
     let until = Instant::now() + PATIENCE;
-    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-    let mut request = format!("GET /health HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
+    let mut stream = Err(ErrorKind::NotFound.into());
+    for addr in all {
+        stream = TcpStream::connect_timeout(addr, PATIENCE);
+        if stream.is_ok() {
+            break;
+        }
+    }
+    let mut stream = stream?;
+    let mut request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     // Any client may look; on an address of the network, even from here, only a client.
     if let Some(client) = config.client_keys.first() {
         request += "x-api-key: ";

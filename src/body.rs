@@ -73,6 +73,12 @@ impl Body {
         allowed.then_some(room) // else it is given back here
     }
 
+    /// There is never going to be such room, whoever leaves.
+    pub fn has_no_chance(&self) -> bool {
+        let size = self.bytes.len();
+        2 * size + size / 8 + 512 > self.budget.limit
+    }
+
     /// This room with what it was for: what that takes is what is counted.
     pub fn filled(mut self, mut bytes: Vec<u8>) -> Body {
         bytes.shrink_to_fit();
@@ -153,6 +159,7 @@ mod tests {
         assert!(body.stretch(4000));
         let room = body.room().expect("room for both");
         assert!(body.room().is_none(), "and for no third one");
+        assert!(!body.has_no_chance(), "but once the other one is gone");
         body = room.filled(vec![1; 3000]);
         assert_eq!(budget.used.load(Ordering::Relaxed), 3000);
         drop(body);

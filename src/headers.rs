@@ -107,11 +107,12 @@ fn starts_with(name: &str, prefix: &str) -> bool {
 
 /// Whether a field can stand in a head as it is: a token for its name (RFC 9110 §5.6.2), and a value that
 /// cannot end the line.
-pub fn well_formed(name: &str, value: &[u8]) -> bool {
+pub fn well_formed(name: impl AsRef<[u8]>, value: &[u8]) -> bool {
+    let name = name.as_ref();
     let broken = |b: &u8| (*b < b' ' && *b != b'\t') || *b == 0x7f;
     // Not `any`: this way several bytes are compared at a time.
     let is_broken = value.iter().fold(false, |bad, b| bad | broken(b));
-    !name.is_empty() && name.bytes().all(|b| TOKEN[usize::from(b)]) && !is_broken
+    !name.is_empty() && name.iter().all(|b| TOKEN[usize::from(*b)]) && !is_broken
 }
 
 /// Which bytes a token may hold.

@@ -25,6 +25,7 @@ pub mod signals;
 pub mod watch;
 // floor 2
 pub mod access;
+pub mod arguments;
 pub mod ask;
 pub mod metrics;
 pub mod pool;
@@ -39,4 +40,5 @@ pub mod status;
 // floor 6
 pub mod check;
 pub mod demo;
+pub mod init;
 pub mod server;

@@ -1,7 +1,7 @@
 //! What alvus says, line by line, to standard error.
 //!
-//! As text, or as JSON (`LOG_FORMAT`). No time stamps: a Pi's clock is wrong after boot, and syslog,
-//! journald and `logger` add their own. When standard error is the journal, each line begins with its
+//! As text, or as JSON (`LOG_FORMAT`). With the time on a terminal and in a file; syslog, journald and
+//! `logger` add their own. When standard error is the journal, each line begins with its
 //! priority (sd-daemon(3)). A storm is cut and counted, and nobody waits for a line to be written: both
 //! in `queue.rs`. Key text cannot get here, since [`crate::secret::ApiKey`] does not print it; what
 //! others chose goes through [`shown()`] first.

@@ -11,6 +11,16 @@ use std::path::{Path, PathBuf};
 /// answers under way, and the kernel's buffers of both, which a control group counts too.
 const SHARE_OF_BODIES: u64 = 2;
 
+/// Connections likewise, where nobody says how many there may be.
+const SHARE_OF_CONNECTIONS: u64 = 8;
+
+/// What a connection takes whose request waits: touched stack, buffers, and the kernel's part, which is
+/// the larger one. Measured, see docs/performance.md.
+const CONNECTION: u64 = 48 * 1024;
+
+/// More connections are no use to the few who share the keys of a household.
+const MOST_CONNECTIONS: u64 = 1024;
+
 /// Threads for the rest of the house: the listener, name look-ups, signals, refusals.
 const RESERVED_THREADS: usize = 16;
 
@@ -76,6 +86,13 @@ impl Machine {
     pub fn bodies(&self, wanted: usize) -> usize {
         let most = self.memory.map_or(u64::MAX, |n| n / SHARE_OF_BODIES);
         wanted.min(usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
+    /// How many connections the memory is good for.
+    pub fn connections_for_memory(&self) -> usize {
+        let memory = self.memory.unwrap_or(u64::MAX);
+        // At most MOST_CONNECTIONS.
+        (memory / SHARE_OF_CONNECTIONS / CONNECTION).min(MOST_CONNECTIONS) as usize
     }
 
     /// How many connections may have a thread at a time, where `wanted` were asked for.
@@ -224,6 +241,18 @@ mod tests {
         );
         assert_eq!(found.bodies(usize::MAX), 32 << 20);
         assert_eq!(found.connections(256), 256);
+    }
+
+    #[test]
+    fn the_default_of_connections_follows_from_the_memory() {
+        let with = |mb: u64| Machine {
+            memory: Some(mb * MB),
+            is_group: false,
+            threads: None,
+        };
+        for (mb, connections) in [(24, 64), (64, 170), (128, 341), (512, 1024), (24_000, 1024)] {
+            assert_eq!(with(mb).connections_for_memory(), connections, "{mb} MB");
+        }
     }
 
     #[test]

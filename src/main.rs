@@ -3,20 +3,28 @@
 //! Exit codes: 0 done; 1 a failure at run time (port in use, no key works, no alvus answers); 2 bad
 //! arguments or configuration; 128 and its number after a second signal.
 
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use alvus::config::{self, Config, Loaded};
+use alvus::arguments::{self, Arguments};
+use alvus::config::{self, Config, Loaded, Sources};
+use alvus::init::{self, Stopped, Wishes};
 use alvus::logging::{self, LogLevel, say};
 use alvus::relay::Relay;
 use alvus::secret::ApiKey;
 use alvus::server::Server;
 use alvus::signals::{Order, Orders};
-use alvus::state::file::StateFile;
-use alvus::watch::{EnvFile, Text};
+use alvus::state::StateFile;
+use alvus::watch::{Files, Text};
 use alvus::{ask, check, demo, error, info, machine, warn};
+
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static MEMORY: alvus_malloc::Cached = alvus_malloc::Cached;
 
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -27,31 +35,15 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
-/// What the command line asks for.
-enum Command {
-    Serve,
-    Check { json: bool },
-    Status { watch: bool },
-    Demo,
-    Help,
-    Version,
-}
-
 fn main() -> ExitCode {
-    let result = arguments().and_then(|(command, env_file)| match command {
-        Command::Help => print(&help()),
-        Command::Version => print(&format!("alvus {}\n", env!("CARGO_PKG_VERSION"))),
-        Command::Check { json: true } => check_in_json(load(&mut EnvFile::new(env_file))),
-        Command::Check { json: false } => run_check(&load(&mut EnvFile::new(env_file))?),
-        Command::Status { watch } => run_status(&load_to_ask(&mut EnvFile::new(env_file))?, watch),
-        Command::Demo => run_demo(),
-        Command::Serve => {
-            machine::tame_allocator();
-            let mut file = EnvFile::new(env_file);
-            let config = load(&mut file)?;
-            serve(&config, "", Some(file))
-        }
-    });
+    let result = Arguments::parse(std::env::args_os().skip(1))
+        .map_err(|e| {
+            (
+                MISUSED,
+                format!("alvus: {e} (`alvus --help` lists what there is)"),
+            )
+        })
+        .and_then(|arguments| run(&arguments));
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, text)) => {
@@ -68,82 +60,73 @@ fn main() -> ExitCode {
 /// An exit code, and what to say before it.
 type Exit = (u8, String);
 
-fn arguments() -> Result<(Command, Option<PathBuf>), Exit> {
-    use lexopt::prelude::*;
-    let misused = |e: lexopt::Error| (MISUSED, format!("alvus: {e}; try `alvus --help`"));
-    let mut command = None;
-    let mut env_file = None;
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next().map_err(misused)? {
-        match argument {
-            Short('h') | Long("help") => return Ok((Command::Help, None)),
-            Short('V') | Long("version") => return Ok((Command::Version, None)),
-            Long("env-file") => env_file = Some(PathBuf::from(parser.value().map_err(misused)?)),
-            Value(word) if command.is_none() && word == "check" => {
-                command = Some(Command::Check { json: false });
-            }
-            Value(word) if command.is_none() && word == "status" => {
-                command = Some(Command::Status { watch: false });
-            }
-            Long("json") if matches!(command, Some(Command::Check { .. })) => {
-                command = Some(Command::Check { json: true });
-            }
-            Long("watch") if matches!(command, Some(Command::Status { .. })) => {
-                command = Some(Command::Status { watch: true });
-            }
-            Value(word) if command.is_none() && word == "demo" => command = Some(Command::Demo),
-            // Someone may have pasted a key here, so only a short word is repeated.
-            Value(word) if word.len() > 12 => {
-                return Err((
-                    MISUSED,
-                    "alvus: unexpected argument (not shown here); try `alvus --help`".into(),
-                ));
-            }
-            other => return Err(misused(other.unexpected())),
+fn run(arguments: &Arguments) -> Result<(), Exit> {
+    let mut setup = Setup {
+        files: Files::new(arguments.env_file()),
+        options: arguments.settings(),
+    };
+    let json = arguments.has("json");
+    match arguments.command {
+        "help" => print(&arguments::help()),
+        "version" => print(&format!("alvus {}\n", env!("CARGO_PKG_VERSION"))),
+        "init" => run_init(arguments),
+        "check" if json => check_in_json(setup.load()),
+        "check" => run_check(&setup.load()?),
+        "status" => run_status(setup, arguments.has("watch"), json),
+        "demo" => run_demo(setup.options),
+        _ => {
+            machine::tame_allocator();
+            let config = setup.load()?;
+            serve(&config, "", Some(setup))
         }
     }
-    Ok((command.unwrap_or(Command::Serve), env_file))
 }
 
-fn help() -> String {
-    format!(
-        "alvus {}: a key-rotating LLM proxy. Your agent never sees a 429.\n\n\
-         Usage:\n  \
-         alvus          serve\n  \
-         alvus check    try each key once and say what it is worth (--json: for programs)\n  \
-         alvus status   ask the alvus that runs here how it is (--watch: every 2 s)\n  \
-         alvus demo     serve a built-in provider with three limited keys; nothing leaves the machine\n\n\
-         Options:\n  \
-         --env-file PATH  read this file instead of .env in the working directory\n  \
-         --version, --help\n\n\
-         Configuration (the environment wins over .env):\n{}\n\
-         Exit codes:\n  \
-         0  done; check: a key works; status: a key can serve\n  \
-         1  it failed: the port is in use; check: no key works; status: no key can serve, or no alvus\n  \
-         \u{20}  answers\n  \
-         2  bad arguments or configuration; nothing was started or sent\n  \
-         128 and its number: a second SIGTERM or SIGINT ended what the first one let finish\n",
-        env!("CARGO_PKG_VERSION"),
-        config::table()
-    )
+/// Where the configuration comes from, besides the environment.
+struct Setup {
+    files: Files,
+    /// Settings of the command line.
+    options: Vec<(&'static str, OsString)>,
+}
+
+impl Setup {
+    /// Reads the configuration, sets how the log is written and says what there is to say about it.
+    fn load(&mut self) -> Result<Config, Exit> {
+        let text = self.files.env.read();
+        self.take_in(text, true).map(begin_with)
+    }
+
+    /// Checks a file that was just read. Changes nothing. `keys`: those of the provider are needed.
+    fn take_in(&mut self, text: Text, keys: bool) -> Result<Loaded, Exit> {
+        let shown = self.files.env.shown();
+        let text = text.map_err(|e| (MISUSED, format!("error: cannot read {shown}: {e}")))?;
+        let sources = Sources {
+            env_file: text.as_deref(),
+            env_file_name: &shown,
+            environment: std::env::vars_os().collect(),
+            options: &self.options,
+        };
+        let files = &mut self.files;
+        let mut read = |path: &Path| files.read_keys(path);
+        let loaded = Config::load(&sources, keys.then_some(&mut read));
+        for open in self.files.open_to_others() {
+            let text = format!(
+                "warn: {open} can be read by others on this machine; run: chmod 600 {open}"
+            );
+            logging::say_as(LogLevel::Warn, &text);
+        }
+        let loaded = loaded.map_err(|faults| (MISUSED, faults.to_string()))?;
+        if loaded.config.api_keys_file.is_none() {
+            self.files.forget_keys();
+        }
+        Ok(loaded)
+    }
 }
 
 /// To standard output; a closed pipe (`alvus --help | head`) is no failure.
 fn print(text: &str) -> Result<(), Exit> {
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
-}
-
-/// Reads the configuration, sets how the log is written and says what there is to say about it.
-fn load(file: &mut EnvFile) -> Result<Config, Exit> {
-    let text = file.read();
-    take_in(file, text, &[]).map(begin_with)
-}
-
-/// The same to ask a running alvus, perhaps on another machine: that takes no key of the provider's.
-fn load_to_ask(file: &mut EnvFile) -> Result<Config, Exit> {
-    let text = file.read();
-    take_in(file, text, &[("API_KEYS", "none")]).map(begin_with)
 }
 
 /// What was read is what alvus goes by.
@@ -159,28 +142,9 @@ fn warn_of(warnings: Vec<String>) {
     }
 }
 
-/// Checks a file that was just read, with `overrides` on top of the environment. Changes nothing.
-fn take_in(file: &EnvFile, text: Text, overrides: &[(&str, &str)]) -> Result<Loaded, Exit> {
-    let shown = file.shown();
-    let text = text.map_err(|e| (MISUSED, format!("error: cannot read {shown}: {e}")))?;
-    if text.is_some() && file.is_open_to_others() {
-        logging::say_as(
-            LogLevel::Warn,
-            &format!("warn: {shown} can be read by others on this machine; run: chmod 600 {shown}"),
-        );
-    }
-    parse(text.as_deref(), &shown, overrides)
-}
-
-fn parse(text: Option<&str>, shown: &str, overrides: &[(&str, &str)]) -> Result<Loaded, Exit> {
-    let overrides = overrides.iter().map(|(n, v)| (n.into(), v.into()));
-    Config::parse(text, shown, std::env::vars_os().chain(overrides))
-        .map_err(|faults| (MISUSED, faults.to_string()))
-}
-
-/// Serves until told to stop. `file`: where the configuration came from, to be read again after
+/// Serves until told to stop. `setup`: where the configuration came from, to be read again after
 /// SIGHUP and after an edit.
-fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Result<(), Exit> {
+fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result<(), Exit> {
     let failed = |text: String| (FAILED, format!("error: {text}"));
     logging::detach();
     let mut orders = Orders::listen().map_err(|e| failed(format!("cannot handle signals: {e}")))?;
@@ -205,7 +169,7 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
     }
     let mut running = config.clone();
     loop {
-        let look = file.as_ref().and_then(EnvFile::pause);
+        let look = setup.as_ref().and_then(|setup| setup.files.pause());
         let write = memory.as_ref().map(|memory| memory.pause(Instant::now()));
         let order = orders.next(look.into_iter().chain(write).min());
         if let Some(memory) = &mut memory
@@ -213,17 +177,20 @@ fn serve(config: &Config, first_words: &str, mut file: Option<EnvFile>) -> Resul
         {
             keep(memory, &server);
         }
-        let new = match (order, &mut file) {
+        let new = match (order, &mut setup) {
             (Some(Order::Stop(_)), _) => break,
-            (Some(Order::Reload), Some(file)) => {
-                let text = file.read();
-                Some(take_in(file, text, &[]))
+            (Some(Order::Reload), Some(setup)) => {
+                let text = setup.files.env.read();
+                Some(setup.take_in(text, true))
             }
             (Some(Order::Reload), None) => Some(Ok(Loaded {
                 config: running.clone(),
                 warnings: Vec::new(),
             })),
-            (None, Some(file)) => file.news().map(|text| take_in(file, text, &[])),
+            (None, Some(setup)) => {
+                let text = setup.files.news();
+                text.map(|text| setup.take_in(text, true))
+            }
             (None, None) => None,
         };
         let done = match new {
@@ -281,11 +248,11 @@ fn refuse(faults: &str) {
 /// Takes up what an earlier alvus kept in this file.
 fn remember(path: PathBuf, relay: &Relay) -> StateFile {
     let salt = alvus::upstream::random().unwrap_or_default();
-    let (file, entries, complaint) = StateFile::open(path, salt, Instant::now());
+    let (file, rests, complaint) = StateFile::open(path, salt, Instant::now());
     if let Some(complaint) = complaint {
         error!("{complaint}");
     }
-    let taken = relay.restore(file.salt(), &entries);
+    let taken = relay.restore(file.salt(), &rests);
     if taken > 0 {
         info!("STATE_FILE: {taken} rests go on");
     }
@@ -375,18 +342,22 @@ fn check_in_json(loaded: Result<Config, Exit>) -> Result<(), Exit> {
     }
 }
 
-fn run_status(config: &Config, watch: bool) -> Result<(), Exit> {
+fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
+    let name = machine_asked(&mut setup.options);
+    let text = setup.files.env.read();
+    let config = setup.take_in(text, false).map(begin_with)?;
     let terminal = std::io::stdout().is_terminal();
     let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     loop {
-        let page = ask::health(config);
-        let (text, up) = match &page {
-            Ok(page) => (ask::table(page, colours), ask::is_up(page)),
+        let page = ask::health(&config, name.as_deref());
+        let (text, up) = match page {
+            Ok((text, page)) if json => (text + "\n", ask::is_up(&page)),
+            Ok((_, page)) => (ask::table(&page, colours), ask::is_up(&page)),
             Err(text) if watch => (format!("{text}\n"), false),
             Err(text) => return Err((FAILED, format!("error: {text}"))),
         };
         // To the top left corner of an empty screen.
-        let clear = if watch && terminal {
+        let clear = if watch && terminal && !json {
             "\x1b[H\x1b[2J"
         } else {
             ""
@@ -403,15 +374,59 @@ fn run_status(config: &Config, watch: bool) -> Result<(), Exit> {
     }
 }
 
-fn run_demo() -> Result<(), Exit> {
+/// `HOST=pi.local alvus status`: a machine by its name, where to listen there must be an address. The name goes out of
+/// the settings.
+fn machine_asked(options: &mut Vec<(&'static str, OsString)>) -> Option<String> {
+    let given = options.iter().find(|(name, _)| *name == "HOST");
+    let host = given
+        .map(|(_, host)| host.clone())
+        .or_else(|| std::env::var_os("HOST"));
+    let host = host?.into_string().ok()?;
+    let name = host.trim().trim_matches(['[', ']']);
+    if name.is_empty() || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    options.push(("HOST", "localhost".into()));
+    Some(name.to_owned())
+}
+
+fn run_init(arguments: &Arguments) -> Result<(), Exit> {
+    let text = |name| {
+        arguments
+            .value(name)
+            .map(|v| v.to_string_lossy().into_owned())
+    };
+    let wishes = Wishes {
+        path: arguments.env_file().unwrap_or_else(|| ".env".into()),
+        provider: text("provider"),
+        keys: std::env::var_os("API_KEYS").filter(|keys| !keys.is_empty()),
+        lan: arguments.has("lan"),
+        check: !arguments.has("no-check"),
+        force: arguments.has("force"),
+        asks: std::io::stdin().is_terminal(),
+    };
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout());
+    init::run(&wishes, &mut input, &mut output).map_err(|stopped| match stopped {
+        Stopped::Misused(text) => (MISUSED, format!("error: {text}")),
+        Stopped::Failed(text) => (FAILED, format!("error: {text}")),
+    })
+}
+
+fn run_demo(mut options: Vec<(&'static str, OsString)>) -> Result<(), Exit> {
     let url = demo::start().map_err(|e| (FAILED, format!("error: cannot start the demo: {e}")))?;
-    let keys = demo::KEYS.join(",");
-    let config = parse(
-        None,
-        ".env",
-        &[("API_KEYS", &keys), ("TARGET_BASE_URL", &url)],
-    )
-    .map(begin_with)?;
+    options.push(("API_KEYS", demo::KEYS.join(",").into()));
+    options.push(("TARGET_BASE_URL", url.into()));
+    let environment = std::env::vars_os().filter(|(name, _)| name != "API_KEYS_FILE");
+    let sources = Sources {
+        env_file: None,
+        env_file_name: ".env",
+        environment: environment.collect(),
+        options: &options,
+    };
+    let never = &mut |_: &Path| Err(ErrorKind::Unsupported.into());
+    let config = Config::load(&sources, Some(never))
+        .map(begin_with)
+        .map_err(|faults| (MISUSED, faults.to_string()))?;
     let words = format!(
         "\nThis is the demo: a built-in provider with {} keys, each good for {} requests in {} s.\nAsk it a few times and watch the keys rotate; no answer is a 429:\n\n  curl -N http://{{addr}}/v1/chat/completions -d '{{\"model\":\"demo\",\"stream\":true,\"messages\":[]}}'\n  curl http://{{addr}}/health\n",
         demo::KEYS.len(),

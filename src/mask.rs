@@ -56,7 +56,8 @@ impl Mask {
                 continue;
             }
             cover(piece, &form);
-            let begins = |n: &usize| piece.ends_with(&form[..*n]);
+            let last = piece.last();
+            let begins = |n: &usize| last == form.get(n - 1) && piece.ends_with(&form[..*n]);
             waits = (1..form.len()).rev().find(begins).unwrap_or(0).max(waits);
         }
         let goes = piece.len() - waits;

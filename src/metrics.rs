@@ -1,10 +1,11 @@
-//! What alvus counts: requests, attempts, retries, waits, bytes, times to the first byte; and, for
-//! the dashboard, the last minutes and the last events ([`recent`]).
+//! What alvus counts: requests, attempts, retries, waits, bytes, tokens, times to the first byte; which
+//! models answered ([`models`]); and, for the dashboard, the last minutes and the last events ([`recent`]).
 //!
 //! No clock in here: who reports an event knows its time. What a key has done is counted in
 //! [`crate::pool`]; text is made of it all in [`crate::status`]. One small lock, held for a few
 //! additions, so that a reader sees numbers of one moment.
 
+pub mod models;
 #[cfg(feature = "dashboard")]
 pub mod recent;
 
@@ -12,6 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::reply::whole_seconds;
+use crate::sse::Tokens;
+use models::{Model, Models};
 #[cfg(feature = "dashboard")]
 use recent::{Recent, What};
 
@@ -61,8 +64,8 @@ impl Reason {
 pub const BOUNDS: [u64; 9] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 120_000];
 
 /// What became of one request, as its client saw it.
-#[derive(Debug, Clone, Copy)]
-pub struct Answered {
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Answered<'a> {
     /// The status; 0 if the client left before there was one.
     pub status: u16,
     /// From its arrival to the upstream's first words; `None` if there were none.
@@ -73,6 +76,14 @@ pub struct Answered {
     pub bytes_out: u64,
     /// The answer broke off half-way.
     pub cut: bool,
+    /// A key was limited on the way.
+    pub limited: bool,
+    /// What the answer took, where it says so.
+    pub tokens: Tokens,
+    /// The model that was asked, by the provider's name; empty if none.
+    pub model: &'a str,
+    /// The name that it was asked for by, if that is another one.
+    pub asked: Option<&'a str>,
 }
 
 /// Everything counted since the start.
@@ -82,6 +93,10 @@ pub struct Counts {
     pub requests: [u64; 6],
     /// Answers that broke off half-way.
     pub cut: u64,
+    /// Requests that were served although a key was limited on the way.
+    pub absorbed: u64,
+    /// What all answers took.
+    pub tokens: Tokens,
     /// Requests sent to the upstream.
     pub attempts: u64,
     /// By [`Reason`].
@@ -113,6 +128,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Metrics {
     counts: Mutex<Counts>,
+    models: Mutex<Models>,
     #[cfg(feature = "dashboard")]
     recent: Mutex<Recent>,
 }
@@ -120,9 +136,9 @@ pub struct Metrics {
 impl Metrics {
     /// All zero, from `now` on.
     pub fn new(now: Instant) -> Metrics {
-        let _ = now; // of use to the dashboard only
         Metrics {
             counts: Mutex::default(),
+            models: Mutex::new(Models::new(now)),
             #[cfg(feature = "dashboard")]
             recent: Mutex::new(Recent::new(now)),
         }
@@ -167,12 +183,17 @@ impl Metrics {
         self.counts().failed_probes += 1;
     }
 
-    /// The upstream is well again, or in trouble.
-    pub fn upstream(&self, well: bool, now: Instant) {
-        match well {
-            true => self.note(What::Back, 0, 0, now),
-            false => self.note(What::Down, 0, 1, now),
-        }
+    /// The upstream is well again.
+    pub fn recovered(&self, now: Instant) {
+        self.note(What::Back, 0, 0, now);
+    }
+
+    /// The upstream is in trouble, in words for the operator.
+    pub fn failed(&self, why: &str, now: Instant) {
+        #[cfg(feature = "dashboard")]
+        self.recent().failed(why, now);
+        #[cfg(not(feature = "dashboard"))]
+        let _ = (why, now);
     }
 
     /// The configuration was taken over, with so many keys.
@@ -187,6 +208,9 @@ impl Metrics {
         counts.bytes_in += answered.bytes_in;
         counts.bytes_out += answered.bytes_out;
         counts.cut += u64::from(answered.cut);
+        let served = matches!(answered.status, 200..400) && !answered.cut;
+        counts.absorbed += u64::from(answered.limited && served);
+        counts.tokens += answered.tokens;
         if let Some(time) = answered.first_byte {
             let millis = time.as_millis();
             let above = BOUNDS.iter().filter(|b| u128::from(**b) < millis).count();
@@ -194,6 +218,7 @@ impl Metrics {
             counts.first_byte_sum += time;
         }
         drop(counts);
+        self.rows().answered(answered, now);
         #[cfg(feature = "dashboard")]
         self.recent().answered(answered, now);
         if answered.cut {
@@ -204,6 +229,15 @@ impl Metrics {
     /// All of it, now.
     pub fn snapshot(&self) -> Counts {
         self.counts().clone()
+    }
+
+    /// Which models answered, and what that took.
+    pub fn models(&self) -> Vec<Model> {
+        self.rows().rows()
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Models> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The last minutes and events.
@@ -231,7 +265,6 @@ enum What {
     Limited,
     Parked,
     Ejected,
-    Down,
     Back,
     Reloaded,
     Cut,
@@ -241,13 +274,38 @@ enum What {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, millis: u64) -> Answered {
+    fn answer(status: u16, millis: u64) -> Answered<'static> {
         Answered {
             status,
             first_byte: Some(Duration::from_millis(millis)),
             bytes_in: 2,
             bytes_out: 3,
-            cut: false,
+            ..Answered::default()
+        }
+    }
+
+    #[test]
+    fn a_request_is_saved_from_a_limit_if_it_was_served_after_one() {
+        let metrics = Metrics::new(Instant::now());
+        for (status, limited, cut, saved) in [
+            (200, true, false, 1),
+            (200, false, false, 1),
+            (503, true, false, 1),
+            (0, true, false, 1),
+            (200, true, true, 1),
+            (201, true, false, 2),
+        ] {
+            let answered = Answered {
+                limited,
+                cut,
+                ..answer(status, 1)
+            };
+            metrics.answered(answered, Instant::now());
+            assert_eq!(
+                metrics.snapshot().absorbed,
+                saved,
+                "{status} {limited} {cut}"
+            );
         }
     }
 

@@ -29,6 +29,8 @@ const LEFT: PollFlags = PollFlags::RDHUP
 pub struct Client {
     socket: Option<Arc<dyn AsFd + Send + Sync>>,
     heart: Option<Arc<Heart>>,
+    /// From then on it counts as gone.
+    due: Option<Instant>,
 }
 
 /// What keeps a client patient while there is nothing to tell it.
@@ -79,6 +81,7 @@ impl Client {
         Client {
             socket: Some(Arc::new(socket)),
             heart: None,
+            due: None,
         }
     }
 
@@ -99,9 +102,22 @@ impl Client {
             lost: AtomicBool::new(false),
         };
         Client {
-            socket: self.socket.clone(),
             heart: Some(Arc::new(heart)),
+            ..self.clone()
         }
+    }
+
+    /// The same client, which must have its answer by then: whoever waits for it finds it gone.
+    pub fn due(&self, at: Instant) -> Client {
+        Client {
+            due: Some(at),
+            ..self.clone()
+        }
+    }
+
+    /// Whether its time is over.
+    pub fn is_late(&self) -> bool {
+        self.due.is_some_and(|due| Instant::now() >= due)
     }
 
     /// The answer comes: no more beats. Says whether there was one, and so a head.
@@ -142,12 +158,12 @@ impl Client {
         *next
     }
 
-    /// Whether the client closed its connection.
+    /// Whether the client closed its connection, or its time is over.
     pub fn has_left(&self) -> bool {
         let Some(socket) = &self.socket else {
             return false;
         };
-        if self.is_lost() {
+        if self.is_lost() || self.is_late() {
             return true;
         }
         let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP)];
@@ -207,10 +223,10 @@ impl Client {
         let deadline = timeout.and_then(|t| now.checked_add(t));
         loop {
             let beat = self.beat();
-            if self.is_lost() {
+            if self.is_lost() || self.due.is_some_and(|due| now >= due) {
                 return Ok(Wake::ClientLeft);
             }
-            let until = deadline.into_iter().chain(beat).min();
+            let until = deadline.into_iter().chain(beat).chain(self.due).min();
             let left = until.map(|at| at.saturating_duration_since(now));
             let woken = wait_one(fds, left)?;
             let down = fds.last().filter(|_| self.socket.is_some());

@@ -7,30 +7,36 @@
 //! when two lanes have something against it or when it was called invalid: then every lane finds
 //! out for itself. So no request can take a key from another model for longer.
 //!
-//! A request's *attempt* takes a key and one of `WORKERS` places together, and gives both back.
+//! A request's *attempt* takes a key and one of `WORKERS` places together, and gives both back: that is
+//! here. What an attempt showed is in `report.rs`, which keys there are in `merge.rs`.
 //!
 //! A reload merges: keys that stay keep their rests and counters, removed ones finish what they
 //! carry, ejected ones are probed at once.
 
 mod backoff;
 mod lane;
+mod merge;
+mod report;
 mod seat;
 #[cfg(test)]
 mod tests;
 mod view;
 mod window;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use self::lane::{Fitness, Lane, Turn, Want};
+use self::report::Grave;
 use self::window::{MINUTE, Window};
 use crate::config::{Pace, Rotation};
-use crate::secret::{ApiKey, SALT};
-use crate::state::Entry;
+use crate::secret::ApiKey;
+use crate::sse::Tokens;
 
 pub use self::lane::Ticket;
+pub use self::merge::Merged;
+pub use self::report::{Change, Report};
 pub use self::seat::{PROBE_GAP, Why};
 pub use self::view::{Counts, KeyView, ModelView, State};
 
@@ -43,13 +49,6 @@ const MAX_MODEL_NAME: usize = 128;
 
 /// For so long a key that was served somewhere is no dead key.
 const RECENT: Duration = Duration::from_secs(10 * 60);
-
-/// For so long a key as a whole is out.
-const WHOLE: Duration = Duration::from_secs(60);
-
-/// For so long a lane is closed whose every key was refused: as long as that has lasted, within
-/// these bounds.
-const CLOSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// A key of this pool; a later key in the same place has another `era`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,17 +86,6 @@ pub struct Picked {
     pub key: ApiKey,
 }
 
-/// What a reload changed, in numbers of keys.
-#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
-pub struct Merged {
-    /// Not known before.
-    pub new: usize,
-    /// No longer listed.
-    pub removed: usize,
-    /// Ejected before, still listed: probed at once.
-    pub revived: usize,
-}
-
 /// Who asks for a key.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Asker<'a> {
@@ -125,51 +113,14 @@ pub enum Pick {
     Key(Picked),
     /// None is free; nothing can change before this instant unless the request is woken.
     Wait(Instant),
+    /// The same, for one that is not the first: whoever is looks up then, and wakes the next.
+    Behind(Instant),
     /// Others were here first, or all places are taken: the request will be woken.
     InTurn,
     /// No other key than the ones to be avoided is ready.
     NoOther,
     /// Every key of the pool was refused: one request a minute finds out whether that is over.
     Down,
-}
-
-/// What an attempt showed.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Report {
-    /// The upstream accepted the key.
-    Accepted,
-    /// The key's limit for this model: rest for that long, or for the cooldown and longer.
-    Limited(Option<Duration>),
-    /// The key's quota for this model is spent, and nobody said for how long.
-    Quota,
-    /// The key, or the request, was refused with this status: see [`Pool::refused`].
-    Refused {
-        /// The status.
-        status: u16,
-        /// The words call the key itself invalid.
-        names_key: bool,
-    },
-    /// The model has no capacity. No key is to blame.
-    Overloaded(Option<Duration>),
-    /// An answer that says nothing about the key: a provider in trouble.
-    Unclear,
-    /// No answer came: network or provider. The key is not to blame.
-    NoAnswer,
-    /// Not one byte was sent; likewise, and it counts towards no limit.
-    NotSent,
-}
-
-/// What a report changed, where that is news.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Change {
-    /// The key rests for this model.
-    Rests(Why, Duration),
-    /// An ejected key was probed and refused again: that says nothing about the request.
-    StillOut,
-    /// So many requests at a time for this model, which is overloaded.
-    Overloaded(u32),
-    /// The key is well again after a rest.
-    Recovered,
 }
 
 #[derive(Debug)]
@@ -189,15 +140,6 @@ struct Slot {
     window: Window,
     counts: Counts,
     last_used: Option<Instant>,
-}
-
-/// How much refusals without a witness say of a key.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Grave {
-    /// One lane: it may be what was asked for.
-    No,
-    /// Two lanes, or words that name the key.
-    Yes,
 }
 
 /// The pool; see the module's text.
@@ -248,40 +190,6 @@ impl Pool {
         pool
     }
 
-    /// Takes over a new list of keys; see the module's text.
-    pub fn merge(&mut self, keys: &[ApiKey], settings: Settings, now: Instant) -> Merged {
-        let mut merged = Merged::default();
-        let old = std::mem::replace(&mut self.listed, Vec::with_capacity(keys.len()));
-        let mut known: HashMap<ApiKey, usize> = old
-            .iter()
-            .filter_map(|at| Some((self.slots[*at].as_ref()?.key.clone(), *at)))
-            .collect();
-        for (index, key) in keys.iter().enumerate() {
-            let before = match known.is_empty() {
-                true => None, // at the start, when there is no need to hash them all
-                false => known.remove(key),
-            };
-            let at = before.unwrap_or_else(|| self.add(key));
-            merged.new += usize::from(before.is_none());
-            merged.revived += usize::from(self.revive(at, now));
-            if let Some(slot) = &mut self.slots[at] {
-                slot.index = index;
-            }
-            self.listed.push(at);
-        }
-        merged.removed = known.len();
-        for at in known.into_values() {
-            self.lanes.iter_mut().for_each(|lane| lane.dismiss(at));
-            if let Some(slot) = &mut self.slots[at] {
-                slot.listed = false;
-            }
-            self.forget_if_idle(at);
-        }
-        self.settings = settings;
-        self.wake_all();
-        merged
-    }
-
     /// A request for this model comes; it must [`Pool::exit`] the lane it is given.
     pub fn enter(&mut self, model: &str, now: Instant) -> (LaneId, Ticket) {
         let id = self.lane_for(model, now);
@@ -326,6 +234,7 @@ impl Pool {
                 return self.hand_out(key, lane, now);
             }
             Turn::NoOther => return Pick::NoOther,
+            Turn::NotBefore(at) if self.is_behind(lane, &asker) => Pick::Behind(at),
             Turn::NotBefore(at) => Pick::Wait(at),
             Turn::AfterOthers | Turn::Nobody => Pick::InTurn,
         };
@@ -354,6 +263,13 @@ impl Pool {
         })
     }
 
+    /// Others in the lane have waited longer for any key.
+    fn is_behind(&self, lane: LaneId, asker: &Asker<'_>) -> bool {
+        let front = self.lanes[lane.0].front();
+        let is_before = |front: Ticket| asker.ticket.is_some_and(|ticket| front < ticket);
+        !asker.is_choosy() && front.is_some_and(is_before)
+    }
+
     /// Leaves the queue; a ticket that has left already is no matter. The next one is woken.
     pub fn leave(&mut self, lane: LaneId, ticket: Ticket) {
         self.wants_no_place(Some(ticket));
@@ -362,6 +278,28 @@ impl Pool {
         if was_first {
             self.wake_first(lane);
         }
+    }
+
+    /// How many keys there are.
+    pub fn keys(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// The key with this name or in this place, for [`Asker::only`].
+    pub fn named(&self, wanted: &str, lane: LaneId, now: Instant) -> Option<Picked> {
+        let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
+        let mut slots = slots.flatten();
+        let slot = match slots.clone().find(|slot| slot.key.name() == Some(wanted)) {
+            None => slots.nth(wanted.parse().ok()?),
+            named => named,
+        };
+        slot.map(|slot| Picked {
+            id: slot.id,
+            lane,
+            at: now,
+            index: slot.index,
+            key: slot.key.clone(),
+        })
     }
 
     /// How many requests wait for a key or a place.
@@ -374,103 +312,11 @@ impl Pool {
         self.woken.drain(..)
     }
 
-    /// Takes in what an attempt showed; once for each, before its [`Pool::release`].
-    pub fn report(&mut self, picked: &Picked, report: Report, now: Instant) -> Option<Change> {
-        let now = self.in_order(now);
-        let key = self.known(picked.id)?;
-        let Settings { cooldown, pace, .. } = self.settings;
-        let lane = &mut self.lanes[picked.lane.0];
-        lane.answered(key);
-        let report = match report {
-            Report::Limited(None) if lane.is_overloaded(key, now) => Report::Overloaded(None),
-            report => report,
-        };
-        let seat = &mut lane.seats[key];
-        let counts = &mut self.slots[key].as_mut()?.counts;
-        let sent = picked.at;
-        let change = match report {
-            Report::Accepted => {
-                if seat.is_suspect(now) {
-                    lane.suspect_nobody(); // it was the request
-                }
-                lane.backoff.served(sent, now);
-                let seat = &mut lane.seats[key];
-                let well = seat.accepted(sent, now);
-                let whole = self.is_well(key, sent, now);
-                (well || whole).then_some(Change::Recovered)
-            }
-            Report::Limited(stated) => {
-                counts.limited += 1;
-                let rest = seat.limited(stated, cooldown, pace, sent, now);
-                rest.map(|rest| Change::Rests(Why::Limited, rest))
-            }
-            Report::Quota => {
-                counts.quota += 1;
-                let rest = seat.spent(sent, now);
-                let rest = rest.map(|rest| Change::Rests(Why::Quota, rest));
-                self.look_at_whole(key, picked.lane, Why::Quota, now);
-                rest
-            }
-            Report::Refused { status, names_key } => {
-                counts.refused += 1;
-                let why = Why::Refused { status, names_key };
-                let still_out = seat.refused(why, sent, now);
-                self.suspect(key, picked.lane, names_key);
-                still_out.then_some(Change::StillOut)
-            }
-            Report::Overloaded(stated) => {
-                counts.overloaded += 1;
-                seat.take_back(sent); // nothing was taken
-                let limit = lane.backoff.overloaded(stated, lane.in_flight, sent, now);
-                limit.map(Change::Overloaded)
-            }
-            Report::Unclear => None,
-            Report::NoAnswer => {
-                counts.no_answer += 1;
-                None
-            }
-            Report::NotSent => {
-                counts.no_answer += 1;
-                seat.take_back(sent);
-                if let Some(slot) = &mut self.slots[key] {
-                    slot.window.take_back(sent);
-                }
-                None
-            }
-        };
-        self.lanes[picked.lane.0].settle(key, now);
-        self.wake_first(picked.lane);
-        change
-    }
-
-    /// The request that these keys were refused for was answered well with another key: the refusals
-    /// were the keys' own fault. Says for how long each is out, where that is news.
-    pub fn eject(
-        &mut self,
-        refused: &Picked,
-        status: u16,
-        names_key: bool,
-        now: Instant,
-    ) -> Option<Duration> {
-        let now = self.in_order(now);
-        // A reload may have taken it away meanwhile.
-        let key = self.known(refused.id)?;
-        let why = Why::Refused { status, names_key };
-        let lane = &mut self.lanes[refused.lane.0];
-        let rest = lane.seats[key].eject(why, refused.at, now)?;
-        lane.settle(key, now);
-        if let Some(slot) = &mut self.slots[key] {
-            slot.counts.ejections += 1;
-        }
-        self.look_at_whole(key, refused.lane, why, now);
-        Some(rest)
-    }
-
-    /// A request in this lane was refused with every key that was tried. If all of the pool was,
-    /// the lane is closed but for one request now and then, and soon one a minute.
-    pub fn refused(&mut self, lane: LaneId, now: Instant) {
-        if self.is_down(now) {
-            self.lanes[lane.0].close(CLOSED, now);
+    /// An answer took so many tokens; before its [`Pool::release`].
+    pub fn spent(&mut self, picked: &Picked, tokens: Tokens) {
+        let slot = self.slots[picked.id.at].as_mut();
+        if let Some(slot) = slot.filter(|slot| slot.id == picked.id) {
+            slot.counts.tokens += tokens;
         }
     }
 
@@ -497,112 +343,22 @@ impl Pool {
         self.latest
     }
 
+    /// Whether the model refuses at the moment, whatever the key.
+    pub fn is_refusing(&self, lane: LaneId) -> bool {
+        self.lanes[lane.0].backoff.is_refusing()
+    }
+
+    /// The model is not asked for so long, as if it were overloaded.
+    pub fn leave_alone(&mut self, lane: LaneId, time: Duration, now: Instant) {
+        let now = self.in_order(now);
+        let lane = &mut self.lanes[lane.0];
+        lane.backoff
+            .overloaded(Some(time), lane.in_flight, now, now);
+    }
+
     /// All places are taken.
     pub fn is_full(&self) -> bool {
         self.attempts >= self.settings.attempts
-    }
-
-    /// Every key was refused for two models or by name, and none has served since.
-    pub fn is_down(&self, now: Instant) -> bool {
-        let is_bad = |slot: &Slot| {
-            slot.refused.is_some_and(|(_, grave)| grave == Grave::Yes)
-                || slot.out.is_some_and(|(_, until)| now < until)
-        };
-        let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
-        slots.flatten().all(is_bad)
-    }
-
-    /// Takes up what an earlier alvus knew, of the keys that are still listed. Says of how many
-    /// entries.
-    pub fn restore(&mut self, salt: &[u8; SALT], entries: &[Entry], now: Instant) -> usize {
-        let mut taken = 0;
-        for key in self.listed.clone() {
-            let Some(tag) = self.slots[key].as_ref().map(|slot| slot.key.tag(salt)) else {
-                continue;
-            };
-            for entry in entries.iter().filter(|entry| entry.key == tag) {
-                let lane = self.lane_for(&entry.model, now);
-                let lane = &mut self.lanes[lane.0];
-                lane.seats[key].resume(now + entry.left, now);
-                lane.settle(key, now);
-                taken += 1;
-            }
-        }
-        taken
-    }
-
-    /// A lane whose every key was refused lets one request through now and then.
-    fn is_closed(&mut self, lane: LaneId, now: Instant) -> bool {
-        let Some((_, until)) = self.lanes[lane.0].closed else {
-            return false;
-        };
-        if !self.is_down(now) {
-            self.lanes[lane.0].closed = None;
-        } else if now >= until {
-            self.lanes[lane.0].close(CLOSED, now); // this one finds out
-        } else {
-            return true;
-        }
-        false
-    }
-
-    /// The key was accepted: nothing that was held against it as a whole is true any more.
-    fn is_well(&mut self, key: usize, sent: Instant, now: Instant) -> bool {
-        let Some(slot) = &mut self.slots[key] else {
-            return false;
-        };
-        slot.served = slot.served.max(Some(sent));
-        let was_bad = slot
-            .refused
-            .take()
-            .is_some_and(|(_, grave)| grave == Grave::Yes);
-        let was_out = slot.out.take().is_some();
-        if was_bad || was_out {
-            for lane in &mut self.lanes {
-                lane.welcome(key, now);
-            }
-            self.wake_all();
-        }
-        was_out
-    }
-
-    /// A refusal without a witness: a second lane, or words that name the key, make it grave.
-    fn suspect(&mut self, key: usize, lane: LaneId, names_key: bool) {
-        if let Some(slot) = &mut self.slots[key] {
-            let grave = match slot.refused {
-                Some((_, Grave::Yes)) => true,
-                Some((other, Grave::No)) => other != lane || names_key,
-                None => names_key,
-            };
-            let grave = if grave { Grave::Yes } else { Grave::No };
-            slot.refused = Some((lane, grave));
-        }
-    }
-
-    /// The key is out for this lane. Is it for all? See the module's text.
-    fn look_at_whole(&mut self, key: usize, here: LaneId, why: Why, now: Instant) {
-        let Some(slot) = &mut self.slots[key] else {
-            return;
-        };
-        let served = slot.served;
-        let lately = served.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
-        let named = matches!(
-            why,
-            Why::Refused {
-                names_key: true,
-                ..
-            }
-        );
-        let elsewhere = self
-            .lanes
-            .iter()
-            .enumerate()
-            .any(|(at, lane)| at != here.0 && lane.seats[key].is_out_since(served));
-        // Not again at once, so that another lane's request can show that the key is well.
-        let rested = slot.out.is_none_or(|(_, until)| now >= until + WHOLE);
-        if rested && (elsewhere || (named && !lately)) {
-            slot.out = now.checked_add(WHOLE).map(|until| (why, until));
-        }
     }
 
     fn lane_for(&mut self, model: &str, now: Instant) -> LaneId {
@@ -653,59 +409,6 @@ impl Pool {
             index: slot.index,
             key: slot.key.clone(),
         })
-    }
-
-    fn add(&mut self, key: &ApiKey) -> usize {
-        let at = self.free.pop().unwrap_or(self.slots.len());
-        self.next_era += 1;
-        let slot = Slot {
-            key: key.clone(),
-            id: KeyId {
-                at,
-                era: self.next_era,
-            },
-            index: 0,
-            listed: true,
-            out: None,
-            served: None,
-            refused: None,
-            window: Window::default(),
-            counts: Counts::default(),
-            last_used: None,
-        };
-        match self.slots.get_mut(at) {
-            Some(free) => *free = Some(slot),
-            None => self.slots.push(Some(slot)),
-        }
-        self.lanes.iter_mut().for_each(|lane| lane.admit(at));
-        at
-    }
-
-    /// An ejected key that is still listed after a reload is probed at once.
-    fn revive(&mut self, key: usize, now: Instant) -> bool {
-        let mut revived = false;
-        for lane in &mut self.lanes {
-            revived |= lane.revive(key, now);
-        }
-        if let Some(slot) = &mut self.slots[key] {
-            revived |= slot.out.take().is_some();
-            slot.refused = None;
-        }
-        revived
-    }
-
-    fn forget_if_idle(&mut self, at: usize) {
-        let idle = |slot: &Slot| !slot.listed && slot.counts.in_flight == 0;
-        if self.slots[at].as_ref().is_some_and(idle) {
-            self.slots[at] = None;
-            self.free.push(at);
-        }
-    }
-
-    /// Where a key stands that was handed out; `None`: a reload removed it.
-    fn known(&self, id: KeyId) -> Option<usize> {
-        let slot = self.slots[id.at].as_ref()?;
-        (slot.id == id && slot.listed).then_some(id.at)
     }
 
     /// Whether others have waited longer for a place.

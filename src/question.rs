@@ -1,14 +1,16 @@
 //! What alvus reads of a request's body: which model, whether a stream is wanted, and which
-//! conversation it belongs to. Pure, and in one pass: a body of many megabytes costs no second
-//! copy, as nothing of it is kept but these three.
+//! conversation it belongs to. Pure, in one pass, and nothing of the body is kept but these three.
+//!
+//! A body is not checked: of one that is no JSON the upstream will say so.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// See the module's text. A body that is no JSON object is the default.
+use crate::dialect::scan::{Fields, Items};
+
+/// See the module's text. A body that is no JSON object, or is cut short, is the default.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Question {
     /// The `model`; empty if there is none.
@@ -20,18 +22,6 @@ pub struct Question {
     pub conversation: Option<u64>,
 }
 
-impl Question {
-    /// Reads a request's body; the conversation only if that is `wanted`, for then its first
-    /// messages stand in memory twice for a moment.
-    pub fn read(body: &[u8], wanted: Conversation) -> Question {
-        if !body.trim_ascii_start().starts_with(b"{") {
-            return Question::default();
-        }
-        let mut json = serde_json::Deserializer::from_slice(body);
-        json.deserialize_any(Body(wanted)).unwrap_or_default()
-    }
-}
-
 /// Whether the conversation is of interest.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Conversation {
@@ -41,137 +31,66 @@ pub enum Conversation {
     Ignored,
 }
 
-/// For a visitor: of what it does not look for it makes the default. serde's own way, an error that names
-/// what was found, would link the writing of floats: 20 kB.
-macro_rules! anything_else_is_the_default {
-    () => { anything_else_is_the_default!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str); };
-    ($($visit:ident: $found:ty),+) => {
-        $(fn $visit<E>(self, _: $found) -> Result<Self::Value, E> {
-            Ok(Self::Value::default())
-        })+
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(Self::Value::default())
-        }
-        fn expecting(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-            Ok(())
-        }
-    };
+impl Question {
+    /// Reads a request's body; the conversation only if that is `wanted`.
+    pub fn read(body: &[u8], wanted: Conversation) -> Question {
+        read(body, wanted == Conversation::Wanted).unwrap_or_default()
+    }
 }
 
-/// Reads the top level.
-struct Body(Conversation);
-
-impl<'de> Visitor<'de> for Body {
-    type Value = Question;
-
-    anything_else_is_the_default!();
-
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Question, A::Error> {
-        Ok(Question::default())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Question, A::Error> {
-        let mut question = Question::default();
-        let mut hasher = DefaultHasher::new();
-        let mut begun = false;
-        let wanted = self.0 == Conversation::Wanted;
-        while let Some(name) = map.next_key()? {
-            match name {
-                // Of a name that stands twice the last value counts, as for other parsers.
-                Name::Model => {
-                    question.model = match map.next_value()? {
-                        Value::String(model) => model,
-                        _ => String::new(),
-                    };
-                }
-                Name::Stream => question.streams = map.next_value::<Value>()? == Value::Bool(true),
-                Name::Instructions if wanted => map.next_value::<Value>()?.hash(&mut hasher),
-                Name::Messages if wanted => {
-                    let messages: Beginning = map.next_value()?;
-                    messages.0.hash(&mut hasher);
-                    begun = !messages.0.is_empty();
-                }
-                _ => drop(map.next_value::<IgnoredAny>()?),
+fn read(body: &[u8], wanted: bool) -> Option<Question> {
+    let mut question = Question::default();
+    let mut hasher = DefaultHasher::new();
+    let mut begun = false;
+    let mut fields = Fields::of(body);
+    for (name, value) in fields.by_ref() {
+        // Of a name that stands twice the last value counts, as for other parsers.
+        match plain(name)?.as_ref() {
+            "model" => {
+                question.model = match value.first() {
+                    Some(b'"') => plain(value)?.into_owned(),
+                    _ => String::new(),
+                };
             }
+            "stream" => question.streams = value == b"true",
+            // Anthropic's and the Responses API's names for the same.
+            "system" | "instructions" if wanted => value.hash(&mut hasher),
+            "messages" if wanted => begun = hash_beginning(value, &mut hasher),
+            _ => {}
         }
-        if begun {
-            question.model.hash(&mut hasher);
-            question.conversation = Some(hasher.finish());
+    }
+    if begun {
+        question.model.hash(&mut hasher);
+        question.conversation = Some(hasher.finish());
+    }
+    fields.whole.then_some(question)
+}
+
+/// The messages up to the user's first one; whether there is any.
+fn hash_beginning(messages: &[u8], hasher: &mut DefaultHasher) -> bool {
+    let mut begun = false;
+    for message in Items::of(messages) {
+        begun = true;
+        message.hash(hasher);
+        let is = |text, expected| plain(text).is_some_and(|text| text == expected);
+        if Fields::of(message).any(|(name, value)| is(name, "role") && is(value, "user")) {
+            break;
         }
-        Ok(question)
     }
+    begun
 }
 
-/// A name of the top level. Recognised where it stands, it costs no allocation.
-enum Name {
-    Model,
-    Stream,
-    /// `system` or `instructions`: Anthropic's and the Responses API's names for the same.
-    Instructions,
-    Messages,
-    Other,
-}
-
-impl<'de> serde::Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
-        deserializer.deserialize_identifier(NameVisitor)
+/// What a string in its quotes means, if it can be one.
+fn plain(string: &[u8]) -> Option<Cow<'_, str>> {
+    let inside = string.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if inside.iter().any(|b| *b < b' ' || *b == b'\\') {
+        // Seldom, and short: a parser's work.
+        return match serde_json::from_slice(string) {
+            Ok(Value::String(text)) => Some(text.into()),
+            _ => None,
+        };
     }
-}
-
-struct NameVisitor;
-
-impl Visitor<'_> for NameVisitor {
-    type Value = Name;
-
-    fn expecting(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-        Ok(match name {
-            "model" => Name::Model,
-            "stream" => Name::Stream,
-            "system" | "instructions" => Name::Instructions,
-            "messages" => Name::Messages,
-            _ => Name::Other,
-        })
-    }
-}
-
-/// The messages up to the user's first one; none where there is no list of them.
-#[derive(Default)]
-struct Beginning(Vec<Value>);
-
-impl<'de> serde::Deserialize<'de> for Beginning {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Beginning, D::Error> {
-        deserializer.deserialize_any(Messages)
-    }
-}
-
-struct Messages;
-
-impl<'de> Visitor<'de> for Messages {
-    type Value = Beginning;
-
-    anything_else_is_the_default!();
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Beginning, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Beginning::default())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Beginning, A::Error> {
-        let mut beginning = Vec::new();
-        while let Some(message) = seq.next_element::<Value>()? {
-            let is_users = message["role"] == "user";
-            beginning.push(message);
-            if is_users {
-                break;
-            }
-        }
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Beginning(beginning))
-    }
+    Some(std::str::from_utf8(inside).ok()?.into())
 }
 
 #[cfg(test)]

@@ -5,71 +5,82 @@
 //! rooms beside it: `lease.rs` takes a key and waits for one, `examine.rs` reads as much of an
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
 //! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
-//! `voice.rs` in which dialect, `names.rs` which model is asked.
+//! `voice.rs` in which dialect, `names.rs` which model is asked, `wishes.rs` what else a client wants;
+//! `listing.rs` keeps the lists of models, `standing.rs` knows how the places are doing.
 
 mod as_event;
 mod deliver;
 mod errors;
 mod examine;
 mod lease;
+mod listing;
 mod names;
+mod outcome;
 mod policy;
 mod report;
 #[cfg(feature = "messages")]
 mod spoken;
+mod standing;
 #[cfg_attr(not(feature = "messages"), path = "relay/one_voice.rs")]
 mod voice;
+mod wishes;
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::errors::Unserved;
 use self::lease::{Entry, Lease, Shared};
+use self::names::StandIns;
+pub use self::outcome::{End, Outcome};
 use self::policy::Policy;
+use self::standing::Standing;
 use self::voice::Voice;
+use self::wishes::Wishes;
 use crate::body::Body;
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
-use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
+use crate::pool::{KeyView, LaneId, Merged, ModelView, Picked, Pool};
 use crate::question::Question;
-use crate::reply::{self, Downstream};
-use crate::retry::{Attempt, Budget, Journey, Step};
+use crate::reply::{self, Downstream, Reply};
+use crate::retry::{Attempt, Journey, Step};
 use crate::secret::SALT;
-use crate::state::{self, Limit};
+use crate::state::Rest;
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
-use crate::{debug, headers};
+use crate::{body, debug};
 
 impl Relay {
     /// Serves one request: the main loop of alvus.
-    pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
-        if let Some(reply) = exchange.prepare() {
-            return reply.deliver(&exchange, out, Outcome::new(String::new()));
-        }
-        let mut trip = self.begin(&mut exchange);
+    fn ask(&self, exchange: &mut Exchange, out: &mut impl Write) -> Outcome {
+        let mut trip = match self.begin(exchange) {
+            Ok(trip) => trip,
+            Err(reply) => return reply.deliver(exchange, out, Outcome::new(String::new())),
+        };
         loop {
             // A key, and a place among those that ask; perhaps after a wait.
             let mut lease = match self.lease(&mut trip, &exchange.client) {
                 Ok(lease) => lease,
-                Err(why) => return self.unserved(why, trip, &exchange, out),
+                Err(Unserved::NotSoon) => {
+                    self.stand_in(&mut trip, exchange);
+                    continue;
+                }
+                Err(why) => return self.unserved(why, trip, exchange, out),
             };
-            let came = self.attempt(&mut trip, &exchange, &lease);
+            let came = self.attempt(&mut trip, exchange, &lease);
             // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
             let attempt = self.report(&mut lease, &came, &mut trip);
             let step = match came {
                 Came::Answer(ref answer, verdict) if exchange.revise(answer, verdict) => {
                     Step::Again
                 }
-                Came::Answer(ref answer, _) if answer.ends_it(attempt, trip.outcome.attempts) => {
-                    Step::Pass
-                }
+                Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
                 _ => trip
                     .journey
-                    .attempted(attempt, &mut self.budget(), Instant::now()),
+                    .attempted(attempt, &mut trip.standing.budget(), Instant::now()),
             };
+            let step = self.or_stand_in(step, &came, attempt, &mut trip, exchange);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
             trip.remember(attempt, &lease.picked);
             match (step, came) {
@@ -77,23 +88,34 @@ impl Relay {
                 (Step::Pass, Came::Answer(mut answer, verdict)) => {
                     self.settle(&trip, &mut answer, verdict);
                     exchange.body = None; // a stream may last; its question need not
-                    return answer.deliver(&exchange, out, trip.outcome);
+                    let outcome = answer.deliver(exchange, out, trip.outcome);
+                    lease.tokens = outcome.tokens;
+                    return outcome;
                 }
                 (Step::GiveUp | Step::Pass, came) => {
                     let why = Unserved::Failed(came.into_failure());
-                    return self.unserved(why, trip, &exchange, out);
+                    return self.unserved(why, trip, exchange, out);
                 }
                 (_, came) => trip.last = came.into_last_words(attempt),
             }
             drop(lease); // who pauses holds no key and no place
             if let Err(why) = self.pause(step, &mut trip, &exchange.client) {
-                return self.unserved(why, trip, &exchange, out);
+                return self.unserved(why, trip, exchange, out);
             }
         }
     }
 
+    /// Serves one request, or tells what is known already. Whose time runs out hears so.
+    pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
+        let outcome = match exchange.mapped.list.take() {
+            Some(name) => self.list(&name, &mut exchange, out),
+            None => self.ask(&mut exchange, out),
+        };
+        exchange.in_time(outcome, out)
+    }
+
     /// Sends once, and reads as much of the answer as it takes to judge it.
-    fn attempt(&self, trip: &mut Trip, exchange: &Exchange, lease: &Lease) -> Came {
+    fn attempt(&self, trip: &mut Trip, exchange: &mut Exchange, lease: &Lease) -> Came {
         trip.outcome.attempts += 1;
         trip.outcome.key = Some(lease.picked.index);
         self.metrics.attempt(trip.again);
@@ -101,7 +123,7 @@ impl Relay {
         let policy = &exchange.mapped.policy;
         let sent = policy.upstream.send(
             &exchange.mapped.request,
-            exchange.body.as_ref().map(|body| body.bytes.as_slice()),
+            exchange.body.as_mut().map(|body| &mut body.bytes),
             &lease.picked.key,
             &exchange.client,
             trip.reuse,
@@ -145,10 +167,9 @@ pub struct Relay {
     /// Replaced as a whole by a reload; a request keeps the one it began with. Who locks both
     /// locks `shared` first.
     policy: Mutex<Arc<Policy>>,
-    budget: Mutex<Budget>,
-    /// Whether the upstream was well at the last attempt, so that its going and coming back are
-    /// one line each in the log.
-    well: AtomicBool,
+    /// How the target is doing, and the host of the visual models.
+    target: Standing,
+    genai: Standing,
     /// The words of the last refusal, for who asks while every key is refused.
     last_refusal: Mutex<Option<Kept>>,
     metrics: Metrics,
@@ -159,13 +180,20 @@ pub struct Relay {
 pub struct Mapped {
     policy: Arc<Policy>,
     request: Prepared,
+    /// It goes to the host of the visual models.
+    is_genai: bool,
     /// What it is limited by where its body names no model.
     kind: String,
     /// Its streams end with a sign in OpenAI's API.
     is_completion: bool,
     /// The model that was asked for, where another one is asked in its place.
     asked: Option<String>,
+    /// Which of those that may be asked for it, counted from 0.
+    turn: usize,
     voice: Voice,
+    wishes: Wishes,
+    /// The list of models that is asked for, where it is one that is kept.
+    list: Option<String>,
     /// It makes something, so an error inside a 200 is its own and no stored object's.
     makes: bool,
 }
@@ -177,52 +205,20 @@ pub struct Exchange<'a> {
     pub mapped: Mapped,
     /// The buffered body, if the request has one.
     pub body: Option<Body>,
+    /// The memory that all bodies share.
+    pub bodies: body::Budget,
     /// Who asked.
     pub client: Client,
     /// What the client's connection allows.
     pub down: Downstream<'a>,
 }
 
-/// How an exchange ended.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum End {
-    /// The client has its whole answer.
-    Complete,
-    /// The client left first.
-    ClientLeft,
-    /// The upstream broke the answer off; the client's connection must be cut.
-    Cut,
-}
-
-/// What became of an exchange, for the log and for the client's connection.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The status of the answer; 0 if the client left before there was one.
-    pub status: u16,
-    /// The model that is asked, by the upstream's name; empty if none.
-    pub model: String,
-    /// The name that it was asked for by, if that is another one.
-    pub asked: Option<String>,
-    /// The key that was used last, by its place in the configuration.
-    pub key: Option<usize>,
-    /// Attempts made.
-    pub attempts: u32,
-    /// Time spent waiting for a key.
-    pub waited: Duration,
-    /// From the request's arrival to the answer's first words; `None` if there was none.
-    pub first_byte: Option<Duration>,
-    /// Body bytes sent to the client.
-    pub bytes: u64,
-    /// How it ended.
-    pub end: End,
-    /// The end of the connection is the end of the answer.
-    pub closes: bool,
-}
-
 /// What one request has come to so far.
 struct Trip<'a> {
     arrived: Instant,
     entry: Entry<'a>,
+    standing: &'a Standing,
+    is_genai: bool,
     policy: Arc<Policy>,
     journey: Journey,
     outcome: Outcome,
@@ -231,11 +227,12 @@ struct Trip<'a> {
     lane: String,
     /// Keys that were refused for this request, with status and whether the words named the key.
     refused: Vec<(Picked, u16, bool)>,
+    stand_ins: StandIns,
     /// The only key that it may be sent again with.
     bound: Option<Picked>,
     reuse: Reuse,
     /// Why the next attempt is made.
-    again: Option<crate::metrics::Reason>,
+    again: Option<Reason>,
     /// What the client hears if no further attempt is made.
     last: Option<Last>,
 }
@@ -259,9 +256,20 @@ enum Came {
 }
 
 impl Trip<'_> {
+    /// The upstream's latest words are that there is no such model.
+    fn was_not_found(&self) -> bool {
+        matches!(&self.last, Some(Last::Kept(kept)) if kept.status == 404)
+    }
+
+    /// Where it goes, as people write it.
+    fn origin(&self) -> &str {
+        self.policy.origin(self.is_genai)
+    }
+
     /// Takes note of an attempt before another one is made.
     fn remember(&mut self, attempt: Attempt, picked: &Picked) {
         self.again = report::reason(attempt);
+        self.outcome.limited |= matches!(self.again, Some(Reason::Limited | Reason::Quota));
         if attempt == Attempt::Stale {
             self.reuse = Reuse::Never; // one dead connection a request is enough
         }
@@ -296,19 +304,6 @@ impl Came {
     }
 }
 
-impl Answer {
-    /// Another try is worth nothing: the upstream asks that there be none, or a page for a path that
-    /// leads nowhere has come twice.
-    fn ends_it(&self, attempt: Attempt, attempts: u32) -> bool {
-        let in_trouble = matches!(
-            attempt,
-            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_))
-        );
-        let nowhere = matches!(self.status, 404 | 405 | 410);
-        in_trouble && (self.header("x-should-retry") == Some(b"false") || (nowhere && attempts > 1))
-    }
-}
-
 impl Relay {
     /// Everything that `config` says about keys and the provider.
     ///
@@ -320,8 +315,8 @@ impl Relay {
         Ok(Relay {
             shared: Mutex::new(Shared::new(pool)),
             policy: Mutex::new(Arc::new(Policy::new(config, None)?)),
-            budget: Mutex::new(Budget::new(now)),
-            well: AtomicBool::new(true),
+            target: Standing::new(now),
+            genai: Standing::new(now),
             last_refusal: Mutex::default(),
             metrics: Metrics::new(now),
         })
@@ -347,10 +342,19 @@ impl Relay {
         Ok(merged)
     }
 
-    /// A request begins: what it asks for, and its place among the others.
-    fn begin(&self, exchange: &mut Exchange) -> Trip<'_> {
+    /// A request begins: what it asks for, and its place among the others. What comes back instead is
+    /// the answer to it already.
+    fn begin(&self, exchange: &mut Exchange) -> Result<Trip<'_>, Reply> {
+        if let Some(reply) = exchange.prepare() {
+            return Err(reply);
+        }
         let arrived = Instant::now();
         let policy = exchange.mapped.policy.clone();
+        let mut limits = policy.limits;
+        if let Some(within) = exchange.mapped.wishes.within {
+            limits.max_wait = limits.max_wait.min(within);
+            exchange.client = exchange.client.due(arrived + within);
+        }
         let question = exchange
             .body
             .as_ref()
@@ -363,14 +367,25 @@ impl Relay {
                 exchange.client = exchange.patient_client(policy.heartbeat);
             }
         }
-        self.budget().request();
+        let standing = match exchange.mapped.is_genai {
+            true => &self.genai,
+            false => &self.target,
+        };
+        standing.budget().request();
         let lane = exchange.mapped.lane(&question.model);
         let seed = reply::random();
         let repeat = exchange.mapped.request.repeat();
-        Trip {
+        let entry = self.enter(&lane, question.conversation, arrived);
+        let bound = match &exchange.mapped.wishes.key {
+            Some(wanted) => Some(self.key_named(wanted, entry.lane, arrived)?),
+            None => None,
+        };
+        Ok(Trip {
             arrived,
-            entry: self.enter(&lane, question.conversation, arrived),
-            journey: Journey::new(policy.limits, repeat, seed, arrived),
+            entry,
+            journey: Journey::new(limits, repeat, seed, arrived),
+            standing,
+            is_genai: exchange.mapped.is_genai,
             policy,
             outcome: Outcome {
                 asked: exchange.mapped.asked.clone(),
@@ -379,16 +394,26 @@ impl Relay {
             model: question.model,
             lane,
             refused: Vec::new(),
-            bound: None,
+            stand_ins: exchange.stand_ins(),
+            bound,
             reuse: Reuse::Allowed,
             again: None,
             last: None,
-        }
+        })
     }
 
-    /// The keys as they stand.
+    fn key_named(&self, wanted: &str, lane: LaneId, now: Instant) -> Result<Picked, Reply> {
+        let found = self.pool(|pool| pool.named(wanted, lane, now).ok_or(pool.keys()));
+        found.map_err(|keys| wishes::unknown_key(wanted, keys))
+    }
+
+    /// The keys as they stand. Requests go on meanwhile.
     pub fn keys(&self) -> Vec<KeyView> {
-        self.pool(|pool| pool.snapshot(Instant::now()))
+        let now = Instant::now();
+        let down = self.pool(|pool| pool.is_down(now));
+        let mut views = Vec::new();
+        while self.pool(|pool| pool.snapshot_further(&mut views, down, now)) {}
+        views
     }
 
     /// The models that were asked for lately.
@@ -402,13 +427,13 @@ impl Relay {
     }
 
     /// What the upstream has against which key; see [`Pool::limits`].
-    pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Limit> {
+    pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Rest> {
         self.pool(|pool| pool.limits(salt, Instant::now()))
     }
 
     /// Takes up what an earlier alvus knew; see [`Pool::restore`].
-    pub fn restore(&self, salt: &[u8; SALT], entries: &[state::Entry]) -> usize {
-        self.pool(|pool| pool.restore(salt, entries, Instant::now()))
+    pub fn restore(&self, salt: &[u8; SALT], rests: &[Rest]) -> usize {
+        self.pool(|pool| pool.restore(salt, rests, Instant::now()))
     }
 
     /// What is counted.
@@ -418,62 +443,20 @@ impl Relay {
 
     /// Whether the upstream was well at the last attempt.
     pub fn is_well(&self) -> bool {
-        self.well.load(Ordering::Relaxed)
+        self.target.is_well()
     }
 
     /// Where requests go, as people write it: no path, no secret.
     pub fn origin(&self) -> String {
-        self.policy().origin.clone()
+        self.policy().origin(false).to_owned()
     }
 
     fn policy(&self) -> MutexGuard<'_, Arc<Policy>> {
         lock(&self.policy)
     }
-
-    fn budget(&self) -> MutexGuard<'_, Budget> {
-        lock(&self.budget)
-    }
 }
-
-/// The field that names the model that answered, where another one was asked for.
-const SERVED_BY: &str = "x-alvus-model";
 
 /// A panic while it was locked costs one request, not the proxy.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Outcome {
-    fn new(model: String) -> Outcome {
-        Outcome {
-            status: 0,
-            model,
-            asked: None,
-            key: None,
-            attempts: 0,
-            waited: Duration::ZERO,
-            first_byte: None,
-            bytes: 0,
-            end: End::Complete,
-            closes: false,
-        }
-    }
-
-    fn left(mut self) -> Outcome {
-        self.end = End::ClientLeft;
-        self
-    }
-
-    /// The fields that tell a curious client what alvus did.
-    fn fields(&self, head: &mut Vec<u8>) {
-        if let Some(index) = self.key {
-            reply::number(head, "x-alvus-key", index as u64);
-        }
-        reply::number(head, "x-alvus-attempts", self.attempts.into());
-        let waited = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX);
-        reply::number(head, "x-alvus-waited-ms", waited);
-        if self.asked.is_some() && headers::well_formed(SERVED_BY, self.model.as_bytes()) {
-            reply::field(head, SERVED_BY, self.model.as_bytes());
-        }
-    }
 }

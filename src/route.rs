@@ -141,7 +141,7 @@ pub fn kind(target: &str) -> String {
     let path = path(target);
     let rest = path.strip_prefix(CLIENT_BASE).unwrap_or(path);
     let segment = rest.split('/').find(|segment| !segment.is_empty());
-    format!("/{}", segment.unwrap_or_default())
+    ["/", segment.unwrap_or_default()].concat()
 }
 
 /// The target upstream: a leading `/v1` of the client's path is replaced by `base_path` (which has

@@ -4,6 +4,7 @@
 //! every place where a key leaves this type.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -31,27 +32,60 @@ const SHOWN: usize = 4;
 /// Shorter keys show none of their characters: the last four of eight would be half the secret.
 const SHORT: usize = 12;
 
-/// One API key. Compare it, clone it, hash it, but never print it: `{}` and `{:?}` give its [label](ApiKey::label).
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct ApiKey(Arc<str>); // every request clones one
+/// One API key, perhaps with a name. Compare it, clone it, hash it, but never print it: `{}` and `{:?}` give its
+/// [label](ApiKey::label). The name is for people only: two keys are the same if their texts are.
+#[derive(Clone)]
+pub struct ApiKey(Arc<Named>); // every request clones one
+
+struct Named {
+    text: Box<str>,
+    /// Empty: it has none.
+    name: Box<str>,
+}
+
+impl PartialEq for ApiKey {
+    fn eq(&self, other: &ApiKey) -> bool {
+        self.0.text == other.0.text
+    }
+}
+
+impl Eq for ApiKey {}
+
+impl Hash for ApiKey {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.0.text.hash(to);
+    }
+}
 
 impl ApiKey {
     /// Wraps the text of a key as it is. Whether it can travel in a header is [`ApiKey::fault`]'s question;
     /// `config` asks it of every key it reads.
     pub fn new(text: impl AsRef<str>) -> ApiKey {
-        ApiKey(text.as_ref().into())
+        ApiKey::named("", text)
+    }
+
+    /// The same with a name, which logs and pages may show.
+    pub fn named(name: &str, text: impl AsRef<str>) -> ApiKey {
+        let (text, name) = (text.as_ref().into(), name.into());
+        ApiKey(Arc::new(Named { text, name }))
+    }
+
+    /// What its owner calls it, if anything.
+    pub fn name(&self) -> Option<&str> {
+        (!self.0.name.is_empty()).then_some(&self.0.name)
     }
 
     /// Why this text cannot be sent in an `Authorization` header, in words that hold none of it; `None` when it can.
     /// A header value may hold visible ASCII; a space would split the credential.
     pub fn fault(&self) -> Option<&'static str> {
-        if self.0.is_empty() {
+        let text = &self.0.text;
+        if text.is_empty() {
             return Some("is empty");
         }
-        if self.0.bytes().all(|b| b.is_ascii_graphic()) {
+        if text.bytes().all(|b| b.is_ascii_graphic()) {
             return None;
         }
-        match self.0.chars().find(|c| !c.is_ascii_graphic())? {
+        match text.chars().find(|c| !c.is_ascii_graphic())? {
             c if c.is_control() => Some("holds a control character"),
             c if c.is_whitespace() => Some("holds a space"),
             _ => Some("holds a character outside ASCII"),
@@ -60,35 +94,40 @@ impl ApiKey {
 
     /// How long it is.
     pub fn characters(&self) -> usize {
-        self.0.chars().count()
+        self.0.text.chars().count()
     }
 
-    /// What people may see: "…" and the last 4 characters, or "…" alone for a key of fewer than 12 characters.
+    /// What people may see: its name, "…" and the last 4 characters, or "…" alone for a key of fewer than 12.
     pub fn label(&self) -> String {
-        let length = self.0.chars().count();
+        let length = self.characters();
         let hidden = if length < SHORT {
             length
         } else {
             length - SHOWN
         };
-        std::iter::once('…')
-            .chain(self.0.chars().skip(hidden))
-            .collect()
+        let mut label = String::new();
+        if let Some(name) = self.name() {
+            label += name;
+            label.push(' ');
+        }
+        label.push('…');
+        label.extend(self.0.text.chars().skip(hidden));
+        label
     }
 
     /// Whether `given` is this key; see [`same`] for how long that takes.
     pub fn is(&self, given: &[u8]) -> bool {
-        same(self.0.as_bytes(), given)
+        same(self.0.text.as_bytes(), given)
     }
 
     /// What a file may know this key by.
     pub fn tag(&self, salt: &[u8; SALT]) -> Tag {
-        tag(salt, self.0.as_bytes())
+        tag(salt, self.0.text.as_bytes())
     }
 
     /// The key itself, for the header that carries it upstream and for nothing else.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.0.text
     }
 }
 
@@ -131,6 +170,15 @@ mod tests {
         ] {
             assert_eq!(ApiKey::new(text).label(), label, "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_stands_before_the_last_four_and_makes_no_other_key() {
+        let key = ApiKey::named("work", "nvapi-0123456789-f9a1");
+        assert_eq!((key.name(), &*key.label()), (Some("work"), "work …f9a1"));
+        assert_eq!(ApiKey::named("a", "short").label(), "a …");
+        assert_eq!(key, ApiKey::new("nvapi-0123456789-f9a1"));
+        assert_eq!(ApiKey::new("x").name(), None);
     }
 
     #[test]

@@ -1,48 +1,45 @@
-//! What survives a restart: which keys rest for which model; as text, and back. Pure;
-//! [`mod@file`] reads and writes it. What else is held against keys (an ejection, a suspicion) is
-//! found out again: a probe costs less than a wrong hour.
-//!
-//! A key is known by a salted hash only, its [`Tag`]. Times are kept as what is left of them, with
-//! the wall clock beside it: a board without a real-time clock starts in 1970, or where it last
-//! was. So the time that passed while alvus was off counts only if the clock can be believed at
-//! both ends; otherwise all that was left is left still.
+//! What survives a restart: which keys rest for which model. A file of lines, each good by itself:
 //!
 //! ```text
 //! alvus-state 1 salt=00112233445566778899aabbccddeeff clock=1790000000
 //! 0123456789abcdef cooling 3600 meta/llama-3.3-70b-instruct
-//! end 8899aabbccddeeff
 //! ```
+//!
+//! A key is known by a salted hash, its [`Tag`]. A time is what is left of it. What passed while alvus was off counts
+//! only if the clock was set when the line was written. What else is held against keys (an ejection, a suspicion) is
+//! found out again: a probe costs less than a wrong hour.
+//!
+//! Made for SD cards: there is an occasion to write [`EVERY`] 30 s and at the end, used if something changed that
+//! outlasts the next one. A new file takes the old one's place, so a power cut leaves one of the two. No link is
+//! followed: the folder may be others' too.
 
-pub mod file;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
-use std::fmt::Write;
-use std::time::{Duration, Instant};
+use rustix::fs::OFlags;
 
-use crate::secret::{SALT, Tag, tag};
+use crate::secret::{SALT, Tag};
 
-/// The first word of the file, and what stands for "ours, of a later version".
-const MAGIC: &str = "alvus-state ";
+/// How often there is an occasion to write, and the shortest rest worth it.
+pub const EVERY: Duration = Duration::from_secs(30);
 
+const MAGIC: &str = "alvus-state 1 salt=";
 /// A clock before this (the first second of 2024, UTC) was never set.
 const CLOCK_IS_SET: u64 = 1_704_067_200;
-
-/// No rest is longer than a month; one that claims to be is not ours.
+/// No rest is longer than a month, in seconds.
 const LONGEST: u64 = 31 * 24 * 60 * 60;
+/// Rests in a file, those that last longest, and bytes of a model's name: 1 MiB at most.
+const MOST: usize = 4096;
+const LONGEST_NAME: usize = 200;
+const LARGEST: u64 = 1024 * 1024;
 
-/// One key that rests for one model.
+/// A key that rests for a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Which key.
-    pub key: Tag,
-    /// For which model.
-    pub model: String,
-    /// For how much longer.
-    pub left: Duration,
-}
-
-/// The same at one moment of a running alvus.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
+pub struct Rest {
     /// Which key.
     pub key: Tag,
     /// For which model.
@@ -51,269 +48,212 @@ pub struct Limit {
     pub until: Instant,
 }
 
-/// What a file says.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Saved {
-    /// What the tags were made with.
-    pub salt: [u8; SALT],
-    /// What is still to come of it.
-    pub entries: Vec<Entry>,
-}
-
-/// Why a file says nothing.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Unreadable {
-    /// Someone else's, or a later version's: it must not be touched.
-    Foreign,
-    /// Ours, and damaged.
-    Corrupt,
-}
-
-/// The text of a file written when the wall clock, in seconds since 1970, said `clock`.
-pub fn to_text(salt: &[u8; SALT], entries: &[Entry], clock: u64) -> String {
-    let mut out = format!("{MAGIC}1 salt={} clock={clock}\n", hex(salt));
-    for entry in entries {
-        // Writing into a String cannot fail.
-        let _ = write!(out, "{} cooling {} ", hex(&entry.key), seconds(entry.left));
-        escape(&mut out, &entry.model);
-        out.push('\n');
+/// The text of a file that is written `now`, when the wall clock, in seconds since 1970, says `clock`.
+pub fn to_text(salt: &[u8; SALT], rests: &[Rest], now: Instant, clock: u64) -> String {
+    let salt = u128::from_be_bytes(*salt);
+    let mut out = format!("{MAGIC}{salt:032x} clock={clock}\n");
+    for Rest { key, model, until } in rests {
+        // A name that breaks its line is none that is worth a rest.
+        if model.len() <= LONGEST_NAME && !model.contains(char::is_control) {
+            let left = until.saturating_duration_since(now);
+            let left = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+            let key = u64::from_be_bytes(*key);
+            let _ = writeln!(out, "{key:016x} cooling {left} {model}");
+        }
     }
-    let end = hex(&tag(salt, out.as_bytes()));
-    out + "end " + &end + "\n"
+    out
 }
 
-/// Reads a file when the wall clock says `clock`.
-///
-/// # Errors
-/// [`Unreadable`]; nothing of it can be used then.
-pub fn from_text(text: &str, clock: u64) -> Result<Saved, Unreadable> {
-    let rest = text.strip_prefix(MAGIC).ok_or(Unreadable::Foreign)?;
-    let rest = rest.strip_prefix("1 ").ok_or(Unreadable::Foreign)?;
-    parse(text, rest, clock).ok_or(Unreadable::Corrupt)
-}
-
-fn parse(text: &str, rest: &str, clock: u64) -> Option<Saved> {
-    let (head, rest) = rest.strip_prefix("salt=")?.split_once('\n')?;
+/// What a file says: its salt, the rests that go on, and whether some of it cannot be read. `None`: it is not ours.
+pub fn from_text(text: &str, now: Instant, clock: u64) -> Option<([u8; SALT], Vec<Rest>, bool)> {
+    let (head, lines) = text.strip_prefix(MAGIC)?.split_once('\n')?;
     let (salt, written) = head.split_once(" clock=")?;
-    let salt = unhex::<SALT>(salt)?;
-    let before = written.parse().ok()?;
-    // The end covers every byte before it, so what passes here is as it was written.
-    let lines_end = text.rfind("end ")?;
-    let end = text[lines_end..].strip_prefix("end ")?.strip_suffix('\n')?;
-    if unhex(end)? != tag(&salt, &text.as_bytes()[..lines_end]) {
-        return None;
+    let salt = u128::from_str_radix(salt, 16).ok()?.to_be_bytes();
+    let off = match written.parse().ok()? {
+        before @ CLOCK_IS_SET.. => clock.saturating_sub(before),
+        _ => 0,
+    };
+    let (mut rests, mut damaged) = (Vec::new(), false);
+    for line in lines.split_inclusive('\n').take(2 * MOST) {
+        match read_line(line) {
+            Some(Some((key, left, model))) if left > off => rests.push(Rest {
+                key: key.to_be_bytes(),
+                model: model.to_owned(),
+                until: now + Duration::from_secs(left - off),
+            }),
+            Some(_) => {}
+            None => damaged = true,
+        }
     }
-    let off = time_off(before, clock);
-    let lines = rest.get(..rest.len().checked_sub(text.len() - lines_end)?)?;
-    let entries: Option<Vec<Option<Entry>>> = lines.lines().map(entry).collect();
-    let mut entries: Vec<Entry> = entries?.into_iter().flatten().collect();
-    entries.retain_mut(|entry| {
-        entry.left = entry.left.saturating_sub(off);
-        !entry.left.is_zero()
-    });
-    Some(Saved { salt, entries })
+    Some((salt, rests, damaged))
 }
 
-/// Rounded up.
-fn seconds(left: Duration) -> u64 {
-    left.as_secs() + u64::from(left.subsec_nanos() > 0)
-}
-
-/// The time between two readings of the wall clock, if both can be believed.
-fn time_off(before: u64, now: u64) -> Duration {
-    match before >= CLOCK_IS_SET {
-        true => Duration::from_secs(now.saturating_sub(before)),
-        false => Duration::ZERO,
+/// One line. `Some(None)`: what 0.1.0 wrote besides, of keys as a whole, and its last line.
+fn read_line(line: &str) -> Option<Option<(u64, u64, &str)>> {
+    let mut words = line.strip_suffix('\n')?.splitn(4, ' ');
+    let key = words.next()?;
+    if key == "end" {
+        return Some(None);
     }
-}
-
-/// One line; `Some(None)` for what 0.1.0 wrote of keys that it had taken out, or parked as a whole.
-fn entry(line: &str) -> Option<Option<Entry>> {
-    let mut words = line.split(' ');
-    let key = unhex(words.next()?)?;
-    let (word, number) = (words.next()?, words.next()?.parse::<u64>().ok()?);
-    let model = words.next().map(unescape);
-    if words.next().is_some() {
-        return None;
-    }
-    match (word, model) {
-        ("rejected", None) if number < 1000 => Some(None),
-        ("cooling" | "parked", _) if number > LONGEST => None,
-        ("parked", None) => Some(None),
-        ("cooling" | "parked", model) => Some(Some(Entry {
-            key,
-            model: model.unwrap_or_else(|| Some(String::new()))?,
-            left: Duration::from_secs(number),
-        })),
+    let key = u64::from_str_radix(key, 16).ok()?;
+    let (word, left) = (words.next()?, words.next()?.parse().ok()?);
+    match (word, words.next()) {
+        ("rejected" | "parked", None) => Some(None),
+        ("cooling" | "parked", model) if left <= LONGEST => {
+            Some(Some((key, left, model.unwrap_or_default())))
+        }
         _ => None,
     }
 }
 
-/// A model's name is the client's text: what could be taken for a blank, a line break or an escape
-/// is written as `%XX`, byte by byte.
-fn escape(out: &mut String, text: &str) {
-    for c in text.chars() {
-        if c.is_ascii_graphic() && c != '%' {
-            out.push(c);
-        } else {
-            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                let _ = write!(out, "%{byte:02x}");
+/// The file, and what stands in it.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    salt: [u8; SALT],
+    written: Vec<Rest>,
+    /// When there was an occasion to write last.
+    looked: Instant,
+    /// Someone else's file: it stays as it is.
+    foreign: bool,
+    /// The last write failed, and that was said.
+    failing: bool,
+}
+
+impl StateFile {
+    /// Reads the file, if there is one: with it, what it says, and a complaint in the operator's words. `random`: the
+    /// salt of a file that is not there yet.
+    pub fn open(
+        path: PathBuf,
+        random: [u8; SALT],
+        now: Instant,
+    ) -> (StateFile, Vec<Rest>, Option<String>) {
+        let (mut salt, mut rests, mut foreign) = (random, Vec::new(), false);
+        let complaint = match read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Err(e) => {
+                foreign = true;
+                Some(format!("cannot be read: {e}; nothing is kept there"))
+            }
+            // What a power cut leaves of a file on many a file system.
+            Ok(bytes) if bytes.iter().all(|byte| *byte == 0) => {
+                Some("is damaged: it is empty".to_owned())
+            }
+            Ok(bytes) => match from_text(&String::from_utf8_lossy(&bytes), now, clock()) {
+                Some((its, found, damaged)) => {
+                    (salt, rests) = (its, found);
+                    damaged.then(|| "is damaged: what cannot be read of it is ignored".to_owned())
+                }
+                None => {
+                    foreign = true;
+                    Some("is not a state file of this alvus: it is left alone, and nothing is kept there".to_owned())
+                }
+            },
+        };
+        let complaint = complaint.map(|text| format!("{} (STATE_FILE) {text}", path.display()));
+        let file = StateFile {
+            path,
+            salt,
+            written: Vec::new(),
+            looked: now,
+            foreign,
+            failing: false,
+        };
+        (file, rests, complaint)
+    }
+
+    /// What the tags in it are made with.
+    pub fn salt(&self) -> &[u8; SALT] {
+        &self.salt
+    }
+
+    /// How long until the next occasion to write.
+    pub fn pause(&self, now: Instant) -> Duration {
+        (self.looked + EVERY).saturating_duration_since(now)
+    }
+
+    /// Writes the file if that is worth it.
+    ///
+    /// # Errors
+    /// In the operator's words, when it cannot be written; once for a row of failures. What was
+    /// written before is still there, and the next call tries again.
+    pub fn keep(&mut self, mut rests: Vec<Rest>, now: Instant) -> Result<(), String> {
+        self.looked = now;
+        if rests.len() > MOST {
+            rests.sort_by_key(|rest| std::cmp::Reverse(rest.until));
+            rests.truncate(MOST);
+        }
+        let lasts = |rest: &&Rest| rest.until > now + EVERY;
+        let adds =
+            |from: &[Rest], to: &[Rest]| from.iter().filter(lasts).any(|rest| !to.contains(rest));
+        if self.foreign || !(adds(&rests, &self.written) || adds(&self.written, &rests)) {
+            return Ok(());
+        }
+        let told = self.failing;
+        match replace(&self.path, &to_text(&self.salt, &rests, now, clock())) {
+            Ok(()) => {
+                (self.written, self.failing) = (rests, false);
+                Ok(())
+            }
+            Err(_) if told => Ok(()),
+            Err(e) => {
+                self.failing = true;
+                let path = self.path.display();
+                Err(format!(
+                    "cannot write {path} (STATE_FILE): {e}; alvus goes on without, and tries again"
+                ))
             }
         }
     }
 }
 
-fn unescape(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut pieces = text.split('%');
-    bytes.extend_from_slice(pieces.next()?.as_bytes());
-    for piece in pieces {
-        bytes.push(u8::from_str_radix(piece.get(..2)?, 16).ok()?);
-        bytes.extend_from_slice(&piece.as_bytes()[2..]);
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Non-blocking: whoever opens a FIFO would wait for its writer.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or(0)) // open(2) takes an int
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
     }
-    String::from_utf8(bytes).ok()
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        let _ = write!(out, "{byte:02x}");
+/// Puts a new file in the place of the old one; all of it, or nothing.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let _ = fs::remove_file(&new); // of an alvus that died while it wrote; or a link that somebody laid
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all());
+    if let Err(e) = written.and_then(|()| fs::rename(&new, path)) {
+        let _ = fs::remove_file(&new);
+        return Err(e);
     }
-    out
+    // The name, too, must outlive a power cut; a file system that cannot do that has done its best.
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let _ = File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
+    Ok(())
 }
 
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
-    if text.len() != 2 * N || !digits {
-        return None;
-    }
-    let mut out = [0; N];
-    for (i, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()?;
-    }
-    Some(out)
+/// Seconds since 1970 by the wall clock, for what it is worth.
+fn clock() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SALTED: [u8; SALT] = [7; SALT];
-    const NOW: u64 = 1_790_000_000;
-
-    fn entry_of(secs: u64, model: &str) -> Entry {
-        Entry {
-            key: [0xab; 8],
-            model: model.to_owned(),
-            left: Duration::from_secs(secs),
-        }
-    }
-
-    fn some() -> Vec<Entry> {
-        vec![
-            entry_of(90, "m"),
-            entry_of(7200, "meta/llama 3%\nend\u{e9}"),
-            entry_of(50, ""),
-        ]
-    }
-
-    #[test]
-    fn what_0_1_0_took_out_is_tried_again() {
-        let lines = "abababababababab cooling 90 m\nabababababababab parked 7200\n\
-                     abababababababab parked 50 n\nabababababababab rejected 401\n";
-        let head = format!("{MAGIC}1 salt={} clock={NOW}\n{lines}", hex(&SALTED));
-        let end = hex(&tag(&SALTED, head.as_bytes()));
-        let saved = from_text(&format!("{head}end {end}\n"), NOW).expect("ours");
-        assert_eq!(saved.entries, [entry_of(90, "m"), entry_of(50, "n")]);
-    }
-
-    #[test]
-    fn what_is_written_is_what_is_read() {
-        for entries in [some(), vec![]] {
-            let text = to_text(&SALTED, &entries, NOW);
-            let saved = from_text(&text, NOW).expect("ours");
-            assert_eq!((saved.salt, saved.entries), (SALTED, entries));
-        }
-    }
-
-    #[test]
-    fn time_off_counts_only_where_the_clock_can_be_believed() {
-        let left = |written: u64, read: u64| {
-            let text = to_text(&SALTED, &some(), written);
-            let entries = from_text(&text, read).expect("ours").entries;
-            entries.iter().map(|e| e.left.as_secs()).collect::<Vec<_>>()
-        };
-        let full = vec![90, 7200, 50];
-        assert_eq!(left(NOW, NOW), full);
-        assert_eq!(left(NOW, NOW + 60), [30, 7140], "one has passed");
-        assert!(left(NOW, NOW + 1_000_000).is_empty(), "all have");
-        assert_eq!(left(NOW, NOW - 1), full, "backwards");
-        assert_eq!(left(NOW, 12), full, "1970 after the restart");
-        assert_eq!(left(12, NOW), full, "1970 before it");
-        assert_eq!(left(12, 30), full, "1970 both times");
-        assert_eq!(left(CLOCK_IS_SET, CLOCK_IS_SET + 60).len(), 2);
-    }
-
-    #[test]
-    fn every_single_damaged_byte_and_every_cut_is_noticed() {
-        let text = to_text(&SALTED, &some(), NOW);
-        for at in 0..text.len() {
-            let mut bytes = text.clone().into_bytes();
-            bytes[at] ^= 1;
-            let damaged = String::from_utf8(bytes).expect("ASCII");
-            // A digit in upper case would say the same; this flip does not make one.
-            assert!(from_text(&damaged, NOW).is_err(), "byte {at}: {damaged}");
-            assert!(from_text(&text[..at], NOW).is_err(), "cut at {at}");
-        }
-        assert!(from_text(&(text.clone() + "x"), NOW).is_err());
-        assert!(from_text(&(text.clone() + &text), NOW).is_err());
-    }
-
-    #[test]
-    fn what_is_not_ours_is_told_from_what_is_damaged() {
-        for (text, why) in [
-            ("", Unreadable::Foreign),
-            ("API_KEYS=a,b\n", Unreadable::Foreign),
-            ("alvus-state 2 salt=00\n", Unreadable::Foreign),
-            ("alvus-state 1 ", Unreadable::Corrupt),
-            (
-                "alvus-state 1 salt=00 clock=1\nend 00\n",
-                Unreadable::Corrupt,
-            ),
-        ] {
-            assert_eq!(from_text(text, NOW), Err(why), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn lines_that_are_signed_and_yet_make_no_sense_are_refused() {
-        for line in [
-            "abababababababab cooling 99999999",
-            "abababababababab cooling",
-            "abababababababab cooling -1",
-            "abababababababab resting 1",
-            "abababababababab rejected 70000",
-            "ababab cooling 1",
-            "abababababababab cooling 1 a b",
-            "abababababababab cooling 1 %f",
-            "abababababababab cooling 1 %ff",
-        ] {
-            let head = format!("{MAGIC}1 salt={} clock={NOW}\n{line}\n", hex(&SALTED));
-            let end = hex(&tag(&SALTED, head.as_bytes()));
-            let text = format!("{head}end {end}\n");
-            assert_eq!(from_text(&text, NOW), Err(Unreadable::Corrupt), "{line}");
-        }
-    }
-
-    #[test]
-    fn a_file_holds_nothing_of_a_key() {
-        let key = crate::secret::ApiKey::new("nvapi-0123456789-f9a1");
-        let entry = Entry {
-            key: key.tag(&SALTED),
-            ..entry_of(9, "m")
-        };
-        let text = to_text(&SALTED, &[entry], NOW);
-        assert!(!text.contains("f9a1") && !text.contains("0123456789-"));
-        assert_ne!(key.tag(&SALTED), key.tag(&[8; SALT]), "the salt counts");
-    }
-}
+mod tests;

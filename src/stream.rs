@@ -38,8 +38,9 @@ pub struct Copied {
 }
 
 /// Copies a whole body to `to`, in `framing`, flushing after each piece. `head` goes first, in one
-/// write with the first piece when that piece is at hand (a stated length), at once otherwise.
-pub fn copy(from: &mut impl Read, to: &mut impl Write, head: &[u8], framing: Framing) -> Copied {
+/// write with the first piece when that piece is at hand (a stated length), at once otherwise; its memory serves
+/// for the pieces.
+pub fn copy(from: &mut impl Read, to: &mut impl Write, head: Vec<u8>, framing: Framing) -> Copied {
     let mut copied = Copied {
         bytes: 0,
         end: CopyEnd::Done,
@@ -54,29 +55,27 @@ pub fn copy(from: &mut impl Read, to: &mut impl Write, head: &[u8], framing: Fra
 fn copy_pieces(
     from: &mut impl Read,
     to: &mut impl Write,
-    head: &[u8],
+    head: Vec<u8>,
     framing: Framing,
     copied: &mut Copied,
 ) -> Result<(), CopyEnd> {
-    let start = CHUNK_LINE.max(head.len());
     if framing == Framing::None || framing == Framing::Length(0) {
-        return send(to, head);
+        return send(to, &head);
     }
     // What is short needs no more room than it has bytes: fewer to allocate, zero and touch.
     let mut piece = match framing {
         Framing::Length(length) => length.min(PIECE as u64) as usize,
         _ => FIRST_PIECE,
     };
-    let mut buffer = vec![0; start + piece + 2];
     // An upstream that states a length has its body at hand; a stream's head must not wait for
     // the first token.
-    let mut used = start;
-    if matches!(framing, Framing::Length(_)) {
-        used -= head.len();
-        buffer[used..start].copy_from_slice(head);
-    } else {
-        send(to, head)?;
+    let (mut buffer, mut used) = (head, 0);
+    if !matches!(framing, Framing::Length(_)) {
+        send(to, &buffer)?;
+        used = buffer.len().max(CHUNK_LINE);
     }
+    let start = used.max(buffer.len());
+    buffer.resize(start + piece + 2, 0);
     loop {
         let n = match read(from, &mut buffer[start..start + piece]) {
             Ok(n) => n,
@@ -193,7 +192,12 @@ mod tests {
 
     fn run(pieces: &[Result<&'static [u8], ErrorKind>], framing: Framing) -> (Vec<String>, Copied) {
         let mut to = Flushes::default();
-        let copied = copy(&mut Pieces(pieces.to_vec()), &mut to, b"HEAD\r\n", framing);
+        let copied = copy(
+            &mut Pieces(pieces.to_vec()),
+            &mut to,
+            b"HEAD\r\n".to_vec(),
+            framing,
+        );
         assert!(to.open.is_empty(), "everything is flushed");
         (to.done, copied)
     }
@@ -203,7 +207,7 @@ mod tests {
         for framing in [Framing::Chunked, Framing::UntilClose] {
             let body: Vec<u8> = (0..5 * PIECE).map(|n| (n % 251) as u8).collect();
             let (mut from, mut to) = (body.as_slice(), Vec::new());
-            let copied = copy(&mut from, &mut to, b"", framing);
+            let copied = copy(&mut from, &mut to, Vec::new(), framing);
             assert_eq!(copied.bytes, body.len() as u64);
             if framing == Framing::Chunked {
                 let text = String::from_utf8_lossy(&to);
@@ -278,7 +282,7 @@ mod tests {
             ..Flushes::default()
         };
         let mut from = Pieces(vec![Ok(b"one"), Ok(b"two"), Ok(b"three")]);
-        let copied = copy(&mut from, &mut to, b"HEAD\r\n", Framing::Chunked);
+        let copied = copy(&mut from, &mut to, b"HEAD\r\n".to_vec(), Framing::Chunked);
         assert!(matches!(copied.end, CopyEnd::ClientLeft));
         assert_eq!(from.0.len(), 1, "the upstream is read no further");
         assert_eq!(copied.bytes, 3);

@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use self::inside::{judge_document, judge_event, judge_inside};
 use self::kinds::Kinds;
 use self::said::Said;
-pub use self::says::says;
+pub use self::says::has_content;
 use self::time::{Date, any_form, decimal};
 
 /// What one answer says: whose limit or fault it is.
@@ -52,6 +52,8 @@ pub enum Verdict {
     Trouble(Option<Duration>),
     /// The provider failed on a request that it may have worked on; likewise.
     Failed(Option<Duration>),
+    /// A web page says that there is no such path.
+    Nowhere,
 }
 
 /// The longest rest an answer can impose. Longer ones are mistakes, or epochs in a wrong unit.
@@ -100,7 +102,7 @@ pub fn judge<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, body: &
 fn page(status: u16, stated: Option<Duration>) -> Verdict {
     match status {
         413 | 414 | 431 => Verdict::Pass,
-        404 | 405 | 410 => Verdict::Failed(None),
+        404 | 405 | 410 => Verdict::Nowhere,
         // The edge gave up waiting for one that may be at work still.
         504 | 524 => Verdict::Failed(stated),
         _ => Verdict::Trouble(stated),

@@ -1,4 +1,4 @@
-//! The file the configuration comes from: reads it, and notices when it was edited.
+//! The files the configuration comes from, `.env` and perhaps one with the keys: reads them, and notices edits.
 //!
 //! [`EnvFile::news`] is one look: one `stat(2)`, which follows symbolic links. It is asked about
 //! once a second by the main thread, which has nothing else to do. Why not inotify: it watches
@@ -74,8 +74,8 @@ impl EnvFile {
     pub fn new(named: Option<PathBuf>) -> EnvFile {
         EnvFile {
             named: named.is_some(),
+            watched: named.is_some(),
             path: named.unwrap_or_else(|| PathBuf::from(".env")),
-            watched: false,
             seen: None,
             read: None,
             fingerprint: 0,
@@ -87,9 +87,11 @@ impl EnvFile {
         self.path.display().to_string()
     }
 
-    /// Whether others on this machine can read it, keys and all.
-    pub fn is_open_to_others(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|m| m.permissions().mode() & 0o077 != 0)
+    /// Whether others on this machine can read it, keys and all. What systemd and Docker put into `/run` has the mode
+    /// that they give it.
+    fn is_open_to_others(&self) -> bool {
+        let open = |m: Metadata| m.permissions().mode() & 0o077 != 0;
+        !self.path.starts_with("/run") && fs::metadata(&self.path).is_ok_and(open)
     }
 
     /// Reads it as it is.
@@ -125,12 +127,16 @@ impl EnvFile {
             return None;
         }
         let before = self.fingerprint;
-        let text = match self.read() {
-            // At start it need not be there; going away later is no wish to run without it.
-            Ok(None) => Err(ErrorKind::NotFound.into()),
-            text => text,
-        };
+        let text = self.again();
         (self.fingerprint != before).then_some(text)
+    }
+
+    /// At start it need not be there; going away later is no wish to run without it.
+    fn again(&mut self) -> Text {
+        match self.read() {
+            Ok(None) if self.watched => Err(ErrorKind::NotFound.into()),
+            text => text,
+        }
     }
 
     /// Whether it differs from what was read, but not from what was seen the last time.
@@ -138,6 +144,64 @@ impl EnvFile {
         let rests = stamp == self.seen;
         self.seen = stamp;
         rests && stamp != self.read
+    }
+}
+
+/// All files that a configuration comes from.
+#[derive(Debug)]
+pub struct Files {
+    /// `.env`, or the file that `--env-file` names.
+    pub env: EnvFile,
+    /// The one that `API_KEYS_FILE` names.
+    keys: Option<EnvFile>,
+}
+
+impl Files {
+    /// The first one as in [`EnvFile::new`].
+    pub fn new(named: Option<PathBuf>) -> Files {
+        let env = EnvFile::new(named);
+        Files { env, keys: None }
+    }
+
+    /// Reads the file with the keys, which is looked at from now on.
+    ///
+    /// # Errors
+    /// As [`EnvFile::read`].
+    pub fn read_keys(&mut self, path: &Path) -> io::Result<String> {
+        if self.keys.as_ref().is_none_or(|file| file.path != path) {
+            self.keys = Some(EnvFile::new(Some(path.to_owned())));
+        }
+        let text = self.keys.as_mut().map(EnvFile::read).transpose()?;
+        text.flatten().ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    /// There is no file with keys, or no longer.
+    pub fn forget_keys(&mut self) {
+        self.keys = None;
+    }
+
+    fn all(&self) -> impl Iterator<Item = &EnvFile> {
+        [Some(&self.env), self.keys.as_ref()].into_iter().flatten()
+    }
+
+    /// The names of those that others on this machine can read.
+    pub fn open_to_others(&self) -> Vec<String> {
+        let open = self.all().filter(|file| file.is_open_to_others());
+        open.map(EnvFile::shown).collect()
+    }
+
+    /// How long to wait before the next look, as [`EnvFile::pause`].
+    pub fn pause(&self) -> Option<Duration> {
+        self.all().filter_map(EnvFile::pause).min()
+    }
+
+    /// The text of `.env`, if that or the keys have changed, as [`EnvFile::news`].
+    pub fn news(&mut self) -> Option<Text> {
+        let keys_changed = self.keys.as_mut().is_some_and(|file| file.news().is_some());
+        match self.env.news() {
+            None if keys_changed => Some(self.env.again()),
+            news => news,
+        }
     }
 }
 

@@ -29,35 +29,27 @@ fn holds_no_key(out: &str) {
 
 #[test]
 fn version_and_help_go_to_standard_output() {
-    let (code, out, err) = run_alvus(&["--version"], &[], None);
-    assert_eq!(
-        (code, out.as_str(), err.as_str()),
-        (0, concat!("alvus ", env!("CARGO_PKG_VERSION"), "\n"), "")
-    );
-    for flag in ["--help", "-h"] {
-        let (code, out, err) = run_alvus(&[flag], &[], None);
-        assert_eq!((code, err.as_str()), (0, ""));
-        assert!(out.contains(&alvus::config::table()), "{out}");
-        assert!(out.lines().all(|line| line.chars().count() <= 100));
+    for args in ["--version", "-V", "version"] {
+        let (code, out, err) = run_alvus(&[args], &[], None);
+        assert_eq!(
+            (code, out.as_str(), err.as_str()),
+            (0, concat!("alvus ", env!("CARGO_PKG_VERSION"), "\n"), "")
+        );
     }
-}
-
-#[test]
-fn the_readme_has_the_same_table_as_help() {
-    let readme = include_str!("../README.md");
-    assert!(
-        readme.contains(&alvus::config::markdown_table()),
-        "{}",
-        alvus::config::markdown_table()
-    );
+    for args in [&["--help"][..], &["-h"], &["help"], &["check", "--help"]] {
+        let (code, out, err) = run_alvus(args, &[], None);
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert_eq!(out, alvus::arguments::help());
+    }
 }
 
 #[test]
 fn unknown_words_are_refused_with_one_line() {
     for args in [
         &["--no-such"][..],
-        &["serve"],
+        &["server"],
         &["check", "demo"],
+        &["check", "--watch"],
         &["--env-file"],
     ] {
         let (code, out, err) = run_alvus(args, &[], None);
@@ -162,12 +154,11 @@ fn a_name_that_is_nearly_ours_is_reported_with_the_right_one() {
 
 #[test]
 fn no_message_holds_a_key_wherever_it_was_put() {
-    let spaced = KEYS.join(" ");
-    let lines = KEYS.join("\n");
+    let (listed, quoted) = (KEYS.join(";"), format!("[\"{}\"]", KEYS.join("\",\"")));
     let file = format!("API_KEYS={}\nPORT={}\n{}\n", KEYS[0], KEYS[1], KEYS[2]);
     for (env, file) in [
-        (vec![("API_KEYS", spaced.as_str())], None),
-        (vec![("API_KEYS", lines.as_str())], None),
+        (vec![("API_KEYS", listed.as_str())], None),
+        (vec![("API_KEYS", quoted.as_str())], None),
         (
             vec![("API_KEYS", KEYS[0]), ("SSL_CERT_FILE", "/no/such")],
             None,
@@ -185,7 +176,15 @@ fn no_message_holds_a_key_wherever_it_was_put() {
 
 #[test]
 fn a_key_that_was_typed_as_an_argument_is_not_repeated() {
-    for args in [&[KEYS[0]][..], &["check", KEYS[0]]] {
+    let (option, value) = (format!("--{}", KEYS[0]), format!("--json={}", KEYS[0]));
+    let short = format!("-{}", KEYS[0]);
+    for args in [
+        &[KEYS[0]][..],
+        &["check", KEYS[0]],
+        &[&option],
+        &["check", &value],
+        &[&short],
+    ] {
         let (code, out, err) = run_alvus(args, &[], None);
         assert_eq!(
             (code, out.as_str(), err.lines().count()),
@@ -301,7 +300,7 @@ fn the_banner_says_where_to_what_and_with_how_many_keys() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     let expected = format!(
-        "⚡ Alvus started on {}\n   Target  : {}\n   Keys    : 3 loaded\n   Cooldown: 60s per key on 429\n   Memory  : up to 32 MiB for request bodies, of ",
+        "⚡ Alvus started on {}\n   Target  : {}\n   Keys    : 3 loaded\n   Cooldown: 60s per key on 429\n   Memory  : up to 32 MiB for request bodies and ",
         alvus.addr,
         upstream.base_url()
     );
@@ -538,6 +537,7 @@ fn health_of_a_fresh_alvus_is_ok_and_lists_everything_about_each_key() {
                 "index": index, "label": label, "state": "ready", "reason": "", "seconds_left": 0,
                 "requests": u8::from(index == 0), "in_flight": 0, "last_used_sec_ago": null,
                 "failures": {"limited": 0, "quota": 0, "refused": 0, "no_answer": 0}, "models": [],
+                "tokens_in": 0, "tokens_out": 0,
             })
         );
     }

@@ -129,25 +129,6 @@ fn every_invalid_file_gives_the_faults_beside_it_and_no_secret() {
 }
 
 #[test]
-fn the_example_names_every_variable_with_its_default_in_the_order_of_the_table() {
-    let example = read(&root().join(".env.example"));
-    let assignments: Vec<&str> = example
-        .lines()
-        .map(|line| line.strip_prefix('#').unwrap_or(line))
-        .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))
-        .filter(|line| {
-            line.split_once('=')
-                .is_some_and(|(name, _)| !name.contains(' '))
-        })
-        .collect();
-    let expected: Vec<String> = VARIABLES
-        .iter()
-        .map(|v| format!("{}={}", v.name, v.default))
-        .collect();
-    assert_eq!(assignments, expected);
-}
-
-#[test]
 fn the_example_works_once_keys_are_put_in_whether_its_defaults_are_commented_out_or_not() {
     let example = read(&root().join(".env.example"));
     let with_key = example.replace("\nAPI_KEYS=\n", "\nAPI_KEYS=k\n");

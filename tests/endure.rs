@@ -1,5 +1,5 @@
 //! What the machine does to alvus: disks that are full or read-only, a stop for a while, clocks
-//! that jump, little address space. A bug of our own has its test in `src/server.rs`.
+//! that jump, little address space. A bug of our own has its test in `src/server/tests.rs`.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -441,7 +441,7 @@ fn the_address_space_of_a_small_board_is_enough() {
     const MIB: usize = 1 << 20;
     let upstream = Upstream::new(|_| ok());
     let limit = format!("--as={}", 64 * MIB);
-    let mut env = vec![("MAX_BODY_MB", "8")];
+    let mut env = vec![("MAX_BODY_MB", "8"), ("MAX_CONNECTIONS", "256")];
     env.extend(FRUGAL);
     let alvus = Alvus::before_under(&["prlimit", &limit], &upstream, &env);
     // more idle clients than it lets in, and more work than it has workers or memory for
@@ -470,6 +470,40 @@ fn the_address_space_of_a_small_board_is_enough() {
     drop(idle);
     assert_eq!(alvus.ask().status, 200);
     assert_eq!(alvus.health()["status"], "ok");
+}
+
+#[test]
+fn of_few_descriptors_those_that_wait_leave_some_to_those_that_ask() {
+    if std::env::var_os("ALVUS_RUNNER").is_some() {
+        return; // the limit would be the emulator's
+    }
+    let upstream = Upstream::new(|seen| match seen.body_text().contains("tired") {
+        true => answer(429, "Retry-After: 200\r\n", ""),
+        false => ok(),
+    });
+    let env = [("WORKERS", "4"), ("MAX_CONNECTIONS", "250")];
+    let alvus = Alvus::before_under(&["prlimit", "--nofile=120:120"], &upstream, &env);
+    let said = "the limit of open files leaves room for 50 connections";
+    assert!(alvus.log().contains(said), "{}", alvus.log());
+    let tired = "{\"model\":\"tired\"}";
+    let mut crowd: Vec<Client> = (0..42)
+        .map(|_| {
+            let mut client = alvus.connect();
+            client.send(format!(
+                "POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{tired}",
+                tired.len()
+            ));
+            client
+        })
+        .collect();
+    eventually("all wait", || alvus.health()["waiting"] == crowd.len());
+    crowd.truncate(40); // the house was full to the last place
+    eventually("two have left", || alvus.health()["waiting"] == 40);
+    for _ in 0..10 {
+        let response = alvus.ask();
+        assert_eq!(response.status, 200, "{}", response.text());
+        eventually("its place is free", || alvus.health()["in_flight"] == 40);
+    }
 }
 
 #[test]

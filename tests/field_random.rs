@@ -137,7 +137,7 @@ fn report(status: u16, verdict: Verdict) -> Report {
         Verdict::Quota => Report::Quota,
         Verdict::Refused { names_key } => Report::Refused { status, names_key },
         Verdict::Overloaded(stated) => Report::Overloaded(stated),
-        Verdict::Trouble(_) | Verdict::Failed(_) => Report::Unclear,
+        Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere => Report::Unclear,
     }
 }
 

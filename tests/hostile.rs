@@ -17,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use common::{
     Act, Alvus, CHAT, Client, FRUGAL, PATIENCE, SSE_HEAD, Seen, Upstream, answer, chunk,
-    eventually, ok, say,
+    eventually, many_descriptors, ok, say,
 };
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 // ---- a siege ------------------------------------------------------------------------------------
 
@@ -176,19 +175,6 @@ fn try_health(addr: SocketAddr) -> Result<(), String> {
         true => Ok(()),
         false => Err(answer),
     }
-}
-
-/// The attackers of all tests live in this process.
-fn many_descriptors() {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    )
-    .unwrap();
 }
 
 fn dial(addr: SocketAddr) -> TcpStream {
@@ -509,7 +495,7 @@ fn five_hundred_connections_that_say_little() {
 #[test]
 fn one_byte_a_second() {
     let upstream = Upstream::new(|_| ok());
-    let siege = Siege::before(&upstream);
+    let siege = Siege::before_with(&upstream, &[("MAX_CONNECTIONS", "256")]);
     let mut drips: Vec<TcpStream> = (0..60).map(|_| siege.dial()).collect();
     for stream in &mut drips[..WORKERS / 2] {
         stream

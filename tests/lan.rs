@@ -26,9 +26,9 @@ fn ask(addr: SocketAddr, request_line: &str, fields: &[&str]) -> Response {
     client.response()
 }
 
-/// The status of `GET /v1/models` with these fields, which hold a Host.
+/// The answer to a question that is passed on each time, with these fields, which hold a Host.
 fn models(addr: SocketAddr, fields: &[&str]) -> Response {
-    ask(addr, "GET /v1/models HTTP/1.1", fields)
+    ask(addr, "GET /v1/models/m HTTP/1.1", fields)
 }
 
 /// Our own address on a network, and alvus there; `None` where there is no network.
@@ -131,7 +131,8 @@ fn requests_are_counted_by_client_and_logged_with_its_name() {
     }
     assert_eq!(models(alvus.addr, &["Host: localhost"]).status, 401);
     let expected = serde_json::json!([
-        {"name": "phone", "requests": 2}, {"name": "laptop", "requests": 1}
+        {"name": "phone", "requests": 2, "tokens_in": 0, "tokens_out": 0},
+        {"name": "laptop", "requests": 1, "tokens_in": 0, "tokens_out": 0}
     ]);
     assert_eq!(alvus.health()["clients"], expected);
     eventually("they are logged", || {
@@ -165,7 +166,8 @@ fn a_reload_takes_over_the_clients_and_keeps_their_counts() {
     eventually("it is taken over", || alvus.log().contains("reloaded"));
     assert_eq!(models(alvus.addr, &["Host: a", &laptop]).status, 401);
     assert_eq!(models(alvus.addr, &["Host: a", &phone]).status, 200);
-    let expected = serde_json::json!([{"name": "phone", "requests": 2}]);
+    let expected =
+        serde_json::json!([{"name": "phone", "requests": 2, "tokens_in": 0, "tokens_out": 0}]);
     assert_eq!(alvus.health()["clients"], expected);
 }
 

@@ -486,3 +486,53 @@ fn visual_models_go_to_a_host_of_their_own_whole() {
     assert_eq!(genai.seen()[0].key_index(), 0);
     assert!(upstream.seen().is_empty());
 }
+
+#[test]
+fn trouble_of_the_visual_models_is_their_own() {
+    let upstream = Upstream::scripted(vec![answer(503, "", "not now"), ok()]);
+    let genai = Upstream::new(|_| answer(503, "", "not now"));
+    let base = format!("http://{}", genai.addr());
+    let env = [("GENAI_BASE_URL", base.as_str()), ("MAX_WAIT_SEC", "1")];
+    let alvus = Alvus::before_with(&upstream, &env);
+    let paint = || {
+        let mut client = alvus.connect();
+        client.send("POST /v1/genai/a/b HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        client.response().status
+    };
+    // More than all that may be tried again in a while.
+    for _ in 0..30 {
+        assert_eq!(paint(), 503);
+    }
+    let mut metrics = alvus.connect();
+    metrics.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let page = metrics.response();
+    assert!(page.text().contains("\nalvus_upstream_up 1\n"));
+    let said = format!("warn: {base} answers 503");
+    eventually("it is said whose it is", || {
+        alvus.log().matches(&said).count() == 1
+    });
+    assert_eq!(alvus.ask().status, 200, "it is tried again at once");
+}
+
+#[test]
+fn a_path_that_leads_nowhere_says_nothing_of_the_upstream() {
+    let page = "<!doctype html><title>404 Not Found</title>";
+    let upstream = Upstream::new(move |seen| match seen.target.as_str() {
+        "/v1/nowhere" => answer(404, "Content-Type: text/html\r\n", page),
+        _ => ok(),
+    });
+    let alvus = Alvus::before(&upstream);
+    for n in 1..=25 {
+        let mut client = alvus.connect();
+        client.send("GET /v1/nowhere HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = client.response();
+        assert_eq!((response.status, response.text()), (404, page));
+        assert_eq!(upstream.seen().len(), 2 * n, "it is looked for once more");
+    }
+    assert_eq!(alvus.ask().status, 200);
+    let log = alvus.log();
+    assert!(
+        !log.contains("answers 404") && !log.contains("is back"),
+        "{log}"
+    );
+}

@@ -460,6 +460,126 @@ fn a_limit_of_output_is_learned_and_a_prompt_that_is_too_long_is_told_so_that_cl
 }
 
 #[test]
+fn a_lesson_is_kept_when_the_changed_request_is_served() {
+    let upstream = Upstream::new(|seen| match seen.body_text().contains("\"top_p\"") {
+        true => refused(400, "Unsupported parameter: 'top_p' is not supported"),
+        false => refused(400, "no"),
+    });
+    let alvus = Alvus::before_with(&upstream, &[TRANSLATE]);
+    assert_eq!(
+        error(&post(&alvus, "/v1/messages", &hello(json!({"top_p": 0.5})))).2,
+        "no"
+    );
+    assert_eq!(upstream.seen().len(), 2);
+    // What it says of a field that was not sent changes nothing either.
+    let upstream_odd = Upstream::new(|_| refused(400, "Unsupported parameter: 'top_p'"));
+    let odd = Alvus::before_with(&upstream_odd, &[TRANSLATE]);
+    assert_eq!(ask(&odd).status, 400);
+    for alvus in [&alvus, &odd] {
+        assert!(alvus.health()["learned"].is_null());
+    }
+}
+
+#[test]
+fn an_answer_that_says_nothing_is_asked_for_once_more() {
+    let nothing = || streamed(&[json!({"role": "assistant", "content": ""})], "stop");
+    let upstream = Upstream::scripted(vec![
+        nothing(),
+        streamed(&[json!({"content": "hi"})], "stop"),
+    ]);
+    let alvus = Alvus::before_with(&upstream, &[TRANSLATE]);
+    let response = stream(&alvus);
+    assert!(
+        response.text().contains("\"text\":\"hi\""),
+        "{}",
+        response.text()
+    );
+    assert_eq!(upstream.seen().len(), 2);
+
+    let whole = || completion(json!({"role": "assistant", "content": ""}), "stop");
+    let upstream = Upstream::scripted(vec![whole(), whole(), nothing(), nothing()]);
+    let alvus = Alvus::before_with(&upstream, &[TRANSLATE]);
+    assert_eq!(
+        ask(&alvus).json()["content"],
+        json!([{"type": "text", "text": ""}])
+    );
+    assert_eq!(names(&stream(&alvus)).last().unwrap(), "message_stop");
+    assert_eq!(upstream.seen().len(), 4, "and then it is believed");
+
+    // Cut by the limit or by a filter: asking again would change nothing.
+    for reason in ["length", "content_filter"] {
+        let upstream = Upstream::scripted(vec![streamed(&[], reason)]);
+        let alvus = Alvus::before_with(&upstream, &[TRANSLATE]);
+        assert_eq!(names(&stream(&alvus)).last().unwrap(), "message_stop");
+    }
+}
+
+#[test]
+fn claude_code_sees_no_block_closed_before_the_end() {
+    let words = [json!({"reasoning_content": "hm"}), json!({"content": "hi"})];
+    let upstream = Upstream::new(move |_| streamed(&words, "stop"));
+    let alvus = Alvus::before_with(&upstream, &[TRANSLATE]);
+    let body = hello(json!({"stream": true})).to_string();
+    let closed_at = |agent: &str| {
+        let mut client = alvus.connect();
+        client.send(format!(
+            "POST /v1/messages HTTP/1.1\r\nHost: alvus\r\nUser-Agent: {agent}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let names = names(&client.response());
+        names
+            .iter()
+            .position(|name| name == "content_block_stop")
+            .unwrap()
+    };
+    assert_eq!(closed_at("claude-cli/2.1.197 (external, cli)"), 5);
+    assert_eq!(closed_at("Anthropic/JS 1.14.0"), 3);
+}
+
+#[test]
+fn another_model_stands_in_and_the_answer_names_the_one_that_was_asked_for() {
+    let upstream = Upstream::new(|seen| match seen.body_text().contains("\"a/b\"") {
+        true => refused(503, "the model is overloaded"),
+        false => streamed(&[json!({"content": "hi"})], "stop"),
+    });
+    let env = [TRANSLATE, ("MODEL_MAP", "claude-*=a/b|c/d")];
+    let alvus = Alvus::before_with(&upstream, &env);
+    let response = stream(&alvus);
+    assert_eq!(response.field("x-alvus-model"), Some("c/d"));
+    assert_eq!(events(&response)[0].1["message"]["model"], "claude-x");
+    let bodies: Vec<_> = upstream
+        .seen()
+        .iter()
+        .map(|seen| seen.body_text().replace("a/b", "c/d"))
+        .collect();
+    assert_eq!(bodies.len(), 2);
+    assert_eq!(bodies[0], bodies[1], "nothing but the name differs");
+}
+
+#[test]
+fn a_body_that_can_never_be_translated_is_too_large() {
+    let upstream = Upstream::scripted(vec![]);
+    let alvus = Alvus::before_with(&upstream, &[TRANSLATE, ("MAX_BODY_MB", "1")]);
+    let large = hello(json!({"system": "x".repeat(600 << 10)}));
+    let response = post(&alvus, "/v1/messages", &large);
+    assert_eq!(
+        (response.status, &*error(&response).1),
+        (413, "request_too_large")
+    );
+    let id = response.json()["request_id"].as_str().unwrap().to_string();
+    assert!(id.starts_with("req_") && response.field("request-id") == Some(&id));
+}
+
+#[test]
+fn whole_answers_share_the_memory_of_bodies() {
+    let upstream = Upstream::new(|_| says(&"x".repeat(600 << 10)));
+    for (most, status) in [("1", 502), ("2", 200)] {
+        let alvus = Alvus::before_with(&upstream, &[TRANSLATE, ("MAX_BODY_MB", most)]);
+        assert_eq!(ask(&alvus).status, status);
+    }
+}
+
+#[test]
 fn an_upstream_that_speaks_the_dialect_is_left_alone() {
     let native = r#"{"type":"message","content":[],"odd":  1}"#;
     let upstream = Upstream::new(move |seen| match seen.body_text().contains("unknown") {
@@ -529,7 +649,7 @@ fn claude_code_finds_somebody_there_and_models_in_its_shape() {
         .iter()
         .map(|model| model["id"].clone())
         .collect();
-    assert_eq!(ids, ["claude-", "a/b"]);
+    assert_eq!(ids, ["a/b"]);
     assert_eq!(upstream.seen()[0].target, "/v1/models");
     client.send("GET /v1/models HTTP/1.1\r\nHost: alvus\r\n\r\n");
     assert_eq!(

@@ -61,6 +61,7 @@ fn each_thing_that_happens_to_a_request_is_counted() {
         ("alvus_ejections_total", 1),
         ("alvus_failed_probes_total", 0),
         ("alvus_waits_total", 0),
+        ("alvus_absorbed_requests_total", 1), // a 404 was not served
         ("alvus_keys", 3),
         ("alvus_key_requests_total{key=\"0\"}", 2),
         ("alvus_key_requests_total{key=\"2\"}", 2),
@@ -131,6 +132,8 @@ fn an_unreachable_upstream_is_counted_and_shown() {
     assert_eq!(data["upstream_well"], false);
     assert_eq!(data["upstream"], url.trim_end_matches("/v1"));
     assert_eq!(data["events"][0][1], "down");
+    let why = data["events"][0][4].as_str().unwrap();
+    assert!(why.starts_with("could not reach http://127.77."), "{why}");
 }
 
 #[test]
@@ -150,14 +153,14 @@ fn an_answer_that_breaks_off_is_counted_and_is_an_event() {
 }
 
 #[test]
-fn a_client_chooses_no_label_and_no_number_of_lines() {
+fn a_client_chooses_no_label_but_a_models_and_no_number_of_lines() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     let lines = |alvus: &Alvus| get(alvus, "/metrics").text().lines().count();
     let before = lines(&alvus);
-    for n in 0..20 {
+    for n in 0..50 {
         let mut client = alvus.connect();
-        let body = format!("{{\"model\":\"chosen-{n}\"}}");
+        let body = format!("{{\"model\":\"named\\\"-{n}\"}}");
         client.send(format!(
             "CHOSEN{n} /v1/chosen-{n}?chosen={n} HTTP/1.1\r\nHost: a\r\nX-Chosen: {n}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -167,14 +170,176 @@ fn a_client_chooses_no_label_and_no_number_of_lines() {
     eventually("all are counted", || {
         get(&alvus, "/metrics")
             .text()
-            .contains("_attempts_total 20\n")
+            .contains("_attempts_total 50\n")
     });
-    assert_eq!(lines(&alvus), before);
+    // Thirty-two and the others, a line of requests and two of tokens each; and what explains them.
+    eventually("all rows are there", || {
+        lines(&alvus) == before + 33 * 3 + 4
+    });
+    counts(
+        &alvus,
+        "alvus_model_requests_total{model=\"named\\\"-49\"}",
+        1,
+    );
+    counts(&alvus, "alvus_model_requests_total{model=\"\"}", 18);
     assert!(
         !get(&alvus, "/metrics")
             .text()
             .to_lowercase()
             .contains("chosen")
+    );
+}
+
+/// A POST of this body by the laptop.
+fn post(alvus: &Alvus, path: &str, body: &str) -> Response {
+    let mut client = alvus.connect();
+    client.send(format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer client-key-never-shown-2222\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    client.response()
+}
+
+/// Events of these data, as a provider sends them.
+fn events(all: &[&str]) -> Act {
+    let events: String = all
+        .iter()
+        .map(|data| chunk(&format!("data: {data}\n\n")))
+        .collect();
+    Act::Say(format!("{SSE_HEAD}{events}0\r\n\r\n").into_bytes())
+}
+
+const CLIENTS: (&str, &str) = (
+    "CLIENT_KEYS",
+    "phone:client-key-never-shown-1111,laptop:client-key-never-shown-2222",
+);
+
+#[test]
+fn tokens_are_counted_by_key_model_and_client_whatever_the_shape_of_the_answer() {
+    let upstream = Upstream::new(|seen| match seen.target.as_str() {
+        "/v1/chat/completions" if seen.body.ends_with(b"1}") => events(&[
+            r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}],"usage":null}"#,
+            r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":1}}"#,
+            "[DONE]",
+        ]),
+        "/v1/messages" => events(&[
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":20,"output_tokens":1}}}"#,
+            r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"x"}}"#,
+            r#"{"type":"message_delta","usage":{"output_tokens":2}}"#,
+            r#"{"type":"message_stop"}"#,
+        ]),
+        "/v1/responses" => events(&[
+            r#"{"type":"response.output_text.delta","delta":"x"}"#,
+            r#"{"type":"response.completed","response":{"usage":{"input_tokens":40,"output_tokens":4}}}"#,
+        ]),
+        _ => answer(
+            200,
+            "Content-Type: application/json\r\n",
+            r#"{"choices":[{"message":{"content":"\"usage\":{\"prompt_tokens\":9000}"}}],"usage":{"prompt_tokens":80,"completion_tokens":8}}"#,
+        ),
+    });
+    let more = [CLIENTS, ("API_KEYS", KEYS[0]), ("MESSAGES", "pass")];
+    let alvus = Alvus::before_with(&upstream, &more);
+    for (path, body) in [
+        (
+            "/v1/chat/completions",
+            r#"{"model":"m","stream":true,"n":1}"#,
+        ),
+        ("/v1/messages", r#"{"model":"m","stream":true}"#),
+        ("/v1/responses", r#"{"model":"m","stream":true}"#),
+        ("/v1/chat/completions", r#"{"model":"other","n":2}"#),
+    ] {
+        assert_eq!(post(&alvus, path, body).status, 200, "{path}");
+    }
+    for (name, value) in [
+        ("alvus_tokens_total{direction=\"in\"}", 150),
+        ("alvus_tokens_total{direction=\"out\"}", 15),
+        ("alvus_key_tokens_total{key=\"0\",direction=\"in\"}", 150),
+        ("alvus_key_tokens_total{key=\"0\",direction=\"out\"}", 15),
+        ("alvus_model_tokens_total{model=\"m\",direction=\"in\"}", 70),
+        (
+            "alvus_model_tokens_total{model=\"other\",direction=\"out\"}",
+            8,
+        ),
+        ("alvus_model_requests_total{model=\"m\"}", 3),
+        (
+            "alvus_client_tokens_total{client=\"laptop\",direction=\"in\"}",
+            150,
+        ),
+        (
+            "alvus_client_tokens_total{client=\"phone\",direction=\"in\"}",
+            0,
+        ),
+    ] {
+        counts(&alvus, name, value);
+    }
+    let health = alvus.health();
+    assert_eq!(health["total"]["tokens_in"], 150);
+    assert_eq!(health["key_status"][0]["tokens_out"], 15);
+    assert_eq!(health["clients"][1]["tokens_in"], 150);
+    assert_eq!(health["answered_by"][0]["model"], "m");
+    assert_eq!(health["answered_by"][0]["tokens_in"], 70);
+}
+
+#[test]
+fn what_is_only_fetched_takes_no_tokens() {
+    let upstream = Upstream::new(|_| {
+        let json = "Content-Type: application/json\r\n";
+        answer(
+            200,
+            json,
+            r#"{"usage":{"input_tokens":5,"output_tokens":5}}"#,
+        )
+    });
+    let alvus = Alvus::before(&upstream);
+    assert_eq!(get(&alvus, "/v1/responses/resp_1").status, 200);
+    counts(&alvus, "alvus_requests_total{code=\"2xx\"}", 1);
+    counts(&alvus, "alvus_tokens_total{direction=\"in\"}", 0);
+}
+
+#[cfg(feature = "messages")]
+#[test]
+fn tokens_of_translated_answers_are_the_upstreams() {
+    let upstream = Upstream::new(|seen| match seen.body.windows(6).any(|w| w == b"stream") {
+        true => events(&[
+            r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#,
+            r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":1}}"#,
+            "[DONE]",
+        ]),
+        false => answer(
+            200,
+            "Content-Type: application/json\r\n",
+            r#"{"choices":[{"message":{"content":"x"},"finish_reason":"stop"}],"usage":{"prompt_tokens":20,"completion_tokens":2}}"#,
+        ),
+    });
+    let more = [
+        CLIENTS,
+        ("MESSAGES", "translate"),
+        ("MODEL_MAP", "claude-*=small"),
+    ];
+    let alvus = Alvus::before_with(&upstream, &more);
+    for stream in ["", ",\"stream\":true"] {
+        let body = format!(
+            r#"{{"model":"claude-x","max_tokens":9,"messages":[{{"role":"user","content":"hi"}}]{stream}}}"#
+        );
+        let response = post(&alvus, "/v1/messages", &body);
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+    counts(&alvus, "alvus_tokens_total{direction=\"in\"}", 30);
+    counts(
+        &alvus,
+        "alvus_key_tokens_total{key=\"1\",direction=\"out\"}",
+        1,
+    );
+    let row = &alvus.health()["answered_by"][0];
+    assert_eq!(
+        (&row["model"], &row["asked_as"]),
+        (&"small".into(), &"claude-x".into())
+    );
+    assert_eq!(
+        (&row["in_its_place"], &row["tokens_out"]),
+        (&2.into(), &3.into())
     );
 }
 
@@ -267,8 +432,7 @@ fn the_dashboard_shows_keys_by_their_last_four_characters_and_changes_nothing() 
 #[test]
 fn requests_are_counted_by_the_clients_name() {
     let upstream = Upstream::new(|_| ok());
-    let clients = "phone:client-key-never-shown-1111,laptop:client-key-never-shown-2222";
-    let alvus = Alvus::before_with(&upstream, &[("CLIENT_KEYS", clients)]);
+    let alvus = Alvus::before_with(&upstream, &[CLIENTS]);
     let mut client = alvus.connect();
     client.send(
         "GET /v1/models HTTP/1.1\r\nHost: a\r\nx-api-key: client-key-never-shown-2222\r\n\r\n",

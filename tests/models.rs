@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Alvus, KEYS, Response, Upstream, eventually, ok, run_alvus};
+use common::{Act, Alvus, KEYS, Response, Upstream, answer, eventually, ok, run_alvus};
 
 fn ask(alvus: &Alvus, body: &str) -> Response {
     let mut client = alvus.connect();
@@ -51,6 +51,109 @@ fn the_model_of_a_request_is_replaced_and_not_a_byte_elsewhere() {
     eventually("the log says which one served", || {
         alvus.log().contains("model=a/b asked=claude-haiku-4")
     });
+}
+
+const OVERLOADED: &str =
+    r#"{"error":{"message":"The engine is currently overloaded, please try again later"}}"#;
+
+/// An upstream that serves the model `b`, and does `act` where the model `a` is asked for.
+fn serves_b(act: impl Fn() -> Act + Send + Sync + 'static) -> Upstream {
+    Upstream::new(move |seen| match seen.body_text().contains("\"a\"") {
+        true => act(),
+        false => ok(),
+    })
+}
+
+/// The models that were asked for.
+fn asked(upstream: &Upstream) -> String {
+    let model = |body: &str| body.split('"').nth(3).unwrap_or_default().to_string();
+    let seen = upstream.seen();
+    seen.iter().map(|seen| model(seen.body_text())).collect()
+}
+
+#[test]
+fn another_model_stands_in_for_one_that_is_overloaded_or_unknown() {
+    let unknown =
+        r#"{"error":{"message":"The model `a` does not exist","code":"model_not_found"}}"#;
+    for (status, words) in [
+        (503, OVERLOADED),
+        (429, OVERLOADED),
+        (404, unknown),
+        (404, "404 page not found"),
+        (400, unknown),
+    ] {
+        let upstream = serves_b(move || answer(status, "", words));
+        let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b|c")]);
+        for count in [2, 3] {
+            let response = ask(&alvus, r#"{"model":"fast", "x" : 1}"#);
+            let seen = upstream.seen().pop().unwrap();
+            assert_eq!(
+                (response.status, seen.body_text()),
+                (200, r#"{"model":"b", "x" : 1}"#)
+            );
+            assert_eq!(response.field("x-alvus-model"), Some("b"));
+            assert_eq!(upstream.seen().len(), count, "it is remembered: {words}");
+        }
+        eventually("the log says which one served", || {
+            alvus.log().contains("model=b asked=fast")
+        });
+    }
+}
+
+#[test]
+fn another_model_stands_in_where_no_key_is_ready_soon_and_a_short_rest_is_waited_for() {
+    let upstream = serves_b(|| answer(429, "Retry-After: 60\r\n", "{}"));
+    let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b")]);
+    for expected in ["aaab", "aaabb"] {
+        assert_eq!(ask(&alvus, r#"{"model":"fast"}"#).status, 200);
+        assert_eq!(asked(&upstream), expected);
+    }
+    let short = || answer(429, "Retry-After: 2\r\n", "{}");
+    let upstream = Upstream::scripted(vec![short(), short(), short(), ok()]);
+    let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b")]);
+    assert_eq!(ask(&alvus, r#"{"model":"fast"}"#).status, 200);
+    assert_eq!(asked(&upstream), "aaaa");
+}
+
+#[test]
+fn the_first_model_is_waited_for_when_all_are_overloaded() {
+    let upstream = Upstream::scripted(vec![
+        answer(503, "", OVERLOADED),
+        answer(503, "", OVERLOADED),
+        ok(),
+    ]);
+    let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b")]);
+    let response = ask(&alvus, r#"{"model":"fast"}"#);
+    assert_eq!((response.status, &*asked(&upstream)), (200, "aba"));
+    assert_eq!(response.field("x-alvus-model"), Some("a"));
+}
+
+#[test]
+fn nobody_stands_in_under_an_idempotency_key() {
+    let upstream = serves_b(|| answer(404, "", "{}"));
+    let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b")]);
+    let mut client = alvus.connect();
+    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: alvus\r\nIdempotency-Key: k\r\nContent-Length: 16\r\n\r\n{\"model\":\"fast\"}");
+    assert_eq!((client.response().status, &*asked(&upstream)), (404, "a"));
+}
+
+#[test]
+fn what_every_model_is_refused_for_is_told() {
+    let upstream = Upstream::new(|_| answer(404, "", "{}"));
+    let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b,alone=c")]);
+    for (body, status, expected) in [
+        (r#"{"model":"fast"}"#, 404, "ab"),
+        (r#"{"model":"fast"}"#, 404, "abb"),
+        (r#"{"model":"alone"}"#, 404, "abbc"),
+        (r#"{"model":"other"}"#, 404, "abbcother"),
+    ] {
+        assert_eq!(ask(&alvus, body).status, status);
+        assert_eq!(asked(&upstream), expected);
+    }
+    let refused = r#"{"error":{"message":"The model `a` does not exist"}}"#;
+    let upstream = serves_b(move || answer(403, "", refused));
+    let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b")]);
+    assert_eq!(ask(&alvus, r#"{"model":"fast"}"#).status, 403);
 }
 
 #[test]

@@ -149,7 +149,10 @@ fn a_browser_shows_keys_that_rest_and_who_waits_for_them() {
             "rests 4:",
             "Key 0 …1111 ejected ",
             "where another key was not",
+            "What to do: the provider does not know it",
+            "Saving .env probes it at once",
             "1 refused",
+            "3 of 3 keys not ready for it, the next one in ",
             "Waiting 1 for a key",
         ],
     );
@@ -189,10 +192,67 @@ fn a_browser_shows_that_the_upstream_is_down() {
         &text,
         &[
             "The upstream is in trouble",
-            "failed at the last attempt",
+            "failed at the last attempt: could not reach it: 127.77.",
+            "the upstream failed: could not reach http://127.77.",
             "1 request, 1 failed",
         ],
     );
+}
+
+#[test]
+fn a_browser_shows_what_was_taken_by_whom_and_what_stood_in() {
+    let upstream = Upstream::new(|seen| match seen.key_index() {
+        0 => answer(429, "Retry-After: 250\r\n", ""),
+        _ => answer(
+            200,
+            "Content-Type: application/json\r\n",
+            r#"{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":12000,"completion_tokens":34}}"#,
+        ),
+    });
+    let more = [
+        ("DASHBOARD", "1"),
+        ("CLIENT_KEYS", "phone:client-key-never-shown-1111"),
+        ("MODEL_MAP", "m=stands-in"),
+    ];
+    let alvus = Alvus::before_with(&upstream, &more);
+    let mut client = alvus.connect();
+    client.send(CHAT.replace(
+        "\r\n\r\n",
+        "\r\nx-api-key: client-key-never-shown-1111\r\n\r\n",
+    ));
+    assert_eq!(client.response().status, 200);
+    eventually("it is counted", || alvus.health()["total"]["absorbed"] == 1);
+    holds(
+        &browse(&alvus),
+        &[
+            "Saved from a 429 1 of 1 request, 2 attempts",
+            "Tokens 12.0 k 12.0 k in, 34 out",
+            "stands-in stands in for m 1 of 3 keys not ready for it 1 answered · 12.0 k tokens in, 34 out",
+            "phone 1 request 12.0 k tokens in, 34 out",
+        ],
+    );
+}
+
+#[test]
+fn a_browser_shows_many_keys_in_little_room() {
+    let keys: Vec<String> = (0..200)
+        .map(|n| format!("test-key-never-shown-{n:03}"))
+        .collect();
+    let upstream = Upstream::new(|_| answer(429, "Retry-After: 250\r\n", ""));
+    let keys = keys.join(",");
+    let more = [
+        ("DASHBOARD", "1"),
+        ("API_KEYS", &*keys),
+        ("MAX_WAIT_SEC", "0"),
+    ];
+    let alvus = Alvus::before_with(&upstream, &more);
+    assert_eq!(alvus.ask().status, 503);
+    let text = browse(&alvus);
+    let resting = text.split(" cooling").next().unwrap().rsplit(' ').next();
+    let resting: usize = resting.unwrap().parse().unwrap();
+    assert!(resting > 5, "{text}");
+    holds(&text, &["195 more keys", "for m"]);
+    assert_eq!(text.matches("Key ").count(), 5, "{text}");
 }
 
 /// Another machine, with nothing but a cable to this one (RFC 2544's addresses).

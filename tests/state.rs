@@ -83,7 +83,7 @@ fn rests_survive_a_restart_and_refusals_are_found_out_again() {
 /// There is a time to write only every 30 s, so this is the one test that takes as long.
 #[test]
 fn a_kill_costs_no_more_than_was_learned_since_the_last_write_half_a_minute_ago() {
-    let every = alvus::state::file::EVERY;
+    let every = alvus::state::EVERY;
     let dir = TempDir::new();
     let (limited, file) = (upstream(&FOUR), dir.0.join("state"));
     let began = Instant::now();

@@ -301,7 +301,7 @@ fn a_flag_belongs_to_its_command() {
     for args in [
         &["--json"][..],
         &["--watch"],
-        &["status", "--json"],
+        &["status", "--force"],
         &["check", "--watch"],
         &["demo", "--json"],
         &["status", "check"],
@@ -315,7 +315,7 @@ fn a_flag_belongs_to_its_command() {
     }
     let (_, help, _) = run_alvus(&["--help"], &[], None);
     for words in [
-        "alvus status",
+        "  status ",
         "--watch",
         "--json",
         "Exit codes:",

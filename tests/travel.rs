@@ -26,7 +26,7 @@ fn sent_up(fields: &[u8]) -> Seen {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     let request = [
-        b"GET /v1/models HTTP/1.1\r\nHost: alvus\r\n",
+        b"GET /v1/models/m HTTP/1.1\r\nHost: alvus\r\n",
         fields,
         b"\r\n",
     ]
@@ -425,8 +425,8 @@ fn all_other_fields_come_back_as_they_are() {
         .collect();
     let expected: [(&str, &[u8]); 7] = [
         ("set-cookie", b"a=1"),
-        ("set-cookie", b"b=2; Path=/"),
         ("x-bytes", b"caf\xe9 \xc3\xa9 \xff"),
+        ("set-cookie", b"b=2; Path=/"),
         ("date", b"Sun, 06 Nov 1994 08:49:37 GMT"),
         ("server", b"provider"),
         ("x-empty", b""),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{
     Act, Alvus, CHAT, Client, KEYS, PATIENCE, SSE_HEAD, Upstream, answer, chunk, eventually, gate,
-    ok,
+    many_descriptors, ok,
 };
 
 /// How soon what has happened must be noticed: far less than any wait here.
@@ -35,8 +35,9 @@ fn waiting(alvus: &Alvus, n: usize) {
 }
 
 #[test]
-fn of_two_hundred_that_wait_for_a_resting_key_all_are_served_in_the_order_in_which_they_came() {
-    const CLIENTS: usize = 200;
+fn of_five_hundred_that_wait_for_resting_keys_all_are_served_in_the_order_in_which_they_came() {
+    const CLIENTS: usize = 500;
+    many_descriptors();
     let (all_in, served) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(Mutex::new(Vec::new())),
@@ -46,14 +47,15 @@ fn of_two_hundred_that_wait_for_a_resting_key_all_are_served_in_the_order_in_whi
         if !seen.body_text().contains("tired") {
             return ok();
         }
-        // However long it takes until all of them wait.
+        // However long it takes until all of them wait, and for a second after that.
         if !are_in.load(Ordering::SeqCst) {
             return answer(429, "Retry-After: 3\r\n", "");
         }
         order.lock().unwrap().push(seen.target.clone());
         ok()
     });
-    let alvus = Alvus::before_with(&upstream, &[("API_KEYS", KEYS[0]), ("WORKERS", "1")]);
+    let env = [("WORKERS", "1"), ("MAX_CONNECTIONS", "600")];
+    let alvus = Alvus::before_with(&upstream, &env);
     let mut clients = Vec::new();
     for n in 0..CLIENTS {
         clients.push(chat(&alvus, &format!("chat/{n}"), "tired", ""));
@@ -64,13 +66,25 @@ fn of_two_hundred_that_wait_for_a_resting_key_all_are_served_in_the_order_in_whi
         });
     }
     waiting(&alvus, CLIENTS);
-    // With one place for all, which those that wait do not take.
-    assert_eq!(alvus.ask().status, 200, "another model is served meanwhile");
+    // With one place for all, which those that wait do not take. It takes no time of theirs either.
+    let before = ticks(&alvus);
+    for _ in 0..10 {
+        assert_eq!(alvus.ask().status, 200, "another model is served meanwhile");
+    }
+    let spent = ticks(&alvus) - before;
+    assert!(
+        spent < 20,
+        "{spent} hundredths of a second for ten requests"
+    );
     all_in.store(true, Ordering::SeqCst);
+    let before = sum(&naps(&alvus));
     for client in &mut clients {
         let response = client.response();
         assert_eq!(response.status, 200, "{}", response.text());
     }
+    // Each is woken once, and sleeps a few times while the upstream is at work.
+    let slept = sum(&naps(&alvus)) - before;
+    assert!(slept < 12 * CLIENTS as u64, "{slept}");
     let came: Vec<String> = (0..CLIENTS).map(|n| format!("/v1/chat/{n}")).collect();
     assert_eq!(*served.lock().unwrap(), came);
     eventually("nothing is left", || alvus.health()["in_flight"] == 0);
@@ -147,6 +161,22 @@ fn a_signal_tells_all_that_wait_at_once_lets_the_stream_finish_and_then_alvus_is
     assert_eq!(asked, 3, "each of the others was asked for once");
 }
 
+/// Hundredths of a second that alvus has computed so far.
+fn ticks(alvus: &Alvus) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", alvus.pid())).unwrap();
+    let after_name = stat.rsplit(')').next().unwrap().split_whitespace();
+    let spent = after_name
+        .skip(11)
+        .take(2)
+        .map(|n| n.parse::<u64>().unwrap());
+    spent.sum()
+}
+
+fn sum(naps: &HashMap<String, String>) -> u64 {
+    let count = |line: &String| line.split_whitespace().last()?.parse::<u64>().ok();
+    naps.values().filter_map(count).sum()
+}
+
 /// How often each thread of alvus has gone to sleep so far.
 fn naps(alvus: &Alvus) -> HashMap<String, String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", alvus.pid())).unwrap();
@@ -198,4 +228,52 @@ fn who_waits_is_woken_by_nothing_until_it_leaves_which_is_noticed_at_once() {
     assert!(left.elapsed() < NOTICED, "{:?}", left.elapsed());
     assert_eq!(alvus.health()["waiting"], 0);
     assert_eq!(upstream.seen().len(), 3, "nothing more was spent on them");
+}
+
+#[test]
+fn of_those_that_wait_for_the_same_rest_one_looks_up_at_its_end() {
+    const CLIENTS: usize = 60;
+    let upstream = Upstream::new(|_| answer(429, "Retry-After: 2\r\n", ""));
+    let alvus = Alvus::before_with(&upstream, &[("MAX_RETRIES", "1000")]);
+    let clients: Vec<Client> = (0..CLIENTS)
+        .map(|_| chat(&alvus, "x", "tired", ""))
+        .collect();
+    waiting(&alvus, CLIENTS);
+    let (asked, before) = (upstream.seen().len(), naps(&alvus));
+    // Rests end, and one request finds out each time that the next one has begun.
+    upstream.wait_for(asked + 6);
+    let after = naps(&alvus);
+    let asleep = before
+        .iter()
+        .filter(|(task, n)| after.get(*task) == Some(n));
+    // All but the few that had their turn.
+    let woken = before.len() - asleep.count();
+    assert!(woken < CLIENTS / 3, "{woken} of {CLIENTS} woke");
+    clients.into_iter().for_each(Client::leave);
+    eventually("they are gone", || alvus.health()["in_flight"] == 0);
+}
+
+#[test]
+fn a_signal_tells_whoever_is_still_sending_at_once_and_alvus_is_gone() {
+    let upstream = Upstream::new(|_| ok());
+    let mut alvus = Alvus::before(&upstream);
+    let mut sending: Vec<Client> = (0..3).map(|_| alvus.connect()).collect();
+    for (client, part) in sending.iter_mut().zip(["", "half", "half"]) {
+        client.send(format!(
+            "POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n{part}"
+        ));
+    }
+    eventually("all are in", || alvus.health()["in_flight"] == 3);
+    let signalled = Instant::now();
+    alvus.signal("TERM");
+    for client in &mut sending {
+        let told = client.response();
+        assert_eq!(told.status, 503, "{}", told.text());
+        assert_eq!(told.json()["error"]["code"], "shutting_down");
+        assert!(told.field("retry-after").is_some());
+    }
+    assert_eq!(alvus.wait().code(), Some(0));
+    // A body may pause for ten seconds, and answers have half a minute.
+    assert!(signalled.elapsed() < Duration::from_secs(8));
+    assert!(upstream.seen().is_empty());
 }

@@ -5,7 +5,8 @@
 //! hold a line number and fixed words, never the line.
 //!
 //! Known: `NAME=value`, `export NAME=value`, spaces around `=`, `'literal'`, `"with \n \t \\ \" escapes"`, `#` at the
-//! start of a line or after a space, CRLF, a byte order mark. Not known: `$` expansion, values over several lines.
+//! start of a line or after a space, CRLF, a byte order mark; in quotes, values over several lines. Not known: `$`
+//! expansion.
 
 use std::borrow::Cow;
 
@@ -29,32 +30,42 @@ pub struct BadLine {
 
 /// Reads the whole text; a bad line does not hide the others.
 pub fn parse(text: &str) -> (Vec<Assignment<'_>>, Vec<BadLine>) {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut good, mut bad) = (Vec::new(), Vec::new());
-    // `lines` takes the CR of a CRLF away; `trim` any other.
-    for (line, text) in (1..).zip(text.lines().map(str::trim)) {
-        if text.is_empty() || text.starts_with('#') {
-            continue;
+    let mut line = 1;
+    while !rest.is_empty() {
+        let (this, mut after) = rest.split_once('\n').unwrap_or((rest, ""));
+        let this = this.trim_start();
+        if !this.trim_end().is_empty() && !this.starts_with('#') {
+            match assignment(rest) {
+                Ok((name, value, end)) => {
+                    good.push(Assignment { line, name, value });
+                    after = end;
+                }
+                Err(why) => bad.push(BadLine { line, why }),
+            }
         }
-        match assignment(text) {
-            Ok((name, value)) => good.push(Assignment { line, name, value }),
-            Err(why) => bad.push(BadLine { line, why }),
-        }
+        let passed = &rest[..rest.len() - after.len()];
+        line += passed.bytes().filter(|b| *b == b'\n').count();
+        rest = after;
     }
     (good, bad)
 }
 
-fn assignment(text: &str) -> Result<(&str, Cow<'_, str>), &'static str> {
+/// The one that the text begins with, and the lines after it.
+fn assignment(text: &str) -> Result<(&str, Cow<'_, str>, &str), &'static str> {
     const SHAPE: &str = "is not NAME=value (nor a comment, which starts with #)";
     let (name, value) = text.split_once('=').ok_or(SHAPE)?;
+    let name = name.trim_start();
     let name = match name.strip_prefix("export") {
         Some(rest) if rest.starts_with(char::is_whitespace) => rest.trim(),
-        _ => name.trim(),
+        _ => name.trim_end(),
     };
     if !is_name(name) {
         return Err(SHAPE);
     }
-    Ok((name, read_value(value)?))
+    let (value, end) = read_value(value)?;
+    Ok((name, value, end))
 }
 
 /// Also `.` and `-`, which other programs that share the file may use.
@@ -65,20 +76,22 @@ fn is_name(name: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
 }
 
-fn read_value(text: &str) -> Result<Cow<'_, str>, &'static str> {
-    let start = text.trim_start();
+/// The value, and the lines after it.
+fn read_value(text: &str) -> Result<(Cow<'_, str>, &str), &'static str> {
+    let start = text.trim_start_matches([' ', '\t']);
     if let Some(rest) = start.strip_prefix('\'') {
         let (value, rest) = rest
             .split_once('\'')
-            .ok_or("opens a ' that is not closed (a value must end on its own line)")?;
-        return only_comment(rest).map(|()| value.into());
+            .ok_or("opens a ' that is not closed")?;
+        return Ok((value.into(), only_comment(rest)?));
     }
     if let Some(rest) = start.strip_prefix('"') {
         let (value, rest) = double_quoted(rest)?;
-        return only_comment(rest).map(|()| value.into());
+        return Ok((value.into(), only_comment(rest)?));
     }
+    let (text, after) = text.split_once('\n').unwrap_or((text, ""));
     if !text.contains('#') {
-        return Ok(text.trim().into()); // looked through far quicker
+        return Ok((text.trim().into(), after)); // looked through far quicker
     }
     // The space before `start` counts: in `NAME= # note` all is comment, in `NAME=#1` nothing is.
     let mut after_space = false;
@@ -87,7 +100,8 @@ fn read_value(text: &str) -> Result<Cow<'_, str>, &'static str> {
         after_space = c.is_whitespace();
         found
     });
-    Ok(text[..comment.unwrap_or(text.len())].trim().into())
+    let value = text[..comment.unwrap_or(text.len())].trim();
+    Ok((value.into(), after))
 }
 
 /// The value up to the closing quote, and what follows that.
@@ -98,6 +112,7 @@ fn double_quoted(text: &str) -> Result<(String, &str), &'static str> {
         match c {
             '"' => return Ok((value, rest.as_str())),
             '\\' => value.push(match rest.next() {
+                Some('\n') => continue, // as in a shell
                 Some('n') => '\n',
                 Some('t') => '\t',
                 Some(c @ ('\\' | '"')) => c,
@@ -107,15 +122,15 @@ fn double_quoted(text: &str) -> Result<(String, &str), &'static str> {
             c => value.push(c),
         }
     }
-    Err(
-        "opens a \" that is not closed (a value must end on its own line; write a line break as \\n)",
-    )
+    Err("opens a \" that is not closed")
 }
 
-fn only_comment(rest: &str) -> Result<(), &'static str> {
+/// Nothing else stands on the line; returns those after it.
+fn only_comment(rest: &str) -> Result<&str, &'static str> {
+    let (rest, after) = rest.split_once('\n').unwrap_or((rest, ""));
     let trimmed = rest.trim_start();
     if trimmed.is_empty() || (trimmed.starts_with('#') && trimmed.len() < rest.len()) {
-        Ok(())
+        Ok(after)
     } else {
         Err("has text after its closing quote (a comment there needs a space and #)")
     }
@@ -169,6 +184,22 @@ mod tests {
             good.iter().map(|a| a.name).collect::<Vec<_>>(),
             ["exported", "export", "export_x", "export"]
         );
+    }
+
+    #[test]
+    fn a_value_in_quotes_may_have_several_lines() {
+        let (good, bad) = parse("A=\"one,\r\ntwo\"\nB='x\n\n# y' # z\nC=1\nD=\"open\nE=2\n");
+        let seen: Vec<_> = good.iter().map(|a| (a.line, a.name, &*a.value)).collect();
+        assert_eq!(
+            seen,
+            [
+                (1, "A", "one,\r\ntwo"),
+                (3, "B", "x\n\n# y"),
+                (6, "C", "1"),
+                (8, "E", "2")
+            ]
+        );
+        assert_eq!((bad.len(), bad[0].line), (1, 7));
     }
 
     #[test]

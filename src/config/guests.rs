@@ -57,8 +57,7 @@ fn client_key(
         return Err("has no colon");
     };
     let (name, key) = (name.trim_end(), ApiKey::new(key.trim_start()));
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(plain) {
+    if !is_name(name) {
         return Err("has no name of 1 to 32 letters, digits, dots, dashes and underscores");
     }
     if key.fault().is_some() {
@@ -77,6 +76,12 @@ fn client_key(
         name: name.to_owned(),
         key,
     })
+}
+
+/// Whether it can name a client or a key.
+pub(super) fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(plain)
 }
 
 /// A warning when keys could be guessed.

@@ -3,86 +3,37 @@
 //! The environment is full of other programs' names, so a name must be very close to one of ours before anyone is
 //! told: `HOSTNAME`, `LOGNAME`, `PORTS` and `SSL_CERT_DIR` are everyday names and stay unreported.
 
-use super::{VARIABLES, Variable};
+use super::VARIABLES;
 
 /// Below this length half of all words are one letter apart: `HOST`/`POST`, `LOG`/`LOGS`.
 const SHORTEST: usize = 6;
 
-/// Leading words alone must be this long to count: `COOLDOWN`, `MAX_WAIT`, but not `TARGET`, `CONNECT`.
-const SHORTEST_PART: usize = 8;
+/// How alike two names are, by Jaro and Winkler. Between `SSL_CERT` (0.923), which is meant for ours, and
+/// `SSL_CERT_DIR` (0.9205), which is OpenSSL's own.
+const ALIKE: f64 = 0.922;
 
-/// Names from this length on may be two typing errors away, shorter ones only one. Three would take `SSL_CERT_DIR`.
-const LONG: usize = 10;
-
-/// Words that say in what a number is measured; the most frequent thing to get wrong in a name.
-const UNITS: &[&str] = &[
-    "SEC", "SECS", "SECOND", "SECONDS", "S", "MS", "MIN", "MINUTES", "MB", "MIB", "BYTES", "SIZE",
-];
-
-/// The variable of ours that `name`, which is none of them, was probably meant to be.
-pub fn nearest(name: &str) -> Option<&'static Variable> {
+/// The name of ours that `name`, which is none of them, was probably meant to be; and whether that is sure, or it may
+/// well be another program's.
+pub fn nearest(name: &str) -> Option<(&'static str, bool)> {
     let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
     let name = name.strip_prefix("ALVUS_").unwrap_or(&name);
+    // What most others call it.
+    let name = if name == "LOG_LEVEL" { "LOG" } else { name };
     if let Some(exact) = VARIABLES.iter().find(|v| v.name == name) {
-        return Some(exact);
+        return Some((exact.name, true));
     }
-    if name.len() < SHORTEST {
-        return None;
+    let alike = |ours: &&'static str| strsim::jaro_winkler(name, ours);
+    let names = VARIABLES.iter().map(|v| v.name);
+    let long = names.filter(|ours| name.len() >= SHORTEST && ours.len() >= SHORTEST);
+    let nearest = long.max_by(|a, b| alike(a).total_cmp(&alike(b)));
+    match nearest.filter(|ours| alike(ours) >= ALIKE) {
+        Some(ours) => Some((ours, true)),
+        // OPENAI_API_KEY, NVIDIA_API_KEYS: another program's, or meant for us.
+        None => name
+            .trim_end_matches('S')
+            .ends_with("_API_KEY")
+            .then_some(("API_KEYS", false)),
     }
-    VARIABLES
-        .iter()
-        .filter(|v| v.name.len() >= SHORTEST && close(name, v.name))
-        .min_by_key(|v| distance(name, v.name))
-}
-
-fn close(name: &str, ours: &str) -> bool {
-    let allowed = if ours.len() < LONG { 1 } else { 2 };
-    let starts_alike = name.as_bytes().first() == ours.as_bytes().first();
-    // The cheap question first: each foreign name is compared with each of ours.
-    (starts_alike && (stem(name) == stem(ours) || leaves_words_out(name, ours)))
-        || (name.len().abs_diff(ours.len()) <= allowed && distance(name, ours) <= allowed)
-}
-
-/// The name without its unit, in the singular, in one piece: `COOLDOWN_SECONDS` and `COOLDOWN_SEC` share theirs.
-fn stem(name: &str) -> String {
-    let mut words: Vec<&str> = name.split('_').collect();
-    if words.len() > 1 && words.last().is_some_and(|last| UNITS.contains(last)) {
-        words.pop();
-    }
-    words.into_iter().map(singular).collect()
-}
-
-fn singular(word: &str) -> String {
-    match word.strip_suffix("IES") {
-        Some(start) => format!("{start}Y"),
-        None => word.strip_suffix('S').unwrap_or(word).to_owned(),
-    }
-}
-
-/// `TARGET_URL` for `TARGET_BASE_URL`: the same first word, and every other word is one of ours, in our order.
-fn leaves_words_out(name: &str, ours: &str) -> bool {
-    let mut left = ours.split('_');
-    let first = left.clone().next();
-    name.len() >= SHORTEST_PART
-        && name.split('_').next() == first
-        && name
-            .split('_')
-            .all(|word| left.any(|our_word| our_word == word))
-}
-
-/// Levenshtein's: how many letters to insert, remove or replace.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -111,7 +62,9 @@ mod tests {
             ("MAX_RETIRES", "MAX_RETRIES"),
             ("MAX_WAIT", "MAX_WAIT_SEC"),
             ("MAX_WAIT_MS", "MAX_WAIT_SEC"),
-            ("MAX_BODY_SIZE", "MAX_BODY_MB"),
+            ("MAX_BODY", "MAX_BODY_MB"),
+            ("LOG_LEVEL", "LOG"),
+            ("alvus_log_level", "LOG"),
             ("WORKER", "WORKERS"),
             ("TARGET_URL", "TARGET_BASE_URL"),
             ("TARGET_BASEURL", "TARGET_BASE_URL"),
@@ -120,7 +73,7 @@ mod tests {
             ("IDLE_TIMEOUT_SECONDS", "IDLE_TIMEOUT_SEC"),
             ("SSL_CERT", "SSL_CERT_FILE"),
         ] {
-            assert_eq!(nearest(name).map(|v| v.name), Some(ours), "{name}");
+            assert_eq!(nearest(name), Some((ours, true)), "{name}");
         }
     }
 
@@ -134,7 +87,6 @@ mod tests {
             "PORTS",
             "HOSTS",
             "POST",
-            "LOG_LEVEL",
             "RUST_LOG",
             "SSL_CERT_DIR",
             "HOME",
@@ -151,8 +103,6 @@ mod tests {
             "CONNECT",
             "WORKDIR",
             "WORKSPACE",
-            "OPENAI_API_KEY",
-            "NVIDIA_API_KEY",
             "API_URL",
             "API_TOKEN",
             "BASE_URL",
@@ -168,21 +118,14 @@ mod tests {
             "ALVUS_HOME",
             "ÄPI_KÖYS",
         ] {
-            assert_eq!(nearest(name).map(|v| v.name), None, "{name}");
+            assert_eq!(nearest(name), None, "{name}");
         }
     }
 
     #[test]
-    fn distance_counts_typing_errors() {
-        for (a, b, errors) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "abc", 0),
-            ("abc", "axc", 1),
-            ("kitten", "sitting", 3),
-        ] {
-            assert_eq!(distance(a, b), errors, "{a} {b}");
-            assert_eq!(distance(b, a), errors, "{b} {a}");
+    fn another_programs_key_may_be_meant_for_us() {
+        for name in ["OPENAI_API_KEYS", "NVIDIA_API_KEY", "groq-api-key"] {
+            assert_eq!(nearest(name), Some(("API_KEYS", false)), "{name}");
         }
     }
 }

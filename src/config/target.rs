@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use super::form::whole_number;
+
 /// How the upstream is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -140,15 +142,6 @@ fn check_path(path: &str) -> Result<(), &'static str> {
         }
     }
     Ok(())
-}
-
-/// Digits only: `u64::from_str` would also take `+3`.
-pub(super) fn whole_number(text: &str) -> Option<u64> {
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        text.parse().ok()
-    } else {
-        None
-    }
 }
 
 #[cfg(test)]

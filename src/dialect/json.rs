@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
+use super::scan::value_end;
+
 /// A valid JSON value, as it stands in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Json<'a>(&'a str);
@@ -124,48 +126,9 @@ fn next_value<'a>(rest: &mut &'a str) -> Option<Json<'a>> {
         .position(|b| !between(&b))
         .unwrap_or(rest.len());
     let text = &rest[begin..];
-    let (value, after) = text.split_at_checked(value_end(text.as_bytes()))?;
+    let (value, after) = text.split_at_checked(value_end(text.as_bytes(), 0)?)?;
     *rest = after;
-    (!value.is_empty()).then_some(Json(value))
-}
-
-/// Where the value ends that a text begins with; 0 where there is none.
-fn value_end(text: &[u8]) -> usize {
-    let mut depth = 0usize;
-    let mut at = 0;
-    while let Some(byte) = text.get(at) {
-        match byte {
-            b'"' => at = string_end(text, at),
-            b'{' | b'[' => (depth, at) = (depth + 1, at + 1),
-            b'}' | b']' if depth == 0 => return 0,
-            b'}' | b']' => (depth, at) = (depth - 1, at + 1),
-            _ if depth > 0 => at += 1,
-            _ => {
-                let ends = |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
-                return text.iter().position(ends).unwrap_or(text.len());
-            }
-        }
-        if depth == 0 {
-            return at;
-        }
-    }
-    text.len()
-}
-
-/// Behind the closing quote of the string that begins at `at`.
-fn string_end(text: &[u8], mut at: usize) -> usize {
-    at += 1;
-    while let Some(found) = text
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|b| matches!(b, b'"' | b'\\')))
-    {
-        at += found + 1;
-        if text[at - 1] == b'"' {
-            return at;
-        }
-        at += 1;
-    }
-    text.len()
+    Some(Json(value))
 }
 
 /// A string as it stands between its quotes, with its escapes.

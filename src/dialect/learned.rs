@@ -1,8 +1,8 @@
 //! What was learned of each model, from answers and refusals: limits, what it does not take, how many
 //! bytes its tokens have. Pure, without a clock; bounded: [`MOST`] models, the least used one goes.
 //!
-//! Nothing here is a promise: a wrong lesson costs a field that was left out, until the process ends or
-//! [`Learned::clear`].
+//! Nothing here is a promise. What a refusal taught is kept once the request that was changed by it is
+//! served; a wrong lesson costs a field that was left out, until the process ends or [`Learned::clear`].
 
 use super::json::{Quoted, put};
 use super::lessons::{FIELDS, Lesson};
@@ -59,7 +59,8 @@ impl Traits {
         size.tokens(self.ratio())
     }
 
-    fn learn(&mut self, lesson: Lesson, size: Size) {
+    /// What is known with this lesson, of a request of this size.
+    pub fn learn(&mut self, lesson: Lesson, size: Size) {
         match lesson {
             Lesson::Refuses(field) => self.refused |= bit(field),
             Lesson::Output(most) => self.output = Some(most),
@@ -113,9 +114,13 @@ impl Learned {
         self.change(model, |traits| traits.learn(lesson, size));
     }
 
-    /// A request of this size had so many tokens.
+    /// A request of this size was served, with so many tokens. A context that has no room for them was a
+    /// mistake.
     pub fn measured(&mut self, model: &str, size: Size, prompt_tokens: u64) {
-        self.change(model, |traits| traits.measure(size, prompt_tokens));
+        self.change(model, |traits| {
+            traits.measure(size, prompt_tokens);
+            traits.context = traits.context.filter(|limit| prompt_tokens <= *limit);
+        });
     }
 
     /// An answer showed whether the model's template opens `<think>` itself.

@@ -420,6 +420,16 @@ fn the_ratio_is_learned_from_answers() {
 }
 
 #[test]
+fn a_context_is_forgotten_that_a_longer_prompt_is_served_in() {
+    let mut learned = Learned::default();
+    learned.learn("m", Lesson::Context(8_192, None), SIZE);
+    learned.measured("m", SIZE, 8_192);
+    assert_eq!(learned.traits("m").context, Some(8_192));
+    learned.measured("m", SIZE, 8_193);
+    assert_eq!(learned.traits("m").context, None);
+}
+
+#[test]
 fn the_table_is_bounded_and_can_be_seen() {
     let mut learned = Learned::default();
     for n in 0..100 {
@@ -441,11 +451,11 @@ fn the_table_is_bounded_and_can_be_seen() {
     ] {
         learned.learn("a\"b", lesson, SIZE);
     }
-    learned.measured("a\"b", SIZE, 10_000);
+    learned.measured("a\"b", SIZE, 8_000);
     learned.learn("c", Lesson::Refuses(FIELDS[0]), SIZE);
     learned.thinks_unopened("d", true);
     let expected = json!({
-        "a\"b":{"context":8192,"bytes_per_1000_tokens":4000,"no_images":true,"refuses":["top_p","stop"]},
+        "a\"b":{"context":8192,"bytes_per_1000_tokens":5000,"no_images":true,"refuses":["top_p","stop"]},
         "c":{"refuses":["stream_options"]},
         "d":{"thinks_unopened":true}
     });

@@ -2,7 +2,7 @@
 //! no clock, no knowledge of keys; from bytes to bytes, or a stream's state that is bounded.
 //!
 //! The upstream's dialect is chat completions. Shared by all others: reading and writing JSON
-//! ([`json`]), reading answers ([`chat`], [`events`], [`think`], [`calls`]), writing conversations
+//! ([`json`], [`scan`]), reading answers ([`chat`], [`events`], [`think`], [`calls`]), writing conversations
 //! ([`conversation`]), and what is learned of models ([`lessons`], [`learned`], [`adapt`]).
 
 #[cfg(feature = "messages")]
@@ -31,5 +31,6 @@ pub mod messages;
 pub mod models;
 #[cfg(feature = "messages")]
 pub mod reasoning;
+pub mod scan;
 #[cfg(feature = "messages")]
 pub mod think;

@@ -91,18 +91,32 @@ impl ModelMap {
         rule.map_or(&[], |rule| &rule.models)
     }
 
-    /// The names that may be asked for, without their `*`.
+    /// The names that may be asked for, without their `*`; `claude-` of `claude-*` is none.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0
-            .iter()
-            .map(|rule| &*rule.name)
-            .filter(|name| !name.is_empty())
+        let names = self.0.iter().map(|rule| &*rule.name);
+        names.filter(|name| name.ends_with(|c: char| c.is_alphanumeric()))
     }
 
     /// Whether there is no rule.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// Whether a refusal says that there is no such model.
+pub fn is_unknown(status: u16, words: &[u8]) -> bool {
+    const SAID: [&str; 7] = [
+        "not found",
+        "not exist",
+        "not_found",
+        "invalid model",
+        "unknown model",
+        "no such model",
+        "not a valid model",
+    ];
+    let words = String::from_utf8_lossy(words).to_ascii_lowercase();
+    let said = || words.contains("model") && SAID.iter().any(|said| words.contains(said));
+    status == 404 || (status == 400 && said())
 }
 
 /// Where a request's body names its model, quotes and all; none if it names none. Of several the last
@@ -171,10 +185,7 @@ mod tests {
         ] {
             assert_eq!(map.models(asked), expected, "{asked}");
         }
-        assert_eq!(
-            map.names().collect::<Vec<_>>(),
-            ["claude-haiku", "claude-", "fast"]
-        );
+        assert_eq!(map.names().collect::<Vec<_>>(), ["claude-haiku", "fast"]);
         let all = ModelMap::parse("*=x").expect("a map");
         assert_eq!(
             (all.models("any"), all.names().count()),
@@ -215,6 +226,26 @@ mod tests {
             assert_eq!(ModelMap::parse(text), Err(expected.to_string()), "{text}");
         }
         assert!(ModelMap::parse("a=x, a*=y").is_ok());
+    }
+
+    #[test]
+    fn a_model_that_is_unknown_is_known_by_status_and_words() {
+        for (status, words, expected) in [
+            (404, "404 page not found", true), // NVIDIA NIM
+            (404, r#"{"error":{"code":"model_not_found"}}"#, true),
+            (
+                400,
+                r#"{"message":"Invalid model: x","type":"invalid_model"}"#,
+                true,
+            ),
+            (400, "x is not a valid model ID", true),
+            (400, "The model `x` does not exist", true),
+            (400, "temperature is not supported with this model", false),
+            (400, "file not found", false),
+            (403, "The model `x` does not exist", false),
+        ] {
+            assert_eq!(is_unknown(status, words.as_bytes()), expected, "{words}");
+        }
     }
 
     #[test]

@@ -58,6 +58,14 @@ impl Reader {
         &self.buffer[self.read..]
     }
 
+    /// Whoever waits for an answer holds no buffer.
+    pub fn give_back(&mut self) {
+        if self.buffered().is_empty() {
+            self.buffer = Vec::new();
+            self.read = 0;
+        }
+    }
+
     /// Waits for the first bytes of a request. Until they are here, the connection has no buffer:
     /// they come to the stack, which an idle thread has anyway.
     ///
@@ -68,8 +76,7 @@ impl Reader {
         if !self.buffered().is_empty() {
             return Ok(());
         }
-        self.buffer = Vec::new();
-        self.read = 0;
+        self.give_back();
         let mut first = [MaybeUninit::uninit(); BUFFER_SIZE];
         let mut buffer = Vec::new();
         self.patiently(|socket| {

@@ -1,6 +1,6 @@
 //! A request, as its handler sees it, and the way back to the client.
 
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::{fmt, mem, thread};
 
@@ -105,9 +105,10 @@ impl<'c> Request<'c> {
             true => End::Open,
             false => End::Last,
         };
-        let Line { socket, end, .. } = self.line;
+        let Line { socket, end, body } = self.line;
+        body.source().give_back();
         ResponseWriter {
-            out: BufWriter::with_capacity(BUFFER_SIZE, Outlet(socket)),
+            unsent: Vec::new(),
             socket,
             end,
             then,
@@ -126,7 +127,8 @@ impl fmt::Debug for Request<'_> {
 /// What it still holds is sent when it is dropped. If a write failed or a panic drops it, the
 /// connection is broken off: half a response must not be taken for the start of the next one.
 pub struct ResponseWriter<'c> {
-    out: BufWriter<Outlet<'c>>,
+    /// Until the first word there is no buffer: a request may wait for minutes.
+    unsent: Vec<u8>,
     socket: &'c TcpStream,
     end: &'c mut End,
     /// What the connection comes to when all of the response is sent.
@@ -135,13 +137,24 @@ pub struct ResponseWriter<'c> {
 
 impl Write for ResponseWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let result = self.out.write(bytes);
-        self.note(&result);
-        result
+        if self.unsent.len() + bytes.len() > BUFFER_SIZE {
+            self.flush()?;
+        }
+        if bytes.len() >= BUFFER_SIZE {
+            let result = Outlet(self.socket).write(bytes);
+            self.note(&result);
+            return result;
+        }
+        if self.unsent.capacity() == 0 {
+            self.unsent.reserve_exact(BUFFER_SIZE);
+        }
+        self.unsent.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let result = self.out.flush();
+        let result = Outlet(self.socket).write_all(&self.unsent);
+        self.unsent.clear();
         self.note(&result);
         result
     }
@@ -160,8 +173,12 @@ impl ResponseWriter<'_> {
 
 impl Drop for ResponseWriter<'_> {
     fn drop(&mut self) {
-        if self.out.flush().is_err() || thread::panicking() {
+        // To a client that took nothing for a minute nothing is written for another one.
+        if thread::panicking() {
             self.then = End::Broken;
+        }
+        if self.then != End::Broken {
+            let _ = self.flush(); // it notes a failure
         }
         if self.then == End::Broken {
             let _ = self.socket.shutdown(Shutdown::Both);

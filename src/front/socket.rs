@@ -22,6 +22,18 @@ impl ClientSocket {
     }
 }
 
+impl ClientSocket {
+    /// Reads of the body end from now on, in whichever thread they are. The way back stays open.
+    pub fn stop_reading(&self) {
+        let _ = self.0.shutdown(Shutdown::Read);
+    }
+
+    /// Whether both are handles of one connection.
+    pub fn is(&self, other: &ClientSocket) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl AsFd for ClientSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

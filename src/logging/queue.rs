@@ -5,13 +5,14 @@
 //! counted, and the count is told when there is room again. Until [`detach`], as in `alvus check`, each
 //! line is written at once by whoever says it.
 
+use std::borrow::Cow;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -51,6 +52,7 @@ static NEWS: Condvar = Condvar::new();
 /// Signalled when all is written.
 static WRITTEN: Condvar = Condvar::new();
 static JOURNAL: OnceLock<bool> = OnceLock::new();
+static TIMED: OnceLock<bool> = OnceLock::new();
 static STARTED: OnceLock<Instant> = OnceLock::new();
 
 #[derive(PartialEq)]
@@ -126,7 +128,7 @@ pub(super) fn put(level: LogLevel, kind: Kind, text: &str) {
         if knows {
             return; // that lines are left out, and when to tell
         }
-    } else if !queue.push(level, text) {
+    } else if !queue.push(level, &stamped(kind, text)) {
         queue.lost = queue.lost.saturating_add(1);
     }
     if queue.thread == Thread::Waits {
@@ -199,7 +201,8 @@ impl Queue {
             }
             let text =
                 format!("{suppressed} lines suppressed: there were more than {BURST} in a second");
-            if self.push(LogLevel::Warn, &formed(LogLevel::Warn, &text)) || self.closing {
+            let text = formed(LogLevel::Warn, &text);
+            if self.push(LogLevel::Warn, &stamped(Kind::Message, &text)) || self.closing {
                 self.limits[which].suppressed = 0;
             }
         }
@@ -214,7 +217,8 @@ impl Queue {
             "{} lines of the log were lost: nobody took them in time",
             self.lost
         );
-        if self.push(LogLevel::Warn, &formed(LogLevel::Warn, &text)) {
+        let text = formed(LogLevel::Warn, &text);
+        if self.push(LogLevel::Warn, &stamped(Kind::Message, &text)) {
             self.lost = 0;
         }
     }
@@ -264,6 +268,46 @@ fn emit_piece(out: &mut (impl Write + AsFd), mut piece: &[u8]) -> bool {
 /// Seconds since the first line.
 fn second() -> u64 {
     STARTED.get_or_init(Instant::now).elapsed().as_secs()
+}
+
+/// The line with the time in front, where nobody else adds it: on a terminal and in a file. The banner and the like
+/// have none.
+fn stamped(kind: Kind, text: &str) -> Cow<'_, str> {
+    if matches!(kind, Kind::Unlimited) || !*TIMED.get_or_init(stderr_is_read_as_it_is) {
+        return text.into();
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = time(now.map_or(0, |since| since.as_secs()));
+    match text.strip_prefix('{') {
+        Some(rest) => format!("{{\"time\":\"{now}\",{rest}").into(),
+        None => format!("{now} {text}").into(),
+    }
+}
+
+/// Seconds since 1970 as `2026-11-26T03:31:28Z`, by the calendar of H. Hinnant, whose years begin in March.
+fn time(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month, after) = match month {
+        0..10 => (day - (153 * month + 2) / 5 + 1, month + 3, 0),
+        _ => (day - (153 * month + 2) / 5 + 1, month - 9, 1),
+    };
+    let (year, hour, minute) = (era * 400 + year + after, second / 3600, second / 60 % 60);
+    format!(
+        "{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z",
+        second % 60
+    )
+}
+
+/// Whether standard error is a terminal or a file, and nobody's pipe who adds times to what comes.
+fn stderr_is_read_as_it_is() -> bool {
+    let stderr = std::io::stderr();
+    let copy = stderr.as_fd().try_clone_to_owned();
+    let is_file = |copy| File::from(copy).metadata().is_ok_and(|m| m.is_file());
+    stderr.is_terminal() || copy.is_ok_and(is_file)
 }
 
 /// Whether standard error is what systemd named in `JOURNAL_STREAM`, as `device:inode`.
@@ -317,6 +361,19 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_that_of_the_civil_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_795_663_888, "2026-11-26T03:31:28Z"),
+            (1_798_761_599, "2026-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(time(seconds), text);
+        }
+    }
 
     fn empty() -> Queue {
         Queue {

@@ -1,4 +1,4 @@
-//! The last ten minutes in slots of ten seconds, and the last events: about 3 kB, whatever happens.
+//! The last ten minutes in slots of ten seconds, and the last events: some 6 kB at most, whatever happens.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ pub const STEP: u64 = 10;
 pub const SLOTS: usize = 60;
 /// Events kept.
 const EVENTS: usize = 32;
+/// Bytes of a reason that are kept.
+const REASON: usize = 160;
 /// Failures of the upstream with nothing but pauses of this length between them are one event.
 const FLAP: Duration = Duration::from_secs(600);
 
@@ -70,8 +72,8 @@ impl What {
     }
 }
 
-/// Something worth a line. No text in it, so nothing secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Something worth a line. Its only text is one that stands in the log too, so nothing is secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// When.
     pub at: Instant,
@@ -81,6 +83,8 @@ pub struct Event {
     pub key: usize,
     /// See [`What`].
     pub number: u64,
+    /// The reason, where there is one.
+    pub why: Box<str>,
 }
 
 /// See the module's text.
@@ -121,17 +125,26 @@ impl Recent {
         }
     }
 
-    /// Keeps an event, and forgets the oldest for it.
-    pub fn note(&mut self, what: What, key: usize, mut number: u64, now: Instant) {
+    /// Keeps that the upstream failed, and why.
+    pub fn failed(&mut self, why: &str, now: Instant) {
         // An upstream that fails now and then would push out what is known of the keys.
+        let mut number = 1;
         let mut last = self.events.iter().rev();
-        if let (What::Down, Some(back), Some(down)) = (what, last.next(), last.next())
+        if let (Some(back), Some(down)) = (last.next(), last.next())
             && (back.what, down.what) == (What::Back, What::Down)
             && now.saturating_duration_since(down.at) < FLAP
         {
             number += down.number;
             self.events.truncate(self.events.len() - 2);
         }
+        self.note(What::Down, 0, number, now);
+        if let Some(event) = self.events.back_mut() {
+            event.why = why[..why.floor_char_boundary(REASON)].into();
+        }
+    }
+
+    /// Keeps an event, and forgets the oldest for it.
+    pub fn note(&mut self, what: What, key: usize, number: u64, now: Instant) {
         if self.events.len() == EVENTS {
             self.events.pop_front();
         }
@@ -140,6 +153,7 @@ impl Recent {
             what,
             key,
             number,
+            why: "".into(),
         });
     }
 
@@ -170,13 +184,12 @@ impl Recent {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, millis: u64) -> Answered {
+    fn answer(status: u16, millis: u64) -> Answered<'static> {
         Answered {
             status,
             first_byte: Some(Duration::from_millis(millis)),
-            bytes_in: 0,
-            bytes_out: 0,
             cut: status == 206,
+            ..Answered::default()
         }
     }
 
@@ -236,7 +249,7 @@ mod tests {
         let mut now = start;
         for _ in 0..50 {
             now += FLAP - Duration::from_secs(1);
-            recent.note(What::Down, 0, 1, now);
+            recent.failed("it answers 502", now);
             recent.note(What::Back, 0, 0, now);
         }
         let events: Vec<_> = recent
@@ -249,10 +262,12 @@ mod tests {
         );
         // Other news in between, or a long peace, begin anew.
         recent.note(What::Limited, 1, 60, now);
-        recent.note(What::Down, 0, 1, now);
+        recent.failed("it answers 502", now);
         recent.note(What::Back, 0, 0, now);
-        recent.note(What::Down, 0, 1, now + FLAP);
+        recent.failed(&"é".repeat(100), now + FLAP);
         let numbers: Vec<u64> = recent.events(now).map(|(_, e)| e.number).collect();
         assert_eq!(numbers, [1, 0, 1, 60, 0, 50, 60]);
+        let reasons: Vec<usize> = recent.events(now).map(|(_, e)| e.why.len()).collect();
+        assert_eq!(reasons, [REASON, 0, 14, 0, 0, 14, 0]);
     }
 }

@@ -159,12 +159,17 @@ impl Lane {
     }
 
     /// When the first key comes free that may show whose fault a refusal was: one that rests for
-    /// its limits, and not because it was refused itself.
+    /// its limits, and not because it was refused itself. Or the only one that will do, whatever it
+    /// rests for.
     fn first_witness(&self, want: &Want<'_>, now: Instant) -> Option<Instant> {
         let may = |(key, seat): (usize, &Seat)| {
-            let wanted = !want.avoid.contains(&key) && want.only.is_none();
-            let refused = matches!(seat.rests(now), Some((Why::Refused { .. }, _)));
-            seat.place.until().filter(|_| wanted && !refused)
+            let refused = || matches!(seat.rests(now), Some((Why::Refused { .. }, _)));
+            let wanted = match want.only {
+                Some(only) => only == key,
+                None => !refused(),
+            };
+            let until = seat.place.until();
+            until.filter(|_| wanted && !want.avoid.contains(&key))
         };
         self.seats.iter().enumerate().filter_map(may).min()
     }

@@ -164,10 +164,10 @@ impl Seat {
     }
 
     /// A request that was handed out at this instant was not sent.
-    pub(super) fn take_back(&mut self, at: Instant) {
+    pub(super) fn take_back(&mut self, at: Instant, pace: Pace) {
         self.window.take_back(at);
         if self.knew(at) {
-            self.learn_less(); // it counted as taken
+            self.learn_less(pace); // it counted as taken
         }
     }
 
@@ -215,7 +215,7 @@ impl Seat {
         };
         let news = self.begin(Why::Limited, stated.is_some(), rest, sent, now);
         match known {
-            true => self.learn_less(),
+            true => self.learn_less(pace),
             false => self.learn(pace, now),
         }
         news
@@ -428,11 +428,11 @@ impl Seat {
         let first = self.window.first(self.counted_since(), span, now);
         let seen = first.map_or(span, |at| until.saturating_duration_since(at));
         let span = seen.clamp(PROBE_GAP, span);
-        let (kept, least) = match pace {
-            Pace::Auto => (KEPT_AUTO, 1),
-            _ => (KEPT, LEAST_EVIDENCE),
+        let kept = match pace {
+            Pace::Auto => KEPT_AUTO,
+            _ => KEPT,
         };
-        let believed = took * (right + 1) >= least;
+        let believed = is_evidence(took, right, pace);
         self.learned = (!self.window.is_full()).then_some(Learned {
             took,
             span,
@@ -442,10 +442,13 @@ impl Seat {
         });
     }
 
-    /// One of those that counted as taken was not.
-    fn learn_less(&mut self) {
+    /// One of those that counted as taken was not. Of a herd that was refused as a whole nothing is left.
+    fn learn_less(&mut self, pace: Pace) {
         if let Some(learned) = &mut self.learned {
             learned.took = learned.took.saturating_sub(1);
+            if !is_evidence(learned.took, learned.right, pace) {
+                learned.kept_until = None;
+            }
         }
     }
 
@@ -465,6 +468,15 @@ impl Seat {
     fn knew(&self, sent: Instant) -> bool {
         self.rest.is_some_and(|rest| sent <= rest.began)
     }
+}
+
+/// Whether a limit is believed that was met after so many requests, and so often again.
+fn is_evidence(took: u32, right: u32, pace: Pace) -> bool {
+    let least = match pace {
+        Pace::Auto => 1,
+        _ => LEAST_EVIDENCE,
+    };
+    took * (right + 1) >= least
 }
 
 fn step(table: &[Duration], at: usize) -> Duration {

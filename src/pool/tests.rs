@@ -1,5 +1,6 @@
 use super::*;
-use crate::state::Limit;
+use crate::secret::SALT;
+use crate::state::Rest;
 
 mod overload;
 mod refusals;
@@ -539,6 +540,48 @@ fn waiters_are_served_in_the_order_they_came() {
     desk.pool.report(&picked, Report::Accepted, t1);
     assert!(matches!(desk.pool.pick(lane, with(b), t1), Pick::Key(..)));
     assert_eq!(desk.pool.waiting(), 0);
+}
+
+#[test]
+fn of_those_that_wait_for_a_rest_to_pass_the_first_looks_up_and_wakes_the_next() {
+    let mut desk = Desk::new(2, SETTINGS);
+    desk.one(limited(5), T0);
+    desk.one(limited(9), T0);
+    let (a, b, c) = (desk.queue_up(), desk.queue_up(), desk.queue_up());
+    let mut pick = |ticket, after| {
+        let asker = Asker {
+            ticket: Some(ticket),
+            ..Asker::default()
+        };
+        let pick = desk.pool.pick(desk.lane, asker, desk.t0 + secs(after));
+        (pick, desk.pool.woken().collect::<Vec<_>>())
+    };
+    let at = |after| desk.t0 + secs(after);
+    assert_eq!(pick(a, 1).0, Pick::Wait(at(5)));
+    assert_eq!(pick(b, 1).0, Pick::Behind(at(5)));
+    let (found, woken) = pick(a, 5);
+    assert!(
+        matches!(found, Pick::Key(_)) && woken == [b],
+        "{found:?} {woken:?}"
+    );
+    // The other key is what b waits for now; c still need not look.
+    desk.pool.leave(desk.lane, b);
+    assert_eq!(desk.pool.woken().collect::<Vec<_>>(), [c]);
+}
+
+#[test]
+fn a_herd_that_was_refused_as_a_whole_teaches_no_limit() {
+    let mut desk = Desk::new(1, SETTINGS);
+    let herd: Vec<Picked> = (0..20).map(|_| desk.take(T0)).collect();
+    for picked in &herd {
+        desk.report(picked, limited(3), ms(1));
+        desk.pool.release(picked);
+    }
+    // One request probes, then more and more go: nothing is held back for a window.
+    for _ in 0..20 {
+        desk.one(Report::Accepted, secs(4));
+    }
+    assert_eq!(desk.states(secs(4)), [State::Ready]);
 }
 
 #[test]

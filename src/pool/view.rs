@@ -6,7 +6,8 @@ use super::lane::Lane;
 use super::seat::{Place, Why};
 use super::{Pool, RECENT, Slot};
 use crate::secret::SALT;
-use crate::state::Limit;
+use crate::sse::Tokens;
+use crate::state::Rest;
 
 /// A key's state at one instant.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -43,13 +44,17 @@ pub struct Counts {
     pub no_answer: u64,
     /// Attempts under way.
     pub in_flight: u32,
+    /// What its answers took.
+    pub tokens: Tokens,
 }
 
 /// One key as `/health` shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KeyView {
-    /// The key's last four characters.
+    /// The key's name and its last four characters.
     pub label: String,
+    /// Its name alone.
+    pub name: Option<String>,
     /// Its state; of several models' the gravest.
     pub state: State,
     /// The models it is not ready for.
@@ -77,17 +82,34 @@ pub struct ModelView {
     pub backoff: Option<Duration>,
 }
 
+/// So many keys are looked at under one lock: 16 models of each take some microseconds on a PC.
+const AT_A_TIME: usize = 32;
+
 impl Pool {
     /// All keys as they stand, in the order of the configuration.
     pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
-        let slots = self
-            .listed
-            .iter()
-            .filter_map(|at| Some((*at, self.slots[*at].as_ref()?)));
         let down = self.is_down(now);
-        slots
-            .map(|(key, slot)| self.view(key, slot, down, now))
-            .collect()
+        let mut views = Vec::new();
+        while self.snapshot_further(&mut views, down, now) {}
+        views
+    }
+
+    /// The same, a few keys at a time, so that nobody waits long meanwhile; whether there are more.
+    pub fn snapshot_further(&self, views: &mut Vec<KeyView>, down: bool, now: Instant) -> bool {
+        // Requests without a model are rare (GET /v1/models) and no measure for the others.
+        let is_named = |lane: &Lane| !lane.model.is_empty() && !lane.model.starts_with('/');
+        let named = self.lanes.iter().any(is_named);
+        let recent = self.recent_lanes(now);
+        let recent: Vec<&Lane> = recent.filter(|lane| !named || is_named(lane)).collect();
+        let end = self.listed.len().min(views.len() + AT_A_TIME);
+        for at in self.listed.get(views.len()..end).unwrap_or_default() {
+            // One that is listed is there.
+            let Some(slot) = &self.slots[*at] else {
+                return false;
+            };
+            views.push(self.view(*at, slot, down, &recent, now));
+        }
+        views.len() < self.listed.len()
     }
 
     /// The models that were asked for.
@@ -107,7 +129,7 @@ impl Pool {
 
     /// Which key rests for which model because of its limits, to be kept over a restart; what else
     /// is held against keys is found out again. Keys are named by their tags with this salt.
-    pub fn limits(&self, salt: &[u8; SALT], now: Instant) -> Vec<Limit> {
+    pub fn limits(&self, salt: &[u8; SALT], now: Instant) -> Vec<Rest> {
         let mut limits = Vec::new();
         for at in &self.listed {
             let Some(slot) = &self.slots[*at] else {
@@ -116,7 +138,7 @@ impl Pool {
             let key = slot.key.tag(salt);
             for lane in &self.lanes {
                 if let Some((Why::Limited | Why::Quota, until)) = lane.seats[*at].rests(now) {
-                    limits.push(Limit {
+                    limits.push(Rest {
                         key,
                         model: lane.model.clone(),
                         until,
@@ -127,7 +149,7 @@ impl Pool {
         limits
     }
 
-    fn view(&self, key: usize, slot: &Slot, down: bool, now: Instant) -> KeyView {
+    fn view(&self, key: usize, slot: &Slot, down: bool, recent: &[&Lane], now: Instant) -> KeyView {
         let whole = slot
             .out
             .filter(|(_, until)| *until > now)
@@ -145,20 +167,17 @@ impl Pool {
             .iter()
             .map(|(_, state)| *state)
             .max_by_key(State::weight);
-        // Requests without a model are rare (GET /v1/models) and no measure for the others.
-        let is_named = |lane: &Lane| !lane.model.is_empty() && !lane.model.starts_with('/');
-        let named = self.lanes.iter().any(is_named);
         let serves =
             |lane: &Lane| matches!(in_lane(lane, key, now), State::Ready | State::Throttled(_));
         KeyView {
             label: slot.key.label(),
+            name: slot.key.name().map(str::to_owned),
             state: whole.or(gravest).unwrap_or(State::Ready),
             serves: whole.is_none()
                 && !down
-                && self
-                    .recent_lanes(now)
-                    .filter(|lane| !named || is_named(lane))
-                    .map(serves)
+                && recent
+                    .iter()
+                    .map(|lane| serves(lane))
                     .reduce(|a, b| a || b)
                     .unwrap_or(true),
             models,

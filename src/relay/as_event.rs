@@ -15,7 +15,7 @@ const WORD: usize = 16;
 /// Reads as the event.
 #[derive(Debug)]
 pub(super) struct AsEvent<R> {
-    json: R,
+    pub(super) json: R,
     rewriter: Rewriter,
     /// What comes behind it.
     end: &'static [u8],

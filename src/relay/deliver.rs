@@ -7,10 +7,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
 use super::as_event::AsEvent;
-use super::{End, Exchange, Mapped, Outcome};
+use super::{End, Exchange, Mapped, Outcome, wishes};
 use crate::peer::Client;
 use crate::reply::{self, Downstream, Framing, Reply};
-use crate::sse::Ending;
+use crate::sse::{Ending, Tail};
 use crate::stream::{self, Copied, CopyEnd};
 use crate::upstream::{Answer, Kept};
 use crate::warn;
@@ -50,6 +50,13 @@ impl Exchange<'_> {
         outcome.end = match copied.end {
             CopyEnd::Done => End::Complete,
             CopyEnd::ClientLeft => End::ClientLeft,
+            CopyEnd::UpstreamBroke(_) if self.client.is_late() => {
+                match self.mapped.voice.late(&wishes::too_late()) {
+                    Some(event) => drop(out.write_all(&framed(&event, framing))),
+                    None => cut_short(self, out, framing, is_sse),
+                }
+                End::Late
+            }
             CopyEnd::UpstreamBroke(_) if self.client.has_left() => End::ClientLeft,
             CopyEnd::UpstreamBroke(error) => {
                 warn!(
@@ -157,19 +164,32 @@ impl Kept {
         if let Some(reply) = voice.kept(self, &policy.known) {
             return exchange.tell(reply, out, outcome);
         }
-        outcome.status = self.status;
         if exchange.client.stop_beats() {
+            outcome.status = self.status;
             return exchange.deliver_late(&self.as_error(), out, outcome);
         }
+        self.deliver_as_it_is(None, exchange, out, outcome)
+    }
+
+    /// With one more field, if there is one.
+    pub(super) fn deliver_as_it_is(
+        &self,
+        more: Option<(&str, &[u8])>,
+        exchange: &Exchange,
+        out: &mut impl Write,
+        mut outcome: Outcome,
+    ) -> Outcome {
+        outcome.status = self.status;
         let framing = Framing::Length(self.body.len() as u64);
         let fields = self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
+        let fields = fields.chain(more);
         let head = head(self.status, framing, exchange.down, fields, &outcome);
         let framing = if exchange.down.head_only {
             Framing::None
         } else {
             framing
         };
-        let copied = stream::copy(&mut self.body.as_slice(), out, &head, framing);
+        let copied = stream::copy(&mut self.body.as_slice(), out, head, framing);
         outcome.bytes = copied.bytes;
         outcome.end = if matches!(copied.end, CopyEnd::Done) {
             End::Complete
@@ -214,6 +234,7 @@ impl Answer {
         exchange.mapped.passed(self.status);
         outcome.status = self.status;
         let is_sse = self.is_stream();
+        let makes = exchange.mapped.makes; // what is only fetched was counted when it was made
         let begun = exchange.client.stop_beats();
         if begun && self.status == 200 && self.is_json() && !self.is_coded() {
             // All of it, however long, in place of the stream that it should have been.
@@ -221,9 +242,10 @@ impl Answer {
                 true => b"data: [DONE]\n\n",
                 false => b"",
             };
-            let mut event = AsEvent::new(self, end);
+            let mut event = AsEvent::new(Tail::new(self), end);
             let framing = exchange.down.framing(None);
-            let copied = stream::copy(&mut event, out, b"", framing);
+            let copied = stream::copy(&mut event, out, Vec::new(), framing);
+            outcome.tokens = event.json.tokens();
             return exchange.copied(copied, framing, true, out, outcome);
         }
         if begun && !is_sse {
@@ -261,14 +283,22 @@ impl Answer {
                     exchange,
                     model: &outcome.model,
                 };
-                let mut copied = stream::copy(&mut body, out, &head, framing);
+                let mut copied = stream::copy(&mut body, out, head, framing);
+                let tokens = body.ending.tokens();
                 // Many close at [DONE], before the end of the stream: they have their whole answer.
                 if body.ending.is_done() && matches!(copied.end, CopyEnd::ClientLeft) {
                     copied.end = CopyEnd::Done;
                 }
+                outcome.tokens = tokens;
                 copied
             }
-            false => stream::copy(&mut self, out, &head, framing),
+            false if makes && self.is_json() => {
+                let mut body = Tail::new(self);
+                let copied = stream::copy(&mut body, out, head, framing);
+                outcome.tokens = body.tokens();
+                copied
+            }
+            false => stream::copy(&mut self, out, head, framing),
         };
         exchange.copied(copied, framing, is_sse, out, outcome)
     }
@@ -325,7 +355,12 @@ pub(super) fn head<'a>(
     fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     outcome: &Outcome,
 ) -> Vec<u8> {
-    let mut head = Vec::with_capacity(1024);
+    // What is short follows in the same memory.
+    let body = match framing {
+        Framing::Length(length) if length < 2048 => length as usize,
+        _ => 0,
+    };
+    let mut head = Vec::with_capacity(1024 + body);
     reply::begin_head(&mut head, status, framing, down);
     let mut is_named = false;
     for (name, value) in fields {
@@ -344,7 +379,10 @@ pub(super) fn head<'a>(
 /// else only a cut connection. There is never a terminating chunk.
 fn cut_short(exchange: &Exchange, out: &mut impl Write, framing: Framing, is_sse: bool) {
     if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
-        let error = reply::cut_error();
+        let error = match exchange.client.is_late() {
+            true => wishes::too_late().body,
+            false => reply::cut_error(),
+        };
         // The blank line ends whatever event was under way; between events it means nothing.
         let event = format!("\n\ndata: {error}\n\n");
         let bytes = framed(event.as_bytes(), framing);

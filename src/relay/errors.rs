@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::{Exchange, Last, Outcome, Relay, Trip, lock};
+use super::{Exchange, Last, Outcome, Relay, Trip, lock, wishes};
 use crate::pool::{KeyView, State};
 use crate::reply::{Reply, whole_seconds};
 use crate::upstream::Failure;
@@ -22,6 +22,8 @@ pub(super) enum Unserved {
     ClientLeft,
     /// No key comes free in time; if one does at all, not before this instant.
     NoKey(Option<Instant>),
+    /// No key comes free soon, and another model can stand in.
+    NotSoon,
     /// No other key is ready than those that were refused.
     NoOther,
     /// Every key of the pool was refused.
@@ -32,6 +34,13 @@ pub(super) enum Unserved {
     Stopping,
     /// The last attempt brought no answer.
     Failed(Failure),
+}
+
+/// The client waits for less than any other would.
+fn is_hurried(exchange: &Exchange) -> bool {
+    let mapped = &exchange.mapped;
+    let within = mapped.wishes.within;
+    within.is_some_and(|within| within < mapped.policy.limits.max_wait)
 }
 
 impl Relay {
@@ -52,14 +61,18 @@ impl Relay {
                 last
             }
             (Unserved::Down, None) => lock(&self.last_refusal).clone().map(Last::Kept),
+            (Unserved::NoKey(_), _) if is_hurried(exchange) => None,
             (Unserved::NoKey(_) | Unserved::Down, last) => last,
             _ => None,
         };
         match kept {
             Some(Last::Kept(kept)) => kept.deliver(exchange, out, trip.outcome),
             Some(Last::Failed(failure)) => {
-                let reply = in_words(&failure, &trip.policy.origin);
+                let reply = in_words(&failure, trip.origin());
                 reply.deliver(exchange, out, trip.outcome)
+            }
+            None if matches!(why, Unserved::NoKey(_)) && is_hurried(exchange) => {
+                wishes::too_late().deliver(exchange, out, trip.outcome)
             }
             None => {
                 let reply = self.reply(&why, &trip);
@@ -71,13 +84,14 @@ impl Relay {
     fn reply(&self, why: &Unserved, trip: &Trip) -> Reply {
         match why {
             Unserved::Failed(failure) => {
-                let reply = in_words(failure, &trip.policy.origin);
+                let reply = in_words(failure, trip.origin());
                 if let Failure::MaybeSent(_) | Failure::TimedOut(_) = failure {
                     warn!("{}", reply.reason().unwrap_or_default());
                 }
                 reply
             }
             Unserved::NoKey(soonest) => self.no_key(*soonest, &trip.lane),
+            Unserved::NotSoon => self.no_key(None, &trip.lane),
             Unserved::NoOther => {
                 let text = "the upstream refused this request, in more words than alvus keeps";
                 Reply::error(403, "refused", text)

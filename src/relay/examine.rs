@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::de::IgnoredAny;
 
 use crate::reply::Downstream;
+use crate::retry::Attempt;
 use crate::sse;
 use crate::upstream::{Answer, Failure};
 use crate::verdict::{self, BODY_LIMIT, Verdict};
@@ -93,7 +94,7 @@ fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>,
             .length()
             .is_none_or(|length| start.len() as u64 >= length);
         if !answer.is_coded() {
-            if verdict::says(start) {
+            if verdict::has_content(start) {
                 return Ok(Some(Verdict::Pass));
             }
             if complete && let Some(value) = first_value(start) {
@@ -122,6 +123,17 @@ fn first_value(body: &[u8]) -> Option<&[u8]> {
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<IgnoredAny>();
     values.next()?.ok()?;
     Some(&body[..values.byte_offset()])
+}
+
+impl Answer {
+    /// The upstream asks that there be no other try.
+    pub(super) fn ends_it(&self, attempt: Attempt) -> bool {
+        let in_trouble = matches!(
+            attempt,
+            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere)
+        );
+        in_trouble && self.header("x-should-retry") == Some(b"false")
+    }
 }
 
 fn patience(by: Option<Instant>) -> Duration {

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::errors::Unserved;
+use super::names::PATIENCE;
 use super::{Relay, Trip, lock};
 use crate::peer::{Client, Interest, Wake};
 use crate::pool::{Asker, LaneId, Pick, Picked, Pool, Report, Ticket};
 use crate::retry::Step;
+use crate::sse::Tokens;
 
 /// How often a request looks up that could not be given a bell: no descriptor was left for it.
 const TICK: Duration = Duration::from_secs(1);
@@ -23,8 +25,15 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Shared {
     pool: Pool,
-    bells: HashMap<Ticket, Arc<OwnedFd>>,
+    bells: HashMap<Ticket, Ringer>,
     stopping: bool,
+}
+
+#[derive(Debug)]
+struct Ringer {
+    bell: Arc<OwnedFd>,
+    /// It waits for a pause to pass, and for no key.
+    pauses: bool,
 }
 
 impl Shared {
@@ -41,7 +50,7 @@ impl Shared {
         let Shared { pool, bells, .. } = self;
         let woken = pool.woken();
         woken
-            .filter_map(|ticket| bells.get(&ticket).cloned())
+            .filter_map(|ticket| Some(bells.get(&ticket)?.bell.clone()))
             .collect()
     }
 }
@@ -65,6 +74,8 @@ pub(super) struct Lease<'a> {
     relay: &'a Relay,
     pub(super) picked: Picked,
     pub(super) reported: bool,
+    /// What the answer took.
+    pub(super) tokens: Tokens,
 }
 
 impl Drop for Lease<'_> {
@@ -74,6 +85,7 @@ impl Drop for Lease<'_> {
             if !self.reported {
                 pool.report(&self.picked, Report::Unclear, now); // the client left before there was an answer
             }
+            pool.spent(&self.picked, self.tokens);
             pool.release(&self.picked);
         });
     }
@@ -106,12 +118,19 @@ impl Relay {
     /// Whoever waits is told that alvus stops; so is whoever would begin to.
     pub fn stop(&self) {
         lock(&self.shared).stopping = true;
-        self.ring_all();
+        self.ring_all(|_| true);
     }
 
-    /// Wakes everybody.
-    pub(super) fn ring_all(&self) {
-        let bells: Vec<_> = lock(&self.shared).bells.values().cloned().collect();
+    /// Wakes those that pause: others found out that the upstream is back.
+    pub(super) fn ring_pausing(&self) {
+        self.ring_all(|ringer| ringer.pauses);
+    }
+
+    fn ring_all(&self, which: fn(&Ringer) -> bool) {
+        let shared = lock(&self.shared);
+        let ringers = shared.bells.values().filter(|ringer| which(ringer));
+        let bells: Vec<_> = ringers.map(|ringer| ringer.bell.clone()).collect();
+        drop(shared);
         ring(&bells);
     }
 
@@ -127,25 +146,42 @@ impl Relay {
     }
 
     /// Gets a key, waiting for one in the queue if that is what it takes.
-    pub(super) fn lease(&self, trip: &mut Trip, client: &Client) -> Result<Lease<'_>, Unserved> {
+    pub(super) fn lease<'a>(
+        &'a self,
+        trip: &mut Trip<'a>,
+        client: &Client,
+    ) -> Result<Lease<'a>, Unserved> {
         let mut wait: Option<(Bell, Instant)> = None;
+        if std::mem::take(&mut trip.stand_ins.moved) {
+            let conversation = trip.entry.conversation;
+            trip.entry = self.enter(&trip.lane, conversation, Instant::now());
+        }
         let found = loop {
             let now = Instant::now();
-            let until = match self.pick(trip, now)? {
+            let pick = self.pick(trip, now)?;
+            let since = wait.as_ref().map_or(now, |(_, since)| *since);
+            let patience = self.patience(trip, &pick, since);
+            if patience.is_some_and(|until| until <= now) {
+                break Err(Unserved::NotSoon);
+            }
+            // When a key comes free, and when to look; who is behind another one is woken.
+            let (soonest, look) = match pick {
                 Pick::Key(picked) => break Ok(picked),
                 Pick::NoOther => break Err(Unserved::NoOther),
                 Pick::Down => break Err(Unserved::Down),
-                Pick::Wait(at) => Some(at),
-                Pick::InTurn => None,
+                Pick::Wait(at) => (Some(at), Some(at)),
+                Pick::Behind(at) => (Some(at), None),
+                Pick::InTurn => (None, None),
             };
-            if trip.journey.no_key(until.unwrap_or(now), now) == Step::GiveUp {
-                break Err(Unserved::NoKey(until));
+            if trip.journey.no_key(soonest.unwrap_or(now), now) == Step::GiveUp {
+                break Err(Unserved::NoKey(soonest));
             }
             match &wait {
                 // Whatever happened before the bell hung was not heard.
-                None => wait = Some((self.hang_bell(trip.entry.ticket), now)),
+                None => wait = Some((self.hang_bell(trip.entry.ticket, false), now)),
                 Some((bell, _)) => {
-                    let until = until.into_iter().chain(trip.journey.deadline()).min();
+                    let ends = trip.journey.deadline().into_iter().chain(patience);
+                    let until = look.into_iter().chain(ends).min();
                     if let Err(why) = self.rest(bell, until, client) {
                         break Err(why);
                     }
@@ -156,6 +192,9 @@ impl Relay {
             let waited = since.elapsed();
             trip.outcome.waited += waited;
             self.metrics.waited(waited);
+            if found.is_ok() {
+                trip.stand_ins.waited();
+            }
         }
         let picked = found
             .inspect_err(|_| self.pool(|pool| pool.leave(trip.entry.lane, trip.entry.ticket)))?;
@@ -163,7 +202,28 @@ impl Relay {
             relay: self,
             picked,
             reported: false,
+            tokens: Tokens::default(),
         })
+    }
+
+    /// How long a key is waited for where another model can stand in: not at all, if it is known that
+    /// none comes free in time.
+    fn patience(&self, trip: &Trip, pick: &Pick, since: Instant) -> Option<Instant> {
+        if !trip.stand_ins.has_next() {
+            return None;
+        }
+        let end = since.checked_add(PATIENCE)?;
+        let in_vain = match pick {
+            Pick::Key(_) => return None,
+            Pick::Down => true,
+            Pick::NoOther => trip.was_not_found(),
+            Pick::Wait(at) | Pick::Behind(at) if *at > end => true,
+            _ => match self.pool(|pool| (pool.is_full(), pool.is_refusing(trip.entry.lane))) {
+                (true, _) => return None, // nor is there a place for another model
+                (_, refusing) => refusing,
+            },
+        };
+        Some(if in_vain { since } else { end })
     }
 
     /// Before another attempt: the pause that was decided on, without key or place.
@@ -178,11 +238,11 @@ impl Relay {
         };
         trip.entry.conversation = None; // another key, if there is one
         let until = Instant::now().checked_add(pause);
-        let was_well = self.is_well();
-        let bell = self.hang_bell(trip.entry.ticket);
+        let was_well = trip.standing.is_well();
+        let bell = self.hang_bell(trip.entry.ticket, true);
         while until.is_some_and(|until| Instant::now() < until) {
             self.rest(&bell, until, client)?;
-            if !was_well && self.is_well() {
+            if !was_well && trip.standing.is_well() {
                 break; // others found out
             }
         }
@@ -232,11 +292,12 @@ impl Relay {
         }
     }
 
-    fn hang_bell(&self, ticket: Ticket) -> Bell<'_> {
+    fn hang_bell(&self, ticket: Ticket, pauses: bool) -> Bell<'_> {
         let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
         let bell = eventfd(0, flags).ok().map(Arc::new);
-        if let Some(bell) = &bell {
-            lock(&self.shared).bells.insert(ticket, bell.clone());
+        if let Some(bell) = bell.clone() {
+            let ringer = Ringer { bell, pauses };
+            lock(&self.shared).bells.insert(ticket, ringer);
         }
         Bell {
             relay: self,

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use super::listing::{self, Listings};
 use super::voice::{Known, Voice};
+use super::wishes::Wishes;
 use super::{Mapped, Relay};
-use crate::config::{Config, Rotation};
+use crate::config::{Config, Rotation, Target};
 use crate::dialect::models::ModelMap;
 use crate::pool::Settings;
 use crate::question::Conversation;
@@ -20,10 +22,10 @@ pub(super) struct Policy {
     pub(super) upstream: Upstream,
     pub(super) target: Origin,
     pub(super) base_path: String,
-    /// Where paths with `/genai/` go, and what stands in front of them.
-    genai: Option<(Origin, String)>,
+    /// Where paths with `/genai/` go.
+    genai: Option<Genai>,
     /// The target's, as people write it.
-    pub(super) origin: String,
+    origin: String,
     pub(super) limits: Limits,
     pub(super) first_byte: Duration,
     pub(super) heartbeat: Duration,
@@ -31,8 +33,29 @@ pub(super) struct Policy {
     /// Models whose streams of completions were seen to say when they are over.
     pub(super) marked: Marked,
     pub(super) models: ModelMap,
+    pub(super) listings: Listings,
     /// What is known of the upstream's dialects.
     pub(super) known: Known,
+}
+
+/// The host of the visual models.
+#[derive(Debug, PartialEq)]
+struct Genai {
+    to: Origin,
+    /// What stands in front of a path.
+    base_path: String,
+    /// As people write it.
+    origin: String,
+}
+
+impl Genai {
+    fn new(target: &Target) -> Result<Genai, String> {
+        Ok(Genai {
+            to: Origin::new(target)?,
+            base_path: target.base_path.clone(),
+            origin: target.origin(),
+        })
+    }
 }
 
 impl Policy {
@@ -47,10 +70,7 @@ impl Policy {
             models: config.models.clone(),
             target,
             base_path: config.target.base_path.clone(),
-            genai: match &config.genai {
-                Some(genai) => Some((Origin::new(genai)?, genai.base_path.clone())),
-                None => None,
-            },
+            genai: config.genai.as_ref().map(Genai::new).transpose()?,
             origin: config.target.origin(),
             limits: Limits {
                 max_retries: config.max_retries,
@@ -63,7 +83,16 @@ impl Policy {
                 Rotation::RoundRobin => Conversation::Ignored,
             },
             marked: Marked::default(),
+            listings: Listings::default(),
         })
+    }
+
+    /// Where requests go, as people write it: to the host of the visual models, or to the target.
+    pub(super) fn origin(&self, is_genai: bool) -> &str {
+        match self.genai.as_ref().filter(|_| is_genai) {
+            Some(genai) => &genai.origin,
+            None => &self.origin,
+        }
     }
 
     /// Whether requests go to the same places by these rules.
@@ -88,6 +117,7 @@ impl Mapped {
     /// key from no other.
     pub(super) fn lane(&self, model: &str) -> String {
         match (model, self.kind.as_str()) {
+            _ if self.is_genai => self.kind.clone(), // and no lane of the target's
             ("", kind) => kind.to_owned(),
             (model, "/chat" | "/completions" | "/messages") => model.to_owned(),
             (model, kind) => format!("{model} {kind}"),
@@ -109,15 +139,25 @@ impl Relay {
         let policy = self.policy().clone();
         let genai = policy.genai.as_ref().filter(|_| route::is_genai(target));
         let (to, path) = match genai {
-            Some((to, base)) => (to, route::upward_whole(base, target)),
+            Some(genai) => (&genai.to, route::upward_whole(&genai.base_path, target)),
             None => (&policy.target, route::upward(&policy.base_path, target)),
         };
+        let is_anthropics = || {
+            let mut names = fields.clone().map(|(name, _)| name);
+            names.any(|name| name.eq_ignore_ascii_case("anthropic-version"))
+        };
+        let wishes = Wishes::read(fields.clone())?;
+        let list = listing::name(method, target, &path, is_anthropics);
         let request = Prepared::new(method, to, path, fields.clone())?;
         let mapped = Mapped {
+            is_genai: genai.is_some(),
+            list: list.filter(|_| wishes.key.is_none()), // who wants one key wants to see it used
+            wishes,
             kind: route::kind(target),
             is_completion: route::is_completion(target),
             makes: method == "POST",
             asked: None,
+            turn: 0,
             voice: Voice::default(),
             policy,
             request,

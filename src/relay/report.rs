@@ -1,6 +1,5 @@
 //! What an attempt showed, told to the pool, the log and the counters.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::lease::Lease;
@@ -21,14 +20,14 @@ impl Relay {
         lease.reported = true;
         let (attempt, report, status) = match came {
             Came::Answer(answer, verdict) => {
-                self.notice(*verdict, answer.status, &trip.policy.origin);
+                self.notice(*verdict, answer.status, trip);
                 let report = in_pool(*verdict, answer.status);
                 (Attempt::Answered(*verdict), report, answer.status)
             }
             Came::Empty => (Attempt::Empty, Report::Unclear, 0),
             Came::Nothing(failure) => {
                 if let Failure::NotSent(why) | Failure::Never(why) = failure {
-                    self.upstream_fails(&format!("could not reach {}: {why}", trip.policy.origin));
+                    self.upstream_fails(&format!("could not reach {}: {why}", trip.origin()), trip);
                 }
                 let (attempt, report) = failed(failure);
                 (attempt, report, 0)
@@ -77,21 +76,34 @@ impl Relay {
     }
 
     /// The upstream comes and goes: one line each in the log, however many requests find it so.
-    fn notice(&self, verdict: Verdict, status: u16, origin: &str) {
-        if let Verdict::Trouble(_) | Verdict::Failed(_) = verdict {
-            self.upstream_fails(&format!("{origin} answers {status}"));
-        } else if !self.well.swap(true, Ordering::Relaxed) {
-            info!("the upstream is back");
-            self.metrics.upstream(true, Instant::now());
-            self.budget().recovered();
-            self.ring_all();
+    fn notice(&self, verdict: Verdict, status: u16, trip: &Trip) {
+        let standing = trip.standing;
+        match verdict {
+            Verdict::Trouble(_) | Verdict::Failed(_) => {
+                self.upstream_fails(&format!("{} answers {status}", trip.origin()), trip);
+            }
+            Verdict::Nowhere => {} // whoever asks for no such path says nothing of the others
+            _ if standing.now(true) => {
+                standing.budget().recovered();
+                match std::ptr::eq(standing, &self.target) {
+                    true => {
+                        info!("the upstream is back");
+                        self.metrics.recovered(Instant::now());
+                    }
+                    false => info!("{} is back", trip.origin()),
+                }
+                self.ring_pausing();
+            }
+            _ => {}
         }
     }
 
-    fn upstream_fails(&self, how: &str) {
-        if self.well.swap(false, Ordering::Relaxed) {
+    fn upstream_fails(&self, how: &str, trip: &Trip) {
+        if trip.standing.now(false) {
             warn!("{how}");
-            self.metrics.upstream(false, Instant::now());
+            if std::ptr::eq(trip.standing, &self.target) {
+                self.metrics.failed(how, Instant::now());
+            }
         }
     }
 
@@ -144,7 +156,7 @@ fn in_pool(verdict: Verdict, status: u16) -> Report {
         Verdict::Quota => Report::Quota,
         Verdict::Refused { names_key } => Report::Refused { status, names_key },
         Verdict::Overloaded(stated) => Report::Overloaded(stated),
-        Verdict::Trouble(_) | Verdict::Failed(_) => Report::Unclear,
+        Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere => Report::Unclear,
     }
 }
 
@@ -178,7 +190,9 @@ pub(super) fn reason(attempt: Attempt) -> Option<Reason> {
         Attempt::Answered(Verdict::Refused { .. }) => Reason::Refused,
         Attempt::StillOut => Reason::Probed,
         Attempt::Answered(Verdict::Overloaded(_)) => Reason::Overloaded,
-        Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_)) => Reason::Trouble,
+        Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere) => {
+            Reason::Trouble
+        }
         Attempt::Answered(Verdict::Pass | Verdict::TooMuch) | Attempt::Hopeless => return None,
         Attempt::Empty => Reason::Empty,
         Attempt::NotSent => Reason::Unreachable,

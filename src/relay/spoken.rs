@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use super::deliver::head;
 use super::voice::{Talk, Voice, refusal};
 use super::{Exchange, Outcome};
+use crate::body::{Body, Budget};
 use crate::dialect::chat::Usage;
 use crate::dialect::messages::Asked;
 use crate::dialect::messages::answer::{self, Fault};
@@ -12,6 +13,7 @@ use crate::dialect::messages::errors::{self, Failure};
 use crate::dialect::messages::stream::{End, Stream};
 use crate::dialect::models;
 use crate::reply::Reply;
+use crate::sse::Tokens;
 use crate::stream::{self, CopyEnd};
 use crate::upstream::Answer;
 use crate::warn;
@@ -25,20 +27,23 @@ const USUAL: usize = 8 * 1024;
 /// One read of the upstream.
 const PIECE: usize = 2 * 1024;
 
+/// Why an answer that is no stream may have to be given up.
+const NO_MEMORY: &str = "no memory is left for it (MAX_BODY_MB bounds all bodies together)";
+
 impl Answer {
     /// Tells the client in its dialect.
     pub(super) fn deliver_spoken(
         mut self,
         exchange: &Exchange,
         out: &mut impl Write,
-        outcome: Outcome,
+        mut outcome: Outcome,
     ) -> Outcome {
         let reply = match &exchange.mapped.voice {
             Voice::Messages(talk) if self.status == 200 => match &talk.asked {
                 Some(asked) if talk.streams => {
                     return self.deliver_stream(talk, asked.clone(), exchange, out, outcome);
                 }
-                Some(asked) => message(&mut self, talk, asked, exchange),
+                Some(asked) => message(&mut self, talk, asked, exchange, &mut outcome),
                 None => Err(Failure::new(502, "the request was not translated")),
             },
             Voice::Models if matches!(self.status, 200 | 404) => Ok(self.models(exchange)),
@@ -60,11 +65,12 @@ impl Answer {
 
     fn models(mut self, exchange: &Exchange) -> Reply {
         let body = match self.status {
-            200 => read_whole(&mut self).ok(),
+            200 => read_whole(&mut self, &exchange.bodies).ok(),
             _ => None,
         };
-        let list = models::list(exchange.mapped.policy.models.names(), body.as_deref());
-        Reply::json(200, String::from_utf8_lossy(&list).into_owned())
+        let body = body.as_ref().map(|body| &*body.bytes);
+        let list = models::list(exchange.mapped.policy.models.names(), body);
+        Reply::json(200, String::from_utf8(list).unwrap_or_default())
     }
 
     fn deliver_stream(
@@ -77,11 +83,11 @@ impl Answer {
     ) -> Outcome {
         let mut spoken = Spoken::new(self, Stream::new(asked));
         // Until there is something to tell, an error can be told as such.
-        if let Err(error) = spoken.begin() {
+        if let Err(error) = spoken.begin(&exchange.bodies) {
             if exchange.client.has_left() {
                 return outcome.left();
             }
-            let origin = &exchange.mapped.policy.origin;
+            let origin = exchange.mapped.policy.origin(false);
             warn!("{origin} broke off its answer before the first word: {error}");
             let said = errors::message(spoken.answer.start());
             let text = said.unwrap_or_else(|| format!("{origin} broke off its answer: {error}"));
@@ -98,19 +104,16 @@ impl Answer {
                 head(200, framing, exchange.down, fields.into_iter(), &outcome)
             }
         };
-        let mut copied = stream::copy(&mut spoken, out, &head, framing);
+        let mut copied = stream::copy(&mut spoken, out, head, framing);
         // Many close at the end of the message: they have their whole answer.
         if spoken.over && matches!(copied.end, CopyEnd::ClientLeft) {
             copied.end = CopyEnd::Done;
         }
-        learn(
-            exchange,
-            talk,
-            spoken.stream.usage(),
-            spoken.stream.thinks_unopened(),
-        );
+        let usage = spoken.stream.usage();
+        learn(exchange, talk, usage, spoken.stream.thinks_unopened());
         let outcome = Outcome {
             status: 200,
+            tokens: tokens(usage),
             ..outcome
         };
         let outcome = exchange.copied(copied, framing, false, out, outcome);
@@ -128,21 +131,27 @@ fn message(
     talk: &Talk,
     asked: &Asked,
     exchange: &Exchange,
+    outcome: &mut Outcome,
 ) -> Result<Reply, Failure> {
-    let origin = &exchange.mapped.policy.origin;
+    let origin = exchange.mapped.policy.origin(false);
     let broke = |why: &dyn std::fmt::Display| {
         warn!("the answer of {origin} cannot be used: {why}");
         Failure::new(502, format!("the answer of {origin} cannot be used: {why}"))
     };
-    let body = read_whole(answer).map_err(|e| broke(&e))?;
-    let json = match answer::translate(&body, asked) {
+    let body = read_whole(answer, &exchange.bodies).map_err(|e| broke(&e))?;
+    let room = body.room(); // for what is made of it
+    if room.is_none() {
+        return Err(broke(&NO_MEMORY));
+    }
+    let json = match answer::translate(&body.bytes, asked) {
         Ok(answer) => {
             learn(exchange, talk, answer.usage, None);
+            outcome.tokens = tokens(answer.usage);
             answer.body
         }
         Err(Fault::Empty(finish)) => answer::empty(asked, finish),
         Err(Fault::Broken(why)) => {
-            return Err(match errors::message(&body) {
+            return Err(match errors::message(&body.bytes) {
                 Some(said) => Failure::new(502, said),
                 None => broke(&why),
             });
@@ -150,7 +159,7 @@ fn message(
     };
     Ok(Reply::json(
         200,
-        String::from_utf8_lossy(&json).into_owned(),
+        String::from_utf8(json).unwrap_or_default(),
     ))
 }
 
@@ -166,17 +175,38 @@ fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened
     }
 }
 
-fn read_whole(answer: &mut Answer) -> io::Result<Vec<u8>> {
+/// As they are counted.
+fn tokens(usage: Option<Usage>) -> Tokens {
+    let usage = usage.unwrap_or_default();
+    Tokens {
+        input: usage.prompt,
+        output: usage.completion,
+    }
+}
+
+/// All of an answer, within the memory for bodies.
+fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Body> {
     if answer.is_coded() {
         return Err(io::Error::other(
             "it is compressed, although that was not asked for",
         ));
     }
-    let mut body = Vec::new();
-    answer.take(LONGEST as u64 + 1).read_to_end(&mut body)?;
-    match body.len() <= LONGEST {
-        true => Ok(body),
-        false => Err(io::Error::other("it is longer than 4 MiB")),
+    let mut body = Body::new(budget);
+    let mut piece = [0; PIECE];
+    loop {
+        let n = match answer.read(&mut piece) {
+            Ok(0) => return Ok(body),
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let begin = body.bytes.len();
+        if begin + n > LONGEST {
+            return Err(io::Error::other("it is longer than 4 MiB"));
+        }
+        if !body.stretch(begin + n) {
+            return Err(io::Error::other(NO_MEMORY));
+        }
+        body.bytes[begin..].copy_from_slice(&piece[..n]);
     }
 }
 
@@ -204,10 +234,10 @@ impl Spoken {
     }
 
     /// Reads up to the first words.
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self, budget: &Budget) -> io::Result<()> {
         if !self.answer.is_stream() {
-            let body = read_whole(&mut self.answer)?;
-            self.stream.push_whole(&body, &mut self.ready);
+            let body = read_whole(&mut self.answer, budget)?;
+            self.stream.push_whole(&body.bytes, &mut self.ready);
             self.stream.end(true, &mut self.ready);
             self.look_at_end();
         }

@@ -15,11 +15,12 @@ use crate::config::{self, Config};
 use crate::dialect::adapt::adapt;
 use crate::dialect::json::Json;
 use crate::dialect::learned::{Learned, to_json};
-use crate::dialect::lessons::learn_from_error;
+use crate::dialect::lessons::{Lesson, learn_from_error};
 use crate::dialect::measure::Size;
 use crate::dialect::messages::Asked;
 use crate::dialect::messages::errors::{self, Failure, Refused};
 use crate::dialect::messages::request::{Options, count_tokens, translate};
+use crate::dialect::messages::stream::Stream;
 use crate::reply::{self, Reply};
 use crate::upstream::{Answer, Kept, Prepared};
 use crate::verdict::Verdict;
@@ -35,7 +36,10 @@ const CHAT_ONLY: [&str; 5] = [
 ];
 
 /// A request is changed at most so often by what its refusals teach.
-const MOST_CHANGES: u32 = 6;
+const MOST_CHANGES: usize = 6;
+
+/// How the name begins by which Claude Code calls itself; see [`Asked::keeps_open`].
+const CLAUDE_CODE: &[u8] = b"claude-cli/";
 
 /// When a client may come back that found no memory left for its translation.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
@@ -120,7 +124,11 @@ pub(super) struct Talk {
     /// By the upstream's name.
     pub(super) model: String,
     pub(super) size: Size,
-    changes: u32,
+    is_claude_code: bool,
+    /// What its refusals taught: kept once it is served.
+    taught: Vec<Lesson>,
+    /// Its first answer was looked at; a second one that says nothing passes.
+    heard: bool,
 }
 
 /// What a path is about.
@@ -174,7 +182,11 @@ impl Mapped {
                     streams: false,
                     model: String::new(),
                     size: Size::default(),
-                    changes: 0,
+                    is_claude_code: fields.clone().any(|(name, value)| {
+                        name.eq_ignore_ascii_case("user-agent") && value.starts_with(CLAUDE_CODE)
+                    }),
+                    taught: Vec::new(),
+                    heard: false,
                 }));
             }
             Some(About::Count) => self.voice = Voice::Count,
@@ -281,8 +293,9 @@ fn in_anthropics_shape(reply: &Reply) -> Reply {
 
 /// As it goes to the client.
 pub(super) fn refusal(failure: Failure) -> Reply {
-    let body = String::from_utf8_lossy(&failure.body(None)).into_owned();
-    let mut reply = Reply::json(failure.status, body);
+    let id = format!("req_{:016x}", reply::random());
+    let body = String::from_utf8_lossy(&failure.body(Some(&id))).into_owned();
+    let mut reply = Reply::json(failure.status, body).with("request-id", id);
     reply.retry_after = failure.retry_after.map(Duration::from_secs);
     reply
 }
@@ -338,10 +351,13 @@ impl Exchange<'_> {
 
     /// Puts a chat completion in the request's place.
     fn translate(&mut self) -> Result<(), Reply> {
-        let policy = self.mapped.policy.clone();
         let (Voice::Messages(talk), Some(body)) = (&mut self.mapped.voice, &mut self.body) else {
             return Err(refusal(Failure::invalid("a body is required")));
         };
+        if body.has_no_chance() {
+            let text = "the request is too large to be translated (MAX_BODY_MB, or what memory allows; a translated body counts twice)";
+            return Err(refusal(Failure::new(413, text)));
+        }
         let Some(room) = body.room() else {
             let text = "too many request bodies at once (MAX_BODY_MB bounds them all together, and a translated one counts twice)";
             let mut failure = Failure::new(errors::OVERLOADED, text);
@@ -356,38 +372,53 @@ impl Exchange<'_> {
         };
         let chat = translate(&body.bytes, &options).map_err(refusal)?;
         *body = room.filled(chat.body); // what it was made of is given back
-        let traits = policy.known.learned().traits(&model);
-        let prompt_tokens = traits.tokens(chat.size);
-        if let Some(room) = body.room()
-            && let Some(adapted) = adapt(&body.bytes, &traits, prompt_tokens)
-        {
-            *body = room.filled(adapted);
-        }
         talk.asked = Some(Asked {
             model: self.mapped.asked.clone().unwrap_or(chat.model),
             random: reply::random(),
             used: chat.used,
-            prompt_tokens,
-            ratio: traits.ratio(),
-            thinks_unopened: traits.thinks_unopened,
+            keeps_open: talk.is_claude_code,
+            ..Asked::default()
         });
-        (talk.streams, talk.model, talk.size) = (chat.streams, model, chat.size);
+        (talk.streams, talk.size) = (chat.streams, chat.size);
         if let Some(chat) = talk.chat.take() {
             self.mapped.request = chat;
         }
+        self.fit(&model);
         Ok(())
+    }
+
+    /// Changes a translated request to what is known of its model, by the upstream's name for it.
+    pub(super) fn fit(&mut self, model: &str) {
+        let Voice::Messages(talk) = &mut self.mapped.voice else {
+            return;
+        };
+        let (Some(asked), Some(body)) = (&mut talk.asked, &mut self.body) else {
+            return;
+        };
+        let traits = self.mapped.policy.known.learned().traits(model);
+        let tokens = traits.tokens(talk.size);
+        (asked.prompt_tokens, asked.ratio) = (tokens, traits.ratio());
+        asked.thinks_unopened = traits.thinks_unopened;
+        model.clone_into(&mut talk.model);
+        talk.taught.clear();
+        if let Some(room) = body.room()
+            && let Some(adapted) = adapt(&body.bytes, &traits, tokens)
+        {
+            *body = room.filled(adapted);
+        }
     }
 
     /// Whether the request was changed because of what this answer says, and is to be sent again.
     pub(super) fn revise(&mut self, answer: &Answer, verdict: Verdict) -> bool {
         let about_request = matches!(
             verdict,
-            Verdict::Pass | Verdict::TooMuch | Verdict::Failed(_)
+            Verdict::Pass | Verdict::TooMuch | Verdict::Failed(_) | Verdict::Nowhere
         );
         let Voice::Messages(talk) = &self.mapped.voice else {
             return false;
         };
         match talk.asked {
+            Some(_) if answer.status == 200 && about_request => self.hears(answer),
             _ if answer.status < 400 || !about_request => false,
             None => self.was_not_understood(answer) && self.translate().is_ok(),
             Some(_) => self.learns(answer),
@@ -403,6 +434,21 @@ impl Exchange<'_> {
         unknown && !self.mapped.policy.known.passes() && !error.is_some_and(|kind| kind.is("error"))
     }
 
+    /// An answer: what refusals taught was right. Whether it says nothing; the first one that does is not
+    /// believed.
+    fn hears(&mut self, answer: &Answer) -> bool {
+        let Voice::Messages(talk) = &mut self.mapped.voice else {
+            return false;
+        };
+        let mut learned = self.mapped.policy.known.learned();
+        for lesson in talk.taught.drain(..) {
+            learned.learn(&talk.model, lesson, talk.size);
+        }
+        drop(learned);
+        let is_first = !std::mem::replace(&mut talk.heard, true);
+        is_first && Stream::says_nothing(answer.start(), answer.is_stream())
+    }
+
     /// A refusal that names what the model does not take.
     fn learns(&mut self, answer: &Answer) -> bool {
         let policy = self.mapped.policy.clone();
@@ -413,27 +459,26 @@ impl Exchange<'_> {
             return false;
         };
         debug!("{}: {lesson:?}", talk.model);
-        let traits = {
-            let mut learned = policy.known.learned();
-            learned.learn(&talk.model, lesson, talk.size);
-            learned.traits(&talk.model)
-        };
+        let mut traits = policy.known.learned().traits(&talk.model);
+        let taught = talk.taught.iter().copied().chain([lesson]);
+        taught.for_each(|lesson| traits.learn(lesson, talk.size));
         let tokens = traits.tokens(talk.size);
         if let Some(asked) = &mut talk.asked {
             (asked.prompt_tokens, asked.ratio) = (tokens, traits.ratio());
         }
-        talk.changes += 1;
-        let room = body.room().filter(|_| talk.changes <= MOST_CHANGES);
-        let Some(room) = room else {
-            return false;
-        };
-        match adapt(&body.bytes, &traits, tokens) {
-            Some(adapted) => {
-                *body = room.filled(adapted);
-                true
-            }
-            None => false,
+        let may_change = talk.taught.len() < MOST_CHANGES;
+        if let Some(room) = body.room().filter(|_| may_change)
+            && let Some(adapted) = adapt(&body.bytes, &traits, tokens)
+        {
+            *body = room.filled(adapted);
+            talk.taught.push(lesson);
+            return true;
         }
+        // The request does not fit, and its client is told; how much does is known from now on.
+        if let Lesson::Context(..) = lesson {
+            policy.known.learned().learn(&talk.model, lesson, talk.size);
+        }
+        false
     }
 }
 

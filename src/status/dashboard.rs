@@ -7,7 +7,7 @@
 use std::fmt::Write;
 use std::time::Instant;
 
-use super::Load;
+use super::{Shown, health};
 use crate::metrics::recent::{Recent, STEP};
 use crate::reply::{Reply, quoted};
 
@@ -19,7 +19,7 @@ pub const DATA: &str = "/dashboard/data";
 const PAGE: &str = include_str!("dashboard.html");
 
 /// `img-src data:` is for the page's icon, without which a browser asks for `/favicon.ico`.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-60MvWuhHaft4AqwlG/GziSPyd6sxu5OgLWr/fhoGhTs='; style-src 'sha256-AzDTl4VTldh1+/e3HkuY65bRQtCIx8vxh02zO8+3ZZA='; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'sha256-TntungZTMlxwy2+mEuhuecx4knHw5gE+CE4Bi6mH/9c='; style-src 'sha256-jAWZQ3psboq0YUkiDdwDb5/AFVIKhXvbSSmDsfU/eAI='; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page.
 pub fn page() -> Reply {
@@ -38,9 +38,10 @@ pub fn off() -> Reply {
     Reply::error(404, "dashboard_off", text)
 }
 
-/// What the page shows: all of `health`, and the upstream, the last minutes, the last events.
-pub fn data(health: Reply, load: &Load, origin: &str, recent: &Recent, now: Instant) -> Reply {
-    let mut out = health.body;
+/// What the page shows: all of `/health`, and the upstream, the last minutes, the last events.
+pub fn data(all: &Shown, origin: &str, recent: &Recent, now: Instant) -> Reply {
+    let load = all.load;
+    let mut out = health::page(all).body;
     out.pop(); // the closing brace
     let _ = write!(
         out,
@@ -61,12 +62,13 @@ pub fn data(health: Reply, load: &Load, origin: &str, recent: &Recent, now: Inst
     for (i, (ago, event)) in recent.events(now).enumerate() {
         let _ = write!(
             out,
-            "{}[{},\"{}\",{},{}]",
+            "{}[{},\"{}\",{},{},{}]",
             if i > 0 { "," } else { "" },
             ago.as_secs(),
             event.what.word(),
             event.key,
-            event.number
+            event.number,
+            quoted(&event.why),
         );
     }
     out.push_str("]}");
@@ -141,24 +143,14 @@ mod tests {
         let answered = Answered {
             status: 502,
             first_byte: Some(Duration::from_millis(250)),
-            bytes_in: 0,
-            bytes_out: 0,
-            cut: false,
+            ..Answered::default()
         };
         recent.answered(answered, start);
         recent.note(What::Limited, 2, 60, start);
-        recent.note(What::Down, 0, 0, now);
-        let load = Load {
-            workers: 4,
-            ..Load::default()
-        };
-        let reply = data(
-            super::super::health::page(&[], &[], &[], &load, None),
-            &load,
-            "https://up\"stream",
-            &recent,
-            now,
-        );
+        recent.failed("it answers \"502\"", now);
+        let (counts, load) = (Default::default(), Default::default());
+        let all = super::super::nothing(&counts, &load);
+        let reply = data(&all, "https://up\"stream", &recent, now);
         let data: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
         assert_eq!((reply.status, &data["status"]), (200, &"down".into()));
         assert_eq!(data["upstream"], "https://up\"stream");
@@ -166,7 +158,10 @@ mod tests {
         assert_eq!(slots.len(), SLOTS);
         assert_eq!(slots[SLOTS - 2], serde_json::json!([1, 1, 250]));
         assert_eq!(slots[SLOTS - 1], serde_json::json!([0, 0, null]));
-        let events = serde_json::json!([[0, "down", 0, 0], [15, "limited", 2, 60]]);
+        let events = serde_json::json!([
+            [0, "down", 0, 1, "it answers \"502\""],
+            [15, "limited", 2, 60, ""]
+        ]);
         assert_eq!(data["events"], events);
     }
 }

@@ -2,20 +2,15 @@
 
 use std::fmt::Write;
 
-use super::Load;
+use super::Shown;
 use crate::logging::shown;
-use crate::pool::{KeyView, ModelView, State};
+use crate::pool::{KeyView, State};
 use crate::reply::{Reply, quoted, whole_seconds};
+use crate::sse::Tokens;
 
-/// The page. `clients`: each by name, with its requests; `learned`: of models, a JSON object. 503 when no key can serve, so that a load
-/// balancer sends its requests elsewhere.
-pub fn page(
-    keys: &[KeyView],
-    models: &[ModelView],
-    clients: &[(&str, usize)],
-    load: &Load,
-    learned: Option<&str>,
-) -> Reply {
+/// The page. 503 when no key can serve, so that a load balancer sends its requests elsewhere.
+pub fn page(all: &Shown) -> Reply {
+    let (keys, load) = (all.keys, all.load);
     let well = |k: &KeyView| matches!(k.state, State::Ready | State::Throttled(_));
     let (status, word) = match keys.iter().any(|k| k.serves) {
         false => (503, "down"),
@@ -39,27 +34,69 @@ pub fn page(
         load.in_flight,
         load.waiting,
     );
-    for (i, (name, requests)) in clients.iter().enumerate() {
+    totals(&mut out, all);
+    for (i, (name, asked)) in all.clients.iter().enumerate() {
         let start = if i > 0 { "," } else { "\"clients\":[" };
         // A name needs no escapes, see CLIENT_KEYS.
-        let _ = write!(
-            out,
-            "{start}{{\"name\":\"{name}\",\"requests\":{requests}}}"
-        );
+        let _ = write!(out, "{start}{{\"name\":\"{name}\"");
+        taken(&mut out, asked.requests, asked.tokens);
+        out.push('}');
     }
-    if !clients.is_empty() {
+    if !all.clients.is_empty() {
         out.push_str("],");
     }
+    one_by_one(&mut out, keys);
+    lanes(&mut out, all);
+    models(&mut out, all);
+    if let Some(learned) = all.learned.filter(|learned| *learned != "{}") {
+        let _ = write!(out, ",\"learned\":{learned}");
+    }
+    out.push('}');
+    Reply::json(status, out)
+}
+
+/// Requests and tokens, as members of an object that has others before.
+fn taken(out: &mut String, requests: u64, tokens: Tokens) {
+    let Tokens { input, output } = tokens;
+    let _ = write!(
+        out,
+        ",\"requests\":{requests},\"tokens_in\":{input},\"tokens_out\":{output}"
+    );
+}
+
+/// What was counted since the start.
+fn totals(out: &mut String, all: &Shown) {
+    let counts = all.counts;
+    let _ = write!(
+        out,
+        "\"total\":{{\"attempts\":{},\"absorbed\":{},\"waits\":{},\"waited_ms\":{}",
+        counts.attempts,
+        counts.absorbed,
+        counts.waits,
+        counts.waited.as_millis(),
+    );
+    taken(out, counts.requests.iter().sum(), counts.tokens);
+    out.push_str("},");
+}
+
+fn one_by_one(out: &mut String, keys: &[KeyView]) {
     out.push_str("\"key_status\":[");
     for (i, key) in keys.iter().enumerate() {
         let (state, reason, left) = in_words(key.state);
         let c = key.counts;
         let _ = write!(
             out,
-            "{}{{\"index\":{i},\"label\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left},\"requests\":{},\"failures\":{{\"limited\":{},\"quota\":{},\"refused\":{},\"no_answer\":{}}},\"in_flight\":{},\"last_used_sec_ago\":{},\"models\":[",
+            "{}{{\"index\":{i},\"label\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left}",
             comma(i),
             quoted(&key.label),
-            c.requests,
+        );
+        if let State::Ejected(status, _) = key.state {
+            let _ = write!(out, ",\"advice\":\"{}\"", advice(status));
+        }
+        taken(out, c.requests, c.tokens);
+        let _ = write!(
+            out,
+            ",\"failures\":{{\"limited\":{},\"quota\":{},\"refused\":{},\"no_answer\":{}}},\"in_flight\":{},\"last_used_sec_ago\":{},\"models\":[",
             c.limited,
             c.quota,
             c.refused,
@@ -79,8 +116,13 @@ pub fn page(
         }
         out.push_str("]}");
     }
-    out.push_str("],\"models\":[");
-    for (i, view) in models.iter().enumerate() {
+    out.push(']');
+}
+
+/// Who waits for what.
+fn lanes(out: &mut String, all: &Shown) {
+    out.push_str(",\"models\":[");
+    for (i, view) in all.lanes.iter().enumerate() {
         let _ = write!(
             out,
             "{}{{\"model\":{},\"in_flight\":{},\"waiting\":{},\"capacity\":{},\"backoff\":{}}}",
@@ -93,11 +135,40 @@ pub fn page(
         );
     }
     out.push(']');
-    if let Some(learned) = learned.filter(|learned| *learned != "{}") {
-        let _ = write!(out, ",\"learned\":{learned}");
+}
+
+/// Who answered; without a name, the others.
+fn models(out: &mut String, all: &Shown) {
+    out.push_str(",\"answered_by\":[");
+    for (i, model) in all.models.iter().enumerate() {
+        let (name, asked) = (quoted(&shown(&model.name)), quoted(&shown(&model.asked)));
+        let _ = write!(
+            out,
+            "{}{{\"model\":{name},\"asked_as\":{asked},\"in_its_place\":{}",
+            comma(i),
+            model.in_place
+        );
+        taken(out, model.requests, model.tokens);
+        out.push('}');
     }
-    out.push('}');
-    Reply::json(status, out)
+    out.push(']');
+}
+
+/// What to do about a key that was refused with this status where another one was not.
+fn advice(status: u16) -> &'static str {
+    match status {
+        401 => {
+            "the provider does not know it: compare it with the provider's own page, or put a new one into API_KEYS"
+        }
+        402 => "its account has no credit: top it up, or take it out of API_KEYS",
+        403 => {
+            "it may not ask for this: look at the account's rights, terms and region at the provider"
+        }
+        404 => {
+            "its account does not have this model: ask for access at the provider, or leave it to the other keys"
+        }
+        _ => "look at its account at the provider; the log has the provider's words",
+    }
 }
 
 fn comma(at: usize) -> &'static str {
@@ -131,8 +202,10 @@ fn in_short(state: State) -> String {
 mod tests {
     use std::time::Duration;
 
+    use super::super::{Load, nothing};
     use super::*;
-    use crate::pool::Counts;
+    use crate::access::Asked;
+    use crate::pool::{Counts, ModelView};
 
     const EJECTED: State = State::Ejected(401, Duration::from_secs(60));
 
@@ -145,6 +218,7 @@ mod tests {
         };
         KeyView {
             label: "…f9a1".into(),
+            name: None,
             state,
             models: Vec::new(),
             serves: matches!(state, State::Ready | State::Throttled(_)),
@@ -160,7 +234,11 @@ mod tests {
             waiting: 2,
             ..Load::default()
         };
-        let reply = page(keys, &[], &[], &load, None);
+        let counts = crate::metrics::Counts::default();
+        let reply = page(&Shown {
+            keys,
+            ..nothing(&counts, &load)
+        });
         (
             reply.status,
             serde_json::from_str(&reply.body).expect("JSON"),
@@ -171,7 +249,12 @@ mod tests {
     fn the_three_known_fields_come_first_and_as_known() {
         let cooling = State::Cooling(Duration::from_millis(41_200));
         let keys = [key(State::Ready), key(cooling), key(State::Ready)];
-        let body = page(&keys, &[], &[], &Load::default(), None).body;
+        let (counts, load) = (crate::metrics::Counts::default(), Load::default());
+        let all = Shown {
+            keys: &keys,
+            ..nothing(&counts, &load)
+        };
+        let body = page(&all).body;
         let known =
             r#"{"status":"degraded","keys":3,"pool":"[0]:ready  [1]:cooling(42s)  [2]:ready","#;
         assert!(body.starts_with(known), "{body}");
@@ -179,11 +262,24 @@ mod tests {
 
     #[test]
     fn clients_are_shown_with_what_they_asked() {
-        let clients = [("phone", 3), ("lap-top", 0)];
-        let reply = page(&[key(State::Ready)], &[], &clients, &Load::default(), None);
+        let tokens = Tokens {
+            input: 7,
+            output: 8,
+        };
+        let asked = Asked {
+            requests: 3,
+            tokens,
+        };
+        let (counts, load) = (crate::metrics::Counts::default(), Load::default());
+        let reply = page(&Shown {
+            keys: &[key(State::Ready)],
+            clients: &[("phone", asked), ("lap-top", Asked::default())],
+            ..nothing(&counts, &load)
+        });
         let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
         let expected = serde_json::json!([
-            {"name": "phone", "requests": 3}, {"name": "lap-top", "requests": 0}
+            {"name": "phone", "requests": 3, "tokens_in": 7, "tokens_out": 8},
+            {"name": "lap-top", "requests": 0, "tokens_in": 0, "tokens_out": 0},
         ]);
         assert_eq!(page["clients"], expected);
         assert_eq!(page["key_status"][0]["state"], "ready");
@@ -212,6 +308,8 @@ mod tests {
         let shown = &page["key_status"][0];
         assert_eq!(shown["label"], "…f9a1");
         assert_eq!(shown["state"], "ejected");
+        let advice = shown["advice"].as_str().expect("what to do");
+        assert!(advice.contains("API_KEYS"), "{advice}");
         assert_eq!(shown["requests"], 7);
         assert_eq!(shown["failures"]["limited"], 2);
         assert_eq!(shown["in_flight"], 1);
@@ -235,7 +333,12 @@ mod tests {
             capacity: Some(3),
             backoff: Some(Duration::from_secs(4)),
         }];
-        let reply = page(&[one], &models, &[], &Load::default(), None);
+        let (counts, load) = (crate::metrics::Counts::default(), Load::default());
+        let reply = page(&Shown {
+            keys: &[one],
+            lanes: &models,
+            ..nothing(&counts, &load)
+        });
         let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
         let rest = &page["key_status"][0]["models"][0];
         assert_eq!(

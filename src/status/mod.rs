@@ -8,6 +8,42 @@ pub mod prometheus;
 
 use std::time::Duration;
 
+use crate::access::Asked;
+use crate::metrics::{Counts, models::Model};
+use crate::pool::{KeyView, ModelView};
+
+/// All that the pages are made from, as it is at one moment.
+pub struct Shown<'a> {
+    /// In the order of the configuration.
+    pub keys: &'a [KeyView],
+    /// Models that are asked for now, or were lately: who waits, what is overloaded.
+    pub lanes: &'a [ModelView],
+    /// Models that answered since the start.
+    pub models: &'a [Model],
+    /// Of `CLIENT_KEYS`, by name.
+    pub clients: &'a [(&'a str, Asked)],
+    /// Since the start.
+    pub counts: &'a Counts,
+    /// Now.
+    pub load: &'a Load,
+    /// Of models, a JSON object.
+    pub learned: Option<&'a str>,
+}
+
+/// For tests: nothing of all that but a load.
+#[cfg(test)]
+fn nothing<'a>(counts: &'a Counts, load: &'a Load) -> Shown<'a> {
+    Shown {
+        keys: &[],
+        lanes: &[],
+        models: &[],
+        clients: &[],
+        counts,
+        load,
+        learned: None,
+    }
+}
+
 /// How busy alvus is at one moment.
 #[derive(Debug, Default, Clone)]
 pub struct Load {

@@ -1,18 +1,20 @@
 //! `GET /metrics`: Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 //!
-//! The number of lines depends on the numbers of keys and of `CLIENT_KEYS`, and on nothing a client
-//! can choose. A key is
-//! named by its place in the configuration; after a reload that can be another key, whose counters
-//! then seem to start anew, which Prometheus takes for a restart.
+//! The number of lines depends on the numbers of keys and of `CLIENT_KEYS`; of models, whose names a client
+//! can choose, there are a few rows at most. A key is named by its place in the configuration; after a reload
+//! that can be another key, whose counters then seem to start anew, which Prometheus takes for a restart. So
+//! they do of a model that had to make room.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::Load;
+use super::Shown;
+use crate::logging::shown;
 use crate::metrics::{BOUNDS, Counts, Reason};
 use crate::pool::{KeyView, State};
 use crate::reply::Reply;
+use crate::sse::Tokens;
 
 /// A page under construction.
 struct Page(String);
@@ -35,13 +37,21 @@ impl Page {
         let _ = writeln!(self.0, "{}.{:06}", value.as_secs(), value.subsec_micros());
     }
 
+    /// What was taken in and given out, by whom `labels` (with a comma behind, or none) name.
+    fn tokens(&mut self, name: &str, labels: &str, tokens: Tokens) {
+        for (way, value) in [("in", tokens.input), ("out", tokens.output)] {
+            self.sample(name, &format!("{{{labels}direction=\"{way}\"}}"), value);
+        }
+    }
+
     fn add(&mut self, parts: &[&str]) {
         parts.iter().for_each(|part| self.0.push_str(part));
     }
 }
 
 /// The page.
-pub fn page(counts: &Counts, keys: &[KeyView], clients: &[(&str, usize)], load: &Load) -> Reply {
+pub fn page(all: &Shown) -> Reply {
+    let (counts, keys, load) = (all.counts, all.keys, all.load);
     let mut page = Page(String::with_capacity(4096 + 512 * keys.len()));
     page.family("build_info", "gauge", "What is running; always 1.");
     let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
@@ -72,6 +82,7 @@ pub fn page(counts: &Counts, keys: &[KeyView], clients: &[(&str, usize)], load: 
         ("quota_parks_total", "counter", "How often a key was parked because its quota was spent.", counts.parked),
         ("ejections_total", "counter", "How often a key was ejected: refused where another one was not.", counts.ejections),
         ("failed_probes_total", "counter", "Attempts at which an ejected key was refused again.", counts.failed_probes),
+        ("absorbed_requests_total", "counter", "Requests served although a key was limited on the way.", counts.absorbed),
         ("waits_total", "counter", "Requests that waited for a key.", counts.waits),
         ("request_bytes_total", "counter", "Bytes of request bodies.", counts.bytes_in),
         ("response_bytes_total", "counter", "Bytes of answers' bodies.", counts.bytes_out),
@@ -89,18 +100,57 @@ pub fn page(counts: &Counts, keys: &[KeyView], clients: &[(&str, usize)], load: 
     let name = "wait_seconds_total";
     page.family(name, "counter", "Time that requests waited for a key.");
     page.time(name, counts.waited);
-    if !clients.is_empty() {
-        let name = "client_requests_total";
-        page.family(name, "counter", "Requests of each client of CLIENT_KEYS.");
-        for (client, requests) in clients {
-            page.sample(name, &format!("{{client=\"{client}\"}}"), *requests as u64);
-        }
-    }
+    let name = "tokens_total";
+    page.family(
+        name,
+        "counter",
+        "Tokens that answers took, where they say so.",
+    );
+    page.tokens(name, "", counts.tokens);
     first_bytes(&mut page, counts);
     per_key(&mut page, keys);
+    let clients = all.clients.iter().map(|(name, asked)| {
+        let label = format!("client=\"{name}\"");
+        (label, asked.requests, asked.tokens)
+    });
+    whose(&mut page, "client", "client of CLIENT_KEYS", clients);
+    let models = all.models.iter().map(|model| {
+        let name = shown(&model.name)
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"");
+        (format!("model=\"{name}\""), model.requests, model.tokens)
+    });
+    whose(
+        &mut page,
+        "model",
+        "model that answered; without a name, the others",
+        models,
+    );
     Reply {
         content_type: "text/plain; version=0.0.4; charset=utf-8",
         ..Reply::json(200, page.0)
+    }
+}
+
+/// Requests and tokens of each of a kind.
+fn whose(
+    page: &mut Page,
+    kind: &str,
+    of: &str,
+    rows: impl Iterator<Item = (String, u64, Tokens)> + Clone,
+) {
+    if rows.clone().next().is_none() {
+        return;
+    }
+    let name = format!("{kind}_requests_total");
+    page.family(&name, "counter", &format!("Requests of each {of}."));
+    for (label, requests, _) in rows.clone() {
+        page.sample(&name, &format!("{{{label}}}"), requests);
+    }
+    let name = format!("{kind}_tokens_total");
+    page.family(&name, "counter", &format!("Tokens of each {of}."));
+    for (label, _, tokens) in rows {
+        page.tokens(&name, &(label + ","), tokens);
     }
 }
 
@@ -139,6 +189,9 @@ const COLUMNS: &[Column] = &[
           (",reason=\"refused\"", |k| k.counts.refused),
           (",reason=\"overloaded\"", |k| k.counts.overloaded),
           (",reason=\"no_answer\"", |k| k.counts.no_answer)]),
+    ("key_tokens_total", "counter", "Tokens that answers to a key took.",
+        &[(",direction=\"in\"", |k| k.counts.tokens.input),
+          (",direction=\"out\"", |k| k.counts.tokens.output)]),
     ("key_in_flight", "gauge", "Attempts under way with a key.",
         &[("", |k| k.counts.in_flight.into())]),
     ("key_state", "gauge", "1 for the state that a key is in; of several models' states the gravest.",
@@ -157,12 +210,35 @@ const COLUMNS: &[Column] = &[
         })]),
 ];
 
+/// More keys than this are summed up: a line for each would be megabytes.
+const MOST_KEYS: usize = 100;
+
 fn per_key(page: &mut Page, keys: &[KeyView]) {
     for (name, kind, help, values) in COLUMNS {
         page.family(name, kind, help);
-        for (at, key) in keys.iter().enumerate() {
+        if keys.len() > MOST_KEYS {
             for (label, value) in *values {
-                page.sample(name, &format!("{{key=\"{at}\"{label}}}"), value(key));
+                let label = label.trim_start_matches(',');
+                let labels = match label {
+                    "" => String::new(),
+                    label => format!("{{{label}}}"),
+                };
+                let each = keys.iter().map(value);
+                let all = match *name {
+                    "key_rest_seconds" => each.max().unwrap_or_default(),
+                    _ => each.sum(),
+                };
+                page.sample(name, &labels, all);
+            }
+            continue;
+        }
+        for (at, key) in keys.iter().enumerate() {
+            let named = match &key.name {
+                Some(name) => format!(",name=\"{name}\""), // letters, digits, dots, dashes
+                None => String::new(),
+            };
+            for (label, value) in *values {
+                page.sample(name, &format!("{{key=\"{at}\"{named}{label}}}"), value(key));
             }
         }
     }
@@ -171,7 +247,24 @@ fn per_key(page: &mut Page, keys: &[KeyView]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Asked;
     use crate::pool::Counts as OfKey;
+
+    #[test]
+    fn many_keys_are_summed_up() {
+        let page = text(1000);
+        assert!(
+            page.contains("\nalvus_key_state{state=\"ejected\"} 998\n"),
+            "{page}"
+        );
+        assert!(page.contains("\nalvus_key_requests_total 0\n"), "{page}");
+        assert!(
+            page.contains("\nalvus_key_rest_seconds 42\n"),
+            "the longest"
+        );
+        assert!(!page.contains("key=\"") && page.len() < 10_000, "{page}");
+        assert!(text(100).contains("key=\"99\""));
+    }
 
     fn text(keys: usize) -> String {
         let counts = Counts {
@@ -184,7 +277,8 @@ mod tests {
             ..Counts::default()
         };
         let key = |at: usize| KeyView {
-            label: "…f9a1".into(),
+            label: "work …f9a1".into(),
+            name: (at == 1).then(|| "work".into()),
             state: match at {
                 0 => State::Ready,
                 1 => State::Cooling(Duration::from_millis(41_200)),
@@ -196,7 +290,20 @@ mod tests {
             last_used: None,
         };
         let keys: Vec<_> = (0..keys).map(key).collect();
-        page(&counts, &keys, &[("phone", 5)], &Load::default()).body
+        let asked = Asked {
+            requests: 5,
+            tokens: Tokens {
+                input: 6,
+                output: 7,
+            },
+        };
+        let load = super::super::Load::default();
+        page(&Shown {
+            keys: &keys,
+            clients: &[("phone", asked)],
+            ..super::super::nothing(&counts, &load)
+        })
+        .body
     }
 
     #[test]
@@ -206,6 +313,7 @@ mod tests {
             "alvus_requests_total{code=\"2xx\"} 7",
             "alvus_requests_total{code=\"none\"} 1",
             "alvus_client_requests_total{client=\"phone\"} 5",
+            "alvus_client_tokens_total{client=\"phone\",direction=\"out\"} 7",
             "alvus_retries_total{reason=\"stale\"} 1",
             "alvus_wait_seconds_total 2.000001",
             "alvus_first_byte_seconds_bucket{le=\"0.100\"} 1",
@@ -220,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_in_one_state_and_named_by_its_place_only() {
+    fn a_key_is_in_one_state_and_known_by_its_place_and_its_name() {
         let text = text(3);
         for line in [
             "alvus_key_state{key=\"0\",state=\"ready\"} 1",
-            "alvus_key_state{key=\"1\",state=\"cooling\"} 1",
-            "alvus_key_state{key=\"1\",state=\"ready\"} 0",
+            "alvus_key_state{key=\"1\",name=\"work\",state=\"cooling\"} 1",
+            "alvus_key_state{key=\"1\",name=\"work\",state=\"ready\"} 0",
             "alvus_key_state{key=\"2\",state=\"ejected\"} 1",
-            "alvus_key_rest_seconds{key=\"1\"} 42",
+            "alvus_key_rest_seconds{key=\"1\",name=\"work\"} 42",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
@@ -238,6 +346,6 @@ mod tests {
     fn each_key_adds_the_same_few_lines() {
         let lines = [1, 2, 3].map(|keys| text(keys).lines().count());
         assert_eq!(lines[2] - lines[1], lines[1] - lines[0]);
-        assert!(lines[1] - lines[0] < 16, "{lines:?}");
+        assert!(lines[1] - lines[0] < 18, "{lines:?}");
     }
 }

@@ -1,68 +1,60 @@
-//! A connection's buffers: small, until large pieces come, and none that has nothing to do.
+//! A connection's buffer: small, until large pieces come, and of no size while it rests after one.
 //!
 //! ureq's own have their full size, all of it zeroed, from the first byte on: 24 kB for a stream whose
-//! tokens are some hundred bytes.
+//! tokens are some hundred bytes. There is none for the way up: what goes up is sent from where it lies.
 
 use ureq::unversioned::transport::Buffers;
 
+use super::INPUT_BUFFER;
 use super::call::CALL;
-use super::{INPUT_BUFFER, OUTPUT_BUFFER};
+use super::chunks::Chunks;
+use super::fields::take_head;
 
 /// What the input begins with: enough for most heads and for any token. Not 2 kB: of that size are the pieces
 /// that musl's allocator cuts its small blocks from, and one more that stays makes it map a page for each
 /// request.
 const SMALL: usize = 3 * 1024;
 
-/// A body does not begin in less room than this behind its head: it would only be slowed down.
-const SPARE: usize = 512;
-
-/// See the module's text. The output keeps what is small: ureq sends a request's head and its body
-/// one by one, and two writes are two system calls, two packets, two TLS records.
+/// See the module's text.
 #[derive(Debug, Default)]
-pub(super) struct Corked {
+pub(super) struct Buffer {
     input: Vec<u8>,
     /// Of the input, how much was written and how much of that is done with.
     filled: usize,
     consumed: usize,
     /// The last look at the input used some of it.
     progress: bool,
-    output: Vec<u8>,
-    /// Bytes at the start of the output that wait for more, or for someone to read the answer.
-    held: usize,
+    head: Head,
+    chunks: Chunks,
 }
 
-impl Corked {
-    /// Keeps so many bytes more of the output.
-    pub(super) fn hold(&mut self, amount: usize) {
-        self.held += amount;
-    }
+/// How far the head of an answer is.
+#[derive(Debug, Default, PartialEq, Clone, Copy)]
+enum Head {
+    Awaited,
+    /// ureq has still to read so much of it.
+    Here(usize),
+    #[default]
+    Done,
+}
 
-    /// Nothing more should be held back.
-    pub(super) fn is_full(&self) -> bool {
-        self.output.len() - self.held < SPARE
-    }
-
-    /// What was held back; no longer.
-    pub(super) fn release(&mut self) -> &[u8] {
-        &self.output[..std::mem::take(&mut self.held)]
-    }
-
-    /// The request is out, and its answer lasts.
+impl Buffer {
+    /// The request is out.
     pub(super) fn asked(&mut self) {
-        if self.held == 0 {
-            self.output = Vec::new();
-        }
+        self.head = Head::Awaited;
+        self.chunks.begin(false);
     }
 
     /// The answer is in. What is small stays for the next.
     pub(super) fn answered(&mut self) {
-        if self.output.len() > SMALL {
-            self.asked();
-        }
-        if self.input.len() > SMALL && self.consumed == self.filled {
+        if self.input.len() > SMALL && self.is_empty() {
             self.input = Vec::new();
             (self.filled, self.consumed) = (0, 0);
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.consumed == self.filled
     }
 
     /// Makes room in the input: where a read has filled it, twice as much.
@@ -82,31 +74,38 @@ impl Corked {
         (self.consumed, self.filled) = (0, left.len());
     }
 
-    fn reserve_output(&mut self) {
-        let (head, all) = CALL.with_borrow(|call| (call.head, call.length));
-        // ureq writes a request line as a whole or not at all.
-        let size = (all + SPARE).min(OUTPUT_BUFFER).max(head + SPARE);
-        if self.output.len() < size && self.held == 0 {
-            self.output = vec![0; size];
+    /// Takes the fields out of a head, once it is whole, and interim answers away.
+    fn look_for_head(&mut self) {
+        while self.head == Head::Awaited {
+            let Some(head) = take_head(&mut self.input[self.consumed..self.filled]) else {
+                return;
+            };
+            if head.is_interim {
+                self.consumed += head.end;
+                continue;
+            }
+            self.consumed += head.start;
+            self.head = Head::Here(head.end - head.start);
+            CALL.with_borrow_mut(|call| call.fields = head.fields);
         }
     }
 }
 
-impl Buffers for Corked {
+impl Buffers for Buffer {
+    /// What ureq writes of a request goes nowhere: it knows neither its path nor its fields.
     fn output(&mut self) -> &mut [u8] {
-        self.reserve_output();
-        &mut self.output[self.held..]
+        if self.is_empty() {
+            (self.filled, self.consumed) = (0, 0);
+            self.make_room();
+        }
+        &mut self.input[self.filled..]
     }
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
-        self.reserve_output();
-        // The first is for bodies in chunks, which nobody sends here.
-        (
-            &mut self.input[self.filled..],
-            &mut self.output[self.held..],
-        )
+        (&mut [], self.output()) // for bodies, of which it knows nothing either
     }
     fn input(&self) -> &[u8] {
-        &self.input[self.consumed..self.filled]
+        let shown = self.chunks.shown(self.filled - self.consumed);
+        &self.input[self.consumed..][..shown]
     }
     fn input_append_buf(&mut self) -> &mut [u8] {
         self.make_room();
@@ -114,13 +113,26 @@ impl Buffers for Corked {
     }
     fn input_appended(&mut self, amount: usize) {
         self.filled += amount;
+        self.look_for_head();
+        self.chunks.plan(&self.input[self.consumed..self.filled]);
     }
     fn input_consume(&mut self, amount: usize) {
         self.progress = amount > 0;
         self.consumed += amount;
+        let left = &self.input[self.consumed..self.filled];
+        match self.head {
+            Head::Here(size) if size > amount => self.head = Head::Here(size - amount),
+            Head::Here(_) => {
+                self.head = Head::Done;
+                self.chunks
+                    .begin(CALL.with_borrow(|call| call.is_chunked()));
+                self.chunks.plan(left);
+            }
+            _ => self.chunks.used(amount, left),
+        }
     }
     fn can_use_input(&self) -> bool {
-        self.progress && self.consumed < self.filled
+        self.progress && !self.is_empty()
     }
 }
 
@@ -129,59 +141,79 @@ mod tests {
     use super::*;
 
     /// One read of what is there.
-    fn read(buffers: &mut Corked, mut from: impl std::io::Read) -> usize {
-        let n = from.read(buffers.input_append_buf()).expect("bytes");
-        buffers.input_appended(n);
+    fn read(buffer: &mut Buffer, mut from: impl std::io::Read) -> usize {
+        let n = from.read(buffer.input_append_buf()).expect("bytes");
+        buffer.input_appended(n);
         n
     }
 
     #[test]
     fn the_input_grows_with_what_fills_it_and_keeps_every_byte() {
         let bytes: Vec<u8> = (0..100_000).map(|n| (n % 251) as u8).collect();
-        let (mut from, mut buffers, mut seen) = (bytes.as_slice(), Corked::default(), Vec::new());
+        let (mut from, mut buffer, mut seen) = (bytes.as_slice(), Buffer::default(), Vec::new());
         let mut most = 0;
         while !from.is_empty() {
-            most = most.max(read(&mut buffers, &mut from));
+            most = most.max(read(&mut buffer, &mut from));
             // Not all at once, as with a chunk that is not whole.
-            let used = buffers.input().len().div_ceil(3);
-            seen.extend_from_slice(&buffers.input()[..used]);
-            buffers.input_consume(used);
+            let used = buffer.input().len().div_ceil(3);
+            seen.extend_from_slice(&buffer.input()[..used]);
+            buffer.input_consume(used);
         }
-        seen.extend_from_slice(buffers.input());
+        seen.extend_from_slice(buffer.input());
         assert!(seen == bytes);
-        assert!(most > INPUT_BUFFER / 4 && buffers.input.len() == INPUT_BUFFER);
+        assert!(most > INPUT_BUFFER / 4 && buffer.input.len() == INPUT_BUFFER);
     }
 
     #[test]
     fn small_pieces_leave_it_small() {
-        let mut buffers = Corked::default();
+        let mut buffer = Buffer::default();
         for _ in 0..100 {
-            let n = read(&mut buffers, [7; 700].as_slice());
-            buffers.input_consume(n);
+            let n = read(&mut buffer, [7; 700].as_slice());
+            buffer.input_consume(n);
         }
-        assert_eq!(buffers.input.len(), SMALL);
+        assert_eq!(buffer.input.len(), SMALL);
     }
 
     #[test]
     fn a_connection_that_rests_holds_no_large_buffer() {
-        CALL.with_borrow_mut(|call| call.length = 1 << 20);
-        let mut buffers = Corked::default();
-        assert_eq!(buffers.output().len(), OUTPUT_BUFFER);
-        while buffers.input.len() < INPUT_BUFFER {
-            let n = read(&mut buffers, std::io::repeat(1));
-            buffers.input_consume(n);
+        let mut buffer = Buffer::default();
+        while buffer.input.len() < INPUT_BUFFER {
+            let n = read(&mut buffer, std::io::repeat(1));
+            buffer.input_consume(n);
         }
-        buffers.answered();
-        assert_eq!((buffers.input.len(), buffers.output.len()), (0, 0));
+        buffer.answered();
+        assert_eq!(buffer.input.len(), 0);
     }
 
     #[test]
     fn what_is_not_read_yet_stays() {
-        let mut buffers = Corked::default();
-        while buffers.input.len() <= SMALL {
-            read(&mut buffers, std::io::repeat(1));
+        let mut buffer = Buffer::default();
+        while buffer.input.len() <= SMALL {
+            read(&mut buffer, std::io::repeat(1));
         }
-        buffers.answered();
-        assert!(buffers.input().len() > SMALL / 2);
+        buffer.answered();
+        assert!(buffer.input().len() > SMALL / 2);
+    }
+
+    #[test]
+    fn ureq_sees_a_head_without_its_fields_and_no_interim_answer() {
+        let mut buffer = Buffer::default();
+        buffer.asked();
+        read(
+            &mut buffer,
+            &b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 200 OK\r\nX: y"[..],
+        );
+        assert_eq!(buffer.input(), b"HTTP/1.1 200 OK\r\nX: y");
+        buffer.input_consume(0);
+        read(
+            &mut buffer,
+            &b"\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"[..],
+        );
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(buffer.input().starts_with(head));
+        buffer.input_consume(head.len());
+        assert_eq!(buffer.input(), b"5\r\n");
+        let names = CALL.with_borrow(|call| call.fields.iter().count());
+        assert_eq!(names, 2, "the interim answer's are not its own");
     }
 }

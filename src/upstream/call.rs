@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ureq::unversioned::transport::NextTimeout;
 
 use super::Failure;
+use super::fields::Fields;
 use crate::peer::{Client, Interest, Wake};
 
 /// A kept connection that ends so soon after the first bytes went out had been closed before they
@@ -27,12 +28,12 @@ pub(super) struct Call {
     pub(super) idle: Duration,
     /// The connection was made for this call, not taken from the pool.
     pub(super) fresh: bool,
-    /// The lines that belong into the request's head, until they are there.
-    pub(super) lines: Lines,
-    /// Bytes of what ureq writes of the head by itself, or a few more.
-    pub(super) head: usize,
-    /// Bytes of the whole request, or a few more.
-    pub(super) length: usize,
+    /// What is to be sent, until it is.
+    pub(super) request: Option<Request>,
+    /// The body that was sent: it may be sent again.
+    pub(super) body: Vec<u8>,
+    /// The fields of the answer.
+    pub(super) fields: Fields,
     /// When the first bytes of the request went out.
     pub(super) sent: Option<Instant>,
     /// Bytes of an answer came.
@@ -45,13 +46,16 @@ pub(super) struct Call {
     pub(super) never: bool,
 }
 
-/// Fields as they are written; one of them holds a key.
+/// A request as it goes over the wire: a head, in which is a key, and a body.
 #[derive(Default)]
-pub(super) struct Lines(pub(super) Vec<u8>);
+pub(super) struct Request {
+    pub(super) head: Vec<u8>,
+    pub(super) body: Vec<u8>,
+}
 
-impl fmt::Debug for Lines {
+impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lines")
+        f.write_str("Request")
     }
 }
 
@@ -63,20 +67,11 @@ thread_local! {
 pub(super) struct CurrentCall(std::marker::PhantomData<*const ()>);
 
 impl CurrentCall {
-    pub(super) fn begin(
-        client: &Client,
-        idle: Duration,
-        lines: Vec<u8>,
-        head: usize,
-        body: usize,
-    ) -> CurrentCall {
-        let length = head + lines.len() + body;
+    pub(super) fn begin(client: &Client, idle: Duration, request: Request) -> CurrentCall {
         CALL.set(Call {
             client: client.clone(),
             idle,
-            lines: Lines(lines),
-            head,
-            length,
+            request: Some(request),
             ..Call::default()
         });
         CurrentCall(std::marker::PhantomData)
@@ -90,6 +85,20 @@ impl Drop for CurrentCall {
 }
 
 impl Call {
+    /// The body that was lent, whether or not it was sent.
+    pub(super) fn body_back(&mut self) -> Vec<u8> {
+        match self.request.take() {
+            Some(request) => request.body,
+            None => std::mem::take(&mut self.body),
+        }
+    }
+
+    /// Whether the answer's body comes in chunks, as far as ureq would take it for such.
+    pub(super) fn is_chunked(&self) -> bool {
+        let mut codings = self.fields.all("transfer-encoding");
+        codings.any(|coding| coding.eq_ignore_ascii_case(b"chunked"))
+    }
+
     /// Why the body of an answer could not be read on.
     pub(super) fn broke(&self, error: &io::Error) -> Failure {
         match error {

@@ -50,58 +50,32 @@ fn run(
     client: &Client,
 ) -> io::Result<(OwnedFd, SocketAddr)> {
     let started = Instant::now();
-    let heats = u32::try_from(addrs.len().div_ceil(ABREAST))
-        .unwrap_or(1)
-        .max(1);
-    let share = (limit / heats).min(LONGEST_SHARE);
-    let mut waiting = addrs.iter();
-    let mut running: VecDeque<Runner> = VecDeque::new();
-    let mut failed = io::Error::from(ErrorKind::ConnectionRefused);
-    let mut next = started;
+    let heats = u32::try_from(addrs.len().div_ceil(ABREAST)).unwrap_or(1);
+    let mut race = Race {
+        waiting: addrs.iter(),
+        running: VecDeque::new(),
+        failed: io::Error::from(ErrorKind::ConnectionRefused),
+        next: started,
+        share: (limit / heats.max(1)).min(LONGEST_SHARE),
+    };
     loop {
         let now = Instant::now();
-        if now >= next && waiting.len() > 0 {
-            if running.len() == ABREAST {
-                running.pop_front();
-            }
-            let Some(&addr) = waiting.next() else {
-                continue;
-            };
-            match start(addr) {
-                Ok((socket, true)) => return Ok((socket, addr)),
-                Ok((socket, false)) => running.push_back(Runner {
-                    socket,
-                    addr,
-                    since: now,
-                }),
-                Err(e) => {
-                    failed = told(addr, &e);
-                    continue;
-                }
-            }
-            next = match running.front() {
-                Some(first) if running.len() == ABREAST => first.since + share,
-                _ => now + HEAD_START,
-            };
+        if let Some(won) = race.start_next(now) {
+            return Ok(won);
         }
-        if running.is_empty() {
-            return Err(failed);
+        if race.running.is_empty() {
+            return Err(race.failed);
         }
         let mut patience = limit.saturating_sub(now - started);
-        if waiting.len() > 0 {
-            patience = patience.min(next.saturating_duration_since(now));
+        if race.waiting.len() > 0 {
+            patience = patience.min(race.next.saturating_duration_since(now));
         }
-        let sockets = running.iter().map(|runner| runner.socket.as_fd());
+        let sockets = race.running.iter().map(|runner| runner.socket.as_fd());
         match client.wait_any(sockets, Interest::Write, Some(patience))? {
             (Wake::Ready, at) => {
-                let Some(runner) = running.remove(at) else {
-                    continue;
-                };
-                match sys::sockopt::socket_error(&runner.socket)? {
-                    Ok(()) => return Ok((runner.socket, runner.addr)),
-                    Err(e) => failed = told(runner.addr, &e.into()),
+                if let Some(won) = race.arrived(at)? {
+                    return Ok(won);
                 }
-                next = Instant::now();
             }
             (Wake::ClientLeft, _) => {
                 CALL.with_borrow_mut(|call| call.client_left = true);
@@ -109,12 +83,67 @@ fn run(
             }
             (Wake::TimedOut, _) if started.elapsed() >= limit => {
                 let late = io::Error::new(ErrorKind::TimedOut, "no answer in time");
-                return Err(running
-                    .front()
-                    .map_or(failed, |first| told(first.addr, &late)));
+                let first = race.running.front();
+                return Err(first.map_or(race.failed, |first| told(first.addr, &late)));
             }
             (Wake::TimedOut, _) => {}
         }
+    }
+}
+
+/// Who runs, and who waits for the start.
+struct Race<'a> {
+    waiting: std::slice::Iter<'a, SocketAddr>,
+    running: VecDeque<Runner>,
+    /// Why the last one failed.
+    failed: io::Error,
+    /// When the next one starts.
+    next: Instant,
+    /// How long the eldest may take while others wait.
+    share: Duration,
+}
+
+impl Race<'_> {
+    /// Starts the next one, if it is its turn; it may be there at once.
+    fn start_next(&mut self, now: Instant) -> Option<(OwnedFd, SocketAddr)> {
+        while now >= self.next {
+            let &addr = self.waiting.next()?;
+            if self.running.len() == ABREAST {
+                self.running.pop_front();
+            }
+            let socket = match start(addr) {
+                Ok((socket, true)) => return Some((socket, addr)),
+                Ok((socket, false)) => socket,
+                Err(e) => {
+                    self.failed = told(addr, &e);
+                    continue;
+                }
+            };
+            self.running.push_back(Runner {
+                socket,
+                addr,
+                since: now,
+            });
+            self.next = match self.running.front() {
+                Some(first) if self.running.len() == ABREAST => first.since + self.share,
+                _ => now + HEAD_START,
+            };
+            break;
+        }
+        None
+    }
+
+    /// The one at this place is there, or has failed: then the next one may start.
+    fn arrived(&mut self, at: usize) -> io::Result<Option<(OwnedFd, SocketAddr)>> {
+        let Some(runner) = self.running.remove(at) else {
+            return Ok(None);
+        };
+        match sys::sockopt::socket_error(&runner.socket)? {
+            Ok(()) => return Ok(Some((runner.socket, runner.addr))),
+            Err(e) => self.failed = told(runner.addr, &e.into()),
+        }
+        self.next = Instant::now();
+        Ok(None)
     }
 }
 

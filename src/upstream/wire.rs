@@ -1,7 +1,7 @@
 //! Connections: TCP, and TLS on top where the target says https.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use ureq::unversioned::transport::time::Duration as Patience;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 use super::INPUT_BUFFER;
-use super::buffers::Corked;
-use super::call::{CALL, wait};
+use super::buffers::Buffer;
+use super::call::{CALL, Request, wait};
 use super::dns::CachingResolver;
 use super::tls::{self, TlsSetup};
 use super::{alarm, dial};
@@ -37,10 +37,15 @@ impl Connector for Dialler {
         let limit = details.timeout.not_zero().map_or(Duration::MAX, |d| *d);
         let (stream, addr) = dial::race(&details.addrs, limit)?;
         self.names.won(details.uri, addr);
+        let socket = Socket {
+            stream,
+            timeout: details.timeout,
+            since: Instant::now(),
+        };
         if !details.needs_tls() {
-            return Ok(Some(Wire::new(Kind::Plain(stream))));
+            return Ok(Some(Wire::new(Kind::Plain(socket))));
         }
-        let wire = self.secure(stream, details);
+        let wire = self.secure(socket, details);
         // A certificate is the same at every address; who is silent or breaks off may not be.
         if wire.is_err() && CALL.with_borrow(|call| !call.never && !call.client_left) {
             self.names.lost(details.uri, addr);
@@ -51,166 +56,111 @@ impl Connector for Dialler {
 
 impl Dialler {
     /// TLS on top of a connection.
-    fn secure(&self, stream: TcpStream, details: &ConnectionDetails) -> Result<Wire, ureq::Error> {
+    fn secure(&self, mut socket: Socket, details: &ConnectionDetails) -> Result<Wire, ureq::Error> {
         let name = tls::name(details.uri.host().unwrap_or_default())
             .ok_or(ureq::Error::Tls("its host is no name that TLS can check"))?;
         let mut session = ClientConnection::new(self.tls.config(), name)?;
-        let mut socket = Socket {
-            stream,
-            timeout: details.timeout,
-            since: Instant::now(),
-        };
         session
             .complete_io(&mut socket)
             .map_err(alarm::handshake_failed)?;
-        Ok(Wire::new(Kind::Tls(Box::new(Tls {
-            stream: StreamOwned::new(session, socket),
-        }))))
+        let tls = Tls(StreamOwned::new(session, socket));
+        Ok(Wire::new(Kind::Tls(Box::new(tls))))
     }
-}
-
-// The socket is non-blocking, and every wait goes through [`wait`].
-
-fn send(mut to: &TcpStream, mut rest: &[u8], timeout: NextTimeout) -> Result<(), ureq::Error> {
-    while !rest.is_empty() {
-        match to.write(rest) {
-            Ok(n) => rest = &rest[n..],
-            Err(e) if e.kind() == ErrorKind::WouldBlock => wait(to, Interest::Write, timeout)?,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            // It wants no more of the request. What it said before, a 429 or a 413 perhaps, can still
-            // be read; if it said nothing, reading tells.
-            Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
-                return Ok(());
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
-}
-
-fn receive(
-    mut from: &TcpStream,
-    input: &mut [u8],
-    timeout: NextTimeout,
-) -> Result<usize, ureq::Error> {
-    loop {
-        wait(from, Interest::Read, timeout)?;
-        match from.read(input) {
-            Ok(n) => return Ok(n),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-}
-
-fn is_open(mut stream: &TcpStream) -> bool {
-    let probe = stream.read(&mut [0]);
-    matches!(probe, Err(e) if e.kind() == ErrorKind::WouldBlock)
 }
 
 /// A connection as ureq uses it.
 #[derive(Debug)]
 pub(super) struct Wire {
     kind: Kind,
-    buffers: Corked,
+    buffer: Buffer,
     /// The last answer was read and nothing was asked since.
     answered: bool,
 }
 
 #[derive(Debug)]
 enum Kind {
-    Plain(TcpStream),
+    Plain(Socket),
     Tls(Box<Tls>),
 }
+
+/// TLS over a [`Socket`].
+struct Tls(StreamOwned<ClientConnection, Socket>);
 
 impl Wire {
     fn new(kind: Kind) -> Wire {
         Wire {
             kind,
-            buffers: Corked::default(),
+            buffer: Buffer::default(),
             answered: false,
         }
-    }
-
-    /// Sends what is held back.
-    fn uncork(&mut self, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let held = self.buffers.release();
-        if held.is_empty() {
-            return Ok(());
-        }
-        CALL.with_borrow_mut(|call| *call.sent.get_or_insert_with(Instant::now));
-        self.kind.send(held, timeout)
-    }
-
-    /// Holds back what ureq wrote, with the call's own lines in the head when that is at its end.
-    fn hold(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let end = b"\r\n";
-        let output = self.buffers.output();
-        let is_head = output[..amount].ends_with(b"\r\n\r\n");
-        let lines = match is_head {
-            true => CALL.with_borrow_mut(|call| std::mem::take(&mut call.lines.0)),
-            false => Vec::new(),
-        };
-        if lines.is_empty() {
-            self.buffers.hold(amount);
-            return Ok(());
-        }
-        let at = amount - end.len();
-        if at + lines.len() + end.len() <= output.len() {
-            output[at..][..lines.len()].copy_from_slice(&lines);
-            output[at + lines.len()..][..end.len()].copy_from_slice(end);
-            self.buffers.hold(amount + lines.len());
-            return Ok(());
-        }
-        // More than the buffer holds, they go out by themselves.
-        self.buffers.hold(at);
-        self.uncork(timeout)?;
-        self.kind.send(&lines, timeout)?;
-        self.buffers.output()[..end.len()].copy_from_slice(end);
-        self.buffers.hold(end.len());
-        Ok(())
     }
 }
 
 impl Kind {
-    fn send(&mut self, bytes: &[u8], timeout: NextTimeout) -> Result<(), ureq::Error> {
+    fn socket(&mut self) -> &mut Socket {
         match self {
-            Kind::Plain(stream) => send(stream, bytes, timeout),
-            Kind::Tls(tls) => tls.send(bytes, timeout),
+            Kind::Plain(socket) => socket,
+            Kind::Tls(tls) => &mut tls.0.sock,
+        }
+    }
+
+    /// Sends a request, head and body together and from where they lie.
+    fn send(&mut self, request: &Request, timeout: NextTimeout) -> io::Result<()> {
+        self.socket().begin(timeout);
+        let mut parts = [&request.head, &request.body].map(|part| IoSlice::new(part));
+        let mut rest = &mut parts[..];
+        IoSlice::advance_slices(&mut rest, 0); // a body may be empty
+        while !rest.is_empty() {
+            let n = match self {
+                Kind::Plain(socket) => socket.write_vectored(rest),
+                Kind::Tls(tls) => tls.0.write_vectored(rest),
+            }?;
+            IoSlice::advance_slices(&mut rest, n);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, input: &mut [u8], timeout: NextTimeout) -> io::Result<usize> {
+        self.socket().begin(timeout);
+        match self {
+            Kind::Plain(socket) => socket.read(input),
+            Kind::Tls(tls) => tls.0.read(input),
         }
     }
 }
 
 impl Transport for Wire {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
+        &mut self.buffer
     }
 
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+    /// ureq has written a request of its own: now the real one goes out. Its body is put back, for it may be
+    /// sent again.
+    fn transmit_output(&mut self, _: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.answered = false;
-        self.hold(amount, timeout)?;
-        match self.buffers.is_full() {
-            true => self.uncork(timeout),
-            false => Ok(()),
-        }
+        let request = CALL.with_borrow_mut(|call| {
+            let request = call.request.take()?;
+            call.sent = Some(Instant::now());
+            Some(request)
+        });
+        let Some(request) = request else {
+            return Ok(());
+        };
+        self.buffer.asked();
+        let sent = self.kind.send(&request, timeout);
+        CALL.with_borrow_mut(|call| call.body = request.body);
+        Ok(sent?)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let progress = self.uncork(timeout).and_then(|()| {
-            // An answer of one read is over soon, and the next request finds the buffer there.
-            if self.answered {
-                self.buffers.asked();
-            }
-            let input = self.buffers.input_append_buf();
-            if input.is_empty() {
-                return Err(ureq::Error::LargeResponseHeader(INPUT_BUFFER, INPUT_BUFFER));
-            }
-            let n = match &mut self.kind {
-                Kind::Plain(stream) => receive(stream, input, timeout)?,
-                Kind::Tls(tls) => tls.receive(input, timeout)?,
-            };
-            self.buffers.input_appended(n);
-            Ok(n > 0)
+        let input = self.buffer.input_append_buf();
+        if input.is_empty() {
+            return Err(ureq::Error::LargeResponseHeader(INPUT_BUFFER, INPUT_BUFFER));
+        }
+        let received = self.kind.receive(input, timeout);
+        let progress = received.map_err(ureq::Error::from).map(|n| {
+            self.buffer.input_appended(n);
+            n > 0
         });
         match progress {
             // ureq takes a reset, or TLS without close_notify, for the end of a body that only the
@@ -235,13 +185,11 @@ impl Transport for Wire {
     /// asks when it puts a connection into its pool and when it takes it out; the latter is enough.
     fn is_open(&mut self) -> bool {
         if std::mem::take(&mut self.answered) {
-            self.buffers.answered();
+            self.buffer.answered();
             return true;
         }
-        match &mut self.kind {
-            Kind::Plain(stream) => is_open(stream),
-            Kind::Tls(tls) => is_open(&tls.stream.sock.stream),
-        }
+        let probe = self.kind.socket().stream.read(&mut [0]);
+        matches!(probe, Err(e) if e.kind() == ErrorKind::WouldBlock)
     }
 
     fn is_tls(&self) -> bool {
@@ -249,7 +197,7 @@ impl Transport for Wire {
     }
 }
 
-/// What rustls reads and writes through: it has buffers of its own.
+/// A socket that does not block by itself: every wait goes through [`wait`].
 struct Socket {
     stream: TcpStream,
     /// For all that is read and written, `since` then.
@@ -258,58 +206,67 @@ struct Socket {
 }
 
 impl Socket {
-    fn time_left(&self) -> Result<NextTimeout, ureq::Error> {
+    /// From now on, this holds.
+    fn begin(&mut self, timeout: NextTimeout) {
+        self.timeout = timeout;
+        self.since = Instant::now();
+    }
+
+    fn wait(&self, interest: Interest) -> io::Result<()> {
         let mut left = self.timeout;
         if let Patience::Exact(after) = left.after {
             let after = after.saturating_sub(self.since.elapsed());
             if after.is_zero() {
-                return Err(ureq::Error::Timeout(left.reason));
+                return Err(ureq::Error::Timeout(left.reason).into_io());
             }
             left.after = Patience::Exact(after);
         }
-        Ok(left)
+        wait(&self.stream, interest, left).map_err(ureq::Error::into_io)
     }
 }
 
 impl Read for Socket {
     fn read(&mut self, input: &mut [u8]) -> io::Result<usize> {
-        let left = self.time_left();
-        left.and_then(|left| receive(&self.stream, input, left))
-            .map_err(ureq::Error::into_io)
+        loop {
+            self.wait(Interest::Read)?;
+            match self.stream.read(input) {
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                other => return other,
+            }
+        }
     }
 }
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let left = self.time_left();
-        left.and_then(|left| send(&self.stream, bytes, left))
-            .map_err(ureq::Error::into_io)?;
-        Ok(bytes.len())
+        self.write_vectored(&[IoSlice::new(bytes)])
     }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            match self.stream.write_vectored(parts) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(Interest::Write)?,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // It wants no more of the request. What it said before, a 429 or a 413 perhaps, can still
+                // be read; if it said nothing, reading tells.
+                Err(e)
+                    if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+                {
+                    return Ok(parts.iter().map(|part| part.len()).sum());
+                }
+                other => return other,
+            }
+        }
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// TLS over a [`Socket`].
-struct Tls {
-    stream: StreamOwned<ClientConnection, Socket>,
-}
-
-impl Tls {
-    fn set_timeout(&mut self, timeout: NextTimeout) {
-        self.stream.sock.timeout = timeout;
-        self.stream.sock.since = Instant::now();
-    }
-
-    fn send(&mut self, bytes: &[u8], timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.set_timeout(timeout);
-        Ok(self.stream.write_all(bytes)?)
-    }
-
-    fn receive(&mut self, input: &mut [u8], timeout: NextTimeout) -> Result<usize, ureq::Error> {
-        self.set_timeout(timeout);
-        Ok(self.stream.read(input)?)
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Socket")
     }
 }
 

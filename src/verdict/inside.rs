@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::kinds::{Kinds, LIMIT};
 use super::said::{Said, plain};
-use super::says::says;
+use super::says::has_content;
 use super::{BODY_LIMIT, Verdict, bounded, by_status, limit};
 
 /// Events that only open a stream: Anthropic's, and those of the Responses API.
@@ -50,7 +50,7 @@ pub fn judge_document(json: &[u8]) -> Option<Verdict> {
 
 /// Judges the data of a stream's event. `None`: it tells nothing yet, such as whose role is to speak.
 pub fn judge_event(json: &[u8]) -> Option<Verdict> {
-    if says(json) {
+    if has_content(json) {
         return Some(Verdict::Pass);
     }
     let json = json[..json.len().min(BODY_LIMIT)].trim_ascii();

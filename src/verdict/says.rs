@@ -1,136 +1,90 @@
 //! Whether an answer says anything. Most answers do, and then this is all that is looked at of them: each is read as
-//! it stands, up to its first word, and nothing is kept. No parser: what is no JSON says nothing.
+//! it stands, up to its first words, and nothing is kept. No parser: what is no JSON may look as if it did.
+
+use crate::dialect::scan::{behind_blanks, next_value};
 
 /// Fields in which an answer says something, once they are not empty …
 const SAYS: &str = "\
-    choices delta output candidates parts part item content content_block response text reasoning \
-    reasoning_content reasoning_details thinking refusal arguments partial_json transcript \
-    output_text summary audio images outputs";
+    choices message content delta text output candidates parts part item content_block response \
+    reasoning reasoning_content reasoning_details thinking refusal arguments partial_json \
+    transcript output_text summary audio images outputs";
 
 /// … and those whose mere contents are the answer.
 const HOLDS: &str = "\
     tool_calls function_call functionCall inlineData data embedding embeddings results predictions \
     segments artifacts b64_json";
 
-/// Deeper is no answer.
-const DEPTH: usize = 64;
+/// Content is looked for so deep inside; those known have it within eight.
+const DEEPEST: u8 = 16;
 
-/// Whether an answer, or its beginning, says anything.
-pub fn says(json: &[u8]) -> bool {
-    Scan(json).value(Looked::Words, DEPTH)
+/// Whether an answer says anything, as far as a look can tell that parses nothing.
+pub fn has_content(json: &[u8]) -> bool {
+    says(&mut json.trim_ascii_start(), DEEPEST).unwrap_or(false)
 }
 
-/// What is looked for in a value.
-#[derive(Clone, Copy, PartialEq)]
-enum Looked {
-    /// Words, in the fields that have them.
-    Words,
-    /// The same, but an object's: a text beside an error is the error's.
-    Message,
-    /// Whatever is in it.
-    Anything,
-    /// An item that is no message is a call of something.
-    Call,
-    Nothing,
-}
-
-impl Looked {
-    fn within(self, name: &[u8]) -> Looked {
-        let is_in = |list: &str| list.split(' ').any(|one| one.as_bytes() == name);
-        match name {
-            _ if !matches!(self, Looked::Words | Looked::Message) => Looked::Nothing,
-            // Most fields of most answers: no need to go through the lists for them.
-            b"id" | b"object" | b"created" | b"model" | b"index" | b"role" => Looked::Nothing,
-            b"message" => Looked::Message,
-            b"type" => Looked::Call,
-            _ if is_in(SAYS) => Looked::Words,
-            _ if is_in(HOLDS) => Looked::Anything,
-            _ => Looked::Nothing,
-        }
-    }
-}
-
-/// What is not yet read.
-struct Scan<'a>(&'a [u8]);
-
-impl<'a> Scan<'a> {
-    /// Goes past the next value, or no further than to its first word: then it is true.
-    fn value(&mut self, looked: Looked, depth: usize) -> bool {
-        match self.next() {
-            b'"' => {
-                // One byte tells that there are words: the rest of them need not be read.
-                let words = matches!(looked, Looked::Words | Looked::Anything);
-                if words && self.0.first().is_some_and(|byte| *byte != b'"') {
-                    return true;
+/// Whether the value that a text begins with says anything; if not, the text is what follows the value. `None`:
+/// it cannot be told.
+fn says(text: &mut &[u8], deep: u8) -> Option<bool> {
+    match text.first()? {
+        b'"' => Some(next_value(text)?.len() > 2),
+        b'[' if deep > 0 => {
+            *text = &text[1..];
+            while !ends(text)? {
+                if says(text, deep - 1)? {
+                    return Some(true);
                 }
-                let text = self.string();
-                looked == Looked::Call && (text.ends_with(b"_call") || text.ends_with(b"_use"))
             }
-            b'{' | b'[' if depth == 0 => {
-                self.0 = &[];
-                false
-            }
-            b'{' => self.members(looked, depth - 1, true),
-            b'[' if matches!(looked, Looked::Message | Looked::Call) => {
-                self.members(Looked::Nothing, depth - 1, false)
-            }
-            b'[' => self.members(looked, depth - 1, false),
-            _ => {
-                let ends = |b: &u8| matches!(b, b',' | b']' | b'}');
-                let end = self.0.iter().position(ends);
-                self.0 = &self.0[end.unwrap_or(self.0.len())..];
-                false
-            }
+            Some(false)
         }
-    }
-
-    /// Those of an object or a list that was opened.
-    fn members(&mut self, looked: Looked, depth: usize, named: bool) -> bool {
-        loop {
-            let here = self.0;
-            match self.next() {
-                0 | b'}' | b']' => return false,
-                b',' => continue,
-                _ if looked == Looked::Anything => return true,
-                _ => {}
+        b'{' if deep > 0 => {
+            *text = &text[1..];
+            while !ends(text)? {
+                let name = next_value(text)?;
+                if field_says(name.strip_prefix(b"\"")?, text, deep)? {
+                    return Some(true);
+                }
             }
-            let mut looked = looked;
-            if named {
-                looked = looked.within(self.string());
-                self.next(); // its colon
-            } else {
-                self.0 = here;
-            }
-            if self.value(looked, depth) {
-                return true;
-            }
+            Some(false)
         }
+        _ => next_value(text).map(|_| false),
     }
+}
 
-    /// The next byte that is no blank; 0 at the end.
-    fn next(&mut self) -> u8 {
-        let [byte, rest @ ..] = self.0.trim_ascii_start() else {
-            self.0 = &[];
-            return 0;
-        };
-        self.0 = rest;
-        *byte
-    }
-
-    /// The rest of a string, which is not decoded.
-    fn string(&mut self) -> &'a [u8] {
-        let mut at = 0;
-        while let Some(byte) = self.0.get(at) {
-            match byte {
-                b'"' => break,
-                b'\\' => at += 2,
-                _ => at += 1,
-            }
+/// The same of a field, whose name this is without its first quote, and its value.
+fn field_says(name: &[u8], text: &mut &[u8], deep: u8) -> Option<bool> {
+    *text = behind_blanks(text);
+    let is_one = |names: &str| {
+        let name = &name[..name.len() - 1];
+        names.split(' ').any(|known| known.as_bytes() == name)
+    };
+    Some(match name {
+        // Most fields of most answers: no need to go through the lists for them.
+        b"id\"" | b"object\"" | b"created\"" | b"model\"" | b"index\"" | b"role\"" => {
+            next_value(text).map(|_| false)?
         }
-        let (text, rest) = self.0.split_at(at.min(self.0.len()));
-        self.0 = rest.get(1..).unwrap_or_default();
-        text
-    }
+        // An item that is no message is a call of something.
+        b"type\"" => {
+            let kind = next_value(text)?;
+            kind.ends_with(b"_call\"") || kind.ends_with(b"_use\"")
+        }
+        // Not the message of an error.
+        b"message\"" if !text.starts_with(b"{") => next_value(text).map(|_| false)?,
+        _ if is_one(SAYS) => says(text, deep - 1)?,
+        _ if is_one(HOLDS) => match next_value(text)? {
+            [b'"', inside @ .., _] => !inside.is_empty(),
+            [b'[' | b'{', inside @ .., _] => !inside.trim_ascii().is_empty(),
+            _ => false,
+        },
+        _ => next_value(text).map(|_| false)?,
+    })
+}
+
+/// Whether a list or an object ends here; it is gone then, and so is what stands between two values.
+fn ends(text: &mut &[u8]) -> Option<bool> {
+    *text = behind_blanks(text);
+    let ends = matches!(text.first()?, b']' | b'}');
+    *text = &text[usize::from(ends)..];
+    Some(ends)
 }
 
 #[cfg(test)]
@@ -217,14 +171,8 @@ mod tests {
             let value: Value = serde_json::from_str(&json).expect(&json);
             // Of a name that stands twice a parser keeps the last.
             let kept = value.to_string();
-            assert_eq!(says(kept.as_bytes()), parsed(&value), "{kept}");
+            assert_eq!(has_content(kept.as_bytes()), parsed(&value), "{kept}");
             met[usize::from(parsed(&value))] += 1;
-            // A beginning says no more than the whole.
-            let cut = &json.as_bytes()[..random(json.len() + 1)];
-            assert!(
-                !says(cut) || says(json.as_bytes()) || cut.len() < json.len(),
-                "{json}"
-            );
         }
         assert!(met[0] > 1_000 && met[1] > 1_000, "{met:?}");
         for junk in [
@@ -237,11 +185,8 @@ mod tests {
             "{\"content\":\"",
             "\\",
         ] {
-            assert!(!says(junk.as_bytes()), "{junk}");
+            assert!(!has_content(junk.as_bytes()), "{junk}");
         }
-        assert!(!says("[".repeat(100_000).as_bytes()));
-        assert!(says(
-            b"{\"id\":\"c\",\"choices\":[{\"index\":0,\"message\":{\"content\":\"H"
-        ));
+        assert!(!has_content("[".repeat(100_000).as_bytes()));
     }
 }

@@ -231,7 +231,7 @@ fn a_web_page_is_nobodys_word_about_a_key() {
         502 <content-type: text/html> <html><h1>502 Bad Gateway => Trouble
         504 <content-type: text/html> <html><h1>504 Gateway Time-out => Failed
         524 <content-type: text/html> <html>A timeout occurred => Failed
-        404 <content-type: text/html> <html><h1>404 Not Found => Failed
+        404 <content-type: text/html> <html><h1>404 Not Found => Nowhere
         413 <content-type: text/html> <html><h1>413 Request Entity Too Large => Pass
         // no pages
         401 <content-type: application/json> <html> => Refused

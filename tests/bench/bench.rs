@@ -14,13 +14,14 @@ mod mock;
 mod proxies;
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, exit};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs};
 
-use load::{Connection, in_threads, percentile, question, request};
+use load::{Connection, conversation, in_threads, percentile, question, request};
 use mock::{DOWN, Mock, STORM_LIMIT, STORM_WINDOW};
 use proxies::{Proxy, Running, TlsUpstream, Under, Wish};
 
@@ -33,6 +34,9 @@ usage: make bench [BENCH='WORDS']
   proxy=NAME:COMMAND  another proxy; {port} and {upstream} are filled in
   without=NAME     leave nginx or haproxy out
   bin=PATH         the alvus under test";
+
+/// Tokens of an agent's turn.
+const TOKENS: u32 = 500;
 
 struct Bench {
     proxies: Vec<Proxy>,
@@ -158,6 +162,8 @@ impl Bench {
         }
         self.large();
         self.many_keys();
+        self.turns(None);
+        self.waiters();
         if !self.quick {
             self.later();
             self.tls();
@@ -300,6 +306,7 @@ impl Bench {
         if !self.wanted("count") {
             return;
         }
+        self.count_turns("", &self.wish());
         let tools = [
             (
                 Under::Callgrind,
@@ -330,6 +337,124 @@ impl Bench {
                 }
             }
         }
+    }
+
+    /// An agent's turn and its upload alone, counted likewise, whatever is on the way up.
+    fn count_turns(&mut self, over: &str, wish: &Wish) {
+        if !has("valgrind") {
+            return;
+        }
+        let turn = conversation(&format!("/v1/turn/{TOKENS}"), true);
+        let upload = conversation("/v1/up", false);
+        for n in 0..self.proxies.len() {
+            let proxy = self.proxies[n].clone();
+            if proxy.is_direct() || (self.quick && !proxy.is_alvus()) {
+                continue;
+            }
+            let mut count = |what: &str, run: &dyn Fn(SocketAddr, usize) -> usize| {
+                let counted = [2, 12].map(|times| {
+                    let running = self.start(&proxy, wish, Under::Callgrind)?;
+                    let failed = run(running.addr, times);
+                    self.complain(n, what, failed);
+                    running.counted(Under::Callgrind)
+                });
+                if let [Some(few), Some(many)] = counted {
+                    self.note(what, "", n, (many - few) / 10.0);
+                }
+            };
+            count(
+                &format!("count: user instructions a turn{over}"),
+                &|to, times| load::turns(to, &turn, 1, times),
+            );
+            count(
+                &format!("count: user instructions a turn's upload{over}"),
+                &|to, times| load::run(to, &upload, 1, times, false).failed,
+            );
+        }
+    }
+
+    /// What an agent does all day: 200 kB of conversation up, 500 tokens down.
+    fn turns(&mut self, tls: Option<SocketAddr>) {
+        if tls.is_none() && !self.wanted("turn") {
+            return;
+        }
+        let (over, wish) = match tls {
+            None => ("", self.wish()),
+            Some(upstream) => {
+                let wish = self.wish();
+                let tls = true;
+                (
+                    "tls, ",
+                    Wish {
+                        upstream,
+                        tls,
+                        ..wish
+                    },
+                )
+            }
+        };
+        let turn = conversation(&format!("/v1/turn/{TOKENS}"), true);
+        let upload = conversation("/v1/up", false);
+        for at_a_time in [1, 8] {
+            let name = format!("{over}turn-{at_a_time}");
+            let (each, uploads) = if self.quick { (1, 20) } else { (3, 50) };
+            self.each(&wish, |b, n, running| {
+                load::turns(running.addr, &turn, at_a_time, 1);
+                let cpu = |running: &Running, what: &dyn Fn() -> usize| {
+                    let before = running.cpu();
+                    (what(), running.cpu() - before)
+                };
+                let (broken, took) = cpu(running, &|| {
+                    load::turns(running.addr, &turn, at_a_time, each)
+                });
+                b.complain(n, &name, broken);
+                let (failed, alone) = cpu(running, &|| {
+                    load::run(running.addr, &upload, at_a_time, uploads, false).failed
+                });
+                b.complain(n, &name, failed);
+                if !b.proxies[n].is_direct() {
+                    let turns = (at_a_time * each) as f64;
+                    b.note(&format!("{name}: CPU a turn"), "µs", n, took / turns);
+                    let alone = alone / (at_a_time * uploads) as f64;
+                    b.note(&format!("{name}: CPU its upload alone"), "µs", n, alone);
+                    b.note(&format!("{name}: RssAnon"), "KiB", n, running.anonymous());
+                }
+            });
+        }
+    }
+
+    /// Many more requests than may be under way at a time.
+    fn waiters(&mut self) {
+        if !self.wanted("wait") {
+            return;
+        }
+        const WAITERS: usize = 240;
+        let request = question("/v1/slow");
+        let each = if self.quick { 1 } else { 4 };
+        self.each(&self.wish(), |b, n, running| {
+            if !b.proxies[n].is_alvus() {
+                return;
+            }
+            load::run(running.addr, &question("/v1/warm"), WAITERS, 1, false);
+            let before = (running.cpu(), running.switches());
+            let (failed, switches) = thread::scope(|scope| {
+                let run = || load::run(running.addr, &request, WAITERS, each, false).failed;
+                let asking = scope.spawn(run);
+                // The threads are gone with their connections: they are asked before that.
+                let mut switches = before.1;
+                while !asking.is_finished() {
+                    switches = running.switches().max(switches);
+                    thread::sleep(Duration::from_millis(20));
+                }
+                (asking.join().expect("the waiters"), switches)
+            });
+            let requests = (WAITERS * each) as f64;
+            b.complain(n, "wait", failed);
+            let cpu = (running.cpu() - before.0) / requests;
+            b.note("wait: 240 at a time: CPU a request", "µs", n, cpu);
+            let switches = (switches - before.1).max(0.0) / requests;
+            b.note("wait: 240 at a time: switches a request", "", n, switches);
+        });
     }
 
     fn new_connections(&mut self) {
@@ -508,6 +633,13 @@ impl Bench {
             Ok(upstream) => upstream,
             Err(e) => return eprintln!("bench: no TLS upstream: {e}"),
         };
+        self.turns(Some(upstream.kept));
+        let over_tls = Wish {
+            upstream: upstream.kept,
+            tls: true,
+            ..self.wish()
+        };
+        self.count_turns(" over TLS", &over_tls);
         let request = question("/v1/chat/completions");
         let kinds = [
             ("kept connection", upstream.kept, 4_000),

@@ -24,6 +24,25 @@ pub fn stream_question(path: &str) -> Vec<u8> {
     )
 }
 
+/// What an agent has gathered in an hour: 200 kB of conversation, with code in it.
+pub fn conversation(path: &str, streams: bool) -> Vec<u8> {
+    let text = "Read src/main.rs and say why it prints nothing: fn main() { println!(\\\"{}\\\", answer()); }\\n\
+                It was changed on Tuesday, and the tests that were green before are green still.\\n";
+    let mut body =
+        format!("{{\"model\":\"meta/llama-3.1-8b-instruct\",\"stream\":{streams},\"messages\":[");
+    for n in 0.. {
+        let role = ["user", "assistant"][n % 2];
+        let text = text.repeat(10);
+        body += &format!("{{\"role\":\"{role}\",\"content\":\"{text}\"}}");
+        if body.len() > 200_000 {
+            break;
+        }
+        body.push(',');
+    }
+    body += "]}";
+    request(path, body.as_bytes())
+}
+
 /// A POST with this body.
 pub fn request(path: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!(
@@ -52,6 +71,25 @@ impl Connection {
             stream,
             buffer: vec![0; 64 * 1024],
         })
+    }
+
+    /// Sends, and reads a stream to its end; whether it came.
+    pub fn stream(&mut self, request: &[u8]) -> io::Result<bool> {
+        self.stream.write_all(request)?;
+        const END: &[u8] = b"\r\n0\r\n\r\n";
+        let mut have = 0;
+        loop {
+            match self.stream.read(&mut self.buffer[have..])? {
+                0 => return Ok(false),
+                n => have += n,
+            }
+            if self.buffer[..have].ends_with(END) {
+                return Ok(true);
+            }
+            let keep = have.min(END.len());
+            self.buffer.copy_within(have - keep..have, 0);
+            have = keep;
+        }
     }
 
     /// Sends, and reads the whole answer. Its status, and its body's length.
@@ -146,6 +184,18 @@ pub fn run(to: SocketAddr, request: &[u8], connections: usize, each: usize, fres
     }
     run.latencies.sort();
     run
+}
+
+/// `each` streams on each of `connections`, at the same time; how many did not come to their end.
+pub fn turns(to: SocketAddr, request: &[u8], connections: usize, each: usize) -> usize {
+    let broken = in_threads(connections, |_| {
+        let Ok(mut connection) = Connection::open(to) else {
+            return each;
+        };
+        let whole = |_: &usize| matches!(connection.stream(request), Ok(true));
+        each - (0..each).take_while(whole).count()
+    });
+    broken.iter().sum()
 }
 
 /// Reads `streams` streams of `tokens` tokens at the same time: how long each token took, sorted,

@@ -6,6 +6,8 @@
 //! | path | answer |
 //! |---|---|
 //! | `/stream/N` | N server-sent events, 20 a second, each with the time it was written |
+//! | `/turn/N` | the same, 1000 a second |
+//! | `/slow` | as `/json`, after [`SLOW`] |
 //! | `/down` | [`DOWN`] bytes |
 //! | `/storm` | as `/json`, or 429 with `Retry-After`: each key has [`STORM_LIMIT`] a window |
 //! | anything else | a JSON document of about 600 bytes, after the request's body was read |
@@ -22,6 +24,10 @@ use std::time::{Duration, Instant};
 pub const DOWN: usize = 50 << 20;
 /// The time between two tokens of one stream.
 pub const TOKEN_GAP: Duration = Duration::from_millis(50);
+/// The same for one that is in a hurry.
+const TURN_GAP: Duration = Duration::from_millis(1);
+/// How long a slow answer takes.
+pub const SLOW: Duration = Duration::from_millis(100);
 /// Requests that a key may make in a window; the first request opens the window.
 pub const STORM_LIMIT: usize = 20;
 /// The window's length.
@@ -135,7 +141,12 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         let path = String::from_utf8_lossy(&path);
         let (before, last) = path.rsplit_once('/').unwrap_or(("", ""));
         if before.ends_with("/stream") {
-            tell(stream, shared.epoch, last.parse().unwrap_or(1))?;
+            tell(stream, shared.epoch, last.parse().unwrap_or(1), TOKEN_GAP)?;
+        } else if before.ends_with("/turn") {
+            tell(stream, shared.epoch, last.parse().unwrap_or(1), TURN_GAP)?;
+        } else if last == "slow" {
+            thread::sleep(SLOW);
+            stream.write_all(&shared.json)?;
         } else if last == "down" {
             pour(stream)?;
         } else if last == "storm" {
@@ -159,13 +170,13 @@ fn drain(mut stream: &TcpStream, mut left: usize) -> io::Result<()> {
     Ok(())
 }
 
-fn tell(mut stream: &TcpStream, epoch: Instant, tokens: u32) -> io::Result<()> {
+fn tell(mut stream: &TcpStream, epoch: Instant, tokens: u32, gap: Duration) -> io::Result<()> {
     stream.write_all(
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
     )?;
     let began = Instant::now();
     for n in 0..tokens {
-        thread::sleep((TOKEN_GAP * n).saturating_sub(began.elapsed()));
+        thread::sleep((gap * n).saturating_sub(began.elapsed()));
         let event = format!(
             "data: {{\"t\":{:015},\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion.chunk\",\
              \"choices\":[{{\"index\":0,\"delta\":{{\"content\":\" word\"}},\"finish_reason\":null}}]}}\n\n",

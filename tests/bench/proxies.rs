@@ -218,12 +218,12 @@ impl Proxy {
                     "worker_processes 1; daemon off; master_process {master}; pid {dir}/pid; error_log stderr warn;\n\
                      events {{ worker_connections 4096; }}\n\
                      http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0;\n\
-                     client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir};\n\
+                     client_body_buffer_size 1m; client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir};\n\
                      uwsgi_temp_path {dir}; scgi_temp_path {dir};\n\
                      upstream up {{ server {upstream}; keepalive 256; keepalive_requests 1000000000; }}\n\
                      server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass {scheme}://up;\n\
                      proxy_http_version 1.1; proxy_set_header Connection \"\"; }}\n\
-                     location /v1/stream/ {{ proxy_pass {scheme}://up; proxy_buffering off;\n\
+                     location ~ ^/v1/(stream|turn)/ {{ proxy_pass {scheme}://up; proxy_buffering off;\n\
                      proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n",
                     dir = dir.display()
                 );
@@ -309,6 +309,22 @@ impl Running {
         self.sum("smaps_rollup", "Pss:")
     }
 
+    /// How often its threads went to sleep or were made to wait, so far.
+    pub fn switches(&self) -> f64 {
+        let of_threads = self.processes().into_iter().flat_map(|pid| {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+            tasks.into_iter().flatten().flatten()
+        });
+        of_threads
+            .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
+            .flat_map(|status| {
+                let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
+                let numbers = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse().ok());
+                numbers.collect::<Vec<f64>>()
+            })
+            .sum()
+    }
+
     pub fn threads(&self) -> f64 {
         self.sum("status", "Threads:")
     }
@@ -380,14 +396,16 @@ impl TlsUpstream {
         let server = |addr: SocketAddr, more: &str| {
             format!(
                 "server {{ listen {addr} ssl; {more} location / {{ proxy_pass http://up; proxy_http_version 1.1;\n\
-                 proxy_set_header Connection \"\"; proxy_max_temp_file_size 0; }} }}\n"
+                 proxy_set_header Connection \"\"; proxy_max_temp_file_size 0; }}\n\
+                 location /v1/turn/ {{ proxy_pass http://up; proxy_http_version 1.1; proxy_buffering off;\n\
+                 proxy_set_header Connection \"\"; }} }}\n"
             )
         };
         let text = format!(
             "worker_processes 1; daemon off; pid {dir}/pid; error_log stderr warn;\n\
              events {{ worker_connections 4096; }}\n\
              http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0;\n\
-             client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir};\n\
+             client_body_buffer_size 1m; client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir};\n\
              uwsgi_temp_path {dir}; scgi_temp_path {dir};\n\
              ssl_certificate {certificate}; ssl_certificate_key {dir}/key.pem;\n\
              upstream up {{ server {mock}; keepalive 256; keepalive_requests 1000000000; }}\n{}{}{} }}\n",

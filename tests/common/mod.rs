@@ -36,6 +36,14 @@ pub const FRUGAL: [(&str, &str); 4] = [
     ("MALLOC_TRIM_THRESHOLD_", "131072"),
 ];
 
+/// As many as this process may have at all.
+pub fn many_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+}
+
 /// Waits until `done` says so, or fails with `what`.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;

@@ -121,12 +121,13 @@ pub fn stream(input: &[u8]) {
         return;
     };
     let clean = first & 1 == 0;
-    let run = |size: usize| {
+    let run = |size: usize, keeps_open: bool| {
         let asked = Asked {
             model: "m".into(),
             prompt_tokens: 9,
             ratio: 3600,
             thinks_unopened: first & 2 != 0,
+            keeps_open,
             ..Asked::default()
         };
         let mut stream = Stream::new(asked);
@@ -138,10 +139,14 @@ pub fn stream(input: &[u8]) {
         assert_eq!(stream.started(), !out.is_empty());
         (out, end)
     };
-    let (out, end) = run(4096);
+    let (out, end) = run(4096, false);
     for size in [1, 7] {
-        assert_eq!(run(size), (out.clone(), end), "cut by {size}");
+        assert_eq!(run(size, false), (out.clone(), end), "cut by {size}");
     }
+    let (open, open_end) = run(4096, true);
+    assert_eq!(open_end, end);
+    assert_eq!(strict::kept_open_fault(&open, &out), None);
+    let _ = Stream::says_nothing(upstream, clean);
     if let Ok(found) = answer::translate(upstream, &Asked::default()) {
         assert!(Json::parse(&found.body).is_some());
     }

@@ -6,16 +6,16 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alvus::config::{Config, Loaded};
 use alvus::front::body::{Body, Framing};
 use alvus::front::head::{Head, HeadError};
 use alvus::front::{Limits, Request, Server};
 use alvus::question::{Conversation, Question};
-use alvus::secret::{SALT, tag};
+use alvus::state::{self, Rest};
 use alvus::verdict::{self, Verdict};
-use alvus::{route, sse, state};
+use alvus::{route, sse};
 
 use crate::engine::Target;
 
@@ -114,6 +114,10 @@ pub const TARGETS: &[Target] = &[
             b"{\"role\":\"user\",\"content\":\"x\"}",
             b"\"system\":",
             b"\\u0000",
+            b"\"mod\\u0065l\":\"\\\\\"",
+            b"\\\"",
+            b"\\\\",
+            b"\"stream\" : true ",
             b"[[[[",
             b",",
         ],
@@ -344,21 +348,22 @@ fn question(input: &[u8]) {
 
 // ---- the state file -----------------------------------------------------------------------------
 
-/// Whatever stands in a file, sealed or not, is refused or read, at any time of day; and what was
-/// read can be written and read again.
+/// Whatever stands in a file, behind our first line or not, is refused or read, at any time of day; and
+/// what was read can be written and read again.
 fn saved(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
-    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
-    let salt = [7; SALT];
-    let sealed = format!("alvus-state 1 salt={} clock=1800000000\n{text}", hex(&salt));
-    let end = hex(&tag(&salt, sealed.as_bytes()));
-    let sealed = format!("{sealed}end {end}\n");
+    let (now, salt) = (Instant::now(), "07".repeat(16));
+    let ours = format!("alvus-state 1 salt={salt} clock=1800000000\n{text}");
     for clock in [0, 1_800_000_000, u64::MAX] {
-        let _ = state::from_text(&text, clock);
-        if let Ok(saved) = state::from_text(&sealed, clock) {
-            let again = state::to_text(&saved.salt, &saved.entries, clock);
-            assert_eq!(state::from_text(&again, clock), Ok(saved));
-        }
+        let _ = state::from_text(&text, now, clock);
+        let (salt, rests, _) = state::from_text(&ours, now, clock).expect("ours");
+        let again = state::to_text(&salt, &rests, now, clock);
+        let writable = |r: &Rest| r.model.len() <= 200 && !r.model.contains(char::is_control);
+        let kept: Vec<Rest> = rests.into_iter().filter(writable).collect();
+        assert_eq!(
+            state::from_text(&again, now, clock),
+            Some((salt, kept, false))
+        );
     }
 }
 

@@ -39,7 +39,7 @@ impl Sim {
     /// `Relay::lease`, one turn of its loop.
     pub fn lease(&mut self, id: usize) {
         let now = self.instant();
-        let until = match self.pick(id) {
+        let (soonest, until) = match self.pick(id) {
             Pick::Key(picked) => return self.leased(id, picked),
             Pick::NoOther => {
                 self.stop_waiting(id);
@@ -53,11 +53,12 @@ impl Sim {
                 self.tally.turned_away += u64::from(self.works(self.tasks[id].ask.lane));
                 return self.told(id, self.tasks[id].last.or(self.last_refusal));
             }
-            Pick::Wait(at) => Some(at),
-            Pick::InTurn => None,
+            Pick::Wait(at) => (Some(at), Some(at)),
+            Pick::Behind(at) => (Some(at), None),
+            Pick::InTurn => (None, None),
         };
         let task = &mut self.tasks[id];
-        if task.journey.no_key(until.unwrap_or(now), now) == Step::GiveUp {
+        if task.journey.no_key(soonest.unwrap_or(now), now) == Step::GiveUp {
             self.stop_waiting(id);
             return self.told(id, self.tasks[id].last);
         }
@@ -201,7 +202,7 @@ impl Sim {
             Some(Verdict::Quota) => Report::Quota,
             Some(Verdict::Refused { names_key }) => Report::Refused { status, names_key },
             Some(Verdict::Overloaded(stated)) => Report::Overloaded(stated),
-            Some(Verdict::Trouble(_) | Verdict::Failed(_)) => Report::Unclear,
+            Some(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere) => Report::Unclear,
         };
         let picked = self.tasks[id].picked.clone().expect("it was sent");
         let change = self.pool.report(&picked, report, now);

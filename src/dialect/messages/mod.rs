@@ -28,6 +28,9 @@ pub struct Asked {
     pub ratio: u32,
     /// The model's template opens `<think>` itself.
     pub thinks_unopened: bool,
+    /// No block of a stream is closed before the message's end. For Claude Code: it repeats a request whose
+    /// answer breaks, but not once a text or a thought was closed.
+    pub keeps_open: bool,
 }
 
 /// Why the model stopped, in Anthropic's words. What was called is to be run, whatever the upstream says;

@@ -64,7 +64,7 @@ struct Answer {
     blocks: Vec<Block>,
     /// The number of the next block.
     next: u64,
-    /// The open block that is no call's.
+    /// The block that is written at, if that is no call's.
     open: Option<(u64, Kind)>,
     started: bool,
     finish: Option<Finish>,
@@ -146,6 +146,17 @@ impl Stream {
             self.answer.open(Kind::Text, out);
             self.answer.put_end(out);
         }
+    }
+
+    /// Whether an answer, of which this is the beginning, has an end and nothing else.
+    pub fn says_nothing(start: &[u8], is_stream: bool) -> bool {
+        let (mut stream, mut out) = (Stream::new(Asked::default()), Vec::new());
+        match is_stream {
+            true => stream.push(start, &mut out),
+            false => stream.push_whole(start, &mut out),
+        }
+        stream.end(true, &mut out) == End::Empty
+            && matches!(stream.answer.finish, Some(Finish::Stop | Finish::Calls))
     }
 
     /// What the upstream counted.
@@ -282,7 +293,9 @@ impl Answer {
     }
 
     fn close_open(&mut self, out: &mut Vec<u8>) {
-        if let Some((at, _)) = self.open.take() {
+        if let Some((at, _)) = self.open.take()
+            && !self.asked.keeps_open
+        {
             put_stop(out, at);
         }
     }
@@ -296,7 +309,9 @@ impl Answer {
                 && call.arguments.is_whole()
             {
                 block.closed = true;
-                put_stop(out, at);
+                if !self.asked.keeps_open {
+                    put_stop(out, at);
+                }
             }
         }
     }
@@ -426,9 +441,11 @@ impl Answer {
     /// Closes what is open, and the message.
     fn put_end(&mut self, out: &mut Vec<u8>) {
         self.close_open(out);
-        for block in self.blocks.iter_mut().filter(|block| !block.closed) {
-            block.closed = true;
-            put_stop(out, block.at.unwrap_or_default());
+        if self.asked.keeps_open {
+            (0..self.next).for_each(|at| put_stop(out, at));
+        } else {
+            let open = self.blocks.iter().filter(|block| !block.closed);
+            open.for_each(|block| put_stop(out, block.at.unwrap_or_default()));
         }
         let reason = stop_reason(self.finish.unwrap_or(Finish::Stop), !self.blocks.is_empty());
         put_event(out, "message_delta");

@@ -434,14 +434,13 @@ fn rests_go_on_after_a_restart_and_what_else_is_held_against_keys_does_not() {
     witnessed(&mut old, lane, NAMED, T0);
     let at = old.t0 + secs(100);
     let limits = old.pool.limits(&salt, at);
-    let entry = |limit: &Limit| Entry {
-        key: limit.key,
-        model: limit.model.clone(),
-        left: limit.until - at,
-    };
-    let entries: Vec<Entry> = limits.iter().map(entry).collect();
-    assert_eq!(entries.len(), 1);
     let t0 = Instant::now();
+    let later = |rest: &Rest| Rest {
+        until: t0 + (rest.until - at),
+        ..rest.clone()
+    };
+    let entries: Vec<Rest> = limits.iter().map(later).collect();
+    assert_eq!(entries.len(), 1);
     let mut pool = Pool::new(&keys(3), SETTINGS, t0);
     assert_eq!(pool.restore(&salt, &entries, t0), 1);
     let lane = pool.enter("m", t0).0;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::strict::{accumulate, chat_fault};
+use super::strict::{accumulate, chat_fault, kept_open_fault};
 use super::*;
 
 /// Dice that fall the same way for the same seed (xorshift).
@@ -257,6 +257,12 @@ fn every_answer_arrives_whole_however_it_is_cut() {
                 "{size}: {shown}"
             );
         }
+        let kept = Asked {
+            keeps_open: true,
+            ..asked()
+        };
+        let (open, _) = run(kept, &upstream, 90, true);
+        assert_eq!(kept_open_fault(&open, &out), None, "{shown}");
         let (message, whole) = accumulate(&out).unwrap_or_else(|fault| panic!("{fault}: {shown}"));
         assert_eq!(whole, end == End::Whole, "{shown}");
         let blocks = message["content"].as_array().cloned().unwrap_or_default();

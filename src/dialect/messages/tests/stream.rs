@@ -455,3 +455,32 @@ fn what_a_stream_may_take_is_bounded() {
         assert!(!accumulate(&out).expect("good").1);
     }
 }
+
+#[test]
+fn blocks_that_are_kept_open_are_closed_once_and_in_order_at_the_end() {
+    let deltas = [
+        r#"{"reasoning_content":"t"}"#,
+        r#"{"content":"a"}"#,
+        r#"{"tool_calls":[{"index":0,"id":"c0","function":{"name":"f","arguments":"{\"k\":1}"}}]}"#,
+        r#"{"tool_calls":[{"index":1,"id":"c1","function":{"name":"g","arguments":""}}]}"#,
+    ];
+    let asked = || Asked {
+        keeps_open: true,
+        ..asked()
+    };
+    let all = finished(&deltas, "tool_calls");
+    let (out, end) = run(asked(), &all, 1000, true);
+    assert_eq!(end, End::Whole);
+    let text = String::from_utf8(out).expect("text");
+    let at = |at: u64| format!("{{\"type\":\"content_block_stop\",\"index\":{at}}}");
+    let ends: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .skip_while(|data| !data.contains("_stop"))
+        .collect();
+    assert_eq!(ends[..4], [at(0), at(1), at(2), at(3)]);
+    assert!(ends.len() == 6 && ends[4].contains("message_delta"));
+
+    let (out, end) = run(asked(), &all[..all.len() - 20], 7, false);
+    assert!(matches!(end, End::Broken(_)) && !String::from_utf8_lossy(&out).contains("_stop\""));
+}

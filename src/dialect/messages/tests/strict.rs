@@ -31,6 +31,34 @@ pub fn accumulate(stream: &[u8]) -> Result<(Value, bool), String> {
     Ok((client.message(), client.stopped))
 }
 
+/// What is wrong with a stream whose blocks are kept open, beside the same one whose are not: nothing else
+/// may differ, and all of them are closed in order, in front of the message's end.
+pub fn kept_open_fault(open: &[u8], usual: &[u8]) -> Option<&'static str> {
+    let [open, usual] = [open, usual].map(|stream| String::from_utf8_lossy(stream).into_owned());
+    let is_stop = |event: &&str| event.starts_with("event: content_block_stop");
+    let rest = |stream: &str| -> Vec<String> {
+        let events = stream.split_inclusive("\n\n");
+        events
+            .filter(|event| !is_stop(event))
+            .map(str::to_string)
+            .collect()
+    };
+    let mut events = open
+        .split_inclusive("\n\n")
+        .skip_while(|event| !is_stop(event));
+    let blocks = open.matches("\nevent: content_block_start\n").count();
+    let closed = (0..blocks).all(|at| {
+        let stop = events.next().filter(is_stop);
+        stop.is_some_and(|stop| stop.contains(&format!("\"index\":{at}}}")))
+    });
+    match open.contains("event: message_stop\n") {
+        _ if rest(&open) != rest(&usual) => Some("more than the ends of blocks differs"),
+        true if !closed || events.any(|event| is_stop(&event)) => Some("not closed in order"),
+        false if open.contains("event: content_block_stop\n") => Some("closed before the end"),
+        _ => None,
+    }
+}
+
 #[derive(Default)]
 struct Client {
     start: Option<Value>,

@@ -1,0 +1,167 @@
+//! JSON taken apart where it stands: where a string, a value, a field ends. Pure, and nothing is kept.
+//!
+//! Nothing is checked but what finding the ends takes, so that a body of many kilobytes costs hardly more than
+//! looking for its quotes. Of a text that is no JSON it finds something, or nothing.
+
+use memchr::memchr;
+
+/// Behind the closing quote of the string that begins at `start`; `None`: it has no end.
+pub fn string_end(text: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
+    loop {
+        at += memchr(b'"', text.get(at..)?)?;
+        let before = text[start + 1..at].iter().rev();
+        let escapes = before.take_while(|b| **b == b'\\').count();
+        at += 1;
+        if escapes % 2 == 0 {
+            return Some(at);
+        }
+    }
+}
+
+/// Behind the value that begins at `start`; `None`: there is none, or it has no end.
+pub fn value_end(text: &[u8], start: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut at = start;
+    loop {
+        match text.get(at)? {
+            b'"' => at = string_end(text, at)?,
+            b'{' | b'[' => (depth, at) = (depth + 1, at + 1),
+            b'}' | b']' => (depth, at) = (depth.checked_sub(1)?, at + 1),
+            _ if depth > 0 => {
+                at += 1;
+                continue;
+            }
+            _ => {
+                let ends = |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+                let end = text[at..].iter().position(ends);
+                return Some(end.map_or(text.len(), |end| at + end)).filter(|end| *end > at);
+            }
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+}
+
+/// The fields of an object, in their order: names in their quotes, and values.
+#[derive(Debug, Clone)]
+pub struct Fields<'a> {
+    rest: &'a [u8],
+    /// The object's end was found.
+    pub whole: bool,
+}
+
+impl<'a> Fields<'a> {
+    /// Of an object; of anything else none.
+    pub fn of(text: &'a [u8]) -> Fields<'a> {
+        let inside = text.trim_ascii_start().strip_prefix(b"{");
+        Fields {
+            rest: inside.unwrap_or_default(),
+            whole: false,
+        }
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.rest = behind_blanks(self.rest);
+        self.whole |= self.rest.starts_with(b"}");
+        let name = next_value(&mut self.rest).filter(|name| name.starts_with(b"\""))?;
+        Some((name, next_value(&mut self.rest)?))
+    }
+}
+
+/// The items of a list, in their order.
+#[derive(Debug, Clone)]
+pub struct Items<'a>(&'a [u8]);
+
+impl<'a> Items<'a> {
+    /// Of a list; of anything else none.
+    pub fn of(text: &'a [u8]) -> Items<'a> {
+        Items(text.strip_prefix(b"[").unwrap_or_default())
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        next_value(&mut self.0)
+    }
+}
+
+/// Takes the next value of a list or object; the end of it is none.
+pub fn next_value<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let text = behind_blanks(rest);
+    let (value, after) = text.split_at(value_end(text, 0)?);
+    *rest = after;
+    Some(value)
+}
+
+/// Without the blanks, commas and colons at its beginning.
+pub fn behind_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\n' | b'\r' | b'\t' | b',' | b':', rest @ ..] = text {
+        text = rest;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(text: &str) -> (Vec<String>, bool) {
+        let mut fields = Fields::of(text.as_bytes());
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let each = fields
+            .by_ref()
+            .map(|(name, value)| text(name) + "=" + &text(value));
+        (each.collect(), fields.whole)
+    }
+
+    #[test]
+    fn fields_are_found_as_they_stand() {
+        for (text, found, whole) in [
+            (r#"{}"#, &[][..], true),
+            (
+                r#" { "a" : 1 , "b":[{"c":"}]"},2] } x"#,
+                &[r#""a"=1"#, r#""b"=[{"c":"}]"},2]"#],
+                true,
+            ),
+            (
+                r#"{"a\"b":"\\","c":"\\\"}"}"#,
+                &[r#""a\"b"="\\""#, r#""c"="\\\"}""#],
+                true,
+            ),
+            (r#"{"a":true}"#, &[r#""a"=true"#], true),
+            (r#"{"a":true"#, &[r#""a"=true"#], false),
+            (r#"{"a":"b"#, &[], false),
+            (r#"{"a":[1,2"#, &[], false),
+            (r#"{"a":"b\"}"#, &[], false),
+            (r#"{"a"}"#, &[], false),
+            (r#"{a:1}"#, &[], false),
+            (r#"{1:2}"#, &[], false),
+            (r#"[1]"#, &[], false),
+            ("", &[], false),
+        ] {
+            assert_eq!(
+                fields(text),
+                (found.iter().map(|f| f.to_string()).collect(), whole),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn items_are_found_as_they_stand() {
+        let items: Vec<_> = Items::of(br#"[1 ,"a,]", {"b":[2]},[ ],null]"#).collect();
+        assert_eq!(
+            items,
+            [&b"1"[..], b"\"a,]\"", b"{\"b\":[2]}", b"[ ]", b"null"]
+        );
+        assert_eq!(Items::of(b"{}").count() + Items::of(b"[]").count(), 0);
+    }
+}

@@ -1,0 +1,306 @@
+//! `alvus init`: provider, keys, network or not → a `.env` that works. Asks at a terminal; takes options otherwise.
+//!
+//! The keys are tried before anything is written. What stands in a file that is there is never lost unasked.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::check::{self, Finding};
+use crate::config::{Config, PROVIDERS, Sources, Target};
+use crate::secret::ApiKey;
+use crate::upstream;
+
+/// What is known before anything is asked.
+#[derive(Debug)]
+pub struct Wishes {
+    /// The file to write.
+    pub path: PathBuf,
+    /// `--provider`.
+    pub provider: Option<String>,
+    /// `API_KEYS` of the environment.
+    pub keys: Option<OsString>,
+    /// `--lan`.
+    pub lan: bool,
+    /// Not with `--no-check`.
+    pub check: bool,
+    /// `--force`.
+    pub force: bool,
+    /// Somebody sits there and answers.
+    pub asks: bool,
+}
+
+/// Why nothing was written.
+#[derive(Debug)]
+pub enum Stopped {
+    /// What was asked for cannot be.
+    Misused(String),
+    /// No key works, or the file cannot be written.
+    Failed(String),
+}
+
+/// One conversation.
+struct Talk<'a> {
+    input: &'a mut dyn BufRead,
+    output: &'a mut dyn Write,
+}
+
+/// Asks, tries, writes, and says how to go on.
+///
+/// # Errors
+/// When nothing was written, in the operator's words.
+pub fn run(
+    wishes: &Wishes,
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+) -> Result<(), Stopped> {
+    let path = wishes.path.display();
+    if wishes.path.exists() && !wishes.force {
+        let text =
+            format!("{path} is there already: edit it, or let `alvus init --force` replace it");
+        return Err(Stopped::Misused(text));
+    }
+    let mut talk = Talk { input, output };
+    let (url, key_header) = provider(wishes, &mut talk)?;
+    let mut config = keys(wishes, &mut talk, &url, key_header)?;
+    if wishes.check {
+        try_keys(wishes, &mut talk, &mut config)?;
+    }
+    let lan = wishes.lan
+        || (wishes.asks
+            && talk.agrees("May other machines on your network use it, with a key of their own?"));
+    let text = file(&config, key_header, lan)?;
+    write(&wishes.path, &text).map_err(|e| Stopped::Failed(format!("cannot write {path}: {e}")))?;
+    talk.say(&next_steps(&wishes.path, lan));
+    Ok(())
+}
+
+impl Talk<'_> {
+    /// Who no longer reads misses it.
+    fn say(&mut self, text: &str) {
+        let _ = self.output.write_all(text.as_bytes());
+        let _ = self.output.flush();
+    }
+
+    /// A line of the answer; nothing at the end of the input.
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.input.read_line(&mut line).unwrap_or(0);
+        (read > 0).then(|| line.trim().to_owned())
+    }
+
+    fn agrees(&mut self, question: &str) -> bool {
+        self.say(&format!("\n{question} [y/N] "));
+        let answer = self.line().unwrap_or_default();
+        answer.eq_ignore_ascii_case("y") || answer.eq_ignore_ascii_case("yes")
+    }
+}
+
+/// The URL and, unless it is the default, the field for the key of the provider with this number, name or URL.
+fn find(text: &str) -> Option<(String, &'static str)> {
+    let named = |name: &str| {
+        let first = name.split(' ').next().unwrap_or_default();
+        name.eq_ignore_ascii_case(text) || first.eq_ignore_ascii_case(text)
+    };
+    let number = text.parse::<usize>().ok();
+    let mut known = (1..).zip(PROVIDERS);
+    match known.find(|(n, p)| Some(*n) == number || named(p.name)) {
+        Some((_, provider)) => Some((provider.url.to_owned(), provider.key_header)),
+        None => Target::parse(text).ok().map(|_| (text.to_owned(), "")),
+    }
+}
+
+fn provider(wishes: &Wishes, talk: &mut Talk) -> Result<(String, &'static str), Stopped> {
+    if let Some(text) = &wishes.provider {
+        let names: Vec<&str> = PROVIDERS.iter().map(|p| p.name).collect();
+        let names = names.join(", ");
+        return find(text).ok_or_else(|| {
+            Stopped::Misused(format!(
+                "--provider: expected one of {names}, or an http:// or https:// URL"
+            ))
+        });
+    }
+    if !wishes.asks {
+        return Ok((PROVIDERS[0].url.to_owned(), ""));
+    }
+    talk.say("Which provider are your keys for?\n\n");
+    for (n, provider) in (1..).zip(PROVIDERS) {
+        talk.say(&format!("  {n}  {:12} {}\n", provider.name, provider.url));
+    }
+    loop {
+        talk.say("\nNumber, name, or another URL [1]: ");
+        let Some(text) = talk.line() else {
+            return Err(Stopped::Misused("nothing was answered".to_owned()));
+        };
+        let text = if text.is_empty() { "1" } else { &text };
+        match find(text) {
+            Some(found) => return Ok(found),
+            None => talk.say("That is none of them, and no http:// or https:// URL.\n"),
+        }
+    }
+}
+
+/// A configuration with the keys that were given, which are fit to be sent.
+fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result<Config, Stopped> {
+    loop {
+        let text = match &wishes.keys {
+            Some(keys) => keys.clone(),
+            None => read_keys(wishes, talk).into(),
+        };
+        let environment = [
+            ("API_KEYS", text),
+            ("TARGET_BASE_URL", url.into()),
+            ("KEY_HEADER", key_header.into()),
+        ];
+        let sources = Sources {
+            env_file: None,
+            env_file_name: ".env",
+            environment: environment.map(|(n, v)| (n.into(), v)).into(),
+            options: &[],
+        };
+        let never = &mut |_: &Path| Err(io::ErrorKind::Unsupported.into());
+        match Config::load(&sources, Some(never)) {
+            Ok(loaded) => {
+                for warning in loaded.warnings {
+                    talk.say(&format!("\nwarn: {warning}\n"));
+                }
+                return Ok(loaded.config);
+            }
+            Err(faults) if wishes.asks && wishes.keys.is_none() => {
+                talk.say(&format!("{faults}\n"));
+                // Whoever types nothing twice has left.
+                if talk.input.fill_buf().is_ok_and(<[u8]>::is_empty) {
+                    return Err(Stopped::Misused(faults.to_string()));
+                }
+            }
+            Err(faults) => return Err(Stopped::Misused(faults.to_string())),
+        }
+    }
+}
+
+fn read_keys(wishes: &Wishes, talk: &mut Talk) -> String {
+    if wishes.asks {
+        talk.say("\nYour keys, one or more a line; an empty line ends them:\n");
+    }
+    let mut text = String::new();
+    while let Some(line) = talk.line() {
+        if line.is_empty() && wishes.asks {
+            break;
+        }
+        text += &line;
+        text.push('\n');
+    }
+    text
+}
+
+/// Leaves those keys out that the provider refuses, as long as another one works.
+fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(), Stopped> {
+    talk.say(&format!("\nTrying them at {}:\n", config.target));
+    let mut refused: Vec<ApiKey> = Vec::new();
+    let works = check::run(config, |index, key, finding| {
+        talk.say(&format!("  key {index} {}: {finding}\n", key.label()));
+        if matches!(finding, Finding::Rejected(_)) {
+            refused.push(key.clone());
+        }
+    });
+    match works.map_err(Stopped::Misused)? {
+        true if refused.is_empty() => {}
+        true => {
+            config.api_keys.retain(|key| !refused.contains(key));
+            talk.say("Those that are rejected are left out.\n");
+        }
+        false
+            if wishes.asks
+                && talk.agrees("None of them works. Write the file with them anyway?") => {}
+        false => {
+            let text = "no key works, so nothing was written (--no-check writes without trying)";
+            return Err(Stopped::Failed(text.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// How other machines may call this one.
+fn own_name() -> Option<String> {
+    let system = rustix::system::uname();
+    let name = system.nodename().to_str().ok()?.to_ascii_lowercase();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    (!name.is_empty() && name.bytes().all(plain)).then_some(name)
+}
+
+fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped> {
+    let keys: Vec<&str> = config.api_keys.iter().map(ApiKey::expose).collect();
+    let mut text = format!(
+        "# Made by `alvus init`. `alvus help` lists what else can be set.\nAPI_KEYS={}\nTARGET_BASE_URL={}\n",
+        keys.join(","),
+        config.target
+    );
+    if !key_header.is_empty() {
+        text += &format!("KEY_HEADER={key_header}\n");
+    }
+    if lan {
+        let no_key = || Stopped::Failed("there is no randomness for a client's key".to_owned());
+        let random = upstream::random().ok_or_else(no_key)?;
+        let key: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        text += &format!(
+            "# Who may ask, and with which key; add one for each device: name:key,name:key\nHOST=0.0.0.0\nCLIENT_KEYS=home:{key}\n"
+        );
+        if let Some(name) = own_name() {
+            text += &format!("ALLOWED_HOSTS={name},{name}.local\n");
+        }
+    }
+    Ok(text)
+}
+
+/// Whole or not at all, and the owner's only.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new();
+    let mut file = file.write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+fn next_steps(path: &Path, lan: bool) -> String {
+    let shown = path.display();
+    let named = match path == Path::new(".env") {
+        true => String::new(),
+        false => format!(" --env-file {shown}"),
+    };
+    let client = match lan {
+        true => {
+            let address = own_name().map_or("THIS-MACHINE".to_owned(), |name| name + ".local");
+            format!("http://{address}:3000/v1, and as its API key what follows home: in {shown}")
+        }
+        false => "http://127.0.0.1:3000/v1, and any API key".to_owned(),
+    };
+    format!(
+        "\nWrote {shown}, which only you can read.\n\nStart it:      alvus{named}\nLook at it:    alvus status{named}\nA client takes {client}.\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_found_by_number_name_or_url() {
+        for (text, url) in [
+            ("1", Some("https://integrate.api.nvidia.com/v1")),
+            ("nvidia", Some("https://integrate.api.nvidia.com/v1")),
+            ("GROQ", Some("https://api.groq.com/openai/v1")),
+            ("http://10.0.0.7:8000/v1", Some("http://10.0.0.7:8000/v1")),
+            ("0", None),
+            ("99", None),
+            ("nobody", None),
+        ] {
+            assert_eq!(find(text).map(|found| found.0).as_deref(), url, "{text}");
+        }
+        assert_eq!(find("anthropic").map(|found| found.1), Some("x-api-key"));
+    }
+}

@@ -1,0 +1,129 @@
+//! Which keys there are: a list that is taken over at the start and with each reload, and what an
+//! earlier alvus knew of them.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::{Counts, KeyId, Pool, Settings, Slot, Window};
+use crate::secret::{ApiKey, SALT};
+use crate::state::Rest;
+
+/// What a reload changed, in numbers of keys.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+pub struct Merged {
+    /// Not known before.
+    pub new: usize,
+    /// No longer listed.
+    pub removed: usize,
+    /// Ejected before, still listed: probed at once.
+    pub revived: usize,
+}
+
+impl Pool {
+    /// Takes over a new list of keys; see the module's text.
+    pub fn merge(&mut self, keys: &[ApiKey], settings: Settings, now: Instant) -> Merged {
+        let mut merged = Merged::default();
+        let old = std::mem::replace(&mut self.listed, Vec::with_capacity(keys.len()));
+        let mut known: HashMap<ApiKey, usize> = old
+            .iter()
+            .filter_map(|at| Some((self.slots[*at].as_ref()?.key.clone(), *at)))
+            .collect();
+        for (index, key) in keys.iter().enumerate() {
+            let before = match known.is_empty() {
+                true => None, // at the start, when there is no need to hash them all
+                false => known.remove(key),
+            };
+            let at = before.unwrap_or_else(|| self.add(key));
+            merged.new += usize::from(before.is_none());
+            merged.revived += usize::from(self.revive(at, now));
+            if let Some(slot) = &mut self.slots[at] {
+                slot.index = index;
+                slot.key = key.clone(); // perhaps by another name
+            }
+            self.listed.push(at);
+        }
+        merged.removed = known.len();
+        for at in known.into_values() {
+            self.lanes.iter_mut().for_each(|lane| lane.dismiss(at));
+            if let Some(slot) = &mut self.slots[at] {
+                slot.listed = false;
+            }
+            self.forget_if_idle(at);
+        }
+        self.settings = settings;
+        self.wake_all();
+        merged
+    }
+
+    /// Takes up what an earlier alvus knew, of the keys that are still listed. Says of how many
+    /// entries.
+    pub fn restore(&mut self, salt: &[u8; SALT], rests: &[Rest], now: Instant) -> usize {
+        let mut taken = 0;
+        for key in self.listed.clone() {
+            let Some(tag) = self.slots[key].as_ref().map(|slot| slot.key.tag(salt)) else {
+                continue;
+            };
+            for rest in rests.iter().filter(|rest| rest.key == tag) {
+                let lane = self.lane_for(&rest.model, now);
+                let lane = &mut self.lanes[lane.0];
+                lane.seats[key].resume(rest.until, now);
+                lane.settle(key, now);
+                taken += 1;
+            }
+        }
+        taken
+    }
+
+    fn add(&mut self, key: &ApiKey) -> usize {
+        let at = self.free.pop().unwrap_or(self.slots.len());
+        self.next_era += 1;
+        let slot = Slot {
+            key: key.clone(),
+            id: KeyId {
+                at,
+                era: self.next_era,
+            },
+            index: 0,
+            listed: true,
+            out: None,
+            served: None,
+            refused: None,
+            window: Window::default(),
+            counts: Counts::default(),
+            last_used: None,
+        };
+        match self.slots.get_mut(at) {
+            Some(free) => *free = Some(slot),
+            None => self.slots.push(Some(slot)),
+        }
+        self.lanes.iter_mut().for_each(|lane| lane.admit(at));
+        at
+    }
+
+    /// An ejected key that is still listed after a reload is probed at once.
+    fn revive(&mut self, key: usize, now: Instant) -> bool {
+        let mut revived = false;
+        for lane in &mut self.lanes {
+            revived |= lane.revive(key, now);
+        }
+        if let Some(slot) = &mut self.slots[key] {
+            revived |= slot.out.take().is_some();
+            slot.refused = None;
+        }
+        revived
+    }
+
+    pub(super) fn forget_if_idle(&mut self, at: usize) {
+        let idle = |slot: &Slot| !slot.listed && slot.counts.in_flight == 0;
+        if self.slots[at].as_ref().is_some_and(idle) {
+            self.slots[at] = None;
+            self.free.push(at);
+        }
+    }
+
+    /// Where a key stands that was handed out; `None`: a reload removed it.
+    pub(super) fn known(&self, id: KeyId) -> Option<usize> {
+        let slot = self.slots[id.at].as_ref()?;
+        (slot.id == id && slot.listed).then_some(id.at)
+    }
+}

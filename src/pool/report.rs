@@ -1,0 +1,249 @@
+//! What an attempt showed, and what follows from it: for the key in its lane, for the key as a whole,
+//! for a lane whose every key is refused. How long a rest lasts is decided in `seat.rs`.
+
+use std::time::{Duration, Instant};
+
+use super::{LaneId, Picked, Pool, RECENT, Settings, Slot, Why};
+
+/// For so long a key as a whole is out.
+const WHOLE: Duration = Duration::from_secs(60);
+
+/// For so long a lane is closed whose every key was refused: as long as that has lasted, within
+/// these bounds.
+const CLOSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+
+/// What an attempt showed.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Report {
+    /// The upstream accepted the key.
+    Accepted,
+    /// The key's limit for this model: rest for that long, or for the cooldown and longer.
+    Limited(Option<Duration>),
+    /// The key's quota for this model is spent, and nobody said for how long.
+    Quota,
+    /// The key, or the request, was refused with this status: see [`Pool::refused`].
+    Refused {
+        /// The status.
+        status: u16,
+        /// The words call the key itself invalid.
+        names_key: bool,
+    },
+    /// The model has no capacity. No key is to blame.
+    Overloaded(Option<Duration>),
+    /// An answer that says nothing about the key: a provider in trouble.
+    Unclear,
+    /// No answer came: network or provider. The key is not to blame.
+    NoAnswer,
+    /// Not one byte was sent; likewise, and it counts towards no limit.
+    NotSent,
+}
+
+/// What a report changed, where that is news.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Change {
+    /// The key rests for this model.
+    Rests(Why, Duration),
+    /// An ejected key was probed and refused again: that says nothing about the request.
+    StillOut,
+    /// So many requests at a time for this model, which is overloaded.
+    Overloaded(u32),
+    /// The key is well again after a rest.
+    Recovered,
+}
+
+/// How much refusals without a witness say of a key.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub(super) enum Grave {
+    /// One lane: it may be what was asked for.
+    No,
+    /// Two lanes, or words that name the key.
+    Yes,
+}
+
+impl Pool {
+    /// Takes in what an attempt showed; once for each, before its [`Pool::release`].
+    pub fn report(&mut self, picked: &Picked, report: Report, now: Instant) -> Option<Change> {
+        let now = self.in_order(now);
+        let key = self.known(picked.id)?;
+        let Settings { cooldown, pace, .. } = self.settings;
+        let lane = &mut self.lanes[picked.lane.0];
+        lane.answered(key);
+        let report = match report {
+            Report::Limited(None) if lane.is_overloaded(key, now) => Report::Overloaded(None),
+            report => report,
+        };
+        let seat = &mut lane.seats[key];
+        let counts = &mut self.slots[key].as_mut()?.counts;
+        let sent = picked.at;
+        let change = match report {
+            Report::Accepted => self.accepted(key, picked, now),
+            Report::Limited(stated) => {
+                counts.limited += 1;
+                let rest = seat.limited(stated, cooldown, pace, sent, now);
+                rest.map(|rest| Change::Rests(Why::Limited, rest))
+            }
+            Report::Quota => {
+                counts.quota += 1;
+                let rest = seat.spent(sent, now);
+                let rest = rest.map(|rest| Change::Rests(Why::Quota, rest));
+                self.look_at_whole(key, picked.lane, Why::Quota, now);
+                rest
+            }
+            Report::Refused { status, names_key } => {
+                counts.refused += 1;
+                let why = Why::Refused { status, names_key };
+                let still_out = seat.refused(why, sent, now);
+                self.suspect(key, picked.lane, names_key);
+                still_out.then_some(Change::StillOut)
+            }
+            Report::Overloaded(stated) => {
+                counts.overloaded += 1;
+                seat.take_back(sent, pace); // nothing was taken
+                let limit = lane.backoff.overloaded(stated, lane.in_flight, sent, now);
+                limit.map(Change::Overloaded)
+            }
+            Report::Unclear => None,
+            Report::NoAnswer => {
+                counts.no_answer += 1;
+                None
+            }
+            Report::NotSent => {
+                counts.no_answer += 1;
+                seat.take_back(sent, pace);
+                if let Some(slot) = &mut self.slots[key] {
+                    slot.window.take_back(sent);
+                }
+                None
+            }
+        };
+        self.lanes[picked.lane.0].settle(key, now);
+        self.wake_first(picked.lane);
+        change
+    }
+
+    fn accepted(&mut self, key: usize, picked: &Picked, now: Instant) -> Option<Change> {
+        let lane = &mut self.lanes[picked.lane.0];
+        if lane.seats[key].is_suspect(now) {
+            lane.suspect_nobody(); // it was the request
+        }
+        lane.backoff.served(picked.at, now);
+        let well = lane.seats[key].accepted(picked.at, now);
+        let whole = self.is_well(key, picked.at, now);
+        (well || whole).then_some(Change::Recovered)
+    }
+
+    /// The request that these keys were refused for was answered well with another key: the refusals
+    /// were the keys' own fault. Says for how long each is out, where that is news.
+    pub fn eject(
+        &mut self,
+        refused: &Picked,
+        status: u16,
+        names_key: bool,
+        now: Instant,
+    ) -> Option<Duration> {
+        let now = self.in_order(now);
+        // A reload may have taken it away meanwhile.
+        let key = self.known(refused.id)?;
+        let why = Why::Refused { status, names_key };
+        let lane = &mut self.lanes[refused.lane.0];
+        let rest = lane.seats[key].eject(why, refused.at, now)?;
+        lane.settle(key, now);
+        if let Some(slot) = &mut self.slots[key] {
+            slot.counts.ejections += 1;
+        }
+        self.look_at_whole(key, refused.lane, why, now);
+        Some(rest)
+    }
+
+    /// A request in this lane was refused with every key that was tried. If all of the pool was,
+    /// the lane is closed but for one request now and then, and soon one a minute.
+    pub fn refused(&mut self, lane: LaneId, now: Instant) {
+        if self.is_down(now) {
+            self.lanes[lane.0].close(CLOSED, now);
+        }
+    }
+
+    /// Every key was refused for two models or by name, and none has served since.
+    pub fn is_down(&self, now: Instant) -> bool {
+        let is_bad = |slot: &Slot| {
+            slot.refused.is_some_and(|(_, grave)| grave == Grave::Yes)
+                || slot.out.is_some_and(|(_, until)| now < until)
+        };
+        let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
+        slots.flatten().all(is_bad)
+    }
+
+    /// A lane whose every key was refused lets one request through now and then.
+    pub(super) fn is_closed(&mut self, lane: LaneId, now: Instant) -> bool {
+        let Some((_, until)) = self.lanes[lane.0].closed else {
+            return false;
+        };
+        if !self.is_down(now) {
+            self.lanes[lane.0].closed = None;
+        } else if now >= until {
+            self.lanes[lane.0].close(CLOSED, now); // this one finds out
+        } else {
+            return true;
+        }
+        false
+    }
+
+    /// The key was accepted: nothing that was held against it as a whole is true any more.
+    fn is_well(&mut self, key: usize, sent: Instant, now: Instant) -> bool {
+        let Some(slot) = &mut self.slots[key] else {
+            return false;
+        };
+        slot.served = slot.served.max(Some(sent));
+        let was_bad = slot
+            .refused
+            .take()
+            .is_some_and(|(_, grave)| grave == Grave::Yes);
+        let was_out = slot.out.take().is_some();
+        if was_bad || was_out {
+            for lane in &mut self.lanes {
+                lane.welcome(key, now);
+            }
+            self.wake_all();
+        }
+        was_out
+    }
+
+    /// A refusal without a witness: a second lane, or words that name the key, make it grave.
+    fn suspect(&mut self, key: usize, lane: LaneId, names_key: bool) {
+        if let Some(slot) = &mut self.slots[key] {
+            let grave = match slot.refused {
+                Some((_, Grave::Yes)) => true,
+                Some((other, Grave::No)) => other != lane || names_key,
+                None => names_key,
+            };
+            let grave = if grave { Grave::Yes } else { Grave::No };
+            slot.refused = Some((lane, grave));
+        }
+    }
+
+    /// The key is out for this lane. Is it for all? See the module's text.
+    fn look_at_whole(&mut self, key: usize, here: LaneId, why: Why, now: Instant) {
+        let Some(slot) = &mut self.slots[key] else {
+            return;
+        };
+        let served = slot.served;
+        let lately = served.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
+        let named = matches!(
+            why,
+            Why::Refused {
+                names_key: true,
+                ..
+            }
+        );
+        let elsewhere = self
+            .lanes
+            .iter()
+            .enumerate()
+            .any(|(at, lane)| at != here.0 && lane.seats[key].is_out_since(served));
+        // Not again at once, so that another lane's request can show that the key is well.
+        let rested = slot.out.is_none_or(|(_, until)| now >= until + WHOLE);
+        if rested && (elsewhere || (named && !lately)) {
+            slot.out = now.checked_add(WHOLE).map(|until| (why, until));
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The lists of models, kept for ten minutes: agents poll them, and each poll would cost a key a request. One
+//! request at a time asks anew; the others get what is there, and so do all while nothing better comes.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{End, Exchange, Outcome, Relay, lock};
+use crate::peer::Client;
+use crate::reply::{self, Downstream};
+use crate::route;
+use crate::upstream::Kept;
+
+/// So long a list is as good as new.
+const FRESH: Duration = Duration::from_secs(600);
+/// So long an old one is, when no new one was to be had.
+const ANYWAY: Duration = Duration::from_secs(30);
+/// Lists at most: one for each query and dialect that clients use.
+const MOST: usize = 4;
+/// Bytes of all of them; OpenRouter's takes one MB.
+const LARGEST: usize = 4 * 1024 * 1024;
+/// The longest name of a list.
+const LONGEST: usize = 128;
+/// How often who waits for a list looks whether its client is still there.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Of an answer that is kept: no framing, no connection.
+const PLAIN: Downstream = Downstream {
+    http_1_1: false,
+    keep_alive: false,
+    head_only: false,
+    origin: None,
+};
+
+/// What a request asks for, if that is a list of models; `path` as it goes up.
+pub(super) fn name(
+    method: &str,
+    target: &str,
+    path: &str,
+    anthropics: impl Fn() -> bool,
+) -> Option<String> {
+    let is_list = matches!(route::path(target), "/v1/models" | "/models");
+    let kept = method == "GET" && is_list && path.len() < LONGEST;
+    kept.then(|| format!("{path} {}", u8::from(anthropics())))
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    lists: Mutex<Lists>,
+    came: Condvar,
+}
+
+/// Pure: it takes `now`.
+#[derive(Debug, Default)]
+struct Lists(Vec<Listing>);
+
+#[derive(Debug)]
+struct Listing {
+    name: String,
+    kept: Option<Arc<Kept>>,
+    came: Instant,
+    fresh_until: Instant,
+    /// A request is on its way for it.
+    awaited: bool,
+}
+
+/// What there is to do for who wants a list.
+#[derive(Debug)]
+enum Look {
+    /// Take this, which is so old.
+    Kept(Arc<Kept>, Duration),
+    /// Go and ask; this is there meanwhile. It must be said when that is [over](Lists::over).
+    Ask(Option<Arc<Kept>>),
+    /// Another one is on its way.
+    Wait,
+    /// Too many others are on their way.
+    NoRoom,
+}
+
+impl Lists {
+    fn look(&mut self, name: &str, now: Instant) -> Look {
+        if let Some(list) = self.0.iter_mut().find(|list| list.name == name) {
+            return match &list.kept {
+                Some(kept) if list.awaited || now < list.fresh_until => {
+                    let age = now.saturating_duration_since(list.came);
+                    Look::Kept(kept.clone(), age)
+                }
+                None if list.awaited => Look::Wait,
+                kept => {
+                    list.awaited = true;
+                    Look::Ask(kept.clone())
+                }
+            };
+        }
+        if self.0.len() == MOST {
+            let idle = (0..MOST).filter(|at| !self.0[*at].awaited);
+            let Some(oldest) = idle.min_by_key(|at| self.0[*at].came) else {
+                return Look::NoRoom;
+            };
+            self.0.remove(oldest);
+        }
+        self.0.push(Listing {
+            name: name.to_owned(),
+            kept: None,
+            came: now,
+            fresh_until: now,
+            awaited: true,
+        });
+        Look::Ask(None)
+    }
+
+    /// It came. Others may have to make room.
+    fn keep(&mut self, name: &str, kept: &Arc<Kept>, now: Instant) {
+        let size = |list: &Listing| list.kept.as_ref().map_or(0, |kept| kept.body.len());
+        if kept.body.len() + self.0.iter().map(size).sum::<usize>() > LARGEST {
+            self.0.retain(|list| list.name == name || list.awaited);
+        }
+        if let Some(list) = self.0.iter_mut().find(|list| list.name == name) {
+            list.kept = Some(kept.clone());
+            (list.came, list.fresh_until) = (now, now + FRESH);
+        }
+    }
+
+    /// Who went and asked is back, whatever came of it.
+    fn over(&mut self, name: &str, now: Instant) {
+        self.0
+            .retain(|list| list.name != name || list.kept.is_some());
+        if let Some(list) = self.0.iter_mut().find(|list| list.name == name) {
+            list.awaited = false;
+            list.fresh_until = list.fresh_until.max(now + ANYWAY);
+        }
+    }
+}
+
+/// One request's turn to ask; over when dropped.
+struct Turn<'a> {
+    listings: &'a Listings,
+    name: &'a str,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.listings.lists().over(self.name, Instant::now());
+        self.listings.came.notify_all();
+    }
+}
+
+impl Listings {
+    fn lists(&self) -> MutexGuard<'_, Lists> {
+        lock(&self.lists)
+    }
+
+    /// What there is to do, once nobody else is on the way for the first one; `None`: the client left.
+    fn look(&self, name: &str, client: &Client) -> Option<Look> {
+        let mut lists = self.lists();
+        loop {
+            match lists.look(name, Instant::now()) {
+                Look::Wait if client.has_left() => return None,
+                Look::Wait => {
+                    let waited = self.came.wait_timeout(lists, TICK);
+                    lists = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                look => return Some(look),
+            }
+        }
+    }
+}
+
+impl Relay {
+    /// Serves a request for this list.
+    pub(super) fn list(
+        &self,
+        name: &str,
+        exchange: &mut Exchange,
+        out: &mut impl Write,
+    ) -> Outcome {
+        let policy = exchange.mapped.policy.clone();
+        let outcome = Outcome::new(String::new());
+        let stale = match policy.listings.look(name, &exchange.client) {
+            Some(Look::Kept(kept, age)) => return kept.tell(age, exchange, out, outcome),
+            Some(Look::Ask(stale)) => stale,
+            Some(Look::NoRoom | Look::Wait) => return self.ask(exchange, out),
+            None => return outcome.left(),
+        };
+        let turn = Turn {
+            listings: &policy.listings,
+            name,
+        };
+        exchange.mapped.request.ask_for_plain_text();
+        let down = std::mem::replace(&mut exchange.down, PLAIN);
+        let mut wire = Wire::default();
+        let outcome = self.ask(exchange, &mut wire);
+        exchange.down = down;
+        let came = wire.kept(outcome.status).map(Arc::new);
+        let is_good = (outcome.status, outcome.end) == (200, End::Complete);
+        if let Some(kept) = came.as_ref().filter(|_| is_good) {
+            policy.listings.lists().keep(name, kept, Instant::now());
+        }
+        drop(turn);
+        match (came, stale) {
+            (Some(kept), _) if is_good => kept.tell(Duration::ZERO, exchange, out, outcome),
+            (_, Some(stale)) if outcome.status != 0 => stale.tell(FRESH, exchange, out, outcome),
+            (_, _) if outcome.status == 0 => outcome,
+            (Some(kept), _) if outcome.end == End::Complete => {
+                kept.deliver_as_it_is(None, exchange, out, outcome)
+            }
+            // Longer than is kept, or broken off: as any other answer.
+            (..) => self.ask(exchange, out),
+        }
+    }
+}
+
+impl Kept {
+    fn tell(
+        &self,
+        age: Duration,
+        exchange: &Exchange,
+        out: &mut impl Write,
+        outcome: Outcome,
+    ) -> Outcome {
+        let age = age.as_secs().to_string();
+        let age = Some(("age", age.as_bytes()));
+        self.deliver_as_it_is(age, exchange, out, outcome)
+    }
+}
+
+/// An answer as it goes over a wire, up to [`LARGEST`].
+#[derive(Default)]
+struct Wire(Vec<u8>);
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > LARGEST {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Wire {
+    /// Taken apart again: what of it is for every client.
+    fn kept(self, status: u16) -> Option<Kept> {
+        let end = self.0.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&self.0[..end]).ok()?;
+        let lines = head.split("\r\n").skip(1);
+        let fields = lines.filter_map(|line| line.split_once(": "));
+        let theirs = fields.filter(|(name, _)| {
+            let ours = ["connection", "content-length", reply::REQUEST_ID];
+            !ours.contains(name) && !name.starts_with("x-alvus-")
+        });
+        Some(Kept {
+            status,
+            fields: theirs
+                .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
+                .collect(),
+            body: self.0[end + 4..].to_vec(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(size: usize) -> Arc<Kept> {
+        Arc::new(Kept {
+            body: vec![b'x'; size],
+            ..Kept::default()
+        })
+    }
+
+    #[test]
+    fn a_list_is_asked_for_once_and_then_every_ten_minutes() {
+        let start = Instant::now();
+        let mut lists = Lists::default();
+        assert!(matches!(lists.look("a", start), Look::Ask(None)));
+        assert!(matches!(lists.look("a", start), Look::Wait));
+        lists.keep("a", &kept(1), start);
+        lists.over("a", start);
+        let later = start + FRESH - Duration::from_secs(1);
+        let Look::Kept(_, age) = lists.look("a", later) else {
+            panic!("it is there");
+        };
+        assert_eq!(age, FRESH - Duration::from_secs(1));
+        assert!(matches!(lists.look("a", start + FRESH), Look::Ask(Some(_))));
+        assert!(matches!(lists.look("a", start + FRESH), Look::Kept(..)));
+    }
+
+    #[test]
+    fn a_list_that_is_not_to_be_had_anew_does_for_a_while() {
+        let start = Instant::now();
+        let mut lists = Lists::default();
+        lists.look("a", start);
+        lists.over("a", start);
+        assert!(
+            matches!(lists.look("a", start), Look::Ask(None)),
+            "nothing came"
+        );
+        lists.keep("a", &kept(1), start);
+        lists.over("a", start);
+        let now = start + 2 * FRESH;
+        assert!(matches!(lists.look("a", now), Look::Ask(Some(_))));
+        lists.over("a", now);
+        assert!(matches!(lists.look("a", now), Look::Kept(..)));
+        assert!(matches!(lists.look("a", now + ANYWAY), Look::Ask(Some(_))));
+    }
+
+    #[test]
+    fn there_are_few_lists_and_so_many_bytes() {
+        let start = Instant::now();
+        let mut lists = Lists::default();
+        for n in 0..MOST {
+            let name = n.to_string();
+            assert!(matches!(lists.look(&name, start), Look::Ask(None)));
+        }
+        assert!(matches!(lists.look("more", start), Look::NoRoom));
+        for n in 0..MOST {
+            let (name, now) = (n.to_string(), start + Duration::from_secs(n as u64));
+            lists.keep(&name, &kept(10), now);
+            lists.over(&name, now);
+        }
+        assert!(matches!(lists.look("more", start), Look::Ask(None)));
+        assert!(
+            matches!(lists.look("0", start), Look::Ask(None)),
+            "it made room"
+        );
+        lists.keep("more", &kept(LARGEST), start);
+        lists.over("more", start);
+        let all = lists.0.iter().filter_map(|list| list.kept.as_ref());
+        assert_eq!(all.map(|kept| kept.body.len()).sum::<usize>(), LARGEST);
+    }
+}

@@ -1,0 +1,113 @@
+//! What a client may ask of alvus itself, in fields that go no further: to have its answer within a time,
+//! and to be served with one key.
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::{End, Exchange, Outcome};
+use crate::reply::Reply;
+
+const DEADLINE: &str = "x-alvus-deadline-ms";
+const KEY: &str = "x-alvus-key";
+
+/// Longer ones are no deadlines: a day.
+const LONGEST: u64 = 24 * 3600 * 1000;
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// The whole answer has to be there within this time.
+    pub(super) within: Option<Duration>,
+    /// The only key that will do, by its place or its name.
+    pub(super) key: Option<String>,
+}
+
+impl Wishes {
+    /// Reads a request's fields.
+    ///
+    /// # Errors
+    /// In words for the client, when a wish cannot be understood.
+    pub(super) fn read<'a>(
+        fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<Wishes, String> {
+        let mut wishes = Wishes::default();
+        for (name, value) in fields {
+            // By length first: most fields are neither.
+            if name.len() == KEY.len() && name.eq_ignore_ascii_case(KEY) {
+                wishes.key = Some(String::from_utf8_lossy(value.trim_ascii()).into_owned());
+            } else if name.len() == DEADLINE.len() && name.eq_ignore_ascii_case(DEADLINE) {
+                let text = std::str::from_utf8(value.trim_ascii()).unwrap_or_default();
+                let millis = text.parse().ok().filter(|ms| (1..=LONGEST).contains(ms));
+                let Some(millis) = millis else {
+                    return Err(format!(
+                        "X-Alvus-Deadline-Ms is {:?}; expected are milliseconds, 1 to {LONGEST}",
+                        crate::logging::shown(text)
+                    ));
+                };
+                wishes.within = Some(Duration::from_millis(millis));
+            }
+        }
+        Ok(wishes)
+    }
+}
+
+/// There is no such key.
+pub(super) fn unknown_key(wanted: &str, keys: usize) -> Reply {
+    let wanted = crate::logging::shown(wanted);
+    let text = format!(
+        "x-alvus-key names no key here: {wanted:?}; there are {keys}, by their places from 0, or by their names"
+    );
+    Reply::error(400, "unknown_key", &text)
+}
+
+/// The client's time is over, or no key comes free before it is.
+pub(super) fn too_late() -> Reply {
+    let text = "the answer is not to be had within X-Alvus-Deadline-Ms";
+    Reply::error(504, "deadline_exceeded", text)
+}
+
+impl Exchange<'_> {
+    /// A client whose time ran out before its answer began hears so.
+    pub(super) fn in_time(&self, outcome: Outcome, out: &mut impl Write) -> Outcome {
+        let unheard = outcome.end == End::ClientLeft && outcome.status == 0;
+        match unheard && self.client.is_late() {
+            true => too_late().deliver(self, out, outcome),
+            false => outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_are_read_or_refused_as_the_table_says() {
+        for (name, value, within, key) in [
+            ("X-Alvus-Deadline-Ms", " 1500 ", Some(1500), None),
+            ("x-alvus-deadline-ms", "1", Some(1), None),
+            ("X-ALVUS-KEY", " 2", None, Some("2")),
+            ("x-alvus-key", "work", None, Some("work")),
+            ("x-alvus-keys", "2", None, None),
+            ("x-other-field-there", "2", None, None),
+        ] {
+            let fields = [(name, value.as_bytes())].into_iter();
+            let wishes = Wishes::read(fields).expect("a wish");
+            assert_eq!(wishes.within.map(|t| t.as_millis()), within, "{name}");
+            assert_eq!(wishes.key.as_deref(), key, "{name}");
+        }
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "1.5",
+            "soon",
+            "86400001",
+            "99999999999999999999",
+        ] {
+            let fields = [("x-alvus-deadline-ms", bad.as_bytes())].into_iter();
+            let error = Wishes::read(fields).expect_err(bad);
+            assert!(error.contains("milliseconds"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What becomes of a request that has come: a page of our own, a refusal, or a place in the house, with
+//! which it goes on to `serve.rs`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+#[cfg(feature = "dashboard")]
+use std::time::Instant;
+
+use super::answer::{BUSY_RETRY, log_refusal};
+use super::{Inner, Place};
+use crate::access::{Access, Visit};
+use crate::front::Request;
+use crate::reply::Reply;
+use crate::route::Own;
+#[cfg(feature = "dashboard")]
+use crate::status::dashboard;
+use crate::status::{Load, Shown, health, own_pages, prometheus};
+use crate::{error, headers, route, upstream};
+
+/// Why a request cannot come in.
+enum NoPlace {
+    /// All places are taken.
+    Full,
+    /// alvus stops.
+    Stopping,
+}
+
+impl Inner {
+    /// What becomes of a request, on its connection's thread.
+    pub(super) fn meet(&self, request: Request) {
+        // A bug costs one request, not the box. The panic's own message is on stderr.
+        if catch_unwind(AssertUnwindSafe(|| self.receive(request))).is_err() {
+            error!("a request failed inside alvus; please report the message above");
+        }
+    }
+
+    /// Lets in who may ask and answers the others; pages of our own need no worker.
+    fn receive(&self, request: Request) {
+        let rules = self.rules();
+        let visit = visit(&request);
+        let origin = match rules.access.door(&visit) {
+            Ok(origin) => origin.map(str::to_owned),
+            Err(refusal) => return self.refuse(request, None, &refusal),
+        };
+        let origin = origin.as_deref();
+        let preflight = rules.access.preflight(&visit);
+        if let Some(page) = preflight.or_else(|| self.page(&request, &rules.access, &visit)) {
+            if page.status == 405 {
+                return self.refuse(request, origin, &page); // there may be a body
+            }
+            if matches!(page.status, 401 | 403) {
+                log_refusal(&request, &page); // someone may be trying out keys
+            }
+            return self.answer(request, origin, &page);
+        }
+        let client = match rules.access.client(&visit) {
+            Ok(client) => client,
+            Err(refusal) => return self.refuse(request, origin, &refusal),
+        };
+        if let Some(refusal) = leads_nowhere(&request, &visit) {
+            return self.refuse(request, origin, &refusal);
+        }
+        match self.place() {
+            Ok(_place) => self.serve(request, origin, &rules, client),
+            Err(NoPlace::Full) => self.turn_away(request, origin, &self.full()),
+            Err(NoPlace::Stopping) => self.refuse(request, origin, &stopping()),
+        }
+    }
+
+    fn place(&self) -> Result<Place<'_>, NoPlace> {
+        let mut desk = self.desk();
+        if desk.draining {
+            return Err(NoPlace::Stopping);
+        }
+        if desk.inside >= self.places {
+            return Err(NoPlace::Full);
+        }
+        desk.inside += 1;
+        Ok(Place(self))
+    }
+
+    fn full(&self) -> Reply {
+        let text = format!(
+            "{} requests are under way already (MAX_CONNECTIONS)",
+            self.places
+        );
+        Reply::error(503, "connections_busy", &text).retry_after(BUSY_RETRY)
+    }
+
+    /// The page that a request asks of alvus itself, or a refusal; `None`: it is for the upstream.
+    fn page(&self, request: &Request, access: &Access, visit: &Visit<'_>) -> Option<Reply> {
+        let own = route::own(route::path(route::origin_form(request.url()).ok()?))?;
+        if !matches!(request.method().as_str(), "GET" | "HEAD") {
+            return Some(own_pages::only_looked_at());
+        }
+        Some(match own {
+            Own::Front => own_pages::page(self.shows_dashboard()),
+            Own::Hello => own_pages::hello(),
+            Own::Nothing => own_pages::nothing(),
+            Own::Health => access.health(visit, self.shown(access, health::page)),
+            Own::Metrics => access.page(visit, || self.shown(access, prometheus::page)),
+            #[cfg(not(feature = "dashboard"))]
+            Own::Dashboard | Own::Data => own_pages::nothing(),
+            #[cfg(feature = "dashboard")]
+            Own::Dashboard | Own::Data if !self.dashboard => dashboard::off(),
+            #[cfg(feature = "dashboard")]
+            Own::Dashboard => access.page(visit, dashboard::page),
+            #[cfg(feature = "dashboard")]
+            Own::Data => access.page(visit, || {
+                let target = self.relay.origin();
+                self.shown(access, |shown| {
+                    let recent = self.relay.metrics().recent();
+                    dashboard::data(shown, &target, &recent, Instant::now())
+                })
+            }),
+        })
+    }
+
+    fn shows_dashboard(&self) -> bool {
+        #[cfg(feature = "dashboard")]
+        return self.dashboard;
+        #[cfg(not(feature = "dashboard"))]
+        return false;
+    }
+
+    /// A page made from all that can be shown.
+    fn shown(&self, access: &Access, page: impl FnOnce(&Shown) -> Reply) -> Reply {
+        let metrics = self.relay.metrics();
+        page(&Shown {
+            keys: &self.relay.keys(),
+            lanes: &self.relay.models(),
+            models: &metrics.models(),
+            clients: &access.clients(),
+            counts: &metrics.snapshot(),
+            load: &self.load(),
+            learned: self.relay.learned().as_deref(),
+        })
+    }
+
+    fn load(&self) -> Load {
+        Load {
+            uptime: self.started.elapsed(),
+            in_flight: self.desk().inside,
+            waiting: self.relay.waiting(),
+            workers: self.workers,
+            upstream_well: self.relay.is_well(),
+        }
+    }
+}
+
+/// Why a request goes no further, whoever asks: WebSocket, a way out of the provider's paths, a circle.
+fn leads_nowhere(request: &Request, visit: &Visit<'_>) -> Option<Reply> {
+    if visit.upgrades() {
+        return Some(own_pages::no_upgrade());
+    }
+    let target = route::origin_form(request.url()).unwrap_or_default();
+    if route::has_dot_segments(route::path(target)) {
+        let text = "a path with . or .. between its slashes may lead elsewhere than it looks";
+        return Some(Reply::error(400, "bad_target", text));
+    }
+    let fields = request.raw_headers();
+    let vias = fields.filter(|(name, _)| name.eq_ignore_ascii_case("via"));
+    if headers::goes_in_circles(vias.map(|(_, value)| value), upstream::pseudonym()) {
+        let text = "this request has been here before: TARGET_BASE_URL leads back to this alvus";
+        return Some(Reply::error(508, "loop", text));
+    }
+    None
+}
+
+pub(super) fn stopping() -> Reply {
+    Reply::error(503, "shutting_down", "alvus is shutting down").retry_after(BUSY_RETRY)
+}
+
+/// What decides whether a request may be served.
+fn visit<'a>(request: &'a Request<'_>) -> Visit<'a> {
+    Visit::new(
+        Some(request.remote_addr().ip()),
+        request.method().as_str(),
+        request.url(),
+        request.raw_headers(),
+    )
+}

@@ -1,0 +1,69 @@
+//! How many connections there is room for, and how much memory for bodies: what was asked for, or what
+//! the limits of files, threads and memory leave of it. Says so where that is less.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Config;
+use crate::machine::Machine;
+use crate::warn;
+
+/// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
+const RESERVED_DESCRIPTORS: usize = 16;
+
+/// Of each connection: its socket, and the bell of a request that waits.
+const DESCRIPTORS: usize = 2;
+
+/// So many connections can have a descriptor and a thread.
+pub(super) fn connections(config: &Config, machine: &Machine) -> usize {
+    let wanted = match config.max_connections {
+        0 => machine.connections_for_memory().max(2 * config.workers),
+        wanted => wanted,
+    };
+    // A worker needs a descriptor for its way up, whoever else knocks at the door.
+    let spoken_for = RESERVED_DESCRIPTORS + config.workers;
+    let room = raise_descriptor_limit().saturating_sub(spoken_for) / DESCRIPTORS;
+    let connections = wanted.min(room.max(1));
+    if connections < wanted {
+        warn!(
+            "the limit of open files leaves room for {connections} connections (MAX_CONNECTIONS, ulimit -n)"
+        );
+    }
+    allowed_by(machine, connections)
+}
+
+/// So many connections can have a thread; says so if that is less than were wanted.
+fn allowed_by(machine: &Machine, wanted: usize) -> usize {
+    let connections = machine.connections(wanted);
+    if connections < wanted {
+        warn!(
+            "the limit of threads leaves room for {connections} connections (MAX_CONNECTIONS; TasksMax of a unit, pids.max of a control group)"
+        );
+    }
+    connections
+}
+
+/// So much memory request bodies may take; says so if that is less than was wanted.
+pub(super) fn bodies(machine: &Machine, wanted: usize) -> usize {
+    let bodies = machine.bodies(wanted);
+    if bodies < wanted {
+        let (shown, mb, asked) = (machine.shown(), bodies >> 20, wanted >> 20);
+        warn!(
+            "memory: {shown}; request bodies take up to {mb} MiB of it, not {asked} (MAX_BODY_MB)"
+        );
+    }
+    bodies
+}
+
+/// Raises the limit of open files as far as the system allows, and returns it.
+fn raise_descriptor_limit() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_ok() {
+        limit.current = limit.maximum;
+    }
+    let descriptors = limit.current.and_then(|n| usize::try_from(n).ok());
+    descriptors.unwrap_or(usize::MAX)
+}

@@ -1,0 +1,143 @@
+//! Passes a request on to the upstream and the answer back, and tells of it: one line in the log, one
+//! count.
+
+use std::time::{Duration, Instant};
+
+use super::answer::{downstream, request_line};
+#[cfg(test)]
+use super::tests;
+use super::upload::Unread;
+use super::{Inner, Rules};
+use crate::front::Request;
+use crate::logging::{self, LogLevel, shown};
+use crate::metrics::Answered;
+use crate::peer::Client;
+use crate::relay::{End, Exchange, Outcome};
+use crate::reply::Reply;
+use crate::route;
+
+impl Inner {
+    /// Passes a request on to the upstream, and the answer back.
+    pub(super) fn serve(
+        &self,
+        mut request: Request,
+        origin: Option<&str>,
+        rules: &Rules,
+        guest: Option<usize>,
+    ) {
+        let began = Instant::now();
+        let target = match target(&request) {
+            Ok(target) => target,
+            Err(reply) => return self.refuse(request, origin, &reply),
+        };
+        let body = match self.read_body(&mut request) {
+            Ok(body) => body,
+            Err(Unread::Refused(reply)) => return self.refuse(request, origin, &reply),
+            Err(Unread::Left) => return request.client().shutdown(),
+        };
+        let socket = request.client();
+        let client = Client::new(socket.clone());
+        #[cfg(test)]
+        tests::bug_at(&target, "/bug/early");
+        let name = guest.map(|at| rules.access.counted(at));
+        let method = request.method().clone();
+        let method = method.as_str();
+        let fields: Vec<_> = request.raw_headers().collect();
+        let mapped = match self.relay.map(method, &target, fields.iter().copied()) {
+            Ok(mapped) => mapped,
+            Err(text) => {
+                return self.refuse(request, origin, &Reply::error(400, "bad_request", &text));
+            }
+        };
+        let down = downstream(&request, origin);
+        let exchange = Exchange {
+            mapped,
+            body,
+            bodies: self.bodies.clone(),
+            client,
+            down,
+        };
+        let bytes_in = exchange.body.as_ref().map_or(0, |body| body.bytes.len()) as u64;
+        let mut out = request.into_writer();
+        #[cfg(test)]
+        tests::bug_at(&target, "/bug/late");
+        let outcome = self.relay.serve(exchange, &mut out);
+        let answered = Answered {
+            status: outcome.status,
+            first_byte: outcome.first_byte,
+            bytes_in,
+            bytes_out: outcome.bytes,
+            cut: outcome.end == End::Cut,
+            limited: outcome.limited,
+            tokens: outcome.tokens,
+            model: &outcome.model,
+            asked: outcome.asked.as_deref(),
+        };
+        if let Some(guest) = guest {
+            rules.access.spent(guest, outcome.tokens);
+        }
+        self.relay.metrics().answered(answered, Instant::now());
+        if outcome.end != End::Complete || outcome.closes {
+            socket.shutdown();
+        }
+        drop(out);
+        log_request(method, &target, name, &outcome, began.elapsed());
+    }
+}
+
+/// Where it leads, as far as it can be served there.
+fn target(request: &Request) -> Result<String, Reply> {
+    let target = route::origin_form(request.url());
+    let target = target.map_err(|bad| Reply::error(400, "bad_target", bad.0))?;
+    // TRACE would show the client the key that went up with it, and CONNECT open a tunnel.
+    let is = |method: &&str| request.method().as_str().eq_ignore_ascii_case(method);
+    if ["TRACE", "CONNECT"].iter().any(is) {
+        let text = "TRACE and CONNECT do not lead to an API";
+        return Err(Reply::error(501, "bad_method", text));
+    }
+    Ok(target.to_string())
+}
+
+/// One line for a request that was served.
+fn log_request(
+    method: &str,
+    target: &str,
+    client: Option<&str>,
+    outcome: &Outcome,
+    took: Duration,
+) {
+    if !logging::enabled(LogLevel::Info) {
+        return;
+    }
+    let end = match outcome.end {
+        End::Complete => "",
+        End::ClientLeft => "the client left",
+        End::Cut => "cut short",
+        End::Late => "out of time",
+    };
+    let mut line = request_line(method, target, outcome.status);
+    if !end.is_empty() {
+        line.note("end", end);
+    }
+    if let Some(client) = client {
+        line.word("client", client);
+    }
+    match outcome.key {
+        Some(index) => line.number("key", index as u64),
+        None => line.word("key", "-"),
+    };
+    line.number("attempts", outcome.attempts.into());
+    line.time("waited", outcome.waited);
+    if let Some(after) = outcome.first_byte {
+        line.time("first", after);
+    }
+    line.time("total", took);
+    line.number("bytes", outcome.bytes);
+    if !outcome.model.is_empty() {
+        line.word("model", &shown(&outcome.model));
+    }
+    if let Some(asked) = &outcome.asked {
+        line.word("asked", &shown(asked));
+    }
+    line.write();
+}

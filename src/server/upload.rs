@@ -1,0 +1,151 @@
+//! Reads a request's body, within the limits of size and time.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use super::Inner;
+use super::answer::BUSY_RETRY;
+use super::reception::stopping;
+use crate::body::Body;
+use crate::front::{ClientSocket, Request};
+use crate::reply::Reply;
+
+/// Request bodies are read in steps of this size.
+const BODY_STEP: usize = 64 * 1024;
+/// A body may take this long in any case; a slower one must come at [`BODY_RATE`] on average, for
+/// it holds a place. Both as in Apache's `RequestReadTimeout body=20,MinRate=500`.
+const BODY_GRACE: Duration = Duration::from_secs(20);
+/// The same while half of the places are taken.
+const BODY_GRACE_BUSY: Duration = Duration::from_secs(3);
+/// Bytes per second.
+const BODY_RATE: u64 = 500;
+
+/// Why a body was not read.
+pub(super) enum Unread {
+    /// The client left while it sent it.
+    Left,
+    /// What the client hears.
+    Refused(Reply),
+}
+
+/// A body on its way, which the stop breaks off.
+struct Upload<'a> {
+    house: &'a Inner,
+    client: ClientSocket,
+}
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        let uploads = &mut self.house.desk().uploads;
+        if let Some(at) = uploads.iter().position(|other| other.is(&self.client)) {
+            uploads.swap_remove(at);
+        }
+    }
+}
+
+impl Inner {
+    /// Reads the whole body; `None`: the request has none.
+    pub(super) fn read_body(&self, request: &mut Request) -> Result<Option<Body>, Unread> {
+        let declared = request.body_length();
+        let chunked = |(name, _): (&str, _)| name.eq_ignore_ascii_case("transfer-encoding");
+        if declared.is_none() && !request.raw_headers().any(chunked) {
+            return Ok(None);
+        }
+        if declared.is_some_and(|n| n > self.bodies.limit) {
+            return Err(self.too_large());
+        }
+        let _upload = self.begin_upload(request)?;
+        let mut body = Body::new(&self.bodies);
+        let began = Instant::now();
+        let mut have = 0;
+        loop {
+            // One byte beyond the limit shows that an undeclared body is too large.
+            let room = declared.unwrap_or(self.bodies.limit + 1) - have;
+            let step = room.min(BODY_STEP);
+            if step == 0 {
+                return Ok(Some(body));
+            }
+            // What was not filled by the last read is not written once more for the next.
+            if !body.stretch(have + step) {
+                let text = "too many request bodies at once (MAX_BODY_MB bounds them all together)";
+                let reply = Reply::error(503, "body_budget", text).retry_after(BUSY_RETRY);
+                return Err(Unread::Refused(reply));
+            }
+            let n = match read_piece(request, &mut body.bytes[have..have + step]) {
+                Err(Unread::Left) => return Err(self.broken_off()),
+                read => read?,
+            };
+            have += n;
+            if n == 0 {
+                body.bytes.truncate(have);
+                // The declared end is reached by `step`, so this is the end of the chunks.
+                return match declared {
+                    None => Ok(Some(body)),
+                    Some(_) => Err(self.broken_off()),
+                };
+            }
+            if have > self.bodies.limit {
+                return Err(self.too_large());
+            }
+            let grace = match self.desk().inside * 2 < self.places {
+                true => BODY_GRACE,
+                false => BODY_GRACE_BUSY,
+            };
+            let earned = Duration::from_secs(have as u64 / BODY_RATE);
+            if began.elapsed() > grace + earned {
+                return Err(too_slow());
+            }
+        }
+    }
+
+    fn begin_upload(&self, request: &Request) -> Result<Upload<'_>, Unread> {
+        let mut desk = self.desk();
+        if desk.draining {
+            return Err(Unread::Refused(stopping()));
+        }
+        desk.uploads.push(request.client());
+        Ok(Upload {
+            house: self,
+            client: request.client(),
+        })
+    }
+
+    /// By the client, or by us.
+    fn broken_off(&self) -> Unread {
+        match self.desk().draining {
+            true => Unread::Refused(stopping()),
+            false => Unread::Left,
+        }
+    }
+
+    fn too_large(&self) -> Unread {
+        let mb = self.bodies.limit / (1024 * 1024);
+        let text = format!(
+            "the request body is larger than {mb} MiB (MAX_BODY_MB, or what memory allows)"
+        );
+        Unread::Refused(Reply::error(413, "body_too_large", &text))
+    }
+}
+
+fn too_slow() -> Unread {
+    let text = "the request body comes too slowly";
+    Unread::Refused(Reply::error(408, "body_timeout", text))
+}
+
+/// One read; 0 at the end.
+fn read_piece(request: &mut Request, piece: &mut [u8]) -> Result<usize, Unread> {
+    loop {
+        return match request.as_reader().read(piece) {
+            Ok(n) => Ok(n),
+            Err(e) => Err(match e.kind() {
+                ErrorKind::Interrupted => continue,
+                ErrorKind::TimedOut | ErrorKind::WouldBlock => too_slow(),
+                ErrorKind::InvalidInput | ErrorKind::InvalidData => {
+                    let text = "the request body is not framed correctly";
+                    Unread::Refused(Reply::error(400, "bad_body", text))
+                }
+                _ => Unread::Left,
+            }),
+        };
+    }
+}

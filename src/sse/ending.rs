@@ -1,0 +1,603 @@
+//! Watches a stream go by for its last words: whether it is whole, and how many tokens it took. Pure.
+//! Each byte is looked at once where it stands; nothing is kept but a name's first bytes.
+
+use std::io::{self, Read};
+
+use memchr::memchr2;
+
+use super::Tokens;
+
+/// One byte more than the longest of the words looked for, so that a longer one is none of them.
+const WORD: usize = 21;
+
+/// What counts tokens in a `usage`, as far as a word reaches: chat completions, then Messages and the
+/// Responses API, where what was cached is counted beside the rest.
+const USAGE: [&[u8]; 6] = [
+    b"prompt_tokens",
+    b"completion_tokens",
+    b"input_tokens",
+    b"cache_read_input_toke",
+    b"cache_creation_input_",
+    b"output_tokens",
+];
+
+/// Where the names looked for stand: on top of an event's JSON, and in a member of `choices`.
+const TOP: u32 = 1;
+const CHOICE: u32 = 3;
+
+/// The sign that a stream is whole is `[DONE]` or a `finish_reason`, Anthropic's `message_stop`, the last
+/// events of the Responses API, or an error that ends it. Tokens are what the `usage` of its events says,
+/// which stands on top, or in the `message` or `response` of one.
+#[derive(Debug, Default)]
+pub struct Ending {
+    line: Line,
+    /// The byte before was a CR: a LF is part of the same line's end.
+    after_cr: bool,
+    /// Bytes of the line so far that are the field's name, then of `[DONE]`.
+    matched: usize,
+    depth: u32,
+    string: bool,
+    escaped: bool,
+    word: [u8; WORD],
+    length: usize,
+    /// What the value that comes next means.
+    name: Name,
+    /// What the event under way says, and the last one that said anything.
+    event: Says,
+    stream: Says,
+    done: bool,
+    /// It began in a way that promises an end.
+    promised: bool,
+    /// Names are looked at this deep too: in a `usage`, or in what may hold one.
+    looks_at: u32,
+    in_usage: bool,
+    /// The number under way, and what [`USAGE`] came to: the most that was said of each.
+    number: Option<u32>,
+    counted: [u32; USAGE.len()],
+}
+
+#[derive(Debug, Default, PartialEq, Clone, Copy)]
+enum Line {
+    #[default]
+    Start,
+    Data,
+    Other,
+}
+
+#[derive(Debug, Default, PartialEq, Clone, Copy)]
+enum Name {
+    #[default]
+    None,
+    Finish,
+    Type,
+    Error,
+    /// It may hold a `usage`.
+    Holder,
+    Usage,
+    /// By its place in [`USAGE`].
+    Count(usize),
+}
+
+#[derive(Debug, Default, PartialEq, Clone, Copy)]
+enum Says {
+    #[default]
+    Nothing,
+    GoesOn,
+    Over,
+}
+
+impl Ending {
+    /// The next piece.
+    pub fn push(&mut self, mut piece: &[u8]) {
+        while let Some(first) = piece.first() {
+            let after_cr = std::mem::replace(&mut self.after_cr, *first == b'\r');
+            match (first, after_cr) {
+                (b'\n', true) => piece = &piece[1..],
+                (b'\n' | b'\r', _) => {
+                    self.line_ends();
+                    piece = &piece[1..];
+                }
+                _ => {
+                    let end = memchr2(b'\n', b'\r', piece).unwrap_or(piece.len());
+                    self.in_line(&piece[..end]);
+                    piece = &piece[end..];
+                }
+            }
+        }
+    }
+
+    /// A line, or a part of one.
+    fn in_line(&mut self, mut part: &[u8]) {
+        while let [byte, rest @ ..] = part {
+            part = match self.line {
+                Line::Other => return,
+                Line::Start => {
+                    self.field_name(*byte);
+                    rest
+                }
+                Line::Data if self.string => {
+                    // Most bytes of a stream are in strings.
+                    let plain = match self.escaped {
+                        true => Some(0),
+                        false => memchr2(b'"', b'\\', part),
+                    };
+                    self.keep(&part[..plain.unwrap_or(part.len())]);
+                    let Some(at) = plain else {
+                        return;
+                    };
+                    self.in_string(part[at]);
+                    &part[at + 1..]
+                }
+                Line::Data => self.between_strings(part),
+            }
+        }
+    }
+
+    /// Whether the stream said that it is over.
+    pub fn is_finished(&self) -> bool {
+        // The last event may lack its blank line, and even its line's end.
+        let last = match (self.event, self.depth) {
+            (Says::Nothing, _) | (_, 1..) => self.stream,
+            (says, 0) => says,
+        };
+        self.is_done() || last == Says::Over
+    }
+
+    /// Whether it is whole, now that it ended. `marked`: others of its kind said when they were over.
+    pub fn is_whole(&self, marked: bool) -> bool {
+        self.is_finished() || !(marked || self.promised || self.depth > 0)
+    }
+
+    /// Whether it said `[DONE]`, after which nothing follows.
+    pub fn is_done(&self) -> bool {
+        self.done || self.is_done_here()
+    }
+
+    /// The tokens it says it took, what was cached among those read; none where it says nothing.
+    pub fn tokens(&self) -> Tokens {
+        let [prompt, completion, input, cached, cache, output] = self.counted.map(u64::from);
+        Tokens {
+            // Some say it in two dialects at once.
+            input: prompt.max(input + cached + cache),
+            output: completion.max(output),
+        }
+    }
+
+    fn is_done_here(&self) -> bool {
+        self.line == Line::Data && self.depth == 0 && self.matched == DATA.len() + DONE.len()
+    }
+
+    fn line_ends(&mut self) {
+        self.done |= self.is_done_here();
+        let blank = self.line == Line::Start && self.matched == 0;
+        if self.depth == 0 || blank {
+            if self.event != Says::Nothing {
+                self.promised |= self.event == Says::GoesOn;
+                self.stream = self.event;
+            }
+            self.event = Says::Nothing;
+            self.depth = 0;
+            self.name = Name::None;
+            (self.looks_at, self.in_usage) = (0, false);
+        }
+        (self.string, self.escaped) = (false, false);
+        (self.line, self.matched) = (Line::Start, 0);
+    }
+
+    fn field_name(&mut self, byte: u8) {
+        if byte != DATA[self.matched] {
+            self.line = Line::Other;
+        } else {
+            self.matched += 1;
+            if self.matched == DATA.len() {
+                self.line = Line::Data;
+            }
+        }
+    }
+
+    fn in_string(&mut self, byte: u8) {
+        match byte {
+            _ if self.escaped => self.escaped = false,
+            b'\\' => self.escaped = true,
+            b'"' => return self.string_ends(),
+            _ => {}
+        }
+        self.keep(&[byte]);
+    }
+
+    /// The beginning of a name, or of a value.
+    fn keep(&mut self, bytes: &[u8]) {
+        let n = bytes.len().min(WORD - self.length);
+        self.word[self.length..][..n].copy_from_slice(&bytes[..n]);
+        self.length += n;
+    }
+
+    fn string_ends(&mut self) {
+        self.string = false;
+        let word = &self.word[..self.length];
+        match self.name {
+            Name::Finish if !word.is_empty() => self.event = Says::Over,
+            Name::Finish => self.goes_on(),
+            Name::Error if !word.is_empty() && self.event == Says::Nothing => {
+                self.event = Says::Over;
+            }
+            Name::Type => match word {
+                b"message_start" | b"response.created" | b"response.in_progress" => self.goes_on(),
+                b"message_stop"
+                | b"response.completed"
+                | b"response.failed"
+                | b"response.incomplete"
+                | b"response.cancelled"
+                | b"error" => {
+                    self.event = Says::Over;
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+        self.name = Name::None;
+    }
+
+    /// Takes a byte of `[DONE]`, which is no JSON; `false`: it is another's.
+    fn in_done(&mut self, byte: u8) -> bool {
+        let after = self.matched - DATA.len();
+        if after > DONE.len() {
+            return false;
+        }
+        if byte == b' ' && matches!(after, 0 | 6) {
+            return true;
+        }
+        if DONE.get(after) == Some(&byte) {
+            self.matched += 1;
+            return true;
+        }
+        self.matched = usize::MAX; // never again on this line
+        self.depth += u32::from(after > 0); // its bracket was a list's
+        false
+    }
+
+    /// Up to the beginning of a string, and what is behind that.
+    fn between_strings<'a>(&mut self, mut part: &'a [u8]) -> &'a [u8] {
+        while let [byte, rest @ ..] = part {
+            self.in_json(*byte);
+            part = rest;
+            if self.string {
+                break;
+            }
+        }
+        part
+    }
+
+    fn in_json(&mut self, byte: u8) {
+        if self.depth == 0 && self.in_done(byte) {
+            return;
+        }
+        match byte {
+            b'"' => {
+                let of_interest = matches!(self.depth, TOP | CHOICE) || self.depth == self.looks_at;
+                (self.string, self.length) = (true, if of_interest { 0 } else { WORD });
+            }
+            b'{' | b'[' => {
+                if self.name == Name::Error && self.event == Says::Nothing {
+                    self.event = Says::Over;
+                }
+                self.depth += 1;
+                if let Name::Usage | Name::Holder = self.name {
+                    (self.looks_at, self.in_usage) = (self.depth, self.name == Name::Usage);
+                }
+                self.name = Name::None;
+            }
+            b'}' | b']' => {
+                self.number_ends();
+                self.depth = self.depth.saturating_sub(1);
+                if self.depth < self.looks_at {
+                    (self.looks_at, self.in_usage) = (self.depth, false);
+                }
+            }
+            b',' => self.number_ends(),
+            b':' => self.name = self.name_of(&self.word[..self.length]),
+            b' ' => {}
+            b'0'..=b'9' if matches!(self.name, Name::Count(_)) => {
+                let digit = u32::from(byte - b'0');
+                let number = self.number.unwrap_or(0).saturating_mul(10);
+                self.number = Some(number.saturating_add(digit));
+            }
+            b'n' if self.name == Name::Finish => self.goes_on(),
+            _ => (self.name, self.number) = (Name::None, None),
+        }
+    }
+
+    /// What the value behind this name means, where it stands.
+    fn name_of(&self, word: &[u8]) -> Name {
+        match (self.depth, word) {
+            (depth, word) if self.in_usage && depth == self.looks_at => {
+                let at = USAGE.iter().position(|name| *name == word);
+                at.map_or(Name::None, Name::Count)
+            }
+            (CHOICE, b"finish_reason") => Name::Finish,
+            (TOP, b"type") => Name::Type,
+            (TOP, b"error") => Name::Error,
+            (TOP, b"message" | b"response" | b"x_groq") => Name::Holder,
+            (depth, b"usage") if depth == TOP || depth == self.looks_at => Name::Usage,
+            _ => Name::None,
+        }
+    }
+
+    /// Nothing but digits stood behind a name of [`USAGE`], or this is no number of interest.
+    fn number_ends(&mut self) {
+        if let (Name::Count(at), Some(number)) = (self.name, self.number.take()) {
+            self.counted[at] = self.counted[at].max(number);
+        }
+        self.name = Name::None;
+    }
+
+    /// Whatever else the event says: some have an empty error on every one.
+    fn goes_on(&mut self) {
+        self.event = Says::GoesOn;
+        self.name = Name::None;
+    }
+}
+
+/// The most of a whole answer's end that is looked at: the longest `usage` and what follows it, with a
+/// client's own notes (`metadata`) in the Responses API.
+const TAIL: usize = 2048;
+
+/// The tokens of a whole answer, by its last bytes: what the `usage` on top of the document says that
+/// ends here. A text that holds such words has escapes before its quotes.
+fn tokens_at_end(end: &[u8]) -> Option<Tokens> {
+    const NAME: &[u8] = b"\"usage\"";
+    let end = end.trim_ascii_end().strip_suffix(b"}")?;
+    let mut starts = (0..end.len()).rev();
+    starts.find_map(|at| {
+        let from = end.get(at..).filter(|from| from.starts_with(NAME))?;
+        // As a stream's only event, on one line.
+        let mut ending = Ending::default();
+        ending.push(b"data:{");
+        let lines = from.split(|b| matches!(b, b'\n' | b'\r' | b'\t'));
+        lines.for_each(|line| ending.push(line));
+        let on_top = ending.depth == TOP && !ending.string;
+        on_top.then(|| ending.tokens())
+    })
+}
+
+/// A whole answer on its way, whose last bytes are kept.
+#[derive(Debug)]
+pub struct Tail<R> {
+    answer: R,
+    end: Vec<u8>,
+}
+
+impl<R> Tail<R> {
+    /// Nothing of it has gone by.
+    pub fn new(answer: R) -> Tail<R> {
+        let end = Vec::new();
+        Tail { answer, end }
+    }
+
+    /// The tokens that what went by says it took.
+    pub fn tokens(&self) -> Tokens {
+        tokens_at_end(&self.end).unwrap_or_default()
+    }
+}
+
+impl<R: Read> Read for Tail<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.answer.read(buffer)?;
+        let last = &buffer[n.saturating_sub(TAIL)..n];
+        let over = (self.end.len() + last.len()).saturating_sub(TAIL);
+        self.end.drain(..over);
+        self.end.extend_from_slice(last);
+        Ok(n)
+    }
+}
+
+const DATA: &[u8] = b"data:";
+const DONE: &[u8] = b"[DONE]";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORD: &str =
+        "data: {\"choices\":[{\"delta\":{\"content\":\"x\"},\"finish_reason\":null}]}\n\n";
+    const BARE: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    const STOP: &str = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
+    const USAGE: &str = "data: {\"usage\":{\"total_tokens\":9},\"choices\":[]}\n\n";
+    const DONE: &str = "data: [DONE]\n\n";
+
+    /// What is said of a stream, however it is cut into pieces: (finished, whole, whole if marked).
+    fn ends(stream: &str) -> (bool, bool, bool) {
+        let mut found: Vec<_> = [1, 2, 7, 100, 1_000_000]
+            .map(|size| {
+                let mut ending = Ending::default();
+                stream
+                    .as_bytes()
+                    .chunks(size)
+                    .for_each(|piece| ending.push(piece));
+                (
+                    ending.is_finished(),
+                    ending.is_whole(false),
+                    ending.is_whole(true),
+                )
+            })
+            .into();
+        found.dedup();
+        assert_eq!(found.len(), 1, "the end depends on how it came: {stream}");
+        found[0]
+    }
+
+    #[test]
+    fn a_stream_says_at_its_end_that_it_is_over() {
+        let large = format!(
+            "data: {{\"choices\":[{{\"index\":0,\"finish_reason\":\"stop\",\"delta\":{{\"content\":\"\"}},\"signature\":\"{}\"}}]}}\n\n",
+            "A".repeat(3000)
+        );
+        let quoted = WORD.replace("\"x\"", r#""data: [DONE] \"finish_reason\":\"stop\"""#);
+        let deeper = WORD.replace("\"x\"", r#"[{"finish_reason":"stop"}]"#);
+        for over in [
+            format!("{WORD}{DONE}"),
+            format!("{WORD}{STOP}"),
+            format!("{WORD}{STOP}{USAGE}"),
+            format!("{}{}", WORD.repeat(99), STOP.replace(":\"", ": \"")),
+            format!("{WORD}{large}"),
+            STOP.replace('\n', "\r\n"),
+            STOP.trim_end().to_string(),
+            format!("{BARE}data:[DONE]"),
+            format!("{BARE}data: [DONE] \n"),
+            "data: {\"choices\":\ndata: [{\"finish_reason\":\ndata: \"stop\"}]}\n\n".into(),
+            "data: {\"choices\":\r\ndata: [{\"finish_reason\":\r\ndata: \"stop\"}]}\r\n\r\n".into(),
+            "event: message_start\ndata: {\"type\":\"message_start\"}\n\ndata: {\"type\":\"message_stop\"}\n\n".into(),
+            "data: {\"type\":\"response.created\"}\n\ndata: {\"type\": \"response.completed\"}\n\n".into(),
+            format!("{WORD}data: {{\"error\":{{\"message\":\"it broke\"}}}}\n\n"),
+            format!("{WORD}data: {{\"type\":\"error\",\"error\":{{}}}}\n\n"),
+        ] {
+            assert_eq!(ends(&over), (true, true, true), "{over}");
+        }
+        let empty_error = WORD.replace("{\"choices", "{\"error\":{\"code\":0},\"choices");
+        for broken in [
+            WORD.to_string(),
+            WORD.repeat(99),
+            format!("{STOP}{WORD}"),
+            format!("{WORD}{USAGE}"),
+            format!("{WORD}{BARE}"),
+            quoted,
+            deeper,
+            empty_error,
+            WORD.replace("null", "\"\""),
+            format!("{WORD}{}", &STOP[..STOP.len() - 4]),
+            format!("{BARE}data: {{\"cho"),
+            "data: {\"type\":\"message_start\"}\n\ndata: {\"type\":\"content_block_delta\"}\n\n"
+                .into(),
+            "data: {\"type\":\"response.created\",\"x\":1}\n\n".into(),
+        ] {
+            assert_eq!(ends(&broken), (false, false, false), "{broken}");
+        }
+        for unmarked in [
+            "",
+            BARE,
+            "data: 1\n\n",
+            "data: plain { text\n\ndata: more\n\n",
+            "data: [1,2]\n\n",
+            "data: [DON]\n\n",
+        ] {
+            assert_eq!(ends(unmarked), (false, true, false), "{unmarked}");
+        }
+    }
+
+    fn pair(tokens: Tokens) -> Option<(u64, u64)> {
+        (tokens != Tokens::default()).then_some((tokens.input, tokens.output))
+    }
+
+    fn tokens(stream: &str) -> Option<(u64, u64)> {
+        let mut found: Vec<_> = [1, 3, 1_000_000]
+            .map(|size| {
+                let mut ending = Ending::default();
+                let pieces = stream.as_bytes().chunks(size);
+                pieces.for_each(|piece| ending.push(piece));
+                pair(ending.tokens())
+            })
+            .into();
+        found.dedup();
+        assert_eq!(found.len(), 1, "it depends on how it came: {stream}");
+        found[0]
+    }
+
+    #[test]
+    fn tokens_are_what_the_usage_of_a_stream_says() {
+        let event = |json: &str| format!("data: {json}\n\n");
+        for (json, expected) in [
+            (
+                r#"{"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":34,"total_tokens":46}}"#,
+                Some((12, 34)),
+            ),
+            (
+                r#"{"usage" : { "prompt_tokens" : 12 , "completion_tokens_details":{"reasoning_tokens":9,"output_tokens":7}, "completion_tokens":3 } }"#,
+                Some((12, 3)),
+            ),
+            (
+                r#"{"type":"message_start","message":{"id":"m","usage":{"input_tokens":5,"cache_read_input_tokens":20,"cache_creation_input_tokens":100,"output_tokens":1}}}"#,
+                Some((125, 1)),
+            ),
+            (
+                r#"{"type":"response.completed","response":{"output":[{"usage":{"input_tokens":99}}],"usage":{"input_tokens":7,"input_tokens_details":{"cached_tokens":3},"output_tokens":8},"user":null}}"#,
+                Some((7, 8)),
+            ),
+            (
+                r#"{"choices":[],"x_groq":{"id":"r","usage":{"prompt_tokens":4,"completion_tokens":2}}}"#,
+                Some((4, 2)),
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":4,"completion_tokens":2,"input_tokens":0,"output_tokens":0}}"#,
+                Some((4, 2)),
+            ),
+            (r#"{"usage":{"prompt_tokens":4}}"#, Some((4, 0))),
+            (
+                r#"{"usage":null,"choices":[{"delta":{"content":"\"usage\":{\"prompt_tokens\":9}"}}]}"#,
+                None,
+            ),
+            (
+                r#"{"choices":[{"delta":{"usage":{"prompt_tokens":9}}}],"other":{"usage":{"prompt_tokens":9}}}"#,
+                None,
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":1.5,"completion_tokens":-3}}"#,
+                None,
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":"12","completion_tokens":null}}"#,
+                None,
+            ),
+            (r#"{"usage":[12],"prompt_tokens":12}"#, None),
+            (r#"{"message":"usage","usage":{}}"#, None),
+        ] {
+            assert_eq!(tokens(&event(json)), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn the_most_that_a_stream_said_counts() {
+        let growing = "data: {\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":1}}\n\ndata: {\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+        assert_eq!(tokens(growing), Some((9, 2)));
+        let message = "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":15}}\n\n";
+        assert_eq!(tokens(message), Some((9, 15)));
+    }
+
+    #[test]
+    fn a_whole_answer_says_its_tokens_on_top_at_its_end() {
+        let long = format!(
+            "{{\"choices\":[{{\"text\":\"{}\"}}],\"usage\":{{\"prompt_tokens\":7,\"completion_tokens\":5}}}}\n",
+            "x".repeat(100_000)
+        );
+        for (json, expected) in [
+            (long.as_str(), Some((7, 5))),
+            (
+                "{\n  \"usage\": {\n    \"input_tokens\": 7,\n\t\"output_tokens\": 5\n  },\r\n  \"user\": null\n}\n",
+                Some((7, 5)),
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":7,"completion_tokens":5},"choices":[{"note":{"usage":{"prompt_tokens":99}}}]}"#,
+                Some((7, 5)),
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":7,"completion_tokens":5},"x_groq":{"usage":{"prompt_tokens":7}}}"#,
+                Some((7, 5)),
+            ),
+            (r#"{"a":{"b":{"usage":{"prompt_tokens":99}}}}"#, None),
+            (
+                r#"{"a":"usage","b":"\"usage\":{\"prompt_tokens\":9}"}"#,
+                None,
+            ),
+            (r#"{"usage":{"prompt_tokens":7"#, None),
+            ("", None),
+        ] {
+            for size in [1, 5000, 200_000] {
+                let mut tail = Tail::new(json.as_bytes());
+                let mut buffer = vec![0; size];
+                while tail.read(&mut buffer).expect("bytes") > 0 {}
+                assert!(tail.end.len() <= TAIL);
+                let found = pair(tail.tokens());
+                assert_eq!(found, expected, "{json:.200}");
+            }
+        }
+    }
+}

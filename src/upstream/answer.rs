@@ -1,0 +1,360 @@
+//! What comes back: a head, and a body that is read, looked at, kept or thrown away.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, ErrorKind, Read};
+use std::time::{Duration, Instant};
+
+use ureq::http;
+
+use super::call::{CALL, CurrentCall};
+use super::fields::Fields;
+use super::{Failure, unpack};
+use crate::headers::{self, ConnectionOptions};
+use crate::logging::shown;
+use crate::mask::Mask;
+use crate::peer::Client;
+use crate::secret::ApiKey;
+
+/// How much of a body nobody wants is read so that its connection can be used again.
+const DRAIN_LIMIT: usize = 16 * 1024;
+/// How long that may take between two pieces.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long that may take in all: a body that drips must not hold the next key up.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// How much of a body is looked at in one go before it is read; a first event is some hundred bytes.
+const LOOK: usize = 2 * 1024;
+
+/// Why the head of an answer cannot be followed by a body that alvus can read.
+fn unfit(status: http::StatusCode, version: http::Version, fields: &Fields) -> Option<String> {
+    if status == http::StatusCode::SWITCHING_PROTOCOLS {
+        return Some("it changed to another protocol (101), which nobody asked for".into());
+    }
+    let mut codings = fields.all("transfer-encoding");
+    let coding = codings.next()?;
+    // RFC 9112 §6.1: none in HTTP/1.0; and of all that there are we know one, and nobody was told of more.
+    let known = coding.trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    if known && version > http::Version::HTTP_10 {
+        return None;
+    }
+    let name = String::from_utf8_lossy(coding);
+    let version = match known {
+        true => " of HTTP/1.0",
+        false => "",
+    };
+    Some(format!(
+        "its answer{version} is in the Transfer-Encoding {:?}, and alvus reads \"chunked\" of HTTP/1.1 only",
+        shown(&name)
+    ))
+}
+
+/// An answer whose head has come. Its body is read through [`Read`]; dropping it before the end
+/// closes the connection and so cancels the call.
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    pub(super) fields: Fields,
+    length: Option<u64>,
+    /// The start of the body, when it was looked at before the whole is read.
+    start: Vec<u8>,
+    /// How much of `start` was read since.
+    given: usize,
+    body: ureq::BodyReader<'static>,
+    /// The error that ended the body: ureq reports it once and a clean end afterwards.
+    broken: Option<ErrorKind>,
+    /// The body is in a coding, such as gzip.
+    coded: bool,
+    /// A stream of events, whatever its coding.
+    events: bool,
+    /// What it was asked with, and should not repeat.
+    key: ApiKey,
+    mask: Option<Mask>,
+    _call: CurrentCall,
+}
+
+impl Answer {
+    /// The answer of the call under way, to what was asked with this key.
+    ///
+    /// # Errors
+    /// When its body cannot be read.
+    pub(super) fn new(
+        response: http::Response<ureq::Body>,
+        key: &ApiKey,
+        call: CurrentCall,
+    ) -> Result<Answer, Failure> {
+        let fields = CALL.with_borrow_mut(|call| std::mem::take(&mut call.fields));
+        let (head, body) = response.into_parts();
+        if let Some(why) = unfit(head.status, head.version, &fields) {
+            return Err(Failure::MaybeSent(why));
+        }
+        let length = body.content_length();
+        let kind = fields.get("content-type");
+        let coded = fields
+            .get("content-encoding")
+            .is_some_and(|v| v != b"identity");
+        let events = b"text/event-stream";
+        let events = kind
+            .and_then(|kind| kind.get(..events.len()))
+            .is_some_and(|kind| kind.eq_ignore_ascii_case(events));
+        let answer = Answer {
+            status: head.status.as_u16(),
+            length,
+            start: Vec::new(),
+            given: 0,
+            body: body.into_reader(),
+            broken: None,
+            coded,
+            events,
+            key: key.clone(),
+            mask: Mask::of(kind, length).filter(|_| !coded),
+            fields,
+            _call: call,
+        };
+        Ok(answer)
+    }
+}
+
+impl Answer {
+    /// The first field of this (lower-case) name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.fields.get(name)
+    }
+
+    /// Whether the body says that it is one JSON document, whatever its coding.
+    pub fn is_json(&self) -> bool {
+        let kind = self.header("content-type").unwrap_or_default();
+        let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
+        let ends = |with: &[u8]| {
+            let at = kind.trim_ascii().len().checked_sub(with.len());
+            at.is_some_and(|at| kind.trim_ascii()[at..].eq_ignore_ascii_case(with))
+        };
+        ends(b"/json") || ends(b"+json")
+    }
+
+    /// Whether the body is in a coding, such as gzip.
+    pub fn is_coded(&self) -> bool {
+        self.coded
+    }
+
+    /// A stream of events that can be read on the way; one in an encoding cannot.
+    pub fn is_stream(&self) -> bool {
+        self.events && !self.coded && (200..300).contains(&self.status)
+    }
+
+    /// The fields that go back to the client.
+    pub fn fields_back(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let options = ConnectionOptions::new(self.fields.all("connection"));
+        let fields = self.fields.iter();
+        fields.filter(move |(name, _)| headers::comes_back(name, &options))
+    }
+
+    /// The body's length, where the upstream stated one.
+    pub fn length(&self) -> Option<u64> {
+        // ureq counts an empty body as none.
+        self.length
+            .or_else(|| self.stated_length().filter(|n| *n == 0))
+    }
+
+    /// The value of `Content-Length` as sent, which in an answer to HEAD describes a body that
+    /// does not follow.
+    pub fn stated_length(&self) -> Option<u64> {
+        std::str::from_utf8(self.header("content-length")?)
+            .ok()?
+            .parse()
+            .ok()
+    }
+
+    /// The client has what it wants: whether it leaves is no matter from now on. What is left of the
+    /// body is read for a moment, so that the connection can be used again.
+    pub fn let_client_go(&mut self) {
+        CALL.with_borrow_mut(|call| {
+            call.client = Client::nobody();
+            call.idle = DRAIN_PATIENCE;
+        });
+    }
+
+    /// What was looked at so far of the body; reading it begins there all the same.
+    pub fn start(&self) -> &[u8] {
+        &self.start
+    }
+
+    /// The same in plain text, if it came in a coding that can be read.
+    pub fn words(&self) -> Cow<'_, [u8]> {
+        unpack::unpacked(self.header("content-encoding"), &self.start)
+    }
+
+    /// Looks at one more piece of the body, waiting for it no longer than `patience`. `false`: the
+    /// body is at its end.
+    ///
+    /// # Errors
+    /// When it cannot be read on. After [`Failure::TimedOut`] it can, later.
+    pub fn look_further(&mut self, patience: Duration) -> Result<bool, Failure> {
+        let idle = CALL.with_borrow_mut(|call| std::mem::replace(&mut call.idle, patience));
+        // Not `resize` and `read`: optimised for size, that zeroes byte by byte.
+        let mut piece = [0; LOOK];
+        let read = loop {
+            match self.body.read(&mut piece) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        let came = read.as_ref().copied().unwrap_or(0);
+        self.start.extend_from_slice(&piece[..came]);
+        CALL.with_borrow_mut(|call| call.idle = idle);
+        match read {
+            Ok(n) => Ok(n > 0),
+            Err(e) => {
+                let failure = CALL.with_borrow_mut(|call| {
+                    let failure = call.broke(&e);
+                    call.timed_out = false;
+                    failure
+                });
+                if !matches!(failure, Failure::TimedOut(_)) {
+                    self.broken = Some(e.kind());
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Looks at the whole body, or as much of it as comes without a pause and is worth it: for
+    /// answers that must be judged by their words.
+    pub fn look_at_all(&mut self) {
+        let until = Instant::now() + DRAIN_TIME;
+        while matches!(self.look_further(DRAIN_PATIENCE), Ok(true))
+            && self.start.len() < DRAIN_LIMIT
+            && Instant::now() < until
+        {}
+    }
+
+    /// Reads the start of a body nobody wants and lets go: a connection whose answer was read to
+    /// its end can be used again, and a TLS handshake costs a Pi Zero a tenth of a second.
+    pub fn discard(mut self) {
+        self.given = self.start.len();
+        self.drain(|_| ());
+    }
+
+    /// Reads a body, if it is no larger than [`DRAIN_LIMIT`] and comes without a pause; whether
+    /// `piece` has seen all of it.
+    fn drain(&mut self, mut piece: impl FnMut(&[u8])) -> bool {
+        CALL.with_borrow_mut(|call| call.idle = DRAIN_PATIENCE);
+        let until = Instant::now() + DRAIN_TIME;
+        let mut buffer = [0; 1024];
+        let mut left = DRAIN_LIMIT;
+        while Instant::now() < until {
+            match self.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(n) if n <= left => {
+                    piece(&buffer[..n]);
+                    left -= n;
+                }
+                Ok(_) | Err(_) => break,
+            }
+        }
+        false
+    }
+}
+
+/// A small answer taken off its connection, to be delivered later or not at all.
+#[derive(Debug, Default, Clone)]
+pub struct Kept {
+    /// The status code.
+    pub status: u16,
+    /// The fields that go back to the client.
+    pub fields: Vec<(String, Vec<u8>)>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+impl Kept {
+    /// The body in plain text, if it came in a coding that can be read.
+    pub fn words(&self) -> Cow<'_, [u8]> {
+        let coding = self.fields.iter().find(|(n, _)| n == "content-encoding");
+        unpack::unpacked(coding.map(|(_, v)| v.as_slice()), &self.body)
+    }
+}
+
+impl Answer {
+    /// As much of it as was looked at.
+    pub fn copy(&self) -> Kept {
+        let fields = self.fields_back();
+        let mut body = self.start.clone();
+        if self.mask.is_some() {
+            Mask::default().pass(&mut body, self.key.expose().as_bytes());
+        }
+        Kept {
+            status: self.status,
+            fields: fields.map(|(n, v)| (n.to_string(), v.to_vec())).collect(),
+            body,
+        }
+    }
+
+    /// Reads the whole body, if it is small and comes without a pause.
+    pub fn keep(mut self) -> Option<Kept> {
+        let mut body = Vec::new();
+        if !self.drain(|piece| body.extend_from_slice(piece)) {
+            return None;
+        }
+        let fields = self
+            .fields_back()
+            .map(|(n, v)| (n.to_string(), v.to_vec()))
+            .collect();
+        Some(Kept {
+            status: self.status,
+            fields,
+            body,
+        })
+    }
+}
+
+impl Answer {
+    /// Reads on: first what was looked at already, then the connection.
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let ahead = &self.start[self.given..];
+        if !ahead.is_empty() {
+            let n = ahead.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&ahead[..n]);
+            self.given += n;
+            return Ok(n);
+        }
+        if let Some(kind) = self.broken {
+            return Err(kind.into());
+        }
+        let read = self.body.read(buffer);
+        if let Err(e) = &read {
+            self.broken = Some(e.kind());
+        }
+        read
+    }
+}
+
+impl Read for Answer {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let held = self.mask.as_mut().map_or(0, |mask| mask.begin(buffer));
+            if held == buffer.len() {
+                return Ok(held);
+            }
+            let n = match self.read_on(&mut buffer[held..]) {
+                Ok(n) if n > 0 => n,
+                // What was held back is no key then. The error comes again.
+                Ok(_) | Err(_) if held > 0 => return Ok(held),
+                other => return other,
+            };
+            let piece = &mut buffer[..held + n];
+            let goes = match &mut self.mask {
+                Some(mask) => mask.pass(piece, self.key.expose().as_bytes()),
+                None => piece.len(),
+            };
+            if goes > 0 {
+                return Ok(goes);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answer({})", self.status)
+    }
+}

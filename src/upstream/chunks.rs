@@ -1,0 +1,154 @@
+//! How much of a body in chunks ureq gets to see at a time. For the end of a chunk's first line it looks through
+//! a hundred bytes behind it, so it sees that line by itself: a third of what a token costs. Pure.
+//!
+//! Nothing is decided here: whatever cannot be followed is shown as it is, for ureq to judge.
+
+use memchr::memchr;
+
+/// Where in the chunks of a body the next byte stands.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    /// They are followed.
+    on: bool,
+    /// So many bytes are to be seen in one go,
+    run: usize,
+    /// and behind them so many.
+    then: usize,
+}
+
+impl Chunks {
+    /// At the beginning of a body; `true`: one in chunks.
+    pub(super) fn begin(&mut self, chunked: bool) {
+        *self = Chunks {
+            on: chunked,
+            ..Chunks::default()
+        };
+    }
+
+    /// How many of these bytes are to be seen.
+    pub(super) fn shown(&self, input: usize) -> usize {
+        match self.run {
+            0 => input,
+            run => run.min(input),
+        }
+    }
+
+    /// So many were used, and this is what follows them.
+    pub(super) fn used(&mut self, amount: usize, input: &[u8]) {
+        self.on &= amount <= self.run; // else something was used that could not be followed
+        self.run = self.run.saturating_sub(amount);
+        self.plan(input);
+    }
+
+    /// What comes next, now that so much is there.
+    pub(super) fn plan(&mut self, input: &[u8]) {
+        if !self.on || self.run > 0 {
+            return;
+        }
+        self.run = std::mem::take(&mut self.then);
+        if self.run > 0 {
+            return;
+        }
+        // Of several chunks that are there as a whole, ureq makes one piece.
+        let mut whole = 0;
+        let mut first = None;
+        while let Some((line, size)) = first_line(&input[whole..]) {
+            let end = whole + line + size;
+            if size == 0 || end > input.len() {
+                if first.is_none() {
+                    first = Some((line, size));
+                }
+                break;
+            }
+            first = first.or(Some((line, size)));
+            whole = end;
+        }
+        let Some((line, size)) = first else {
+            return;
+        };
+        match size {
+            0 => self.on = false,
+            _ if whole > line + size => self.run = whole,
+            _ => (self.run, self.then) = (line, size),
+        }
+    }
+}
+
+/// How long a chunk's first line is, and what follows with the CR LF at its end; 0 for the last chunk.
+fn first_line(input: &[u8]) -> Option<(usize, usize)> {
+    let line = &input[..memchr(b'\n', input)? + 1];
+    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    if !(1..=7).contains(&digits) || !matches!(&line[digits..], [b'\r', _] | [b';', .., b'\r', _]) {
+        return None;
+    }
+    let digits = std::str::from_utf8(&line[..digits]).ok()?;
+    let size = usize::from_str_radix(digits, 16).ok()?;
+    Some((line.len(), if size == 0 { 0 } else { size + 2 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is seen of a body, piece by piece, when all that is seen is used.
+    fn seen(body: &str) -> Vec<&str> {
+        let (mut chunks, mut rest, mut seen) = (Chunks::default(), body, Vec::new());
+        chunks.begin(true);
+        chunks.plan(rest.as_bytes());
+        while !rest.is_empty() {
+            let (now, after) = rest.split_at(chunks.shown(rest.len()));
+            seen.push(now);
+            rest = after;
+            chunks.used(now.len(), rest.as_bytes());
+        }
+        seen
+    }
+
+    #[test]
+    fn a_chunk_that_comes_alone_is_seen_in_two_pieces() {
+        for (body, pieces) in [
+            ("5\r\nhello\r\n", &["5\r\n", "hello\r\n"][..]),
+            (
+                "00a;x=y\r\n0123456789\r\n",
+                &["00a;x=y\r\n", "0123456789\r\n"],
+            ),
+            (
+                "5\r\nhello\r\n3\r\nyo",
+                &["5\r\n", "hello\r\n", "3\r\n", "yo"],
+            ),
+            (
+                "5\r\nhello\r\n0\r\n\r\n",
+                &["5\r\n", "hello\r\n", "0\r\n\r\n"],
+            ),
+            (
+                "5\r\nhello\r\n2\r\nyo\r\n1\r\nx",
+                &["5\r\nhello\r\n2\r\nyo\r\n", "1\r\n", "x"],
+            ),
+            ("0\r\nTrailer: x\r\n\r\n", &["0\r\nTrailer: x\r\n\r\n"]),
+            ("5 \r\nhello\r\n", &["5 \r\nhello\r\n"]), // ureq's to judge
+            ("fffffffff\r\nhello\r\n", &["fffffffff\r\nhello\r\n"]),
+            ("\r\n", &["\r\n"]),
+            ("5\nhello", &["5\nhello"]),
+        ] {
+            assert_eq!(seen(body), pieces, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_whole_is_waited_for() {
+        let mut chunks = Chunks::default();
+        chunks.begin(true);
+        for (input, shown) in [("", 0), ("1", 1), ("10", 2), ("10\r", 3), ("10\r\n01", 4)] {
+            chunks.plan(input.as_bytes());
+            assert_eq!(chunks.shown(input.len()), shown, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_in_chunks_is_seen_as_it_is() {
+        let mut chunks = Chunks::default();
+        chunks.begin(false);
+        chunks.plan(b"5\r\nhello\r\n");
+        assert_eq!(chunks.shown(10), 10);
+    }
+}

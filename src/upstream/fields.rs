@@ -1,0 +1,229 @@
+//! The fields of an answer's head. They go around ureq, whose map would hash, copy and search each of them: it
+//! gets to see those that frame the body, and whatever is malformed, for it to refuse. Pure.
+
+use std::fmt;
+
+use memchr::memchr;
+
+use crate::headers;
+
+/// As many fields as ureq reads.
+const MOST: usize = 128;
+
+/// Fields as lines: a name in lower case, a colon, a value.
+#[derive(Default)]
+pub(super) struct Fields(Vec<u8>);
+
+impl Fields {
+    /// All, in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let mut rest = self.0.as_slice();
+        std::iter::from_fn(move || {
+            let (line, after) = rest.split_at(memchr(b'\n', rest)?);
+            rest = &after[1..];
+            let (name, value) = line.split_at(memchr(b':', line)?);
+            Some((std::str::from_utf8(name).ok()?, &value[1..]))
+        })
+    }
+
+    /// Those of this (lower-case) name.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.0.as_slice();
+        std::iter::from_fn(move || next_of(&mut rest, name))
+    }
+
+    /// The first of this (lower-case) name.
+    pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
+        next_of(&mut self.0.as_slice(), name)
+    }
+
+    /// Takes a line over, if it is a field as it should be; its name.
+    fn take(&mut self, line: &[u8]) -> Option<&[u8]> {
+        let line = line.strip_suffix(b"\n")?;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let colon = line.iter().position(|b| *b == b':')?;
+        let (name, value) = (&line[..colon], without_blanks(&line[colon + 1..]));
+        if !headers::well_formed(name, value) {
+            return None;
+        }
+        let at = self.0.len();
+        self.0.extend_from_slice(&line[..=colon]);
+        self.0[at..].make_ascii_lowercase();
+        self.0.extend_from_slice(value);
+        self.0.push(b'\n');
+        Some(&self.0[at..at + colon])
+    }
+}
+
+/// The next value of this name.
+fn next_of<'a>(rest: &mut &'a [u8], name: &str) -> Option<&'a [u8]> {
+    while let Some(end) = memchr(b'\n', rest) {
+        let line = &rest[..end];
+        *rest = &rest[end + 1..];
+        if line.get(name.len()) == Some(&b':') && line.starts_with(name.as_bytes()) {
+            return Some(&line[name.len() + 1..]);
+        }
+    }
+    None
+}
+
+/// Without the blanks before and behind it.
+fn without_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fields")
+    }
+}
+
+/// A head that was taken apart.
+pub(super) struct Head {
+    pub(super) fields: Fields,
+    /// Where what is left of it for ureq begins in the input; the body is still where it was.
+    pub(super) start: usize,
+    /// Where it ends.
+    pub(super) end: usize,
+    /// Another one follows (100 to 199, but for 101).
+    pub(super) is_interim: bool,
+}
+
+/// Takes the head apart that the input begins with, once all of it is there.
+pub(super) fn take_head(input: &mut [u8]) -> Option<Head> {
+    let begin = input.iter().take_while(|b| matches!(b, b'\r' | b'\n'));
+    let mut kept = line_end(input, begin.count())?;
+    let status = input[..kept].trim_ascii_start();
+    let is_interim = status.starts_with(b"HTTP/1.")
+        && status.get(8..10) == Some(b" 1")
+        && !status[9..].starts_with(b"101");
+    let (end, lines) = head_end(input, kept)?;
+    if lines > MOST {
+        // Left as it is, for ureq to refuse.
+        return Some(Head {
+            fields: Fields::default(),
+            start: 0,
+            end,
+            is_interim: false,
+        });
+    }
+    let mut fields = Fields(Vec::with_capacity(end - kept));
+    let mut at = kept;
+    while at < end {
+        let next = line_end(input, at)?;
+        match fields.take(&input[at..next]) {
+            Some(b"content-length" | b"transfer-encoding" | b"connection") | None => {
+                input.copy_within(at..next, kept);
+                kept += next - at;
+            }
+            Some(_) => {}
+        }
+        at = next;
+    }
+    let start = end - kept;
+    input.copy_within(..kept, start);
+    Some(Head {
+        fields,
+        start,
+        end,
+        is_interim,
+    })
+}
+
+/// Behind the empty line that ends a head, and how many lines there are before it.
+fn head_end(input: &[u8], mut at: usize) -> Option<(usize, usize)> {
+    let mut lines = 0;
+    loop {
+        let next = line_end(input, at)?;
+        if matches!(&input[at..next], b"\n" | b"\r\n") {
+            return Some((next, lines));
+        }
+        (at, lines) = (next, lines + 1);
+    }
+}
+
+/// Behind the line that begins at `at`.
+fn line_end(input: &[u8], at: usize) -> Option<usize> {
+    Some(at + memchr(b'\n', &input[at..])? + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What ureq gets to see of a head and what follows, and the fields as they are kept.
+    fn taken(head: &str) -> Option<(String, String, bool)> {
+        let mut input = head.as_bytes().to_vec();
+        let head = take_head(&mut input)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let left = text(&input[head.start..]);
+        Some((left, text(&head.fields.0), head.is_interim))
+    }
+
+    #[test]
+    fn ureq_sees_what_frames_the_body_and_what_is_malformed() {
+        for (head, left, fields) in [
+            (
+                "HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length:  2 \r\nB:\tc d\t\r\n\r\nhi",
+                "HTTP/1.1 200 OK\r\nContent-Length:  2 \r\n\r\nhi",
+                "x-a:1\ncontent-length:2\nb:c d\n",
+            ),
+            (
+                "\r\n\nHTTP/1.1 200 a: b\nTransfer-Encoding: chunked\nConnection: close\nD:\n\n0",
+                "\r\n\nHTTP/1.1 200 a: b\nTransfer-Encoding: chunked\nConnection: close\n\n0",
+                "transfer-encoding:chunked\nconnection:close\nd:\n",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nA: b\r\n folded\r\nno colon\r\nE : f\r\nG: h\x01\r\n: i\r\nJ: k\r\r\n\r\n",
+                "HTTP/1.1 200 OK\r\n folded\r\nno colon\r\nE : f\r\nG: h\x01\r\n: i\r\nJ: k\r\r\n\r\n",
+                "a:b\n",
+            ),
+        ] {
+            let expected = Some((left.to_string(), fields.to_string(), false));
+            assert_eq!(taken(head), expected, "{head:?}");
+            let end = head.len() - 2;
+            let unfinished = head.rfind("\r\n\r\n").map_or(end, |at| at + 3).min(end);
+            assert!(taken(&head[..unfinished]).is_none(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_of_too_many_fields_is_left_for_ureq_to_refuse() {
+        for (fields, kept) in [(128, 0), (129, 129)] {
+            let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(fields));
+            let (left, _, _) = taken(&head).expect("a head");
+            assert_eq!(left.matches("A: b").count(), kept, "{fields}");
+        }
+    }
+
+    #[test]
+    fn an_interim_answer_is_known_by_its_status() {
+        for (status, interim) in [
+            ("HTTP/1.1 100 Continue", true),
+            ("HTTP/1.1 103 Early Hints", true),
+            ("HTTP/1.1 101 Switching Protocols", false),
+            ("HTTP/1.1 200 OK", false),
+            ("HTTP/2 100", false),
+            ("", false),
+        ] {
+            let found = taken(&format!("{status}\r\nlink: x\r\n\r\n"));
+            assert_eq!(
+                found.map(|(_, _, interim)| interim),
+                Some(interim),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn fields_are_found_by_their_names() {
+        let mut input = b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\na: 3:4\r\n\r\n".to_vec();
+        let fields = take_head(&mut input).expect("a head").fields;
+        assert_eq!(fields.get("a"), Some(&b"1"[..]));
+        assert_eq!(fields.all("a").collect::<Vec<_>>(), [&b"1"[..], b"3:4"]);
+        assert_eq!((fields.get("c"), fields.iter().count()), (None, 3));
+    }
+}
