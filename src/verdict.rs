@@ -10,6 +10,7 @@ mod inside;
 mod key;
 mod kinds;
 mod said;
+mod says;
 mod sentence;
 mod size;
 #[cfg(test)]
@@ -19,9 +20,10 @@ mod words;
 
 use std::time::Duration;
 
-pub use self::inside::{has_content, judge_document, judge_event, judge_inside};
+pub use self::inside::{judge_document, judge_event, judge_inside};
 use self::kinds::Kinds;
 use self::said::Said;
+pub use self::says::has_content;
 use self::time::{Date, any_form, decimal};
 
 /// What one answer says: whose limit or fault it is.
@@ -67,34 +69,14 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 /// (`…PerDay…`) knows better.
 const SHORT_OF_A_DAY: Duration = Duration::from_secs(120);
 
-/// The classes of limits in `x-ratelimit-remaining` and `x-ratelimit-reset`, by what is appended:
-/// Together; OpenAI and Groq; Cerebras and SambaNova; Mistral.
-const CLASSES: [&str; 11] = [
-    "",
-    "-requests",
-    "-tokens",
-    "-requests-minute",
-    "-tokens-minute",
-    "-requests-hour",
-    "-tokens-hour",
-    "-requests-day",
-    "-tokens-day",
-    "-req-minute",
-    "-tokens-month",
-];
-
-/// Those of Anthropic, between `anthropic-ratelimit-` and `-reset`.
-const ANTHROPIC: [&str; 4] = ["requests", "tokens", "input-tokens", "output-tokens"];
-
-/// Statuses of trouble at or before the provider, which did no work on the request: Cloudflare's
-/// 52x and 530, Anthropic's 529, an expired login of the edge (498), a captive portal (511).
-const TROUBLE: [u16; 13] = [
-    425, 498, 503, 511, 520, 521, 522, 523, 525, 526, 527, 529, 530,
-];
-
-/// Statuses of a failure after the provider may have begun: 524 is Cloudflare's 504. Not 508, which is how
-/// alvus says that a request goes in circles: it would only go round once more.
-const FAILED: [u16; 5] = [500, 502, 504, 507, 524];
+/// The fields that tell of a limit's classes, with a star for what they tell: Together; OpenAI and Groq;
+/// Cerebras and SambaNova; Mistral; Anthropic; the standard's draft.
+const CLASSES: &str = "\
+    x-ratelimit-* x-ratelimit-*-requests x-ratelimit-*-tokens x-ratelimit-*-requests-minute \
+    x-ratelimit-*-tokens-minute x-ratelimit-*-requests-hour x-ratelimit-*-tokens-hour \
+    x-ratelimit-*-requests-day x-ratelimit-*-tokens-day x-ratelimit-*-req-minute \
+    x-ratelimit-*-tokens-month anthropic-ratelimit-requests-* anthropic-ratelimit-tokens-* \
+    anthropic-ratelimit-input-tokens-* anthropic-ratelimit-output-tokens-* ratelimit-*";
 
 /// Judges an answer by its status, its header fields (`header` finds one by its lower-case name)
 /// and the start of its body, which may be empty or cut anywhere.
@@ -154,10 +136,16 @@ fn by_status(
         // Of the edge it has no words, of a server that began there are some.
         408 if said.texts.iter().all(String::is_empty) => Verdict::Trouble(stated()),
         408 => Verdict::Failed(stated()),
-        status if !TROUBLE.contains(&status) && !FAILED.contains(&status) => Verdict::Pass,
-        _ if kinds.overloaded() => Verdict::Overloaded(stated()),
-        status if TROUBLE.contains(&status) => Verdict::Trouble(stated()),
-        _ => Verdict::Failed(stated()),
+        425 | 498 | 500 | 502..=504 | 507 | 511 | 520..=527 | 529 | 530 if kinds.overloaded() => {
+            Verdict::Overloaded(stated())
+        }
+        // After the provider may have begun: 524 is Cloudflare's 504. Not 508, which is how alvus says that
+        // a request goes in circles: it would only go round once more.
+        500 | 502 | 504 | 507 | 524 => Verdict::Failed(stated()),
+        // At or before the provider, which did no work: Cloudflare's 52x and 530, Anthropic's 529, an
+        // expired login of the edge (498), a captive portal (511).
+        425 | 498 | 503 | 511 | 520..=527 | 529 | 530 => Verdict::Trouble(stated()),
+        _ => Verdict::Pass,
     }
 }
 
@@ -201,40 +189,29 @@ impl Fields<'_> {
 
     /// The limit that is spent and begins anew last.
     fn longest_reset(&self) -> Option<Duration> {
-        let spent = |remaining: &str, reset: &str| {
-            let reset = || any_form((self.0)(reset)?, self.date());
-            self.is_zero(remaining).then(reset)?
-        };
-        let classes = CLASSES.iter().filter_map(|class| {
-            spent(
-                &format!("x-ratelimit-remaining{class}"),
-                &format!("x-ratelimit-reset{class}"),
-            )
-        });
-        let anthropic = ANTHROPIC.iter().filter_map(|class| {
-            spent(
-                &format!("anthropic-ratelimit-{class}-remaining"),
-                &format!("anthropic-ratelimit-{class}-reset"),
-            )
-        });
-        let standard = spent("ratelimit-remaining", "ratelimit-reset");
-        classes.chain(anthropic).chain(standard).max()
+        let classes = CLASSES.split(' ');
+        let spent = classes.filter(|class| self.is_zero(class, "remaining"));
+        let reset = |class| any_form(self.class(class, "reset")?, self.date());
+        spent.filter_map(reset).max()
     }
 
     /// A class that is a day's by its name is spent.
     fn day_is_spent(&self) -> bool {
-        let mut days = CLASSES.iter().filter(|class| class.ends_with("-day"));
-        days.any(|class| self.is_zero(&format!("x-ratelimit-remaining{class}")))
+        let mut days = CLASSES.split(' ').filter(|class| class.ends_with("-day"));
+        days.any(|class| self.is_zero(class, "remaining"))
     }
 
     /// A limit of nothing: the model is not on this plan (Mistral). Waiting will not help.
     fn no_limit_at_all(&self) -> bool {
-        let mut classes = CLASSES.iter();
-        classes.any(|class| self.is_zero(&format!("x-ratelimit-limit{class}")))
+        CLASSES.split(' ').any(|class| self.is_zero(class, "limit"))
     }
 
-    fn is_zero(&self, name: &str) -> bool {
-        (self.0)(name).and_then(decimal) == Some(Duration::ZERO)
+    fn is_zero(&self, class: &str, what: &str) -> bool {
+        self.class(class, what).and_then(decimal) == Some(Duration::ZERO)
+    }
+
+    fn class(&self, class: &str, what: &str) -> Option<&str> {
+        (self.0)(&class.replace('*', what))
     }
 
     /// A web page, by its type or its beginning, or a challenge in one.

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How long an overloaded model is left alone at least, and at most, between two tries.
 const GAPS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// Of what the upstream asks for so much is believed: one request is cheaper than an hour for nothing.
+const MOST_STATED: Duration = Duration::from_secs(60);
+
 /// How long a model is believed that takes so many at a time, before one more is tried.
 const STEP: Duration = Duration::from_secs(120);
 
@@ -89,7 +92,7 @@ impl Backoff {
                 .map_or(well_at, |busy| busy.well_at.max(well_at)),
             since: Some(since),
             refused: now,
-            until: now + stated.map_or(gap(since, now), |stated| stated.max(GAPS.0)),
+            until: now + stated.map_or(gap(since, now), |stated| stated.clamp(GAPS.0, MOST_STATED)),
         });
         Some(limit)
     }

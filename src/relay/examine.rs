@@ -106,15 +106,12 @@ fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>,
         let complete = answer
             .length()
             .is_none_or(|length| start.len() as u64 >= length);
-        if complete && !answer.is_coded() {
+        if !answer.is_coded() {
             if verdict::has_content(start) {
                 return Ok(Some(Verdict::Pass));
             }
-            if let Some(value) = first_value(start) {
+            if complete && let Some(value) = first_value(start) {
                 return Ok(verdict::judge_document(value));
-            }
-            if is_list_of_answers(start) {
-                return Ok(Some(Verdict::Pass));
             }
         }
         let said = !start.trim_ascii().is_empty();
@@ -139,20 +136,6 @@ fn first_value(body: &[u8]) -> Option<&[u8]> {
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<IgnoredAny>();
     values.next()?.ok()?;
     Some(&body[..values.byte_offset()])
-}
-
-/// Whether a body begins a list of which each member is of use when it comes (Gemini streams so).
-/// Its errors come in a list too.
-fn is_list_of_answers(body: &[u8]) -> bool {
-    let error = b"{\"error\"";
-    let Some(list) = body.trim_ascii_start().strip_prefix(b"[") else {
-        return false;
-    };
-    let mut first = list.iter().filter(|b| !b.is_ascii_whitespace());
-    let differs = error
-        .iter()
-        .map(|expected| first.next().map(|b| b != expected));
-    differs.flatten().any(|differs| differs)
 }
 
 impl Answer {

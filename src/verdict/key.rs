@@ -13,14 +13,14 @@ const LOOSE_KEY: &str = "token, key, credential*, auth* header";
 
 /// What is said of it.
 const WRONG: &str = "\
-    invalid, incorrect, wrong, expired, revoked, disabled, deactivated, deleted, unrecognized, \
-    unknown, malformed, inactive, suspended, not valid, not found, not exist, not recognized, \
+    invalid, incorrect, wrong, expired, revoked, leaked, disabled, deactivated, deleted, \
+    unrecognized, unknown, malformed, inactive, suspended, not valid, not found, not exist, not recognized, \
     not active, no longer valid, no longer active, not correct";
 
 /// What may stand between the two.
 const BETWEEN: &str = "\
-    is are has have was been you provided supplied specified passed your or either does appears \
-    seems to be the this in request";
+    is are has have was been you provided supplied specified passed included your or either does \
+    appears reported as seems to be the this in request";
 
 /// Words by which a key is only a name in the request, or what is wrong is another thing.
 const OTHER: &str = "\
@@ -30,10 +30,10 @@ const OTHER: &str = "\
 /// Phrases that name it by what came of it.
 const FAILED: &str = "\
     authentication fail*, authorization failed, user not found, no such user, no auth credentials, \
-    account deactivated, account suspended";
+    bad credentials, account deactivated, account suspended";
 
 /// How far apart the two may stand, in words.
-const REACH: usize = 5;
+const REACH: usize = 6;
 
 /// Where that is said, and the word behind.
 pub(super) fn named(line: &Line, strictly: bool) -> Option<(usize, usize)> {

@@ -6,7 +6,7 @@
 //! own message begins with it, or where a code is nothing but that.
 
 use super::said::Said;
-use super::words::{Word, first, position, says, words};
+use super::words::{Word, first, position, positions, says, words};
 use super::{key, size};
 
 /// How many words into a message its head reaches.
@@ -15,28 +15,35 @@ const HEAD: usize = 5;
 /// A model or an engine that is full, whoever asks.
 const OVERLOADED: &str = "\
     overload*, busy, rate limited upstream, upstream rate limit*, provider returned error, \
-    worker local total request limit, no available *, no healthy *, no provider*, no instance*, \
-    no worker*, currently loading, is loading, loading model, degraded function, high demand, \
-    high load, heavy load, high traffic, too many users, receiving too many requests";
-const OVERLOADED_CHINESE: [&str; 3] = ["繁忙", "过载", "饱和"];
+    worker local total request limit, currently loading, is loading, loading model, \
+    degraded function, high demand, high load, heavy load, high traffic, too many users, \
+    receiving too many requests, queue is full, 繁忙, 过载, 负载, 访问量, 拥挤, 无可用渠道";
 
-/// Whose capacity is the key's own.
-const OWN: &str = "bucket your burst quota throughput";
+/// There is none of what would serve anybody.
+const SERVER: &str = "available healthy provider* instance* worker*";
+
+/// Whose capacity is the key's own, or is for sale.
+const OWN: &str = "bucket your burst quota throughput dedicated";
+
+/// So much a minute: whatever is the reason for it, it is the key's.
+const PACE: &str = "per minute, per min, per second, per sec, rpm, tpm, rps, qps, tps, 每分, 每秒";
 
 /// A limit that is over in a minute. These words count before those of a quota: Gemini speaks of a
 /// quota, OpenAI and Groq link to a page about billing, whatever the limit was.
-const SHORT: &str = "\
-    per minute, per min, per second, per sec, minute, min, rpm, tpm, rps, qps, tps, concurren*, \
-    parallel";
+const SHORT: &str = "minute, min, concurren*, parallel, rate quota, 并发, 频率, 速率, 频繁";
 
 /// A limit of hours, a day, a month.
 const QUOTA: &str = "\
-    quota*, per day, per week, per month, daily, weekly, monthly, rpd, tpd, usage limit*, \
+    quota*, day, week, month, today, daily, weekly, monthly, rpd, tpd, usage limit*, \
     session limit*, session usage, plan limit*, allowance, billing cycle, set limit*, \
-    inference limit*, has been paused";
+    inference limit*, has been paused, 上限, 限额, 额度, 配额, 用完, 用尽";
+
+/// "Check quota", "not your usage limit": what is looked for or denied is not what was met.
+const DENIED: &str = "not check increase raise submit";
+const DETERMINER: &str = "a an any our the your";
 
 /// A limit, as a code says it.
-const LIMIT: &str = "\
+pub(super) const LIMIT: &str = "\
     rate limit*, ratelimit*, throttl*, too many requests, resource exhausted, request* limit*, \
     limit exceeded, limit reached, quota exceeded, insufficient quota, usage limit*";
 
@@ -54,24 +61,37 @@ const MONEY: &str = "\
     recharge, top up, topup, arrears, arrearage, overdue, payment required, no payment method, \
     add a payment method, valid payment method, key limit, spend* limit*, spend* cap, \
     budget exceeded, budget has been exceeded, exceeded budget, billing hard limit, billing limit, \
-    billing not active, credits error, more credits, extra usage";
-const MONEY_CHINESE: [&str; 4] = ["欠费", "余额不足", "额度不足", "充值"];
+    billing not active, credits error, more credits, extra usage, 欠费, 余额不足, 额度不足, 充值, \
+    到期, 仅限, 未开通";
 
 /// Money, and what is said of it within three words.
 const PURSE: &str = "balance credit credits fund funds";
 const EMPTY: &str = "\
     insufficient no not low negative exhausted depleted out zero used required unpaid";
 
-/// Whose account it is, and that it is closed.
+/// Whose account it is, that it is closed, and what it was not given.
 const ACCOUNT: &str = "\
     account organization organisation project team plan tier subscription workspace";
-const CLOSED: &str = "suspended restricted deactivated disabled banned blocked terminated inactive";
+const CLOSED: &str = "\
+    suspended restricted deactivated disabled banned blocked terminated inactive expired";
+const GRANTED: &str = "access activ* includ* enabled authorized entitled subscribed permission";
 
 /// One text or code.
 pub(super) struct Line<'a> {
     pub(super) text: &'a str,
     pub(super) words: Vec<Word<'a>>,
     pub(super) is_code: bool,
+}
+
+impl Line<'_> {
+    fn says(&self, phrases: &str) -> bool {
+        says(&self.words, phrases)
+    }
+
+    /// One of these is among its first words.
+    fn begins(&self, phrases: &str, reach: usize) -> bool {
+        first(&self.words, phrases).is_some_and(|at| at < reach)
+    }
 }
 
 /// What was said, in words.
@@ -82,17 +102,16 @@ pub(super) struct Kinds<'a> {
 
 impl<'a> Kinds<'a> {
     pub(super) fn new(said: &'a Said) -> Kinds<'a> {
-        let line = |is_code: bool| {
-            move |text: &'a String| Line {
-                text,
-                words: words(text),
-                is_code,
-            }
+        let line = |text: &'a String, is_code: bool| Line {
+            text,
+            words: words(text),
+            is_code,
         };
-        let codes = said.codes.iter().map(line(true));
+        let codes = said.codes.iter().map(|text| line(text, true));
+        let texts = said.texts.iter().map(|text| line(text, false));
         Kinds {
             said,
-            lines: codes.chain(said.texts.iter().map(line(false))).collect(),
+            lines: codes.chain(texts).collect(),
         }
     }
 
@@ -100,49 +119,48 @@ impl<'a> Kinds<'a> {
         self.lines.iter().any(is)
     }
 
-    fn say(&self, phrases: &str) -> bool {
-        self.any(|line| says(&line.words, phrases))
-    }
-
     /// One of the codes says one of these.
     pub(super) fn code_says(&self, phrases: &str) -> bool {
-        self.any(|line| line.is_code && says(&line.words, phrases))
+        self.any(|line| line.is_code && line.says(phrases))
     }
 
     /// The model or the provider behind it is full.
     pub(super) fn overloaded(&self) -> bool {
-        self.say(OVERLOADED)
-            || self.any(|line| lacks_capacity(&line.words) || holds(line.text, &OVERLOADED_CHINESE))
+        self.any(|line| {
+            let words = &line.words;
+            let full = line.says(OVERLOADED) || lacks_capacity(words) || none_serves(words);
+            full && !line.says(PACE)
+        })
     }
 
     /// The same where the request may be quoted.
     pub(super) fn overloaded_strictly(&self) -> bool {
         self.any(|line| {
-            let code = line.is_code && says(&line.words, "overload*, capacity");
+            let code = line.is_code && line.says("overload*, capacity");
             // "Function id '…': DEGRADED function cannot be invoked"
-            let function = line.words.first().is_some_and(|word| word.is("function"))
-                && says(&line.words, "degraded function");
-            let head = first(
-                &line.words,
-                "degraded function, overload*, currently loading",
-            );
+            let function = line.begins("function", 1) && line.says("degraded function");
+            let phrases = "degraded function, overload*, currently loading";
+            let head = first(&line.words, phrases);
             code || function || head.is_some_and(|at| self.is_head(line, at))
         })
     }
 
     /// The limit is over in a minute.
     pub(super) fn short(&self) -> bool {
-        self.say(SHORT)
+        self.any(|line| line.says(SHORT) || line.says(PACE))
     }
 
     /// A limit of hours or more.
     pub(super) fn quota(&self) -> bool {
-        self.say(QUOTA)
+        self.any(|line| {
+            let met = |phrase| positions(&line.words, phrase).any(|at| !is_denied(&line.words, at));
+            QUOTA.split(", ").any(met)
+        })
     }
 
     /// A code, not a sentence, says that it is a day's, and no code that it is a minute's.
     pub(super) fn is_days_by_code(&self) -> bool {
-        self.code_says("per day") && !self.code_says(SHORT)
+        self.code_says("per day") && !self.code_says(PACE)
     }
 
     /// A code that says that a limit was met.
@@ -150,16 +168,15 @@ impl<'a> Kinds<'a> {
         self.said.numbers.contains(&429) || self.code_says(LIMIT)
     }
 
-    /// The same, or a message that begins with that.
+    /// One of these is where a code or a message begins.
+    pub(super) fn begins_with(&self, phrases: &str) -> bool {
+        self.any(|line| line.begins(phrases, HEAD))
+    }
+
+    /// A code that says that a limit was met, or a message that begins with that.
     pub(super) fn limit_at_the_head(&self) -> bool {
-        self.limit_code()
-            || self.any(|line| {
-                let at = first(
-                    &line.words,
-                    "rate limit*, too many requests, quota exceeded",
-                );
-                at.is_some_and(|at| at < 2 * HEAD)
-            })
+        let phrases = "rate limit*, too many requests, quota exceeded";
+        self.limit_code() || self.any(|line| line.begins(phrases, 2 * HEAD))
     }
 
     /// The same where the request may be quoted: "You have reached your … usage limits".
@@ -168,14 +185,11 @@ impl<'a> Kinds<'a> {
             || self.any(|line| {
                 let head = &line.words[..line.words.len().min(2 * HEAD)];
                 let spent = head.iter().position(|word| word.is(SPENT));
-                let share = first(head, SHARE);
+                let met = spent.zip(first(head, SHARE));
                 let of_size = head.iter().any(|word| word.is(SIZE));
-                match (spent, share) {
-                    (Some(spent), Some(share)) if !of_size => {
-                        self.is_unquoted(line, spent.max(share))
-                    }
-                    _ => false,
-                }
+                met.is_some_and(|(spent, share)| {
+                    !of_size && self.is_unquoted(line, spent.max(share))
+                })
             })
     }
 
@@ -185,10 +199,7 @@ impl<'a> Kinds<'a> {
             let at = empty_purse(&line.words)
                 .or_else(|| closed_account(&line.words))
                 .or_else(|| first(&line.words, MONEY));
-            match at {
-                Some(at) => !strictly || line.is_code || self.is_head(line, at),
-                None => !strictly && holds(line.text, &MONEY_CHINESE),
-            }
+            at.is_some_and(|at| !strictly || line.is_code || self.is_head(line, at))
         })
     }
 
@@ -220,15 +231,16 @@ impl<'a> Kinds<'a> {
         self.any(|line| {
             let mine = first(&line.words, "for this, for your").is_some_and(|at| {
                 let mut about = line.words[at..].iter().skip(2).take(3);
-                about.any(|word| word.is(ACCOUNT))
+                about.any(|word| word.is(ACCOUNT)) && self.is_unquoted(line, at)
             });
-            mine || says(&line.words, "not found for account")
+            // "Function '…': Not found for account '…'"
+            mine || line.begins("function", 1) && line.says("not found for account")
         })
     }
 
-    /// Whether the error's own message begins there.
+    /// Whether the error's own message begins there. Of a sentence without blanks nobody knows.
     fn is_head(&self, line: &Line, at: usize) -> bool {
-        at < HEAD && self.is_unquoted(line, at)
+        at < HEAD && line.words[at].text.is_ascii() && self.is_unquoted(line, at)
     }
 
     /// What is quoted stands in quotes, or in a body of which no more is known than its bytes.
@@ -238,8 +250,21 @@ impl<'a> Kinds<'a> {
     }
 }
 
-fn holds(text: &str, any_of: &[&str]) -> bool {
-    any_of.iter().any(|part| text.contains(part))
+fn is_denied(words: &[Word], at: usize) -> bool {
+    let mut before = words[..at].iter().rev();
+    let nearest = before.find(|word| !word.is(DETERMINER));
+    !words[at].first && nearest.is_some_and(|word| word.is(DENIED))
+}
+
+/// "No healthy upstream", "no deployments available"; not "no credits available".
+fn none_serves(words: &[Word]) -> bool {
+    positions(words, "no").any(|at| {
+        let after = words[at + 1..].iter().take(3);
+        let other = |word: &&Word| word.first || word.is(PURSE) || word.is("quota*");
+        after
+            .take_while(|word| !other(word))
+            .any(|word| word.is(SERVER))
+    })
 }
 
 fn lacks_capacity(words: &[Word]) -> bool {
@@ -261,6 +286,10 @@ fn empty_purse(words: &[Word]) -> Option<usize> {
 fn closed_account(words: &[Word]) -> Option<usize> {
     let at = words.iter().position(|word| word.is(ACCOUNT))?;
     let said = &words[at..words.len().min(at + 8)];
-    let closed = said.iter().any(|word| word.is(CLOSED)) || says(said, "not active");
-    closed.then_some(at)
+    let closed = said.iter().any(|word| word.is(CLOSED));
+    let denied = positions(said, "not").any(|not| {
+        let mut what = said[not + 1..].iter().take(3);
+        what.any(|word| word.is(GRANTED))
+    });
+    (closed || denied).then_some(at)
 }

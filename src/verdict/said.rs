@@ -14,11 +14,11 @@ use super::time::{Date, any_form, decimal, number_form, times, unit};
 const DEPTH: usize = 8;
 
 /// The names of texts, as [`plain`] writes them.
-const TEXTS: &str = " message msg detail details error errormessage errordescription errormsg \
+const TEXTS: &str = " message msg detail details error errormessage errordescription errormsg errmsg \
                      description title raw statusmsg cause info ";
 
 /// The names of codes.
-const CODES: &str = " code type status reason error errorcode errortype statuscode kind quotaid \
+const CODES: &str = " code type status reason error errorcode errcode errno errortype statuscode kind quotaid \
                      quotalimit quotametric quotavalue title ";
 
 /// The names of what holds more of it.
@@ -159,7 +159,7 @@ impl Said {
 }
 
 /// A name without its dashes, in lower case.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     let letters = name.chars().filter(char::is_ascii_alphanumeric);
     letters.map(|c| c.to_ascii_lowercase()).collect()
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::time::{Date, date_form, decimal, number_form, times, unit};
+use super::time::{Date, date_form, number_form, times, unit};
 use super::words::{Word, words};
 
 /// What comes back, and who may come back.
@@ -78,7 +78,7 @@ impl Sentence<'_> {
             let article = here == at && number.is("a an one");
             let value = match article {
                 true => Some(Duration::from_secs(1)),
-                false => decimal(&number.text.replace(',', "")),
+                false => number.number(),
             };
             let Some((value, length)) = value.zip(unit(name.text)).filter(|_| !name.first) else {
                 break;
@@ -102,7 +102,7 @@ impl Sentence<'_> {
     /// A number that is the end of what is said: seconds, the unit named before it, or an epoch.
     fn bare_number(&self, at: usize, date: Option<Date>) -> Option<Duration> {
         let word = self.words[at];
-        let number = decimal(&word.text.replace(',', ""))?;
+        let number = word.number()?;
         // Part of a date, of a version, of whatever goes on.
         let rest = self.text[word.end()..].trim_start_matches([' ', '"', '\'', ')', ']', '}']);
         if rest.starts_with(|c: char| c.is_alphanumeric() || "-:/%".contains(c)) {

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::time::decimal;
 use super::words::Word;
 
 /// Words that only lead from a name to its number.
@@ -21,12 +20,12 @@ pub(super) fn limit_and_request(words: &[Word]) -> Option<(Duration, Duration)> 
     let limit = limits(words).next()?;
     let request = (0..words.len()).find_map(|at| {
         if words[at].is("requested requesting") {
-            let before = || words[..at].iter().rev().take(2).find_map(number);
+            let before = || words[..at].iter().rev().take(2).find_map(Word::number);
             let after = number_after(words, at + 1).map(|(number, _)| number);
             return after.or_else(before);
         }
         match words.get(at..at + 3) {
-            Some([request, of, n]) if request.is("request") && of.is("of for with") => number(n),
+            Some([request, of, n]) if request.is("request") && of.is("of for with") => n.number(),
             _ => None,
         }
     })?;
@@ -66,9 +65,9 @@ fn limits<'a>(words: &'a [Word]) -> impl Iterator<Item = Duration> + use<'a> {
     let named = (0..words.len()).filter(|at| words[*at].is("limit limits maximum max afford"));
     named.filter_map(move |at| {
         let (number, after) = number_after(words, at + 1)?;
-        let remains =
-            at > 0 && words[at - 1].is(left) || words.get(after).is_some_and(|word| word.is(left));
-        (!remains).then_some(number)
+        let before = &words[at.saturating_sub(2)..at];
+        let mut around = before.iter().chain(words.get(after));
+        (!around.any(|word| word.is(left))).then_some(number)
     })
 }
 
@@ -79,9 +78,5 @@ fn number_after(words: &[Word], from: usize) -> Option<(Duration, usize)> {
         at += 1;
     }
     let word = words.get(at).filter(|word| !word.first)?;
-    Some((number(word)?, at + 1))
-}
-
-fn number(word: &Word) -> Option<Duration> {
-    decimal(&word.text.replace(',', ""))
+    Some((word.number()?, at + 1))
 }

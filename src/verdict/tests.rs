@@ -194,6 +194,31 @@ fn every_provider_is_understood_as_its_documentation_says() {
 }
 
 #[test]
+fn what_was_seen_in_public_means_what_is_said_there() {
+    let lines = include_str!("seen.txt").lines();
+    let cases: Vec<&str> = lines
+        .filter(|line| line.contains(" => ") && !line.starts_with('#'))
+        .collect();
+    let mut wrong = Vec::new();
+    for line in &cases {
+        let (given, expected) = line.rsplit_once(" => ").expect("=>");
+        let found = show(match given.strip_prefix("200 ") {
+            Some(json) => judge_inside(json.as_bytes()),
+            None => answer(given),
+        });
+        if !expected.split(" / ").any(|one| one == found) {
+            wrong.push(format!("{line}\n    but found {found}"));
+        }
+    }
+    let (wrong_ones, all) = (wrong.len(), cases.len());
+    assert!(
+        wrong.is_empty(),
+        "\n{}\n{wrong_ones} of {all}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
 fn a_web_page_is_nobodys_word_about_a_key() {
     check(
         r#"

@@ -45,7 +45,13 @@ pub(super) fn number_form(number: Duration, date: Option<Date>) -> Option<Durati
 
 /// A date that a text begins with, in a form that names its zone, as the time from `date` on.
 pub(super) fn date_form(text: &str, date: Option<Date>) -> Option<Duration> {
-    match rfc3339(text) {
+    // `08-15 06:20:00 UTC` is of the answer's own year.
+    let this_year = || {
+        let own = text.get(2..3) == Some("-");
+        let today = httpdate::fmt_http_date(UNIX_EPOCH + date.filter(|_| own)?.0);
+        rfc3339(&format!("{}-{text}", today.get(12..16)?))
+    };
+    match rfc3339(text).or_else(this_year) {
         Some(epoch) => date?.until(epoch),
         None => {
             // `Thu, 26 Nov 2026 12:00:00 GMT`: 29 bytes, whatever follows.
@@ -57,11 +63,8 @@ pub(super) fn date_form(text: &str, date: Option<Date>) -> Option<Duration> {
 
 /// How long one of this unit is, in milliseconds; 0 for those below.
 pub(super) fn unit(name: &str) -> Option<u32> {
-    const UNITS: [(&str, u32); 8] = [
-        (
-            "ns us µs nanosecond nanoseconds microsecond microseconds",
-            0,
-        ),
+    const UNITS: [(&str, u32); 12] = [
+        ("ns us µs nanoseconds microseconds", 0),
         ("ms msec msecs milli millis millisecond milliseconds", 1),
         ("s sec secs second seconds", 1_000),
         ("m min mins minute minutes", 60_000),
@@ -69,18 +72,15 @@ pub(super) fn unit(name: &str) -> Option<u32> {
         ("d day days", 86_400_000),
         ("w week weeks", 604_800_000),
         ("month months", 2_592_000_000),
-    ];
-    // Chinese leaves no blank behind them: 30 秒后重试.
-    const CHINESE: [(&str, u32); 4] = [
+        // Chinese leaves no blank behind them: 30 秒后重试.
         ("秒", 1_000),
         ("分", 60_000),
         ("小时", 3_600_000),
         ("天", 86_400_000),
     ];
-    let is = |n: &str| n.eq_ignore_ascii_case(name);
-    let found = UNITS.iter().find(|(names, _)| names.split(' ').any(is));
-    let found = found.or_else(|| CHINESE.iter().find(|(start, _)| name.starts_with(start)));
-    found.map(|(_, length)| *length)
+    let is = |n: &str| n.eq_ignore_ascii_case(name) || !n.is_ascii() && name.starts_with(n);
+    let mut found = UNITS.iter().filter(|(names, _)| names.split(' ').any(is));
+    found.next().map(|(_, length)| *length)
 }
 
 /// So many units.

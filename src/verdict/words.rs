@@ -1,6 +1,10 @@
 //! A text as its words, and phrases looked for among them. Error texts and error codes are read
 //! the same way: `RESOURCE_EXHAUSTED`, `ResourceExhausted` and "resource exhausted" are two words.
 
+use std::time::Duration;
+
+use super::time::decimal;
+
 /// Words looked at of one text, at most: an error is short, and the work on it bounded.
 const MOST: usize = 1500;
 
@@ -19,11 +23,17 @@ impl Word<'_> {
         self.at + self.text.len()
     }
 
+    /// What it counts, whatever the unit.
+    pub(super) fn number(&self) -> Option<Duration> {
+        decimal(&self.text.replace(',', ""))
+    }
+
     pub(super) fn is_number(&self) -> bool {
         self.text.starts_with(|c: char| c.is_ascii_digit())
     }
 
-    /// Whether it is one of these, whatever its case; `retr*` is every word that begins so.
+    /// Whether it is one of these, whatever its case; `retr*` is every word that begins so. Chinese has
+    /// no blanks between its words: there a part of it will do.
     pub(super) fn is(&self, any_of: &str) -> bool {
         any_of.split(' ').any(|pattern| self.matches(pattern))
     }
@@ -34,7 +44,8 @@ impl Word<'_> {
                 let start = self.text.as_bytes().get(..stem.len());
                 start.is_some_and(|start| start.eq_ignore_ascii_case(stem.as_bytes()))
             }
-            None => self.text.eq_ignore_ascii_case(pattern),
+            None if pattern.is_ascii() => self.text.eq_ignore_ascii_case(pattern),
+            None => self.text.contains(pattern),
         }
     }
 }
@@ -119,7 +130,12 @@ pub(super) fn first(words: &[Word], phrases: &str) -> Option<usize> {
 
 /// Where a phrase begins.
 pub(super) fn position(words: &[Word], phrase: &str) -> Option<usize> {
-    (0..words.len()).find(|at| begins(&words[*at..], phrase))
+    positions(words, phrase).next()
+}
+
+/// Wherever a phrase begins.
+pub(super) fn positions(words: &[Word], phrase: &str) -> impl Iterator<Item = usize> {
+    (0..words.len()).filter(|at| begins(&words[*at..], phrase))
 }
 
 /// Whether the words begin with a phrase.
