@@ -104,9 +104,9 @@ settings! {
         "Where paths with /genai/ go, whole: NVIDIA's visual models. For another provider than NVIDIA only if it is set.";
     key_header: &'static str, "KEY_HEADER" = "authorization", Form::Word(form::KEY_HEADERS), live,
         "The field in which the provider wants its key; in authorization it follows Bearer.";
-    messages: Speech, "MESSAGES" = "auto", form::speech(cfg!(feature = "messages")), live,
+    messages: Speech, "MESSAGES" = "auto", Form::Word(form::SPEECHES), live,
         "Requests in Anthropic's Messages API: auto translates them to chat completions where the provider does not know them.";
-    responses: Speech, "RESPONSES" = "auto", form::speech(cfg!(feature = "responses")), live,
+    responses: Speech, "RESPONSES" = "auto", Form::Word(form::SPEECHES), live,
         "The same for OpenAI's Responses API.";
     models: ModelMap, "MODEL_MAP" = "", form::MODELS, live,
         "Models under other names, the first match counts: claude-haiku*=a/b,claude-*=c/d. A vertical bar lists stand-ins.";
@@ -243,10 +243,24 @@ impl Config {
         let nameless = guests::nameless(&self.allowed_origins, &self.client_keys);
         values.warnings.extend(nameless.map(str::to_owned));
         values.guard_the_door(self);
-        if self.dashboard && !cfg!(feature = "dashboard") {
-            values
-                .faults
-                .push("DASHBOARD: this alvus was built without it".to_owned());
+        let translates = |speech| speech == Speech::Translate;
+        for (name, wanted, built) in [
+            ("DASHBOARD", self.dashboard, cfg!(feature = "dashboard")),
+            (
+                "MESSAGES",
+                translates(self.messages),
+                cfg!(feature = "messages"),
+            ),
+            (
+                "RESPONSES",
+                translates(self.responses),
+                cfg!(feature = "responses"),
+            ),
+        ] {
+            if wanted && !built {
+                let fault = format!("{name}: this alvus was built without it");
+                values.faults.push(fault);
+            }
         }
         if let Some(words) = providers::complete(&mut self.target) {
             values.warnings.push(words);

@@ -7,6 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, getrlimit};
+
 /// Request bodies may take so much of the memory: one part in this many. The rest is for connections,
 /// answers under way, and the kernel's buffers of both, which a control group counts too.
 const SHARE_OF_BODIES: u64 = 2;
@@ -20,6 +22,12 @@ const CONNECTION: u64 = 48 * 1024;
 
 /// More connections are no use to the few who share the keys of a household.
 const MOST_CONNECTIONS: u64 = 1024;
+
+/// Of a limit of address space, request bodies take one part in this many, and stacks another one.
+const SHARE_OF_SPACE: u64 = 3;
+
+/// What the stack of a connection's thread takes of it, with its guard and what the library adds.
+const STACK: u64 = 160 * 1024;
 
 /// Threads for the rest of the house: the listener, name look-ups, signals, refusals.
 const RESERVED_THREADS: usize = 16;
@@ -36,6 +44,8 @@ pub struct Machine {
     is_group: bool,
     /// Threads that can still be started.
     threads: Option<usize>,
+    /// Bytes of address space (`ulimit -v`).
+    space: Option<u64>,
 }
 
 impl Machine {
@@ -43,7 +53,14 @@ impl Machine {
     pub fn look() -> Machine {
         let all = rustix::system::sysinfo();
         let total = u64::from(all.mem_unit).saturating_mul(all.totalram as u64);
-        Machine::under(Path::new("/"), Some(total).filter(|n| *n > 0))
+        let machine = Machine::under(Path::new("/"), Some(total).filter(|n| *n > 0));
+        let limit = |of| getrlimit(of).current;
+        let user = limit(Resource::Nproc).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        Machine {
+            threads: machine.threads.into_iter().chain(user).min(),
+            space: limit(Resource::As),
+            ..machine
+        }
     }
 
     /// The same, with the files under `root` and `total` bytes of memory in the machine.
@@ -79,12 +96,14 @@ impl Machine {
             is_group: memory.is_some(),
             memory: memory.or(total),
             threads: threads.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+            space: None,
         }
     }
 
     /// How many bytes request bodies may take at a time, where `wanted` were asked for.
     pub fn bodies(&self, wanted: usize) -> usize {
         let most = self.memory.map_or(u64::MAX, |n| n / SHARE_OF_BODIES);
+        let most = most.min(self.space.map_or(u64::MAX, |n| n / SHARE_OF_SPACE));
         wanted.min(usize::try_from(most).unwrap_or(usize::MAX))
     }
 
@@ -95,12 +114,17 @@ impl Machine {
         (memory / SHARE_OF_CONNECTIONS / CONNECTION).min(MOST_CONNECTIONS) as usize
     }
 
-    /// How many connections may have a thread at a time, where `wanted` were asked for.
-    pub fn connections(&self, wanted: usize) -> usize {
-        match self.threads {
-            Some(threads) => wanted.min(threads.saturating_sub(RESERVED_THREADS).max(1)),
-            None => wanted,
-        }
+    /// How many connections may have a thread at a time.
+    pub fn threads(&self) -> usize {
+        let left = |threads: usize| threads.saturating_sub(RESERVED_THREADS).max(1);
+        self.threads.map_or(usize::MAX, left)
+    }
+
+    /// For how many threads of connections there is address space.
+    pub fn stacks(&self) -> usize {
+        let stacks =
+            |space: u64| usize::try_from(space / SHARE_OF_SPACE / STACK).unwrap_or(usize::MAX);
+        self.space.map_or(usize::MAX, stacks).max(1)
     }
 
     /// What there is of memory, in words.
@@ -207,8 +231,7 @@ mod tests {
         );
         assert_eq!(found.bodies(32 << 20), 12 << 20);
         assert_eq!(found.bodies(1 << 20), 1 << 20);
-        assert_eq!(found.connections(256), 100 - 3 - RESERVED_THREADS);
-        assert_eq!(found.connections(8), 8);
+        assert_eq!(found.threads(), 100 - 3 - RESERVED_THREADS);
         assert_eq!(found.shown(), "24 MiB in its control group");
     }
 
@@ -226,7 +249,7 @@ mod tests {
             ],
         );
         assert_eq!(found.bodies(usize::MAX), 16 << 20);
-        assert_eq!(found.connections(256), 1, "one can ask, whatever there is");
+        assert_eq!(found.threads(), 1, "one can ask, whatever there is");
     }
 
     #[test]
@@ -240,7 +263,7 @@ mod tests {
             ],
         );
         assert_eq!(found.bodies(usize::MAX), 32 << 20);
-        assert_eq!(found.connections(256), 256);
+        assert_eq!(found.threads(), usize::MAX);
     }
 
     #[test]
@@ -249,10 +272,24 @@ mod tests {
             memory: Some(mb * MB),
             is_group: false,
             threads: None,
+            space: None,
         };
         for (mb, connections) in [(24, 64), (64, 170), (128, 341), (512, 1024), (24_000, 1024)] {
             assert_eq!(with(mb).connections_for_memory(), connections, "{mb} MB");
         }
+    }
+
+    #[test]
+    fn a_limit_of_address_space_holds_bodies_and_stacks() {
+        let found = Machine {
+            memory: Some(512 * MB),
+            is_group: false,
+            threads: None,
+            space: Some(64 * MB),
+        };
+        let (bodies, stacks) = (found.bodies(usize::MAX) as u64, found.stacks() as u64);
+        assert_eq!((bodies >> 20, stacks), (21, 136));
+        assert!(bodies + stacks * STACK < 44 * MB, "a third is left");
     }
 
     #[test]
@@ -264,7 +301,7 @@ mod tests {
         for files in [&[][..], &[("proc/self/cgroup", "4:memory:/\n"), unlimited]] {
             let found = machine("none", files);
             assert_eq!(found.bodies(usize::MAX), 256 << 20);
-            assert_eq!(found.connections(usize::MAX), usize::MAX);
+            assert_eq!((found.threads(), found.stacks()), (usize::MAX, usize::MAX));
             assert_eq!(found.shown(), "512 MiB in this machine");
         }
     }

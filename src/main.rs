@@ -26,6 +26,10 @@ use alvus::{ask, check, demo, error, info, machine, warn};
 #[global_allocator]
 static MEMORY: alvus_malloc::Cached = alvus_malloc::Cached;
 
+// Linked in place of another `memcpy`.
+#[cfg(all(target_env = "musl", target_arch = "arm"))]
+extern crate alvus_memcpy as _;
+
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -215,8 +219,9 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
         "stopping: {} requests under way; a second signal ends at once",
         server.in_flight()
     );
-    // The second signal must end a wait for requests that may take half a minute.
-    std::thread::spawn(move || {
+    // The second signal must end a wait for requests that may take half a minute. Where no thread can be
+    // had for it, they have their time.
+    let second = std::thread::Builder::new().spawn(move || {
         loop {
             if let Some(Order::Stop(signal)) = orders.next(None) {
                 logging::finish(LAST_WORDS);
@@ -224,6 +229,7 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
             }
         }
     });
+    drop(second);
     if !server.drained(DRAIN) {
         warn!(
             "{} requests did not end within {} s",

@@ -61,6 +61,10 @@ struct KeyId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneId(usize);
 
+/// The lane of those that find none of their own. Nothing that one of them meets may hold the others up,
+/// so no limits are kept in it.
+const UNKEPT: LaneId = LaneId(0);
+
 /// How the pool is to behave; all of it can change in a reload.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -150,7 +154,7 @@ pub struct Pool {
     free: Vec<usize>,
     /// The keys in the order of the configuration.
     listed: Vec<usize>,
-    /// The first one is for those that find no room.
+    /// The first one is [`UNKEPT`].
     lanes: Vec<Lane>,
     /// Where in `listed` a new lane's first turn is: behind the last key that was picked.
     next: usize,
@@ -372,7 +376,7 @@ impl Pool {
             return LaneId(at);
         }
         if model.len() > MAX_MODEL_NAME {
-            return LaneId(0);
+            return UNKEPT;
         }
         let mut lane = Lane::new(model, now);
         lane.reserve(self.slots.len());
@@ -390,7 +394,7 @@ impl Pool {
                 self.lanes[at] = lane;
                 LaneId(at)
             }
-            None => LaneId(0),
+            None => UNKEPT,
         }
     }
 
@@ -433,11 +437,13 @@ impl Pool {
     }
 
     fn wake_first(&mut self, lane: LaneId) {
-        self.woken.extend(self.lanes[lane.0].hopeful());
+        self.woken.extend(self.lanes[lane.0].hopeful(false));
     }
 
     fn wake_all(&mut self) {
-        self.woken.extend(self.lanes.iter().flat_map(Lane::hopeful));
+        for lane in &mut self.lanes {
+            self.woken.extend(lane.hopeful(true));
+        }
     }
 }
 

@@ -63,7 +63,7 @@ use crate::{body, debug};
 
 impl Relay {
     /// Serves one request: the main loop of alvus.
-    fn ask(&self, exchange: &mut Exchange, out: &mut impl Write) -> Outcome {
+    fn ask(&self, exchange: &mut Exchange, out: &mut dyn Write) -> Outcome {
         let mut trip = match self.begin(exchange) {
             Ok(trip) => trip,
             Err(reply) => return reply.deliver(exchange, out, Outcome::new(String::new())),
@@ -117,7 +117,7 @@ impl Relay {
     }
 
     /// Serves one request, or tells what is known already. Whose time runs out hears so.
-    pub fn serve(&self, mut exchange: Exchange, out: &mut impl Write) -> Outcome {
+    pub fn serve(&self, mut exchange: Exchange, out: &mut dyn Write) -> Outcome {
         let outcome = match exchange.mapped.list.take() {
             Some(name) => self.list(&name, &mut exchange, out),
             None => self.ask(&mut exchange, out),

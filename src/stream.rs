@@ -40,7 +40,7 @@ pub struct Copied {
 /// Copies a whole body to `to`, in `framing`, flushing after each piece. `head` goes first, in one
 /// write with the first piece when that piece is at hand (a stated length), at once otherwise; its memory serves
 /// for the pieces.
-pub fn copy(from: &mut impl Read, to: &mut impl Write, head: Vec<u8>, framing: Framing) -> Copied {
+pub fn copy(from: &mut impl Read, to: &mut dyn Write, head: Vec<u8>, framing: Framing) -> Copied {
     let mut copied = Copied {
         bytes: 0,
         end: CopyEnd::Done,
@@ -54,7 +54,7 @@ pub fn copy(from: &mut impl Read, to: &mut impl Write, head: Vec<u8>, framing: F
 
 fn copy_pieces(
     from: &mut impl Read,
-    to: &mut impl Write,
+    to: &mut dyn Write,
     head: Vec<u8>,
     framing: Framing,
     copied: &mut Copied,
@@ -140,7 +140,7 @@ fn read(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn send(to: &mut impl Write, bytes: &[u8]) -> Result<(), CopyEnd> {
+fn send(to: &mut dyn Write, bytes: &[u8]) -> Result<(), CopyEnd> {
     if bytes.is_empty() {
         return Ok(());
     }

@@ -122,7 +122,7 @@ fn a_group_of_few_threads_leaves_room_for_health_and_start_up_says_so() {
     };
     let upstream = Upstream::new(|_| answer(200, "", "{}"));
     let alvus = group.start(&upstream, &[("API_KEYS", KEYS[0]), ("WORKERS", "4")]);
-    let said = "the limit of threads leaves room for 22 connections (MAX_CONNECTIONS; TasksMax of a unit, pids.max of a control group)";
+    let said = "the limit of threads leaves room for 22 connections (MAX_CONNECTIONS; TasksMax of a unit, pids.max of a control group, ulimit -u)";
     assert!(alvus.log().contains(said), "{}", alvus.log());
     let mut crowd: Vec<TcpStream> = Vec::new();
     for _ in 0..60 {

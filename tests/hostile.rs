@@ -704,7 +704,7 @@ fn more_connections_than_descriptors() {
         &[("WORKERS", &workers)],
     );
     assert!(
-        alvus.log().contains("leaves room for 44 connections"),
+        alvus.log().contains("leaves room for 22 connections"),
         "{}",
         alvus.log()
     );

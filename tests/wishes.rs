@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Act, Alvus, KEYS, PATIENCE, Response, SSE_HEAD, Upstream, answer, chunk, dead_addr, eventually,
-    gate, ok,
+    Act, Alvus, KEYS, PATIENCE, Response, SSE_HEAD, TempDir, Upstream, answer, chunk, dead_addr,
+    eventually, gate, ok,
 };
 
 fn get(alvus: &Alvus, path: &str, fields: &str) -> Response {
@@ -248,6 +248,23 @@ fn a_request_can_be_pinned_to_a_key() {
         assert!(refused.text().contains("there are 3"), "{}", refused.text());
     }
     assert_eq!(upstream.seen().len(), 4);
+}
+
+#[test]
+fn a_key_can_be_pinned_by_its_name() {
+    let upstream = Upstream::new(|_| ok());
+    let dir = TempDir::new();
+    let file = dir.write(
+        "keys",
+        &format!("{}\n2 = {}\nwork = {}\n", KEYS[0], KEYS[1], KEYS[2]),
+    );
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let (url, file) = (upstream.base_url(), file.display().to_string());
+    let alvus = Alvus::start(&[("TARGET_BASE_URL", &url), ("API_KEYS_FILE", &file)]);
+    for (wanted, key) in [("work", "2"), ("2", "1"), ("0", "0")] {
+        let response = chat(&alvus, &format!("X-Alvus-Key: {wanted}\r\n"), "");
+        assert_eq!(response.field("x-alvus-key"), Some(key), "{wanted}");
+    }
 }
 
 #[test]

@@ -76,6 +76,9 @@ pub(super) const MODELS: Form = Form::Text(
 );
 pub(super) const RATE: Form = Form::Text("a whole number of requests from 0 to 1000, or auto", "");
 
+/// What may become of requests in a dialect: [`Speech`].
+pub(super) const SPEECHES: &[&str] = &["auto", "translate", "pass"];
+
 /// The fields that a provider may want its key in; behind the first one's stands `Bearer`.
 pub(super) const KEY_HEADERS: &[&str] =
     &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
@@ -251,11 +254,7 @@ read! {
             rate => Pace::Fixed(rate),
         }),
     };
-    Speech: |text, form| place(text, form).map(|at| match form {
-        _ if at == 0 => Speech::Auto,
-        Form::Word([_, _, _]) if at == 1 => Speech::Translate,
-        _ => Speech::Pass,
-    });
+    Speech: |text, form| place(text, form).map(|at| [Speech::Auto, Speech::Translate, Speech::Pass][at]);
     IpAddr: |text, _form| match text.eq_ignore_ascii_case("localhost") {
         true => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         false => {
@@ -318,12 +317,4 @@ pub enum Speech {
     Translate,
     /// They go up as they are.
     Pass,
-}
-
-/// For a dialect; one that this alvus was built without is not translated.
-pub(super) const fn speech(built: bool) -> Form {
-    match built {
-        true => Form::Word(&["auto", "translate", "pass"]),
-        false => Form::Word(&["auto", "pass"]),
-    }
 }

@@ -85,12 +85,6 @@ impl<'a> Json<'a> {
     pub fn is_list(self) -> bool {
         self.0.starts_with('[')
     }
-
-    /// Where it stands in the text that it was read from.
-    pub fn place_in(self, whole: &[u8]) -> std::ops::Range<usize> {
-        let start = (self.0.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
-        start..start + self.0.len()
-    }
 }
 
 /// See [`Json::fields`].
@@ -408,12 +402,5 @@ mod tests {
             assert_eq!(json(text).number(), expected, "{text}");
         }
         assert!(json("-1.5").is_number() && !json("\"1\"").is_number());
-    }
-
-    #[test]
-    fn a_value_knows_its_place() {
-        let text = b" {\"a\": \"b\"}";
-        let value = Json::parse(text).and_then(|all| all.get("a")).expect("a");
-        assert_eq!(&text[value.place_in(text)], b"\"b\"");
     }
 }

@@ -1,7 +1,8 @@
 //! Models by name: `MODEL_MAP`, the model of a request's body, and the list of models. Pure; for all
 //! dialects.
 
-use super::json::{Json, Quoted, put};
+use super::json::{Json, Quoted, Str, put};
+use super::scan::Fields;
 
 /// `MODEL_MAP`: which model stands for the one that is asked for.
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
@@ -122,9 +123,14 @@ pub fn is_unknown(status: u16, words: &[u8]) -> bool {
 /// Where a request's body names its model, quotes and all; none if it names none. Of several the last
 /// one counts, as for the parsers of most upstreams.
 pub fn place_of_model(body: &[u8]) -> Option<std::ops::Range<usize>> {
-    let fields = Json::parse(body)?.fields();
-    let (_, model) = fields.filter(|(name, _)| name.is("model")).last()?;
-    Some(model.place_in(body))
+    let mut fields = Fields::of(body);
+    let is_model = |(name, _): &(&[u8], &[u8])| {
+        let name = std::str::from_utf8(&name[1..name.len() - 1]);
+        name.is_ok_and(|name| Str::of_raw(name).is("model"))
+    };
+    let (_, model) = fields.by_ref().filter(is_model).last()?;
+    let start = model.as_ptr() as usize - body.as_ptr() as usize;
+    fields.whole.then_some(start..start + model.len())
 }
 
 /// The list of models in Anthropic's shape: these names, and the ids in an upstream's list.

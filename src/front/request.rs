@@ -2,7 +2,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 use std::{fmt, mem, thread};
+
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 
 use tiny_http::{HTTPVersion, Method};
 
@@ -12,6 +16,13 @@ use super::socket::{ClientSocket, Outlet};
 
 /// Bytes that wait until an answer is flushed; larger pieces pass by.
 const BUFFER_SIZE: usize = 3 * 1024;
+
+/// How long a client may have its buffers full, besides what it takes at [`TAKEN_RATE`]: who drips an
+/// answer away keeps a place from the others.
+const FULL_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes per second.
+const TAKEN_RATE: u64 = 500;
 
 /// A request on its connection's thread.
 ///
@@ -109,6 +120,7 @@ impl<'c> Request<'c> {
         body.source().give_back();
         ResponseWriter {
             unsent: Vec::new(),
+            taken: Taken::default(),
             socket,
             end,
             then,
@@ -129,6 +141,7 @@ impl fmt::Debug for Request<'_> {
 pub struct ResponseWriter<'c> {
     /// Until the first word there is no buffer: a request may wait for minutes.
     unsent: Vec<u8>,
+    taken: Taken,
     socket: &'c TcpStream,
     end: &'c mut End,
     /// What the connection comes to when all of the response is sent.
@@ -141,9 +154,9 @@ impl Write for ResponseWriter<'_> {
             self.flush()?;
         }
         if bytes.len() >= BUFFER_SIZE {
-            let result = Outlet(self.socket).write(bytes);
+            let result = self.taken.send(self.socket, bytes);
             self.note(&result);
-            return result;
+            return result.map(|()| bytes.len());
         }
         if self.unsent.capacity() == 0 {
             self.unsent.reserve_exact(BUFFER_SIZE);
@@ -153,10 +166,53 @@ impl Write for ResponseWriter<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let result = Outlet(self.socket).write_all(&self.unsent);
+        let result = self.taken.send(self.socket, &self.unsent);
         self.unsent.clear();
         self.note(&result);
         result
+    }
+}
+
+/// How a client takes an answer.
+#[derive(Default)]
+struct Taken {
+    bytes: u64,
+    /// So long there was no room for more.
+    full: Duration,
+}
+
+impl Taken {
+    fn send(&mut self, socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            // The clock is read for slow clients only.
+            let n = match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(Errno::AGAIN) => {
+                    let since = Instant::now();
+                    let n = Outlet(socket).write(bytes);
+                    self.full += since.elapsed();
+                    n
+                }
+                sent => sent.map_err(io::Error::from),
+            };
+            match n {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                n => {
+                    let n = n?;
+                    self.bytes += n as u64;
+                    bytes = &bytes[n..];
+                }
+            }
+            if self.is_too_slow() {
+                let text = "the client takes too little at a time";
+                return Err(io::Error::new(ErrorKind::TimedOut, text));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_too_slow(&self) -> bool {
+        let earned = Duration::from_secs(self.bytes / TAKEN_RATE);
+        self.full > FULL_PATIENCE + earned
     }
 }
 
@@ -174,15 +230,43 @@ impl ResponseWriter<'_> {
 impl Drop for ResponseWriter<'_> {
     fn drop(&mut self) {
         // To a client that took nothing for a minute nothing is written for another one.
-        if thread::panicking() {
-            self.then = End::Broken;
-        }
         if self.then != End::Broken {
             let _ = self.flush(); // it notes a failure
+        }
+        if thread::panicking() {
+            self.then = End::Broken;
         }
         if self.then == End::Broken {
             let _ = self.socket.shutdown(Shutdown::Both);
         }
         *self.end = self.then;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_drips_an_answer_away_is_too_slow_and_one_on_a_thin_line_is_not() {
+        let after = |secs, bytes| Taken {
+            bytes,
+            full: Duration::from_secs(secs),
+        };
+        for (secs, bytes, too_slow) in [
+            (0, 0, false),
+            (60, 0, false),
+            (61, 0, true),
+            (61, 499, true),
+            (62, 1000, false),
+            (3600, 3600 * 500, false),
+            (3600, 3600 * 100, true),
+        ] {
+            assert_eq!(
+                after(secs, bytes).is_too_slow(),
+                too_slow,
+                "{secs} s, {bytes}"
+            );
+        }
     }
 }

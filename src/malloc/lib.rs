@@ -2,7 +2,7 @@
 //!
 //! musl's `malloc` has one lock for all threads, and threads that meet there go through the kernel. A request
 //! allocates and frees the same few sizes over and over; with this its thread finds them where it left them.
-//! A thread keeps [`KEPT`] bytes at most, and gives them back when it ends. It is the only room with `unsafe`
+//! A thread keeps [`KEPT`] bytes at most, and gives them back when it ends. Like `src/memcpy` it has `unsafe`
 //! code of ours, because an allocator cannot be written without.
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -103,6 +103,11 @@ impl Backoff {
         (other != key && at_once).then_some(other)
     }
 
+    /// It takes only so many requests at a time.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.is_some()
+    }
+
     /// It refuses at the moment, without a success between.
     pub(super) fn is_refusing(&self) -> bool {
         self.busy.as_ref().is_some_and(|busy| busy.since.is_some())

@@ -79,6 +79,8 @@ pub(super) struct Lane {
     /// Requests that cannot use any key: they are beside the queue, so that they keep no key from
     /// the others that is of no use to them.
     beside: VecDeque<Ticket>,
+    /// A key has come back into the line, and those beside the queue were not told.
+    returned: bool,
     next_turn: u64,
 }
 
@@ -96,6 +98,7 @@ impl Lane {
             resting: BinaryHeap::new(),
             queue: VecDeque::new(),
             beside: VecDeque::new(),
+            returned: false,
             next_turn: 0,
         }
     }
@@ -321,9 +324,13 @@ impl Lane {
         self.queue.front().copied()
     }
 
-    /// Those that may find something now: who waits longest, and who waits for certain keys.
-    pub(super) fn hopeful(&self) -> impl Iterator<Item = Ticket> {
-        self.beside.iter().chain(self.queue.front()).copied()
+    /// Those that may find something now: who waits longest; who waits for certain keys, if one has come
+    /// back, the model takes only so many at a time, or it is `all` the same.
+    pub(super) fn hopeful(&mut self, all: bool) -> impl Iterator<Item = Ticket> {
+        let all = std::mem::take(&mut self.returned) || self.backoff.is_busy() || all;
+        let beside = if all { self.beside.len() } else { 0 };
+        let beside = self.beside.iter().take(beside);
+        beside.chain(self.queue.front()).copied()
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -357,6 +364,7 @@ impl Lane {
 
     /// To the end of the line.
     fn line_up(&mut self, key: usize) {
+        self.returned |= !matches!(self.seats[key].place, Place::InLine(_));
         self.next_turn += 1;
         self.move_to(key, Place::InLine(self.next_turn));
     }

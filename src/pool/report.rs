@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LaneId, Picked, Pool, RECENT, Settings, Slot, Why};
+use super::{Counts, LaneId, Picked, Pool, RECENT, Settings, Slot, UNKEPT, Why};
 
 /// For so long a key as a whole is out.
 const WHOLE: Duration = Duration::from_secs(60);
@@ -49,6 +49,8 @@ pub enum Change {
     Overloaded(u32),
     /// The key is well again after a rest.
     Recovered,
+    /// A limit that nobody keeps, for the model has no lane: the request waits by itself.
+    Unkept,
 }
 
 /// How much refusals without a witness say of a key.
@@ -68,47 +70,43 @@ impl Pool {
         let Settings { cooldown, pace, .. } = self.settings;
         let lane = &mut self.lanes[picked.lane.0];
         lane.answered(key);
+        if picked.lane == UNKEPT && report.is_limit() {
+            count(&mut self.slots[key].as_mut()?.counts, report);
+            self.wake_first(picked.lane);
+            return Some(Change::Unkept);
+        }
         let report = match report {
             Report::Limited(None) if lane.is_overloaded(key, now) => Report::Overloaded(None),
             report => report,
         };
         let seat = &mut lane.seats[key];
-        let counts = &mut self.slots[key].as_mut()?.counts;
+        count(&mut self.slots[key].as_mut()?.counts, report);
         let sent = picked.at;
         let change = match report {
             Report::Accepted => self.accepted(key, picked, now),
             Report::Limited(stated) => {
-                counts.limited += 1;
                 let rest = seat.limited(stated, cooldown, pace, sent, now);
                 rest.map(|rest| Change::Rests(Why::Limited, rest))
             }
             Report::Quota => {
-                counts.quota += 1;
                 let rest = seat.spent(sent, now);
                 let rest = rest.map(|rest| Change::Rests(Why::Quota, rest));
                 self.look_at_whole(key, picked.lane, Why::Quota, now);
                 rest
             }
             Report::Refused { status, names_key } => {
-                counts.refused += 1;
                 let why = Why::Refused { status, names_key };
                 let still_out = seat.refused(why, sent, now);
                 self.suspect(key, picked.lane, names_key);
                 still_out.then_some(Change::StillOut)
             }
             Report::Overloaded(stated) => {
-                counts.overloaded += 1;
                 seat.take_back(sent, pace); // nothing was taken
                 let limit = lane.backoff.overloaded(stated, lane.in_flight, sent, now);
                 limit.map(Change::Overloaded)
             }
-            Report::Unclear => None,
-            Report::NoAnswer => {
-                counts.no_answer += 1;
-                None
-            }
+            Report::Unclear | Report::NoAnswer => None,
             Report::NotSent => {
-                counts.no_answer += 1;
                 seat.take_back(sent, pace);
                 if let Some(slot) = &mut self.slots[key] {
                     slot.window.take_back(sent);
@@ -142,6 +140,9 @@ impl Pool {
         now: Instant,
     ) -> Option<Duration> {
         let now = self.in_order(now);
+        if refused.lane == UNKEPT {
+            return None;
+        }
         // A reload may have taken it away meanwhile.
         let key = self.known(refused.id)?;
         let why = Why::Refused { status, names_key };
@@ -245,5 +246,25 @@ impl Pool {
         if rested && (elsewhere || (named && !lately)) {
             slot.out = now.checked_add(WHOLE).map(|until| (why, until));
         }
+    }
+}
+
+impl Report {
+    fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Report::Limited(_) | Report::Quota | Report::Overloaded(_)
+        )
+    }
+}
+
+fn count(counts: &mut Counts, report: Report) {
+    match report {
+        Report::Limited(_) => counts.limited += 1,
+        Report::Quota => counts.quota += 1,
+        Report::Refused { .. } => counts.refused += 1,
+        Report::Overloaded(_) => counts.overloaded += 1,
+        Report::NoAnswer | Report::NotSent => counts.no_answer += 1,
+        Report::Accepted | Report::Unclear => {}
     }
 }

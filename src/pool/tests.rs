@@ -585,6 +585,57 @@ fn a_herd_that_was_refused_as_a_whole_teaches_no_limit() {
 }
 
 #[test]
+fn where_all_lanes_are_taken_a_models_limits_hold_nobody_else_up() {
+    let mut desk = Desk::new(2, SETTINGS);
+    for n in 2..MAX_LANES {
+        desk.pool.enter(&format!("waits {n}"), desk.t0);
+    }
+    let (hostile, _) = desk.pool.enter("hostile", desk.t0);
+    let (other, _) = desk.pool.enter("other", desk.t0);
+    assert_eq!((hostile, other), (UNKEPT, UNKEPT));
+    for report in [
+        limited(9999),
+        UNSAID,
+        Report::Quota,
+        Report::Overloaded(None),
+        REFUSED,
+    ] {
+        let Pick::Key(picked) = desk.pool.pick(hostile, Asker::default(), desk.t0) else {
+            panic!("no key after {report:?}")
+        };
+        let kept = desk.report(&picked, report, T0);
+        assert_eq!(kept, (report != REFUSED).then_some(Change::Unkept));
+        desk.pool.release(&picked);
+        assert_eq!(desk.pool.eject(&picked, 401, false, desk.t0), None);
+    }
+    let found = desk.pool.pick(other, Asker::default(), desk.t0);
+    assert!(matches!(found, Pick::Key(_)), "{found:?}");
+}
+
+#[test]
+fn who_waits_for_one_key_is_woken_when_a_key_comes_back_and_not_by_what_others_do() {
+    let mut desk = Desk::new(2, SETTINGS);
+    let theirs = desk.take(T0);
+    desk.report(&theirs, limited(60), T0);
+    desk.pool.release(&theirs);
+    let (lane, ticket) = desk.pool.enter("m", desk.t0);
+    let pinned = Asker {
+        ticket: Some(ticket),
+        only: Some(&theirs),
+        ..Asker::default()
+    };
+    let at = desk.t0 + secs(60);
+    assert_eq!(desk.pool.pick(lane, pinned, desk.t0), Pick::Wait(at));
+    desk.pool.woken().for_each(drop);
+    for _ in 0..10 {
+        desk.one(Report::Accepted, secs(1));
+    }
+    assert_eq!(desk.pool.woken().count(), 0);
+    desk.one(Report::Accepted, secs(60)); // its rest is over by then
+    assert_eq!(desk.pool.woken().collect::<Vec<_>>(), [ticket]);
+}
+
+#[test]
 fn nobody_waits_behind_a_request_that_ended_in_the_queue() {
     let mut desk = Desk::new(1, SETTINGS);
     let ended = desk.queue_up();

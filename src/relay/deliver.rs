@@ -46,7 +46,7 @@ impl Exchange<'_> {
         copied: Copied,
         framing: Framing,
         is_sse: bool,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         outcome.bytes = copied.bytes;
@@ -75,7 +75,7 @@ impl Exchange<'_> {
     }
 
     /// Sends a JSON document as the only event of a stream that has begun, and ends the stream.
-    fn deliver_late(&self, json: &[u8], out: &mut impl Write, outcome: Outcome) -> Outcome {
+    fn deliver_late(&self, json: &[u8], out: &mut dyn Write, outcome: Outcome) -> Outcome {
         // An event's data is one line; JSON has line breaks only between its tokens.
         let mut event = b"data: ".to_vec();
         event.extend(json.iter().filter(|b| !matches!(b, b'\n' | b'\r')));
@@ -87,7 +87,7 @@ impl Exchange<'_> {
     pub(super) fn deliver_event(
         &self,
         event: &[u8],
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         let framing = self.down.framing(None);
@@ -114,7 +114,7 @@ fn framed(bytes: &[u8], framing: Framing) -> Vec<u8> {
 
 impl Exchange<'_> {
     /// Tells an answer that is in the client's dialect already.
-    pub(super) fn tell(&self, mut reply: Reply, out: &mut impl Write, outcome: Outcome) -> Outcome {
+    pub(super) fn tell(&self, mut reply: Reply, out: &mut dyn Write, outcome: Outcome) -> Outcome {
         let mut fields = Vec::new();
         outcome.fields(&mut fields);
         reply.lines.extend_from_slice(&fields);
@@ -127,7 +127,7 @@ impl Reply {
     pub(super) fn deliver(
         &self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
         match exchange.mapped.voice.reply(self) {
@@ -139,7 +139,7 @@ impl Reply {
     fn deliver_as_it_is(
         &self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         outcome.status = self.status;
@@ -166,7 +166,7 @@ impl Kept {
     pub(super) fn deliver(
         &self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         let Mapped { voice, policy, .. } = &exchange.mapped;
@@ -187,7 +187,7 @@ impl Kept {
         &self,
         more: Option<(&str, &[u8])>,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         outcome.status = self.status;
@@ -211,7 +211,7 @@ impl Kept {
     }
 
     /// As the end of a stream that has begun.
-    fn deliver_late(&self, exchange: &Exchange, out: &mut impl Write, outcome: Outcome) -> Outcome {
+    fn deliver_late(&self, exchange: &Exchange, out: &mut dyn Write, outcome: Outcome) -> Outcome {
         let words = String::from_utf8_lossy(&self.as_error()).into_owned();
         match exchange.mapped.voice.late(&Reply::json(self.status, words)) {
             Some(event) => exchange.deliver_event(&event, out, outcome),
@@ -244,7 +244,7 @@ impl Answer {
     pub(super) fn deliver(
         mut self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         #[cfg(any(feature = "messages", feature = "responses"))]
@@ -402,7 +402,7 @@ pub(super) fn head<'a>(
 
 /// Tells the client that the answer is not whole: a stream of events gets an error event, anything
 /// else only a cut connection. There is never a terminating chunk.
-fn cut_short(exchange: &Exchange, out: &mut impl Write, framing: Framing, is_sse: bool) {
+fn cut_short(exchange: &Exchange, out: &mut dyn Write, framing: Framing, is_sse: bool) {
     if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
         let error = match exchange.client.is_late() {
             true => wishes::too_late().body,

@@ -50,7 +50,7 @@ impl Relay {
         why: Unserved,
         mut trip: Trip,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
     ) -> Outcome {
         let kept = match (&why, trip.last.take()) {
             (Unserved::ClientLeft | Unserved::Failed(Failure::ClientLeft), _) => {

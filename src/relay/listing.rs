@@ -169,12 +169,7 @@ impl Listings {
 
 impl Relay {
     /// Serves a request for this list.
-    pub(super) fn list(
-        &self,
-        name: &str,
-        exchange: &mut Exchange,
-        out: &mut impl Write,
-    ) -> Outcome {
+    pub(super) fn list(&self, name: &str, exchange: &mut Exchange, out: &mut dyn Write) -> Outcome {
         let policy = exchange.mapped.policy.clone();
         let outcome = Outcome::new(String::new());
         let stale = match policy.listings.look(name, &exchange.client) {
@@ -216,7 +211,7 @@ impl Kept {
         &self,
         age: Duration,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
         let age = age.as_secs().to_string();

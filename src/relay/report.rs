@@ -48,6 +48,7 @@ impl Relay {
             );
         }
         let overloaded = matches!(change, Some(Change::Overloaded(_)));
+        let unkept = change == Some(Change::Unkept);
         match attempt {
             Attempt::Answered(Verdict::Refused { .. }) if change == Some(Change::StillOut) => {
                 Attempt::StillOut
@@ -55,6 +56,13 @@ impl Relay {
             // The pool has seen the other keys' answers.
             Attempt::Answered(Verdict::Limited(None)) if overloaded => {
                 Attempt::Answered(Verdict::Overloaded(None))
+            }
+            // Nobody else is to wait for it, so it waits by itself.
+            Attempt::Answered(Verdict::Limited(stated) | Verdict::Overloaded(stated)) if unkept => {
+                Attempt::Answered(Verdict::Trouble(stated))
+            }
+            Attempt::Answered(Verdict::Quota) if unkept => {
+                Attempt::Answered(Verdict::Trouble(None))
             }
             attempt => attempt,
         }
@@ -116,7 +124,7 @@ impl Relay {
                 self.metrics.ejected(index, status, now)
             }
             Change::StillOut => self.metrics.probe_failed(),
-            Change::Overloaded(_) | Change::Recovered => {}
+            Change::Overloaded(_) | Change::Recovered | Change::Unkept => {}
         }
         let said = match stated {
             true => "as the upstream asks",
@@ -145,6 +153,9 @@ impl Relay {
             }
             Change::StillOut => debug!("key {index} {label}: refused again{of} ({status})"),
             Change::Recovered => debug!("key {index} {label}: well again{of}"),
+            Change::Unkept => {
+                debug!("key {index} {label}: limited ({status}){of}, which has no lane")
+            }
         }
     }
 }

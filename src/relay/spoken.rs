@@ -36,7 +36,7 @@ impl Answer {
     pub(super) fn deliver_spoken(
         mut self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
         let reply = match &exchange.mapped.voice {
@@ -78,7 +78,7 @@ impl Answer {
     pub(super) fn deliver_as_stream(
         mut self,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
         let Voice::Talk(talk) = &exchange.mapped.voice else {
@@ -99,7 +99,7 @@ impl Answer {
         self,
         talk: &Talk,
         exchange: &Exchange,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
         let mut spoken = Spoken::new(self, talk, exchange);

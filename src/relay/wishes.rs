@@ -68,7 +68,7 @@ pub(super) fn too_late() -> Reply {
 
 impl Exchange<'_> {
     /// A client whose time ran out before its answer began hears so.
-    pub(super) fn in_time(&self, outcome: Outcome, out: &mut impl Write) -> Outcome {
+    pub(super) fn in_time(&self, outcome: Outcome, out: &mut dyn Write) -> Outcome {
         let unheard = outcome.end == End::ClientLeft && outcome.status == 0;
         match unheard && self.client.is_late() {
             true => too_late().deliver(self, out, outcome),

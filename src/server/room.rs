@@ -21,25 +21,22 @@ pub(super) fn connections(config: &Config, machine: &Machine) -> usize {
     };
     // A worker needs a descriptor for its way up, whoever else knocks at the door.
     let spoken_for = RESERVED_DESCRIPTORS + config.workers;
-    let room = raise_descriptor_limit().saturating_sub(spoken_for) / DESCRIPTORS;
-    let connections = wanted.min(room.max(1));
-    if connections < wanted {
-        warn!(
-            "the limit of open files leaves room for {connections} connections (MAX_CONNECTIONS, ulimit -n)"
-        );
-    }
-    allowed_by(machine, connections)
-}
-
-/// So many connections can have a thread; says so if that is less than were wanted.
-fn allowed_by(machine: &Machine, wanted: usize) -> usize {
-    let connections = machine.connections(wanted);
-    if connections < wanted {
-        warn!(
-            "the limit of threads leaves room for {connections} connections (MAX_CONNECTIONS; TasksMax of a unit, pids.max of a control group)"
-        );
-    }
-    connections
+    let files = (raise_descriptor_limit().saturating_sub(spoken_for) / DESCRIPTORS).max(1);
+    let limits = [
+        (files, "open files", ", ulimit -n"),
+        (machine.stacks(), "address space", ", ulimit -v"),
+        (
+            machine.threads(),
+            "threads",
+            "; TasksMax of a unit, pids.max of a control group, ulimit -u",
+        ),
+    ];
+    limits.iter().fold(wanted, |wanted, (room, of, by)| {
+        if *room < wanted {
+            warn!("the limit of {of} leaves room for {room} connections (MAX_CONNECTIONS{by})");
+        }
+        wanted.min(*room)
+    })
 }
 
 /// So much memory request bodies may take; says so if that is less than was wanted.

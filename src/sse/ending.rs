@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use memchr::memchr2;
+use memchr::{memchr2, memrchr_iter};
 
 use super::Tokens;
 
@@ -347,8 +347,7 @@ const TAIL: usize = 2048;
 fn tokens_at_end(end: &[u8]) -> Option<Tokens> {
     const NAME: &[u8] = b"\"usage\"";
     let end = end.trim_ascii_end().strip_suffix(b"}")?;
-    let mut starts = (0..end.len()).rev();
-    starts.find_map(|at| {
+    memrchr_iter(b'"', end).find_map(|at| {
         let from = end.get(at..).filter(|from| from.starts_with(NAME))?;
         // As a stream's only event, on one line.
         let mut ending = Ending::default();

@@ -151,12 +151,13 @@ pub fn judge_event(json: &[u8]) -> Option<Verdict> {
 /// Whether an answer says anything, as far as a look can tell that parses nothing: of all that come, nearly all
 /// need no other. What is no JSON may look as if it did.
 pub fn has_content(json: &[u8]) -> bool {
-    match response_in(json) {
-        // It repeats what was asked; only the output is said.
-        Some((_, response)) => says(&mut field(response, b"\"output\""), DEEPEST),
-        None => says(&mut json.trim_ascii_start(), DEEPEST),
-    }
-    .unwrap_or(false)
+    let json = json.trim_ascii();
+    // An event about a whole response repeats what was asked; only the output is said.
+    let mut text = match response_in(json) {
+        Some((_, response)) => field(response, b"\"output\""),
+        None => json,
+    };
+    says(&mut text, DEEPEST).unwrap_or(false)
 }
 
 /// The kind and the response of an event about a whole one.

@@ -173,8 +173,22 @@ class Stage:
         except FileNotFoundError:
             return None
 
+    def afresh(self):
+        """The agent has never been here."""
+        for path in (self.home, self.work):
+            shutil.rmtree(path)
+            os.mkdir(path)
+
+    def config(self, name, value):
+        """A file of settings below the agent's home; what is JSON is YAML too. Says where it is."""
+        path = os.path.join(self.home, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            json.dump(value, file)
+        return path
+
     def env(self, env):
-        path = os.environ["PATH"]
+        path = f"{self.programs}:{os.environ['PATH']}"  # a Node of the agent's own
         return {"HOME": self.home, "PATH": path, "TERM": "xterm-256color", "LANG": "C.UTF-8", **env}
 
     def run(self, command, env):

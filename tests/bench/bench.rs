@@ -397,7 +397,7 @@ impl Bench {
         let upload = conversation("/v1/up", false);
         for at_a_time in [1, 8] {
             let name = format!("{over}turn-{at_a_time}");
-            let (each, uploads) = if self.quick { (1, 20) } else { (3, 50) };
+            let (each, uploads) = if self.quick { (2, 100) } else { (6, 500) };
             self.each(&wish, |b, n, running| {
                 load::turns(running.addr, &turn, at_a_time, 1);
                 let cpu = |running: &Running, what: &dyn Fn() -> usize| {
