@@ -36,7 +36,7 @@ mod wishes;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::errors::Unserved;
 use self::lease::{Entry, Lease, Shared};
@@ -97,7 +97,7 @@ impl Relay {
                 (_, Came::Nothing(Failure::ClientLeft)) => return trip.outcome.left(),
                 (Step::Pass, Came::Answer(mut answer, verdict)) => {
                     self.settle(&trip, &mut answer, verdict);
-                    self.note_owner(&exchange.mapped, &mut answer, &lease.picked);
+                    self.note_owner(&exchange.mapped, &mut answer, &lease.picked, Instant::now());
                     exchange.body = None; // a stream may last; its question need not
                     let outcome = answer.deliver(exchange, out, trip.outcome);
                     lease.tokens = outcome.tokens;
@@ -152,23 +152,6 @@ impl Relay {
             }
             Ok((_, None)) => Came::Empty,
             Err(failure) => Came::Nothing(failure),
-        }
-    }
-
-    /// What was made belongs to the account of this key.
-    fn note_owner(&self, mapped: &Mapped, answer: &mut Answer, picked: &Picked) {
-        if !(mapped.stores && matches!(answer.status, 200..=202)) {
-            return;
-        }
-        let now = Instant::now();
-        if let Some(id) = answer.header("nvcf-reqid") {
-            return self.owners.add(id, picked, now);
-        }
-        if answer.start().is_empty() && answer.is_json() {
-            let _ = answer.look_further(GLANCE);
-        }
-        if let Some(id) = owners::first_id(answer.start()) {
-            self.owners.add(id, picked, now);
         }
     }
 
@@ -412,7 +395,7 @@ impl Relay {
         let entry = self.enter(&lane, question.conversation, arrived);
         let bound = match &exchange.mapped.wishes.key {
             Some(wanted) => Some(self.key_named(wanted, entry.lane, arrived)?),
-            None => self.owner(exchange),
+            None => self.owner(exchange, arrived),
         };
         Ok(Trip {
             arrived,
@@ -439,14 +422,6 @@ impl Relay {
     fn key_named(&self, wanted: &str, lane: LaneId, now: Instant) -> Result<Picked, Reply> {
         let found = self.pool(|pool| pool.named(wanted, lane, now).ok_or(pool.keys()));
         found.map_err(|keys| wishes::unknown_key(wanted, keys))
-    }
-
-    /// The key that made what a request goes on with.
-    fn owner(&self, exchange: &mut Exchange) -> Option<Picked> {
-        let body = exchange.body.as_ref().filter(|_| exchange.mapped.stores);
-        let in_body = || self.owners.of_body(&body?.bytes, Instant::now());
-        let owner = exchange.mapped.owner.take().or_else(in_body)?;
-        self.pool(|pool| pool.has(&owner)).then_some(owner)
     }
 
     /// The keys as they stand. Requests go on meanwhile.
@@ -497,9 +472,6 @@ impl Relay {
         lock(&self.policy)
     }
 }
-
-/// The beginning of a long document is waited for no longer.
-const GLANCE: Duration = Duration::from_secs(10);
 
 /// A panic while it was locked costs one request, not the proxy.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

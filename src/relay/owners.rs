@@ -8,9 +8,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::lock;
+use super::{Exchange, Mapped, Relay, lock};
 use crate::pool::Picked;
 use crate::route;
+use crate::upstream::Answer;
 
 /// So many are known at a time; the oldest one goes.
 const MOST: usize = 1000;
@@ -20,6 +21,9 @@ const KEPT: Duration = Duration::from_secs(3600);
 
 /// Shorter ones are no ids, but words of a path.
 const SHORTEST: usize = 6;
+
+/// The beginning of a long document is waited for no longer.
+const GLANCE: Duration = Duration::from_secs(10);
 
 /// The fields of a request that say what it goes on with.
 const FIELDS: [&[u8]; 3] = [
@@ -86,8 +90,41 @@ impl Owners {
     }
 }
 
+impl Relay {
+    /// What was made belongs to the account of this key.
+    pub(super) fn note_owner(
+        &self,
+        mapped: &Mapped,
+        answer: &mut Answer,
+        by: &Picked,
+        now: Instant,
+    ) {
+        if !(mapped.stores && matches!(answer.status, 200..=202)) {
+            return;
+        }
+        // NVIDIA's, of an answer that is still made.
+        if let Some(id) = answer.header("nvcf-reqid") {
+            return self.owners.add(id, by, now);
+        }
+        if answer.start().is_empty() && answer.is_json() {
+            let _ = answer.look_further(GLANCE);
+        }
+        if let Some(id) = first_id(answer.start()) {
+            self.owners.add(id, by, now);
+        }
+    }
+
+    /// The key that made what a request goes on with.
+    pub(super) fn owner(&self, exchange: &mut Exchange, now: Instant) -> Option<Picked> {
+        let body = exchange.body.as_ref().filter(|_| exchange.mapped.stores);
+        let in_body = || self.owners.of_body(&body?.bytes, now);
+        let owner = exchange.mapped.owner.take().or_else(in_body)?;
+        self.pool(|pool| pool.has(&owner)).then_some(owner)
+    }
+}
+
 /// The id that an answer begins with, of which this is the beginning: the first one in it.
-pub(super) fn first_id(start: &[u8]) -> Option<&[u8]> {
+fn first_id(start: &[u8]) -> Option<&[u8]> {
     strings_of(start, b"\"id\"").next()
 }
 

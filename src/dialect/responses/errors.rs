@@ -123,7 +123,7 @@ pub fn translate(
 
 /// The code of a failure inside of a stream. Codex ends its work at those that it does not know to pass,
 /// and at a quota that is spent; alvus' own pool is no account.
-pub fn code_in_stream<'a>(status: u16, code: &'a str) -> &'a str {
+pub fn code_in_stream(status: u16, code: &str) -> &str {
     match (status, code) {
         (_, TOO_LONG) => TOO_LONG,
         (400..=428 | 430..=499, "") => "invalid_prompt",

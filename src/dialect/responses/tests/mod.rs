@@ -7,7 +7,7 @@ mod request;
 mod stream;
 mod strict;
 #[path = "../../messages/tests/strict.rs"]
-#[allow(dead_code)] // its template; its client is for Messages
+#[allow(dead_code, clippy::duplicate_mod)] // its template; its client is for Messages
 mod template;
 
 use serde_json::Value;
