@@ -230,11 +230,11 @@ impl ResponseWriter<'_> {
 impl Drop for ResponseWriter<'_> {
     fn drop(&mut self) {
         // To a client that took nothing for a minute nothing is written for another one.
-        if thread::panicking() {
-            self.then = End::Broken;
-        }
         if self.then != End::Broken {
             let _ = self.flush(); // it notes a failure
+        }
+        if thread::panicking() {
+            self.then = End::Broken;
         }
         if self.then == End::Broken {
             let _ = self.socket.shutdown(Shutdown::Both);
