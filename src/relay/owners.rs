@@ -3,10 +3,12 @@
 //!
 //! Kept are salted hashes of ids, [`MOST`] of them, for an hour.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use memchr::memchr;
 
 use super::{Exchange, Mapped, Relay, lock};
 use crate::pool::Picked;
@@ -36,14 +38,14 @@ const FIELDS: [&[u8]; 3] = [
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     salt: RandomState,
-    made: Mutex<VecDeque<Made>>,
+    made: Mutex<Made>,
 }
 
-#[derive(Debug)]
+/// With which key and when each id was made; and the ids, the oldest first.
+#[derive(Debug, Default)]
 struct Made {
-    id: u64,
-    by: Picked,
-    at: Instant,
+    by: HashMap<u64, (Picked, Instant)>,
+    order: VecDeque<u64>,
 }
 
 impl Owners {
@@ -52,18 +54,21 @@ impl Owners {
         if id.len() < SHORTEST {
             return;
         }
-        let (id, by) = (self.salt.hash_one(id), by.clone());
+        let id = self.salt.hash_one(id);
         let mut made = lock(&self.made);
-        made.retain(|earlier| earlier.id != id);
-        if made.len() == MOST {
-            made.pop_front();
+        if made.by.insert(id, (by.clone(), at)).is_none() {
+            made.order.push_back(id);
         }
-        made.push_back(Made { id, by, at });
+        if made.order.len() > MOST
+            && let Some(oldest) = made.order.pop_front()
+        {
+            made.by.remove(&oldest);
+        }
     }
 
     /// The key that something was made with that the path names.
     pub(super) fn of_path(&self, target: &str, now: Instant) -> Option<Picked> {
-        if lock(&self.made).is_empty() {
+        if lock(&self.made).by.is_empty() {
             return None;
         }
         let segments = route::path(target).split('/').map(str::as_bytes);
@@ -72,20 +77,18 @@ impl Owners {
 
     /// Likewise, of the body.
     pub(super) fn of_body(&self, body: &[u8], now: Instant) -> Option<Picked> {
-        if lock(&self.made).is_empty() {
+        if lock(&self.made).by.is_empty() {
             return None;
         }
-        let mut fields = FIELDS.into_iter();
-        fields.find_map(|field| self.find(strings_of(body, field), now))
+        self.find(strings_of(body, &FIELDS), now)
     }
 
     fn find<'a>(&self, ids: impl Iterator<Item = &'a [u8]>, now: Instant) -> Option<Picked> {
         let mut ids = ids.filter(|id| id.len() >= SHORTEST);
         let made = lock(&self.made);
         ids.find_map(|id| {
-            let id = self.salt.hash_one(id);
-            let found = made.iter().rev().find(|made| made.id == id)?;
-            (now.saturating_duration_since(found.at) < KEPT).then(|| found.by.clone())
+            let (by, at) = made.by.get(&self.salt.hash_one(id))?;
+            (now.saturating_duration_since(*at) < KEPT).then(|| by.clone())
         })
     }
 }
@@ -125,21 +128,26 @@ impl Relay {
 
 /// The id that an answer begins with, of which this is the beginning: the first one in it.
 fn first_id(start: &[u8]) -> Option<&[u8]> {
-    strings_of(start, b"\"id\"").next()
+    strings_of(start, &[b"\"id\""]).next()
 }
 
-/// The strings that follow a name, in quotes.
-fn strings_of<'a>(mut json: &'a [u8], name: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
+/// The strings that follow one of these names, which are in quotes.
+fn strings_of<'a>(
+    mut json: &'a [u8],
+    names: &'static [&'static [u8]],
+) -> impl Iterator<Item = &'a [u8]> {
     std::iter::from_fn(move || {
         loop {
-            let at = json.windows(name.len()).position(|word| word == name)?;
-            json = &json[at + name.len()..];
-            let Some(value) = json.trim_ascii_start().strip_prefix(b":") else {
+            json = &json[memchr(b'"', json)?..];
+            let Some(name) = names.iter().find(|name| json.starts_with(name)) else {
+                json = &json[1..];
                 continue;
             };
-            if let Some(text) = value.trim_ascii_start().strip_prefix(b"\"") {
-                let end = text.iter().position(|b| *b == b'"')?;
-                return Some(&text[..end]);
+            json = &json[name.len()..];
+            let value = json.trim_ascii_start().strip_prefix(b":");
+            let text = value.and_then(|value| value.trim_ascii_start().strip_prefix(b"\""));
+            if let Some(text) = text {
+                return Some(&text[..memchr(b'"', text)?]);
             }
         }
     })
@@ -218,7 +226,7 @@ mod tests {
             owners.add(format!("file-{n}").as_bytes(), &keys[0], now);
             owners.add(b"file-again", &keys[0], now);
         }
-        assert_eq!(lock(&owners.made).len(), MOST);
+        assert_eq!(lock(&owners.made).by.len(), MOST);
         assert_eq!(owners.of_path("/file-0", now), None);
         assert!(owners.of_path("/file-again", now).is_some());
     }

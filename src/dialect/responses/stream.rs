@@ -25,7 +25,7 @@ impl Stream {
         }
     }
 
-    /// The client had [`output::beats`] already.
+    /// The client had `output::beats` already.
     pub fn were_heard(&mut self) {
         self.answer.were_heard = true;
     }
