@@ -1,6 +1,6 @@
 //! **The heart.** One request's way through alvus, from the first key to the last byte.
 //!
-//! [`Relay::serve`] is the loop. What its steps mean is decided elsewhere and without I/O: which
+//! [`Relay::ask`] is the loop. What its steps mean is decided elsewhere and without I/O: which
 //! key in [`crate::pool`], whose fault in [`crate::verdict`], what next in [`crate::retry`]. The
 //! rooms beside it: `lease.rs` takes a key and waits for one, `examine.rs` reads as much of an
 //! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
@@ -51,7 +51,7 @@ use crate::body::Body;
 use crate::config::Config;
 use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
-use crate::pool::{KeyView, LaneId, Merged, ModelView, Picked, Pool};
+use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
 use crate::question::Question;
 use crate::reply::{self, Downstream, Reply};
 use crate::retry::{Attempt, Journey, Step};
@@ -417,11 +417,6 @@ impl Relay {
             again: None,
             last: None,
         })
-    }
-
-    fn key_named(&self, wanted: &str, lane: LaneId, now: Instant) -> Result<Picked, Reply> {
-        let found = self.pool(|pool| pool.named(wanted, lane, now).ok_or(pool.keys()));
-        found.map_err(|keys| wishes::unknown_key(wanted, keys))
     }
 
     /// The keys as they stand. Requests go on meanwhile.

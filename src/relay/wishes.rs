@@ -2,9 +2,10 @@
 //! and to be served with one key.
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{End, Exchange, Outcome};
+use super::{End, Exchange, Outcome, Relay};
+use crate::pool::{LaneId, Picked};
 use crate::reply::Reply;
 
 const DEADLINE: &str = "x-alvus-deadline-ms";
@@ -64,6 +65,18 @@ pub(super) fn unknown_key(wanted: &str, keys: usize) -> Reply {
 pub(super) fn too_late() -> Reply {
     let text = "the answer is not to be had within X-Alvus-Deadline-Ms";
     Reply::error(504, "deadline_exceeded", text)
+}
+
+impl Relay {
+    pub(super) fn key_named(
+        &self,
+        wanted: &str,
+        lane: LaneId,
+        now: Instant,
+    ) -> Result<Picked, Reply> {
+        let found = self.pool(|pool| pool.named(wanted, lane, now).ok_or(pool.keys()));
+        found.map_err(|keys| unknown_key(wanted, keys))
+    }
 }
 
 impl Exchange<'_> {

@@ -1,0 +1,203 @@
+use super::*;
+
+const WORD: &str =
+    "data: {\"choices\":[{\"delta\":{\"content\":\"x\"},\"finish_reason\":null}]}\n\n";
+const BARE: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+const STOP: &str = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
+const USAGE: &str = "data: {\"usage\":{\"total_tokens\":9},\"choices\":[]}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+
+/// What is said of a stream, however it is cut into pieces: (finished, whole, whole if marked).
+fn ends(stream: &str) -> (bool, bool, bool) {
+    let mut found: Vec<_> = [1, 2, 7, 100, 1_000_000]
+        .map(|size| {
+            let mut ending = Ending::default();
+            stream
+                .as_bytes()
+                .chunks(size)
+                .for_each(|piece| ending.push(piece));
+            (
+                ending.is_finished(),
+                ending.is_whole(false),
+                ending.is_whole(true),
+            )
+        })
+        .into();
+    found.dedup();
+    assert_eq!(found.len(), 1, "the end depends on how it came: {stream}");
+    found[0]
+}
+
+#[test]
+fn a_stream_says_at_its_end_that_it_is_over() {
+    let large = format!(
+        "data: {{\"choices\":[{{\"index\":0,\"finish_reason\":\"stop\",\"delta\":{{\"content\":\"\"}},\"signature\":\"{}\"}}]}}\n\n",
+        "A".repeat(3000)
+    );
+    let quoted = WORD.replace("\"x\"", r#""data: [DONE] \"finish_reason\":\"stop\"""#);
+    let deeper = WORD.replace("\"x\"", r#"[{"finish_reason":"stop"}]"#);
+    for over in [
+        format!("{WORD}{DONE}"),
+        format!("{WORD}{STOP}"),
+        format!("{WORD}{STOP}{USAGE}"),
+        format!("{}{}", WORD.repeat(99), STOP.replace(":\"", ": \"")),
+        format!("{WORD}{large}"),
+        STOP.replace('\n', "\r\n"),
+        STOP.trim_end().to_string(),
+        format!("{BARE}data:[DONE]"),
+        format!("{BARE}data: [DONE] \n"),
+        "data: {\"choices\":\ndata: [{\"finish_reason\":\ndata: \"stop\"}]}\n\n".into(),
+        "data: {\"choices\":\r\ndata: [{\"finish_reason\":\r\ndata: \"stop\"}]}\r\n\r\n".into(),
+        "event: message_start\ndata: {\"type\":\"message_start\"}\n\ndata: {\"type\":\"message_stop\"}\n\n".into(),
+        "data: {\"type\":\"response.created\"}\n\ndata: {\"type\": \"response.completed\"}\n\n".into(),
+        format!("{WORD}data: {{\"error\":{{\"message\":\"it broke\"}}}}\n\n"),
+        format!("{WORD}data: {{\"type\":\"error\",\"error\":{{}}}}\n\n"),
+    ] {
+        assert_eq!(ends(&over), (true, true, true), "{over}");
+    }
+    let empty_error = WORD.replace("{\"choices", "{\"error\":{\"code\":0},\"choices");
+    for broken in [
+        WORD.to_string(),
+        WORD.repeat(99),
+        format!("{STOP}{WORD}"),
+        format!("{WORD}{USAGE}"),
+        format!("{WORD}{BARE}"),
+        quoted,
+        deeper,
+        empty_error,
+        WORD.replace("null", "\"\""),
+        format!("{WORD}{}", &STOP[..STOP.len() - 4]),
+        format!("{BARE}data: {{\"cho"),
+        "data: {\"type\":\"message_start\"}\n\ndata: {\"type\":\"content_block_delta\"}\n\n".into(),
+        "data: {\"type\":\"response.created\",\"x\":1}\n\n".into(),
+    ] {
+        assert_eq!(ends(&broken), (false, false, false), "{broken}");
+    }
+    for unmarked in [
+        "",
+        BARE,
+        "data: 1\n\n",
+        "data: plain { text\n\ndata: more\n\n",
+        "data: [1,2]\n\n",
+        "data: [DON]\n\n",
+    ] {
+        assert_eq!(ends(unmarked), (false, true, false), "{unmarked}");
+    }
+}
+
+fn pair(tokens: Tokens) -> Option<(u64, u64)> {
+    (tokens != Tokens::default()).then_some((tokens.input, tokens.output))
+}
+
+fn tokens(stream: &str) -> Option<(u64, u64)> {
+    let mut found: Vec<_> = [1, 3, 1_000_000]
+        .map(|size| {
+            let mut ending = Ending::default();
+            let pieces = stream.as_bytes().chunks(size);
+            pieces.for_each(|piece| ending.push(piece));
+            pair(ending.tokens())
+        })
+        .into();
+    found.dedup();
+    assert_eq!(found.len(), 1, "it depends on how it came: {stream}");
+    found[0]
+}
+
+#[test]
+fn tokens_are_what_the_usage_of_a_stream_says() {
+    let event = |json: &str| format!("data: {json}\n\n");
+    for (json, expected) in [
+        (
+            r#"{"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":34,"total_tokens":46}}"#,
+            Some((12, 34)),
+        ),
+        (
+            r#"{"usage" : { "prompt_tokens" : 12 , "completion_tokens_details":{"reasoning_tokens":9,"output_tokens":7}, "completion_tokens":3 } }"#,
+            Some((12, 3)),
+        ),
+        (
+            r#"{"type":"message_start","message":{"id":"m","usage":{"input_tokens":5,"cache_read_input_tokens":20,"cache_creation_input_tokens":100,"output_tokens":1}}}"#,
+            Some((125, 1)),
+        ),
+        (
+            r#"{"type":"response.completed","response":{"output":[{"usage":{"input_tokens":99}}],"usage":{"input_tokens":7,"input_tokens_details":{"cached_tokens":3},"output_tokens":8},"user":null}}"#,
+            Some((7, 8)),
+        ),
+        (
+            r#"{"choices":[],"x_groq":{"id":"r","usage":{"prompt_tokens":4,"completion_tokens":2}}}"#,
+            Some((4, 2)),
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":4,"completion_tokens":2,"input_tokens":0,"output_tokens":0}}"#,
+            Some((4, 2)),
+        ),
+        (r#"{"usage":{"prompt_tokens":4}}"#, Some((4, 0))),
+        (
+            r#"{"usage":null,"choices":[{"delta":{"content":"\"usage\":{\"prompt_tokens\":9}"}}]}"#,
+            None,
+        ),
+        (
+            r#"{"choices":[{"delta":{"usage":{"prompt_tokens":9}}}],"other":{"usage":{"prompt_tokens":9}}}"#,
+            None,
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":1.5,"completion_tokens":-3}}"#,
+            None,
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":"12","completion_tokens":null}}"#,
+            None,
+        ),
+        (r#"{"usage":[12],"prompt_tokens":12}"#, None),
+        (r#"{"message":"usage","usage":{}}"#, None),
+    ] {
+        assert_eq!(tokens(&event(json)), expected, "{json}");
+    }
+}
+
+#[test]
+fn the_most_that_a_stream_said_counts() {
+    let growing = "data: {\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":1}}\n\ndata: {\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+    assert_eq!(tokens(growing), Some((9, 2)));
+    let message = "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":15}}\n\n";
+    assert_eq!(tokens(message), Some((9, 15)));
+}
+
+#[test]
+fn a_whole_answer_says_its_tokens_on_top_at_its_end() {
+    let long = format!(
+        "{{\"choices\":[{{\"text\":\"{}\"}}],\"usage\":{{\"prompt_tokens\":7,\"completion_tokens\":5}}}}\n",
+        "x".repeat(100_000)
+    );
+    for (json, expected) in [
+        (long.as_str(), Some((7, 5))),
+        (
+            "{\n  \"usage\": {\n    \"input_tokens\": 7,\n\t\"output_tokens\": 5\n  },\r\n  \"user\": null\n}\n",
+            Some((7, 5)),
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":7,"completion_tokens":5},"choices":[{"note":{"usage":{"prompt_tokens":99}}}]}"#,
+            Some((7, 5)),
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":7,"completion_tokens":5},"x_groq":{"usage":{"prompt_tokens":7}}}"#,
+            Some((7, 5)),
+        ),
+        (r#"{"a":{"b":{"usage":{"prompt_tokens":99}}}}"#, None),
+        (
+            r#"{"a":"usage","b":"\"usage\":{\"prompt_tokens\":9}"}"#,
+            None,
+        ),
+        (r#"{"usage":{"prompt_tokens":7"#, None),
+        ("", None),
+    ] {
+        for size in [1, 5000, 200_000] {
+            let mut tail = Tail::new(json.as_bytes());
+            let mut buffer = vec![0; size];
+            while tail.read(&mut buffer).expect("bytes") > 0 {}
+            assert!(tail.end.len() <= TAIL);
+            let found = pair(tail.tokens());
+            assert_eq!(found, expected, "{json:.200}");
+        }
+    }
+}
