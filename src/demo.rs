@@ -1,4 +1,5 @@
-//! `alvus demo`: a provider to play with, so that a newcomer sees keys rotate before owning one.
+//! `alvus demo`: a provider to play with, so that a newcomer sees keys rotate before owning one. It speaks chat
+//! completions only.
 //!
 //! It speaks just enough HTTP for the proxy in front of it, on a loopback port of its own; nothing
 //! leaves the machine. It is no part of serving.
@@ -87,6 +88,14 @@ fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
             r#"{"error":{"message":"no such key","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#,
         );
     };
+    // As the default provider: Messages and Responses are for alvus to translate.
+    if !["/chat/completions ", "/models"]
+        .iter()
+        .any(|path| request_line.contains(path))
+    {
+        let nothing = r#"{"status":404,"title":"Not Found"}"#;
+        return plain(stream, "404 Not Found", "", nothing);
+    }
     if let Some(wait) = over_limit(uses, key) {
         let after = format!("retry-after: {}\r\n", wait.as_secs() + 1);
         return plain(

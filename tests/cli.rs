@@ -477,6 +477,30 @@ fn the_demo_rotates_its_keys_and_its_own_curl_line_works() {
     assert_eq!(requests, [2, 2, 2]);
 }
 
+#[cfg(all(feature = "messages", feature = "responses"))]
+#[test]
+fn the_demo_speaks_chat_completions_and_is_spoken_to_in_messages_and_responses() {
+    let alvus = Alvus::launch(&["demo"], &[]);
+    for (path, words, expected) in [
+        (
+            "/v1/messages",
+            r#""messages":[{"role":"user","content":"hi"}]"#,
+            "message",
+        ),
+        ("/v1/responses", r#""input":"hi""#, "response"),
+    ] {
+        let body = format!(r#"{{"model":"demo","max_tokens":9,{words}}}"#);
+        let mut client = alvus.connect();
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: alvus\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let answer: serde_json::Value = serde_json::from_str(&client.response().text()).unwrap();
+        let kind = answer["object"].as_str().or(answer["type"].as_str());
+        assert_eq!(kind, Some(expected), "{answer}");
+    }
+}
+
 #[test]
 fn health_has_the_fields_that_are_documented() {
     let upstream = Upstream::new(|seen| match seen.key_index() {
