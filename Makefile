@@ -62,7 +62,7 @@ lint: tools deny ## rustfmt, clippy, docs, the floor rules, the supply chain, sh
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p tiny_http_joined -p alvus_malloc -- -D warnings
-	$(CARGO) clippy --locked --no-default-features -- -D warnings
+	for dialects in '' messages responses; do $(CARGO) clippy --locked --no-default-features --features "$$dialects" -- -D warnings || exit 1; done
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	tests/floors
 	@command -v shellcheck >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -qq -y shellcheck >/dev/null; } || { echo "make lint: shellcheck is missing; run: apt-get install shellcheck" >&2; exit 1; }

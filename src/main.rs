@@ -161,16 +161,7 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
         ))
     })?;
     let addr = server.addr().map_err(|e| failed(e.to_string()))?;
-    say(&format!(
-        "⚡ Alvus started on {addr}\n   Target  : {}\n   Keys    : {} loaded\n   Cooldown: {}s per key on 429\n   Memory  : {}",
-        config.target,
-        config.api_keys.len(),
-        config.cooldown.as_secs(),
-        server.memory()
-    ));
-    if !first_words.is_empty() {
-        say(&first_words.replace("{addr}", &addr.to_string()));
-    }
+    greet(config, &server, &addr.to_string(), first_words);
     let mut running = config.clone();
     loop {
         let look = setup.as_ref().and_then(|setup| setup.files.pause());
@@ -215,6 +206,27 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
     }
     server.close_door();
     memory.iter_mut().for_each(|memory| keep(memory, &server));
+    drain(&server, orders);
+    memory.iter_mut().for_each(|memory| keep(memory, &server));
+    Ok(())
+}
+
+/// The first lines that an operator sees.
+fn greet(config: &Config, server: &Server, addr: &str, first_words: &str) {
+    say(&format!(
+        "⚡ Alvus started on {addr}\n   Target  : {}\n   Keys    : {} loaded\n   Cooldown: {}s per key on 429\n   Memory  : {}",
+        config.target,
+        config.api_keys.len(),
+        config.cooldown.as_secs(),
+        server.memory()
+    ));
+    if !first_words.is_empty() {
+        say(&first_words.replace("{addr}", addr));
+    }
+}
+
+/// Lets what is under way end, unless a second signal comes.
+fn drain(server: &Server, mut orders: Orders) {
     info!(
         "stopping: {} requests under way; a second signal ends at once",
         server.in_flight()
@@ -237,8 +249,6 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
             DRAIN.as_secs()
         );
     }
-    memory.iter_mut().for_each(|memory| keep(memory, &server));
-    Ok(())
 }
 
 /// Says why a reload came to nothing: one line for each fault.

@@ -495,7 +495,7 @@ fn the_demo_speaks_chat_completions_and_is_spoken_to_in_messages_and_responses()
             "POST {path} HTTP/1.1\r\nHost: alvus\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ));
-        let answer: serde_json::Value = serde_json::from_str(&client.response().text()).unwrap();
+        let answer: serde_json::Value = client.response().json();
         let kind = answer["object"].as_str().or(answer["type"].as_str());
         assert_eq!(kind, Some(expected), "{answer}");
     }

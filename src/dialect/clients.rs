@@ -107,6 +107,7 @@ impl Dialect {
 
     /// A refusal of ours. `code`: OpenAI's word for it.
     pub fn refusal(self, status: u16, code: &str, message: &str) -> Refusal {
+        let _ = code; // of use to some dialects only
         match self {
             #[cfg(feature = "messages")]
             Dialect::Messages => Refusal::Messages(messages::errors::Failure::new(status, message)),
@@ -139,6 +140,7 @@ impl Dialect {
 
     /// What a client hears while it waits for its stream to begin: once, and then again and again.
     pub fn beats(self, asked: &Asked) -> (Vec<u8>, Vec<u8>) {
+        let _ = asked;
         match self {
             #[cfg(feature = "messages")]
             Dialect::Messages => (Vec::new(), messages::errors::PING.to_vec()),

@@ -242,7 +242,7 @@ impl Kept {
 
 impl Answer {
     pub(super) fn deliver(
-        mut self,
+        self,
         exchange: &Exchange,
         out: &mut dyn Write,
         mut outcome: Outcome,
@@ -254,78 +254,98 @@ impl Answer {
         exchange.mapped.passed(self.status);
         outcome.status = self.status;
         let is_sse = self.is_stream();
-        let makes = exchange.mapped.makes; // what is only fetched was counted when it was made
         let begun = exchange.client.stop_beats();
         if begun && self.status == 200 && self.is_json() && !self.is_coded() {
             #[cfg(feature = "responses")]
             if exchange.mapped.voice.speaks_events() {
                 return self.deliver_as_stream(exchange, out, outcome);
             }
-            // All of it, however long, in place of the stream that it should have been.
-            let end: &[u8] = match exchange.mapped.is_completion {
-                true => b"data: [DONE]\n\n",
-                false => b"",
-            };
-            let mut event = AsEvent::new(Tail::new(self), end);
-            let framing = exchange.down.framing(None);
-            let copied = stream::copy(&mut event, out, Vec::new(), framing);
-            outcome.tokens = event.json.tokens();
-            return exchange.copied(copied, framing, true, out, outcome);
+            return self.deliver_as_event(exchange, out, outcome);
         }
         if begun && !is_sse {
             let kept = self.keep().unwrap_or_default();
             return kept.deliver_late(exchange, out, outcome);
         }
-        let down = exchange.down;
-        // What the head says and what follows differ for HEAD, and for statuses without a body
-        // (RFC 9110 §6.4.1).
-        let bodyless = down.head_only || matches!(self.status, 204 | 304);
+        // HEAD has no body, nor have some statuses (RFC 9110 §6.4.1).
+        let bodyless = exchange.down.head_only || matches!(self.status, 204 | 304);
         let framing = match bodyless {
             true => Framing::None,
-            false if begun => down.framing(None),
-            false => down.framing(self.length()),
-        };
-        let stated = match self.stated_length() {
-            Some(n) if down.head_only => Framing::Length(n),
-            _ => framing,
+            false if begun => exchange.down.framing(None),
+            false => exchange.down.framing(self.length()),
         };
         let head = match begun {
             true => Vec::new(),
-            false => {
-                let theirs = self
-                    .fields_back()
-                    .filter(|(name, _)| !is_sse || *name != NO_BUFFER.0);
-                let lacks = exchange.mapped.voice.lacks(self.status, self.fields_back());
-                let fields = theirs.chain(is_sse.then_some(NO_BUFFER)).chain(lacks);
-                head(self.status, stated, down, fields, &outcome)
-            }
+            false => self.head_down(framing, exchange, &outcome),
         };
-        let copied = match is_sse {
-            true => {
-                let mut body = Watched {
-                    answer: self,
-                    ending: Ending::default(),
-                    exchange,
-                    model: &outcome.model,
-                };
-                let mut copied = stream::copy(&mut body, out, head, framing);
-                let tokens = body.ending.tokens();
-                // Many close at [DONE], before the end of the stream: they have their whole answer.
-                if body.ending.is_done() && matches!(copied.end, CopyEnd::ClientLeft) {
-                    copied.end = CopyEnd::Done;
-                }
-                outcome.tokens = tokens;
-                copied
-            }
-            false if makes && self.is_json() => {
-                let mut body = Tail::new(self);
-                let copied = stream::copy(&mut body, out, head, framing);
-                outcome.tokens = body.tokens();
-                copied
-            }
-            false => stream::copy(&mut self, out, head, framing),
-        };
+        let copied = self.body_down(head, framing, exchange, out, &mut outcome);
         exchange.copied(copied, framing, is_sse, out, outcome)
+    }
+
+    /// All of it, however long, in place of the stream that it should have been.
+    fn deliver_as_event(
+        self,
+        exchange: &Exchange,
+        out: &mut dyn Write,
+        mut outcome: Outcome,
+    ) -> Outcome {
+        let end: &[u8] = match exchange.mapped.is_completion {
+            true => b"data: [DONE]\n\n",
+            false => b"",
+        };
+        let mut event = AsEvent::new(Tail::new(self), end);
+        let framing = exchange.down.framing(None);
+        let copied = stream::copy(&mut event, out, Vec::new(), framing);
+        outcome.tokens = event.json.tokens();
+        exchange.copied(copied, framing, true, out, outcome)
+    }
+
+    fn head_down(&self, framing: Framing, exchange: &Exchange, outcome: &Outcome) -> Vec<u8> {
+        let is_sse = self.is_stream();
+        let stated = match self.stated_length() {
+            Some(n) if exchange.down.head_only => Framing::Length(n),
+            _ => framing,
+        };
+        let theirs = self
+            .fields_back()
+            .filter(|(name, _)| !is_sse || *name != NO_BUFFER.0);
+        let lacks = exchange.mapped.voice.lacks(self.status, self.fields_back());
+        let fields = theirs.chain(is_sse.then_some(NO_BUFFER)).chain(lacks);
+        head(self.status, stated, exchange.down, fields, outcome)
+    }
+
+    /// Copies the body down, and looks at its end where that says how many tokens it took.
+    fn body_down(
+        mut self,
+        head: Vec<u8>,
+        framing: Framing,
+        exchange: &Exchange,
+        out: &mut dyn Write,
+        outcome: &mut Outcome,
+    ) -> Copied {
+        if self.is_stream() {
+            let mut body = Watched {
+                answer: self,
+                ending: Ending::default(),
+                exchange,
+                model: &outcome.model,
+            };
+            let mut copied = stream::copy(&mut body, out, head, framing);
+            let tokens = body.ending.tokens();
+            // Many close at [DONE], before the end of the stream: they have their whole answer.
+            if body.ending.is_done() && matches!(copied.end, CopyEnd::ClientLeft) {
+                copied.end = CopyEnd::Done;
+            }
+            outcome.tokens = tokens;
+            return copied;
+        }
+        // What is only fetched was counted when it was made.
+        if exchange.mapped.makes && self.is_json() {
+            let mut body = Tail::new(self);
+            let copied = stream::copy(&mut body, out, head, framing);
+            outcome.tokens = body.tokens();
+            return copied;
+        }
+        stream::copy(&mut self, out, head, framing)
     }
 }
 

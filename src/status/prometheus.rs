@@ -56,24 +56,7 @@ pub fn page(all: &Shown) -> Reply {
     page.family("build_info", "gauge", "What is running; always 1.");
     let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
     page.sample("build_info", version, 1);
-    let name = "requests_total";
-    page.family(name, "counter", "Requests answered, by the class of their status; none: the client left before there was one.");
-    for (class, n) in counts.requests.iter().enumerate() {
-        let code = match class {
-            0 => "{code=\"none\"}".into(),
-            _ => format!("{{code=\"{class}xx\"}}"),
-        };
-        page.sample(name, &code, *n);
-    }
-    let name = "retries_total";
-    page.family(
-        name,
-        "counter",
-        "Attempts after the first of a request, by what made them necessary.",
-    );
-    for (word, n) in Reason::WORDS.iter().zip(counts.retries) {
-        page.sample(name, &format!("{{reason=\"{word}\"}}"), n);
-    }
+    by_outcome(&mut page, counts);
     #[rustfmt::skip]
     let plain = [
         ("attempts_total", "counter", "Requests sent to the upstream.", counts.attempts),
@@ -129,6 +112,28 @@ pub fn page(all: &Shown) -> Reply {
     Reply {
         content_type: "text/plain; version=0.0.4; charset=utf-8",
         ..Reply::json(200, page.0)
+    }
+}
+
+/// Requests by their statuses, retries by their reasons.
+fn by_outcome(page: &mut Page, counts: &Counts) {
+    let name = "requests_total";
+    page.family(name, "counter", "Requests answered, by the class of their status; none: the client left before there was one.");
+    for (class, n) in counts.requests.iter().enumerate() {
+        let code = match class {
+            0 => "{code=\"none\"}".into(),
+            _ => format!("{{code=\"{class}xx\"}}"),
+        };
+        page.sample(name, &code, *n);
+    }
+    let name = "retries_total";
+    page.family(
+        name,
+        "counter",
+        "Attempts after the first of a request, by what made them necessary.",
+    );
+    for (word, n) in Reason::WORDS.iter().zip(counts.retries) {
+        page.sample(name, &format!("{{reason=\"{word}\"}}"), n);
     }
 }
 
