@@ -15,6 +15,9 @@ const ALIKE: f64 = 0.922;
 /// The name of ours that `name`, which is none of them, was probably meant to be; and whether that is sure, or it may
 /// well be another program's.
 pub fn nearest(name: &str) -> Option<(&'static str, bool)> {
+    // What another program reads; longer ones, and odd ones, may hold a key that was pasted into them.
+    let is_usual = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let usual = name.len() <= 40 && name.bytes().all(is_usual);
     let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
     let name = name.strip_prefix("ALVUS_").unwrap_or(&name);
     // What most others call it.
@@ -32,7 +35,8 @@ pub fn nearest(name: &str) -> Option<(&'static str, bool)> {
         None => name
             .trim_end_matches('S')
             .ends_with("_API_KEY")
-            .then_some(("API_KEYS", false)),
+            .then_some(("API_KEYS", false))
+            .filter(|_| usual),
     }
 }
 
@@ -80,6 +84,7 @@ mod tests {
     #[test]
     fn everyday_names_of_other_programs_are_left_alone() {
         for name in [
+            "MY_sk-a-key-pasted-here_API_KEYS",
             "HOSTNAME",
             "LOGNAME",
             "LOGS",

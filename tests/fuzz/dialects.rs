@@ -63,7 +63,10 @@ pub fn request(input: &[u8]) {
         effort: false,
     };
     let _ = count_tokens(input, 3600);
-    if let Some(place) = place_of_model(input) {
+    // Of a text that is no JSON it may find a place too; that is the upstream's to refuse.
+    if let Some(place) = place_of_model(input)
+        && Json::parse(input).is_some()
+    {
         let replaced = [&input[..place.start], b"\"m\"", &input[place.end..]].concat();
         assert!(Json::parse(&replaced).is_some());
     }
