@@ -463,7 +463,7 @@ fn costs_in_quiet(soak: &Soak, processes: [(SocketAddr, u32); 2]) -> [u64; 2] {
     least
 }
 
-/// More than a tenth.
+/// More than a quarter.
 fn dearer([late, early]: [u64; 2]) -> bool {
     // Tables that are full cost a little: ids whose key is remembered, models that are counted. A leak doubles it.
     late > early + early / 4
