@@ -57,6 +57,7 @@ deny: tools ## the supply chain: licences, sources, duplicates, build-time code,
 # BENCH=quick for a look; see the usage in tests/bench/bench.rs for other proxies and single scenarios.
 bench: build ## alvus beside nginx and haproxy: one table; BENCH=quick takes under two minutes
 	$(CARGO) bench --locked --bench bench -- $(BENCH)
+	$(CARGO) bench --locked --bench translated
 
 lint: tools deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
 	$(CARGO) fmt --check

@@ -130,17 +130,6 @@ impl Parts {
     }
 }
 
-fn report(status: u16, verdict: Verdict) -> Report {
-    match verdict {
-        Verdict::Pass | Verdict::TooMuch => Report::Accepted,
-        Verdict::Limited(stated) => Report::Limited(stated),
-        Verdict::Quota => Report::Quota,
-        Verdict::Refused { names_key } => Report::Refused { status, names_key },
-        Verdict::Overloaded(stated) => Report::Overloaded(stated),
-        Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere => Report::Unclear,
-    }
-}
-
 /// The keys that requests for this model are sent with, one after the other.
 fn at_hand(pool: &mut Pool, model: &str, now: Instant) -> BTreeSet<usize> {
     let (lane, ticket) = pool.enter(model, now);
@@ -188,7 +177,7 @@ fn no_request_takes_a_key_from_others_for_longer_than_a_minute() {
             let (status, verdict) = parts.answer();
             met.insert(format!("{verdict:?}").split('(').next().map(str::to_owned));
             told.push(verdict);
-            let report = report(status, verdict);
+            let report = Report::of(verdict, status);
             pool.report(&picked, report, t0);
             pool.release(&picked);
             goes_on = report != Report::Accepted;

@@ -7,10 +7,12 @@ mod common;
 
 use std::io::Write;
 
-use common::{Act, Alvus, Response, SSE_HEAD, Upstream, answer, chunk};
+use common::chat::{
+    JSON, completion, delta, holds_nothing_of_the_clients, refused, says, streamed,
+};
+use common::{Act, Alvus, Response, SSE_HEAD, Upstream, answer};
 use serde_json::{Value, json};
 
-const JSON: &str = "Content-Type: application/json\r\n";
 const TRANSLATE: (&str, &str) = ("MESSAGES", "translate");
 
 fn post(alvus: &Alvus, path: &str, body: &Value) -> Response {
@@ -50,43 +52,6 @@ fn stream(alvus: &Alvus) -> Response {
         alvus,
         "/v1/messages?beta=true",
         &hello(json!({"stream": true})),
-    )
-}
-
-fn completion(message: Value, finish: &str) -> Act {
-    let body = json!({"id": "c", "object": "chat.completion", "model": "m",
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": {"prompt_tokens": 21, "completion_tokens": 3, "total_tokens": 24}});
-    answer(200, JSON, &body.to_string())
-}
-
-fn says(text: &str) -> Act {
-    completion(json!({"role": "assistant", "content": text}), "stop")
-}
-
-fn delta(delta: Value) -> String {
-    let event = json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]});
-    chunk(&format!("data: {event}\n\n"))
-}
-
-fn finish(reason: &str) -> String {
-    let end = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]});
-    let usage = json!({"choices": [], "usage": {"prompt_tokens": 21, "completion_tokens": 3}});
-    chunk(&format!("data: {end}\n\n"))
-        + &chunk(&format!("data: {usage}\n\ndata: [DONE]\n\n"))
-        + "0\r\n\r\n"
-}
-
-fn streamed(deltas: &[Value], reason: &str) -> Act {
-    let words: String = deltas.iter().cloned().map(delta).collect();
-    Act::Say((SSE_HEAD.to_string() + &words + &finish(reason)).into_bytes())
-}
-
-fn refused(status: u16, message: &str) -> Act {
-    answer(
-        status,
-        JSON,
-        &json!({"error": {"message": message}}).to_string(),
     )
 }
 
@@ -144,32 +109,11 @@ fn a_message_is_asked_as_a_chat_completion_and_answered_as_a_message() {
     assert_eq!(message["usage"]["input_tokens"], 21);
     assert_eq!(response.field("x-alvus-attempts"), Some("1"));
     let seen = &upstream.seen()[0];
-    assert_eq!(
-        (&*seen.method, &*seen.target),
-        ("POST", "/v1/chat/completions")
-    );
+    holds_nothing_of_the_clients(seen);
     let body: Value = serde_json::from_slice(&seen.body).unwrap();
     assert_eq!(
         body["messages"],
         json!([{"role": "user", "content": "hello"}])
-    );
-    let mut fields: Vec<_> = seen
-        .fields
-        .iter()
-        .map(|(name, _)| name.to_lowercase())
-        .collect();
-    fields.sort();
-    assert_eq!(
-        fields,
-        [
-            "accept",
-            "accept-encoding",
-            "authorization",
-            "content-length",
-            "content-type",
-            "host",
-            "via"
-        ]
     );
     assert_eq!(seen.field("accept-encoding"), Some("identity"));
 }

@@ -9,10 +9,10 @@ mod strict;
 
 use std::io::Write;
 
+use common::chat::{JSON, delta, holds_nothing_of_the_clients, refused, says, streamed};
 use common::{Act, Alvus, Response, SSE_HEAD, Upstream, answer, chunk};
 use serde_json::{Value, json};
 
-const JSON: &str = "Content-Type: application/json\r\n";
 const TRANSLATE: (&str, &str) = ("RESPONSES", "translate");
 const PASS: (&str, &str) = ("RESPONSES", "pass");
 
@@ -43,30 +43,6 @@ fn stream(alvus: &Alvus) -> Response {
     post(alvus, "/v1/responses", &hello(json!({"stream": true})))
 }
 
-fn says(text: &str) -> Act {
-    let body = json!({"id": "c", "object": "chat.completion", "model": "m",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 21, "completion_tokens": 3, "total_tokens": 24}});
-    answer(200, JSON, &body.to_string())
-}
-
-fn event(data: &Value) -> String {
-    chunk(&format!("data: {data}\n\n"))
-}
-
-fn delta(delta: Value) -> String {
-    event(&json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]}))
-}
-
-fn streamed(deltas: &[Value], reason: &str) -> Act {
-    let words: String = deltas.iter().cloned().map(delta).collect();
-    let end = event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}))
-        + &event(&json!({"choices": [], "usage": {"prompt_tokens": 21, "completion_tokens": 3}}))
-        + &chunk("data: [DONE]\n\n")
-        + "0\r\n\r\n";
-    Act::Say((SSE_HEAD.to_string() + &words + &end).into_bytes())
-}
-
 /// A stream of the dialect itself.
 fn native(events: &[Value]) -> Act {
     let events: String = events
@@ -94,14 +70,6 @@ fn completed() -> Value {
 fn failed(code: &str) -> Value {
     json!({"type": "response.failed", "sequence_number": 1, "response": {"id": "resp_up", "status": "failed",
         "instructions": "x", "output": [], "error": {"code": code, "message": "Rate limit reached"}}})
-}
-
-fn refused(status: u16, message: &str) -> Act {
-    answer(
-        status,
-        JSON,
-        &json!({"error": {"message": message}}).to_string(),
-    )
 }
 
 /// The response that a stream makes for a strict client, and whether it was told to its end.
@@ -144,31 +112,12 @@ fn a_response_is_asked_as_a_chat_completion_and_answered_as_a_response() {
     assert_eq!(found["usage"]["total_tokens"], 24);
     assert_eq!(response.field("x-alvus-attempts"), Some("1"));
     let seen = &upstream.seen()[0];
-    assert_eq!(
-        (&*seen.method, &*seen.target),
-        ("POST", "/v1/chat/completions")
-    );
+    holds_nothing_of_the_clients(seen);
     let body: Value = serde_json::from_slice(&seen.body).unwrap();
     assert_eq!(
         body,
         json!({"model": "codex-x", "messages": [{"role": "user", "content": "hello"}]})
     );
-    let mut fields: Vec<_> = seen
-        .fields
-        .iter()
-        .map(|(name, _)| name.to_lowercase())
-        .collect();
-    fields.sort();
-    let expected = [
-        "accept",
-        "accept-encoding",
-        "authorization",
-        "content-length",
-        "content-type",
-        "host",
-        "via",
-    ];
-    assert_eq!(fields, expected);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! The dialects that clients speak, behind one face: what each of them makes of a request, an answer, a
 //! stream and a refusal. Pure. A dialect that alvus is built without is not among them.
 
-use super::chat::{Finish, Usage};
+use super::chat::Finish;
 use super::json::Json;
 #[cfg(feature = "messages")]
 use super::messages;
+use super::reader::Reader;
 #[cfg(feature = "responses")]
 use super::responses;
-use super::terms::{Answer, Asked, ChatRequest, End, Fault, Options, Refused};
+use super::terms::{Answer, Asked, ChatRequest, Fault, Options, Refused};
 
 /// Which dialect.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -206,12 +207,7 @@ impl Dialect {
 
     /// Whether an answer, of which this is the beginning, has an end and nothing else.
     pub fn says_nothing(self, start: &[u8], is_stream: bool) -> bool {
-        match self {
-            #[cfg(feature = "messages")]
-            Dialect::Messages => messages::stream::Stream::says_nothing(start, is_stream),
-            #[cfg(feature = "responses")]
-            Dialect::Responses => responses::stream::Stream::says_nothing(start, is_stream),
-        }
+        self.stream(Asked::default()).says_nothing(start, is_stream)
     }
 
     /// Whether refusals of ours have its shape as they are.
@@ -230,7 +226,7 @@ impl Dialect {
             #[cfg(feature = "messages")]
             Dialect::Messages => messages::answer::translate(body, asked),
             #[cfg(feature = "responses")]
-            Dialect::Responses => responses::stream::whole(body, asked),
+            Dialect::Responses => responses::stream::document(asked.clone()).whole(body),
         }
     }
 
@@ -240,98 +236,17 @@ impl Dialect {
             #[cfg(feature = "messages")]
             Dialect::Messages => messages::answer::empty(asked, finish),
             #[cfg(feature = "responses")]
-            Dialect::Responses => responses::stream::empty(asked, finish),
+            Dialect::Responses => responses::stream::document(asked.clone()).empty(finish),
         }
     }
 
     /// For the answer to what was asked.
-    pub fn stream(self, asked: Asked) -> Stream {
+    pub fn stream(self, asked: Asked) -> Reader {
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => Stream::Messages(Box::new(messages::stream::Stream::new(asked))),
+            Dialect::Messages => messages::stream::reader(asked),
             #[cfg(feature = "responses")]
-            Dialect::Responses => {
-                Stream::Responses(Box::new(responses::stream::Stream::new(asked)))
-            }
-        }
-    }
-}
-
-/// Translates the stream of one answer.
-#[derive(Debug)]
-pub enum Stream {
-    /// See [`messages::stream::Stream`].
-    #[cfg(feature = "messages")]
-    Messages(Box<messages::stream::Stream>),
-    /// See [`responses::stream::Stream`].
-    #[cfg(feature = "responses")]
-    Responses(Box<responses::stream::Stream>),
-}
-
-impl Stream {
-    /// The client had its beats already.
-    pub fn were_heard(&mut self) {
-        match self {
-            #[cfg(feature = "messages")]
-            Stream::Messages(_) => {}
-            #[cfg(feature = "responses")]
-            Stream::Responses(stream) => stream.were_heard(),
-        }
-    }
-
-    /// The next bytes of the upstream's stream; appends to `out` what the client is to get.
-    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        each!(Stream, self, stream => stream.push(bytes, out));
-    }
-
-    /// The upstream's answer is no stream, although one was asked for: all of it.
-    pub fn push_whole(&mut self, body: &[u8], out: &mut Vec<u8>) {
-        each!(Stream, self, stream => stream.push_whole(body, out));
-    }
-
-    /// The upstream's stream is over: `clean`, if not cut. What is appended to `out` comes before the end.
-    pub fn end(&mut self, clean: bool, out: &mut Vec<u8>) -> End {
-        each!(Stream, self, stream => stream.end(clean, out))
-    }
-
-    /// How it ended, if it did.
-    pub fn ended(&self) -> Option<End> {
-        each!(Stream, self, stream => stream.ended())
-    }
-
-    /// For an answer that says nothing and shall not be asked for again.
-    pub fn put_empty(&mut self, out: &mut Vec<u8>) {
-        each!(Stream, self, stream => stream.put_empty(out));
-    }
-
-    /// What the upstream counted.
-    pub fn usage(&self) -> Option<Usage> {
-        each!(Stream, self, stream => stream.usage())
-    }
-
-    /// Whether the model's template opens the tag of thoughts, where the answer showed it.
-    pub fn thinks_unopened(&self) -> Option<bool> {
-        each!(Stream, self, stream => stream.thinks_unopened())
-    }
-
-    /// What telling the rest may take of memory that grows with the answer, in bytes.
-    pub fn needs(&self) -> usize {
-        match self {
-            #[cfg(feature = "messages")]
-            Stream::Messages(_) => 0,
-            #[cfg(feature = "responses")]
-            Stream::Responses(stream) => stream.needs(),
-        }
-    }
-
-    /// Tells the client that there is no memory for the rest of the answer.
-    pub fn fail(&mut self, why: &str, out: &mut Vec<u8>) {
-        let _ = (why, &out);
-        match self {
-            #[cfg(feature = "messages")]
-            Stream::Messages(_) => {}
-            #[cfg(feature = "responses")]
-            Stream::Responses(stream) => stream.fail(why, out),
+            Dialect::Responses => responses::stream::reader(asked),
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 
-use super::json::{Escaped, Json, Str, put};
+use super::json::{Escaped, Json, Quoted, Str, put};
 
 /// Stands where a tool's result is missing.
 const NO_RESULT: &str = "(no result)";
@@ -23,6 +23,19 @@ pub const INPUT: &str = "input";
 
 /// Text with JSON's escapes.
 pub type Text<'a> = Cow<'a, str>;
+
+/// Begins a chat completion: the model, and whether it is to be a stream. `size`: of what it is made of.
+pub fn open(model: &str, streams: bool, size: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(size + size / 16 + 256);
+    put!(&mut out, "{\"model\":", Quoted(model));
+    if streams {
+        put!(
+            &mut out,
+            ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"
+        );
+    }
+    out
+}
 
 /// What an image is.
 #[derive(Debug, Clone)]

@@ -32,6 +32,8 @@ pub mod measure;
 pub mod messages;
 pub mod models;
 #[cfg(any(feature = "messages", feature = "responses"))]
+pub mod reader;
+#[cfg(any(feature = "messages", feature = "responses"))]
 pub mod reasoning;
 #[cfg(feature = "responses")]
 pub mod responses;
@@ -40,5 +42,7 @@ pub mod scan;
 pub mod schema;
 #[cfg(any(feature = "messages", feature = "responses"))]
 pub mod terms;
+#[cfg(all(test, any(feature = "messages", feature = "responses")))]
+mod tests;
 #[cfg(any(feature = "messages", feature = "responses"))]
 pub mod think;

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Counts, LaneId, Picked, Pool, RECENT, Settings, Slot, UNKEPT, Why};
+use crate::verdict::Verdict;
 
 /// For so long a key as a whole is out.
 const WHOLE: Duration = Duration::from_secs(60);
@@ -36,6 +37,20 @@ pub enum Report {
     NoAnswer,
     /// Not one byte was sent; likewise, and it counts towards no limit.
     NotSent,
+}
+
+impl Report {
+    /// What an answer of this status says of the key that it was asked with.
+    pub fn of(verdict: Verdict, status: u16) -> Report {
+        match verdict {
+            Verdict::Pass | Verdict::TooMuch => Report::Accepted,
+            Verdict::Limited(stated) => Report::Limited(stated),
+            Verdict::Quota => Report::Quota,
+            Verdict::Refused { names_key } => Report::Refused { status, names_key },
+            Verdict::Overloaded(stated) => Report::Overloaded(stated),
+            Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere => Report::Unclear,
+        }
+    }
 }
 
 /// What a report changed, where that is news.

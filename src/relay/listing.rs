@@ -240,7 +240,7 @@ impl Write for Wire {
 
 impl Wire {
     /// Taken apart again: what of it is for every client.
-    fn kept(self, status: u16) -> Option<Kept> {
+    fn kept(mut self, status: u16) -> Option<Kept> {
         let end = self.0.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = std::str::from_utf8(&self.0[..end]).ok()?;
         let lines = head.split("\r\n").skip(1);
@@ -249,12 +249,15 @@ impl Wire {
             let ours = ["connection", "content-length", reply::REQUEST_ID];
             !ours.contains(name) && !name.starts_with("x-alvus-")
         });
+        let fields = theirs
+            .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        self.0.drain(..end + 4);
+        self.0.shrink_to_fit(); // it is kept for minutes
         Some(Kept {
             status,
-            fields: theirs
-                .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
-                .collect(),
-            body: self.0[end + 4..].to_vec(),
+            fields,
+            body: self.0,
         })
     }
 }

@@ -21,7 +21,7 @@ impl Relay {
         let (attempt, report, status) = match came {
             Came::Answer(answer, verdict) => {
                 self.notice(*verdict, answer.status, trip);
-                let report = in_pool(*verdict, answer.status);
+                let report = Report::of(*verdict, answer.status);
                 (Attempt::Answered(*verdict), report, answer.status)
             }
             Came::Empty => (Attempt::Empty, Report::Unclear, 0),
@@ -157,17 +157,6 @@ impl Relay {
                 debug!("key {index} {label}: limited ({status}){of}, which has no lane")
             }
         }
-    }
-}
-
-fn in_pool(verdict: Verdict, status: u16) -> Report {
-    match verdict {
-        Verdict::Pass | Verdict::TooMuch => Report::Accepted,
-        Verdict::Limited(stated) => Report::Limited(stated),
-        Verdict::Quota => Report::Quota,
-        Verdict::Refused { names_key } => Report::Refused { status, names_key },
-        Verdict::Overloaded(stated) => Report::Overloaded(stated),
-        Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere => Report::Unclear,
     }
 }
 

@@ -7,10 +7,11 @@ use super::voice::{Talk, Voice, refusal};
 use super::{Exchange, Outcome};
 use crate::body::{Body, Budget};
 use crate::dialect::chat::Usage;
-use crate::dialect::clients::{Refusal, Stream};
+use crate::dialect::clients::Refusal;
 use crate::dialect::lessons::message;
 #[cfg(feature = "messages")]
 use crate::dialect::models;
+use crate::dialect::reader::Reader;
 use crate::dialect::terms::{End, Fault};
 use crate::peer::Client;
 use crate::reply::Reply;
@@ -235,7 +236,7 @@ pub(super) fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Bod
 /// A stream of chat completions, read as a stream in a client's dialect.
 struct Spoken<'a> {
     answer: Answer,
-    stream: Stream,
+    stream: Reader,
     /// Who may have heard signs of life in the dialect.
     client: Option<&'a Client>,
     /// Counts what the answer's end will take, if all of it has to be told again.

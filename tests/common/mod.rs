@@ -3,7 +3,9 @@
 //! Nothing sleeps to wait for readiness; a hang becomes a failure after [`PATIENCE`].
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part
 
+pub mod chat;
 pub mod dialect;
+pub mod driven;
 pub mod provider;
 
 use std::collections::VecDeque;

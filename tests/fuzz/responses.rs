@@ -3,7 +3,7 @@
 use alvus::dialect::json::Json;
 use alvus::dialect::responses::errors::translate as translate_error;
 use alvus::dialect::responses::request::translate;
-use alvus::dialect::responses::stream::{End, Stream, whole};
+use alvus::dialect::responses::stream::{End, document, reader};
 use alvus::dialect::terms::{Asked, Options, Refused, Tool, ToolKind};
 use serde_json::Value;
 
@@ -35,22 +35,7 @@ pub const REQUEST: &[&[u8]] = &[
     b"\"",
 ];
 
-pub const STREAM: &[&[u8]] = &[
-    b"data: ",
-    b"\n\n",
-    b"data: [DONE]\n\n",
-    b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n",
-    b"data: {\"choices\":[{\"delta\":{\"reasoning\":\"x\"}}]}\n\n",
-    b"data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]}}]}\n\n",
-    b"data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"}\"}}]}}]}\n\n",
-    b"\"finish_reason\":\"stop\"",
-    b"\"finish_reason\":\"length\"",
-    b"<think>",
-    b"</think>",
-    b"\\\"",
-    b"\"index\":1,",
-    b"null",
-];
+pub use super::dialects::STREAM;
 
 /// A request is refused, or becomes one that every chat template takes.
 pub fn request(input: &[u8]) {
@@ -119,20 +104,19 @@ pub fn stream(input: &[u8]) {
         ..Asked::default()
     };
     let run = |size: usize| {
-        let mut stream = Stream::new(asked.clone());
+        let mut stream = reader(asked.clone());
         let mut out = Vec::new();
         upstream
             .chunks(size)
             .for_each(|piece| stream.push(piece, &mut out));
         let end = stream.end(clean, &mut out);
-        assert_eq!(stream.started(), !out.is_empty());
         (out, end)
     };
     let (out, end) = run(4096);
     for size in [1, 7] {
         assert_eq!(run(size), (out.clone(), end), "cut by {size}");
     }
-    if let Ok(found) = whole(upstream, &asked) {
+    if let Ok(found) = document(asked.clone()).whole(upstream) {
         assert!(Json::parse(&found.body).is_some());
     }
     // Half a surrogate pair is copied, and serde_json alone would refuse it.

@@ -3,9 +3,9 @@
 //! What a chat upstream has no word for is left out where only Anthropic's own servers do something with
 //! it (cache marks, metadata, betas); what would change the meaning is refused, with its place.
 
-use super::super::conversation::Conversation;
+use super::super::conversation::{self, Conversation};
 use super::super::ids::Used;
-use super::super::json::{Json, Quoted, Str, put};
+use super::super::json::{Json, Str, put};
 use super::super::measure::Size;
 use super::super::reasoning::{Wanted, switch};
 pub use super::super::terms::{ChatRequest, Options};
@@ -34,14 +34,7 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Fail
         messages.ok_or_else(|| Failure::invalid("messages: at least one message is required"))?;
     let streams = stream.is_some_and(Json::is_true);
 
-    let mut out = Vec::with_capacity(body.len() + body.len() / 16 + 256);
-    put!(&mut out, "{\"model\":", Quoted(options.model));
-    if streams {
-        put!(
-            &mut out,
-            ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"
-        );
-    }
+    let mut out = conversation::open(options.model, streams, body.len());
     put_settings(&mut out, json, options)?;
     let [tools, choice] = json.pick(["tools", "tool_choice"]);
     put_tools(&mut out, tools, choice)?;

@@ -1,16 +1,15 @@
-//! An answer on its way: what of it is told, item by item, and how it ends. Its calls are in `calls.rs`.
-//! Pure.
+//! An answer told as a Response, item by item. Its calls are in `calls.rs`. Pure, and bounded by the output, all
+//! of which is told again at the end ([`LONGEST`]).
 //!
-//! Rules that cost others their users: the end is told only when the upstream told one; no item is done
-//! before that, for Codex keeps what is done and asks again for all when the rest breaks off; nothing at
-//! all is said before the first word, so that whatever fails until then can be asked for again.
+//! A rule that cost others their users: no item is done before the answer is, for Codex keeps what is done and
+//! asks again for all when the rest breaks off.
 
-use super::super::calls::Calls;
-use super::super::chat::{Chunk, Finish, Piece, Usage};
+use super::super::chat::Finish;
 use super::super::ids::Fresh;
-use super::super::json::{Json, Str};
+use super::super::json::Str;
+use super::super::reader::{Heard, Teller};
 use super::super::terms::{Asked, End};
-use super::super::think::{Part, Think};
+use super::super::think::Part;
 use super::calls::Block;
 use super::output::{self, Events, Status};
 
@@ -42,8 +41,6 @@ pub(super) struct Answer {
     pub(super) asked: Asked,
     pub(super) events: Events,
     pub(super) fresh: Fresh,
-    pub(super) think: Think,
-    pub(super) calls: Calls,
     /// For each of the calls.
     pub(super) blocks: Vec<Block>,
     pub(super) items: Vec<Item>,
@@ -52,13 +49,8 @@ pub(super) struct Answer {
     /// The first two events were heard, or need not be.
     pub(super) started: bool,
     pub(super) were_heard: bool,
-    pub(super) finish: Option<Finish>,
-    /// `[DONE]` came.
-    pub(super) done: bool,
-    pub(super) usage: Option<Usage>,
     /// Bytes of what the model wrote.
     pub(super) written: usize,
-    pub(super) ended: Option<End>,
 }
 
 impl Answer {
@@ -66,125 +58,35 @@ impl Answer {
         Answer {
             events: Events::default(),
             fresh: Fresh::new(!asked.random),
-            think: Think::new(asked.thinks_unopened),
             asked,
-            calls: Calls::default(),
             blocks: Vec::new(),
             items: Vec::new(),
             output: Vec::new(),
             started: false,
             were_heard: false,
-            finish: None,
-            done: false,
-            usage: None,
             written: 0,
-            ended: None,
         }
-    }
-
-    pub(super) fn break_off(&mut self, why: &'static str) {
-        self.ended.get_or_insert(End::Broken(why));
-    }
-
-    pub(super) fn fail(&mut self, why: &str, out: &mut Vec<u8>) {
-        if self.ended.is_none() {
-            self.start(out);
-            let status = Status::Failed("server_error", why);
-            self.events.put_whole(out, &self.asked, status, &[], None);
-            self.ended = Some(End::Whole);
-        }
-    }
-
-    /// The data of one event.
-    pub(super) fn event(&mut self, data: &[u8], out: &mut Vec<u8>) {
-        let data = data.trim_ascii();
-        if self.ended.is_some() || data.is_empty() {
-            return;
-        }
-        if data == b"[DONE]" {
-            self.done = true;
-            return self.finish_if_done(out);
-        }
-        let Some(json) = Json::parse(data) else {
-            // What is not even meant to be JSON is somebody's sign of life.
-            if data.starts_with(b"{") {
-                self.break_off("an event is not valid JSON");
-            }
-            return;
-        };
-        let chunk = Chunk::read(json);
-        if chunk.is_error {
-            return self.break_off("the upstream reported an error in its stream");
-        }
-        chunk.pieces(&mut |piece| match piece {
-            Piece::Thought(text) => {
-                self.think.beside();
-                self.part(Part::Thought(text.raw()), out);
-            }
-            Piece::Text(text) => self.think(|think, each| think.push(text, each), out),
-            Piece::Call(piece) => self.call(piece, out),
-        });
-        self.finish = chunk.finish.or(self.finish);
-        self.usage = chunk.usage.or(self.usage);
-        if self.finish == Some(Finish::Trouble) {
-            self.break_off("the upstream gave up its answer");
-        }
-    }
-
-    /// Lets the splitter of thoughts do something, and tells what it gives out.
-    pub(super) fn think(
-        &mut self,
-        act: impl FnOnce(&mut Think, &mut dyn FnMut(Part<'_>)),
-        out: &mut Vec<u8>,
-    ) {
-        let mut think = std::mem::replace(&mut self.think, Think::new(false));
-        act(&mut think, &mut |part| self.part(part, out));
-        self.think = think;
-    }
-
-    pub(super) fn part(&mut self, part: Part<'_>, out: &mut Vec<u8>) {
-        let (kind, text) = match part {
-            Part::Thought(text) => (Kind::Thought, text),
-            Part::Text(text) => (Kind::Text, text),
-        };
-        if !self.takes(text.len(), out) {
-            return;
-        }
-        let at = self.open(kind, out);
-        let item = &mut self.items[at];
-        item.text.push_str(text);
-        let (name, begin) = match kind {
-            Kind::Text => (
-                "response.output_text.delta",
-                ",\"content_index\":0,\"logprobs\":[],\"delta\":\"",
-            ),
-            _ => (
-                "response.reasoning_summary_text.delta",
-                ",\"summary_index\":0,\"delta\":\"",
-            ),
-        };
-        let fields = [&*item.place, begin, text, "\""];
-        self.events.put(out, name, &fields);
     }
 
     /// Whether so much more can be held.
-    pub(super) fn takes(&mut self, more: usize, out: &mut Vec<u8>) -> bool {
+    pub(super) fn takes(&mut self, heard: &mut Heard, more: usize, out: &mut Vec<u8>) -> bool {
         self.written += more;
         if self.written > LONGEST {
             self.fail(
+                heard,
                 "the answer is longer than alvus can repeat at its end: 4 MiB",
                 out,
             );
         }
-        self.ended.is_none()
+        heard.ended.is_none()
     }
 
     /// The place of the last item, which is of this kind or is opened.
-    pub(super) fn open(&mut self, kind: Kind, out: &mut Vec<u8>) -> usize {
+    pub(super) fn open(&mut self, heard: &mut Heard, kind: Kind, out: &mut Vec<u8>) -> usize {
         if self.items.last().is_some_and(|item| item.kind == kind) {
             return self.items.len() - 1;
         }
-        self.begin_calls(self.blocks.len(), out);
+        self.begin_calls(heard, self.blocks.len(), out);
         let (prefix, item, added, part) = match kind {
             Kind::Text => (
                 "msg_",
@@ -289,33 +191,10 @@ impl Answer {
         whole
     }
 
-    pub(super) fn finish_if_done(&mut self, out: &mut Vec<u8>) {
-        if !self.done || self.ended.is_some() {
-            return;
-        }
-        self.think(Think::pause, out);
-        self.begin_calls(self.blocks.len(), out);
-        let cut_short = self.finish == Some(Finish::Length);
-        for (block, call) in self.blocks.iter().zip(self.calls.list()) {
-            if block.at.is_none() {
-                return self.break_off("a tool call without a name");
-            }
-            let is_none = || matches!(Str::of_raw(&block.arguments).plain().trim(), "" | "null");
-            if !(call.arguments.is_whole() || cut_short || is_none()) {
-                return self.break_off("the arguments of a tool call are not whole");
-            }
-        }
-        if self.items.is_empty() {
-            self.ended = Some(End::Empty);
-            return;
-        }
-        self.put_end(out);
-    }
-
     /// How the response ends. For who set no limit one that has words is whole, whatever limit it met:
     /// Codex ends its work at one that is not.
-    fn status(&self) -> Status<'static> {
-        match self.finish {
+    fn status(&self, heard: &Heard) -> Status<'static> {
+        match heard.finish {
             Some(Finish::Length) if self.asked.limited || self.only_thinks() => {
                 Status::Incomplete("max_output_tokens")
             }
@@ -328,13 +207,10 @@ impl Answer {
         self.items.iter().all(|item| item.kind == Kind::Thought)
     }
 
-    fn counted(&self) -> Usage {
-        self.asked.usage(self.usage, self.written as u64)
-    }
-
-    pub(super) fn put_end(&mut self, out: &mut Vec<u8>) {
+    fn put_end(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
         self.start(out);
-        let (status, usage) = (self.status(), Some(self.counted()));
+        let counted = self.asked.usage(heard.usage, self.written as u64);
+        let (status, usage) = (self.status(heard), Some(counted));
         self.close(out);
         match self.events.silent {
             // The response by itself.
@@ -343,6 +219,85 @@ impl Answer {
                 .events
                 .put_whole(out, &self.asked, status, &self.output, usage),
         }
-        self.ended = Some(End::Whole);
+        heard.ended = Some(End::Whole);
+    }
+}
+
+impl Teller for Answer {
+    fn part(&mut self, heard: &mut Heard, part: Part<'_>, out: &mut Vec<u8>) {
+        let (kind, text) = match part {
+            Part::Thought(text) => (Kind::Thought, text),
+            Part::Text(text) => (Kind::Text, text),
+        };
+        if !self.takes(heard, text.len(), out) {
+            return;
+        }
+        let at = self.open(heard, kind, out);
+        let item = &mut self.items[at];
+        item.text.push_str(text);
+        let (name, begin) = match kind {
+            Kind::Text => (
+                "response.output_text.delta",
+                ",\"content_index\":0,\"logprobs\":[],\"delta\":\"",
+            ),
+            _ => (
+                "response.reasoning_summary_text.delta",
+                ",\"summary_index\":0,\"delta\":\"",
+            ),
+        };
+        let fields = [&*item.place, begin, text, "\""];
+        self.events.put(out, name, &fields);
+    }
+
+    fn call(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
+        self.begin_calls(heard, self.blocks.len(), out);
+        self.blocks.push(Block::default());
+    }
+
+    fn arguments(&mut self, heard: &mut Heard, at: usize, text: &str, out: &mut Vec<u8>) {
+        if self.takes(heard, text.len(), out) {
+            self.more_arguments(heard, at, text, out);
+        }
+    }
+
+    fn finish(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
+        self.begin_calls(heard, self.blocks.len(), out);
+        let cut_short = heard.finish == Some(Finish::Length);
+        for (block, call) in self.blocks.iter().zip(heard.calls.list()) {
+            if block.at.is_none() {
+                return heard.break_off("a tool call without a name");
+            }
+            let is_none = || matches!(Str::of_raw(&block.arguments).plain().trim(), "" | "null");
+            if !(call.arguments.is_whole() || cut_short || is_none()) {
+                return heard.break_off("the arguments of a tool call are not whole");
+            }
+        }
+        if self.items.is_empty() {
+            heard.ended = Some(End::Empty);
+            return;
+        }
+        self.put_end(heard, out);
+    }
+
+    fn put_empty(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
+        self.put_end(heard, out);
+    }
+
+    fn were_heard(&mut self) {
+        self.were_heard = true;
+    }
+
+    /// The output stands in an item, in the events that end it, and in the last one.
+    fn needs(&self) -> usize {
+        self.written * 6
+    }
+
+    fn fail(&mut self, heard: &mut Heard, why: &str, out: &mut Vec<u8>) {
+        if heard.ended.is_none() {
+            self.start(out);
+            let status = Status::Failed("server_error", why);
+            self.events.put_whole(out, &self.asked, status, &[], None);
+            heard.ended = Some(End::Whole);
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! The calls of tools in an answer on its way. Pure.
 
-use super::super::chat::CallPiece;
-use super::super::json::{Str, escaped};
-use super::super::think::Think;
+use super::super::json::Str;
+use super::super::reader::Heard;
 use super::answer::{Answer, Item, Kind};
 use super::output::Call;
 use super::tools::called;
@@ -10,7 +9,6 @@ use super::tools::called;
 /// A client that waits for the input of a tool hears of it whenever so much of it has come, in bytes.
 const SIGN_OF_LIFE: usize = 1024;
 
-/// What is known of a call's item.
 /// What is known of a call's item.
 #[derive(Debug, Default)]
 pub(super) struct Block {
@@ -25,34 +23,15 @@ pub(super) struct Block {
 }
 
 impl Answer {
-    pub(super) fn call(&mut self, piece: CallPiece<'_>, out: &mut Vec<u8>) {
-        if self.ended.is_some() {
-            return;
-        }
-        let Ok(at) = self.calls.find(&piece) else {
-            return self.break_off("too many tool calls, or a name without end");
-        };
-        if at == self.blocks.len() {
-            // What text was held back stands before the call.
-            self.think(Think::pause, out);
-            self.begin_calls(at, out);
-            self.blocks.push(Block::default());
-        }
-        match piece.arguments {
-            Some(arguments) if arguments.is_object() => {
-                self.arguments(at, &escaped(arguments.text()), out);
-            }
-            Some(arguments) => self.arguments(at, arguments.string().map_or("", Str::raw), out),
-            None => {}
-        }
-    }
-
     /// The next piece of a call's arguments, as it is escaped.
-    pub(super) fn arguments(&mut self, at: usize, text: &str, out: &mut Vec<u8>) {
-        if text.is_empty() || !self.takes(text.len(), out) {
-            return;
-        }
-        let call = self.calls.get(at);
+    pub(super) fn more_arguments(
+        &mut self,
+        heard: &mut Heard,
+        at: usize,
+        text: &str,
+        out: &mut Vec<u8>,
+    ) {
+        let call = heard.calls.get(at);
         call.arguments.push(Str::of_raw(text));
         let has_name = !call.name.is_empty();
         let before = self.blocks[at].arguments.len() / SIGN_OF_LIFE;
@@ -64,7 +43,7 @@ impl Answer {
                 return;
             }
             self.blocks[at].flows = true;
-            self.begin_calls(at + 1, out);
+            self.begin_calls(heard, at + 1, out);
         }
         let block = &mut self.blocks[at];
         let place = block.at.map_or("", |at| &self.items[at].place);
@@ -82,12 +61,12 @@ impl Answer {
     }
 
     /// Opens the items of the calls before `end` that are not open: their names are whole now.
-    pub(super) fn begin_calls(&mut self, end: usize, out: &mut Vec<u8>) {
+    pub(super) fn begin_calls(&mut self, heard: &mut Heard, end: usize, out: &mut Vec<u8>) {
         for at in 0..end {
-            if self.blocks[at].at.is_some() || self.calls.list()[at].name.is_empty() {
+            if self.blocks[at].at.is_some() || heard.calls.list()[at].name.is_empty() {
                 continue;
             }
-            let call = self.calls.get(at);
+            let call = heard.calls.get(at);
             let told = Str::of_raw(&call.id).plain().into_owned();
             let call_id = match told.is_empty() || self.asked.used.has(&told) {
                 true => self.fresh.id("call_"),

@@ -3,9 +3,9 @@
 //! What a chat upstream has no word for is left out where only OpenAI's own servers do something with it
 //! (stored copies, cache keys, metadata); what would change the meaning is refused, with its name.
 
-use super::super::conversation::Conversation;
+use super::super::conversation::{self, Conversation};
 use super::super::ids::Used;
-use super::super::json::{Json, Quoted, Str, put};
+use super::super::json::{Json, Str, put};
 use super::super::measure::Size;
 use super::super::reasoning::{Wanted, switch};
 use super::super::terms::{ChatRequest, Options};
@@ -36,14 +36,7 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Fail
         .ok_or_else(|| Failure::invalid("input", "a string or a list of items is required"))?;
     let streams = stream.is_some_and(Json::is_true);
 
-    let mut out = Vec::with_capacity(body.len() + body.len() / 16 + 256);
-    put!(&mut out, "{\"model\":", Quoted(options.model));
-    if streams {
-        put!(
-            &mut out,
-            ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"
-        );
-    }
+    let mut out = conversation::open(options.model, streams, body.len());
     put_settings(&mut out, json, limit, options)?;
     let tools = put_tools(&mut out, json)?;
     put!(&mut out, ",\"messages\":");

@@ -104,7 +104,7 @@ fn who_waits_hears_a_response_begin_and_a_late_failure_ends_it() {
         "and begins it if need be"
     );
     // An answer goes on behind the beats.
-    let mut stream = Stream::new(asked());
+    let mut stream = reader(asked());
     let mut out = [&*first, &other].concat();
     stream.were_heard();
     stream.push(&finished(&[r#"{"content":"a"}"#], "stop"), &mut out);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::answer::LONGEST;
-use super::super::stream::{empty, whole};
+use super::super::stream::document;
 use super::*;
 use crate::dialect::chat::Finish;
 use crate::dialect::terms::{Fault, Tool, ToolKind};
@@ -359,7 +359,7 @@ fn what_is_not_whole_has_no_end() {
 
 #[test]
 fn an_answer_that_says_nothing_tells_nothing_by_itself() {
-    let mut stream = Stream::new(asked());
+    let mut stream = reader(asked());
     let mut out = Vec::new();
     stream.push(&finished(&[r#"{"content":""}"#], "stop"), &mut out);
     assert_eq!((stream.ended(), out.len()), (Some(End::Empty), 0));
@@ -370,7 +370,7 @@ fn an_answer_that_says_nothing_tells_nothing_by_itself() {
 
 #[test]
 fn an_answer_longer_than_can_be_held_fails_in_words() {
-    let mut stream = Stream::new(asked());
+    let mut stream = reader(asked());
     let mut out = Vec::new();
     let piece = events(&[&delta(&delta_of(512 * 1024))]);
     while stream.ended().is_none() {
@@ -384,7 +384,7 @@ fn an_answer_longer_than_can_be_held_fails_in_words() {
     let mut out = text.into_bytes();
     stream.push(&piece, &mut out);
     assert_eq!(out.len(), before, "and nothing behind it");
-    let mut stream = Stream::new(asked());
+    let mut stream = reader(asked());
     let mut out = Vec::new();
     stream.push(&events(&[&delta(r#"{"content":"a"}"#)]), &mut out);
     stream.fail("no memory", &mut out);
@@ -413,7 +413,9 @@ fn a_whole_answer_is_the_response_that_its_stream_would_have_been() {
             json!([function("a", "f", "{}"), function("b", "f", "{}")]),
         ),
     ] {
-        let found = whole(body(message, finish).as_bytes(), &asked()).expect("an answer");
+        let found = document(asked())
+            .whole(body(message, finish).as_bytes())
+            .expect("an answer");
         let response = json(&found.body);
         assert_eq!(output(&response), expected, "{message}");
         assert_eq!(
@@ -441,12 +443,12 @@ fn a_whole_answer_is_the_response_that_its_stream_would_have_been() {
         ),
     ] {
         assert_eq!(
-            whole(body.as_bytes(), &asked()).expect_err("none"),
+            document(asked()).whole(body.as_bytes()).expect_err("none"),
             expected,
             "{body}"
         );
     }
-    let nothing = json(empty(&asked(), Finish::Length));
+    let nothing = json(document(asked()).empty(Finish::Length));
     assert_eq!(
         (&nothing["status"], &nothing["output"]),
         (&json!("incomplete"), &json!([]))

@@ -1,0 +1,301 @@
+//! Reads an answer in chat completions, however its bytes are cut. What a client is told of it is its
+//! dialect's affair: a [`Teller`]'s. Pure, and bounded: one event ([`super::events::MAX_EVENT`]) and the table
+//! of calls.
+//!
+//! What holds in every dialect, for it cost others their users: the end is told only when the upstream told
+//! one; nothing at all is said before the first word, so that whatever fails until then can be asked for again.
+
+use std::fmt;
+
+use super::calls::Calls;
+use super::chat::{CallPiece, Chunk, Finish, Piece, Usage};
+use super::events::Events;
+use super::json::{Json, Str, escaped};
+use super::terms::{Answer, End, Fault};
+use super::think::{Part, Think};
+
+/// What was heard of an answer so far.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// The calls, in the order in which they began.
+    pub calls: Calls,
+    /// Why it ended.
+    pub finish: Option<Finish>,
+    /// What the upstream counted.
+    pub usage: Option<Usage>,
+    /// How it ended for the client: what comes later does not count.
+    pub ended: Option<End>,
+    /// Words or calls came.
+    said: bool,
+    /// `[DONE]` came, or what stands for it.
+    done: bool,
+}
+
+impl Heard {
+    /// It cannot be told on; nothing happens if it ended before.
+    pub fn break_off(&mut self, why: &'static str) {
+        self.ended.get_or_insert(End::Broken(why));
+    }
+}
+
+/// Tells a client what was heard, in its dialect; all of it is appended to `out`.
+pub trait Teller: fmt::Debug {
+    /// More of the thoughts, or of the text.
+    fn part(&mut self, heard: &mut Heard, part: Part<'_>, out: &mut Vec<u8>);
+
+    /// A call begins, the last one of those heard.
+    fn call(&mut self, heard: &mut Heard, out: &mut Vec<u8>);
+
+    /// More of the arguments of this call, as they were escaped.
+    fn arguments(&mut self, heard: &mut Heard, at: usize, text: &str, out: &mut Vec<u8>);
+
+    /// All of it came: tells the end, unless something in it has none.
+    fn finish(&mut self, heard: &mut Heard, out: &mut Vec<u8>);
+
+    /// For an answer that says nothing and shall not be asked for again: one without words.
+    fn put_empty(&mut self, heard: &mut Heard, out: &mut Vec<u8>);
+
+    /// The client had its beats already.
+    fn were_heard(&mut self) {}
+
+    /// What telling the rest may take of memory that grows with the answer, in bytes.
+    fn needs(&self) -> usize {
+        0
+    }
+
+    /// Tells the client that the rest cannot be had, and why.
+    fn fail(&mut self, heard: &mut Heard, why: &str, out: &mut Vec<u8>) {
+        let _ = (heard, why, out);
+    }
+}
+
+/// One answer on its way to a client.
+#[derive(Debug)]
+pub struct Reader {
+    events: Events,
+    told: Told,
+}
+
+#[derive(Debug)]
+struct Told {
+    think: Think,
+    heard: Heard,
+    teller: Box<dyn Teller>,
+}
+
+impl Reader {
+    /// `thinks_unopened`: the model's template opens `<think>` itself.
+    pub fn new(teller: Box<dyn Teller>, thinks_unopened: bool) -> Reader {
+        Reader {
+            events: Events::default(),
+            told: Told {
+                think: Think::new(thinks_unopened),
+                heard: Heard::default(),
+                teller,
+            },
+        }
+    }
+
+    /// The next bytes of the upstream's stream; appends to `out` what the client is to get.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let told = &mut self.told;
+        let pushed = self.events.push(bytes, &mut |data| told.event(data, out));
+        if pushed.is_err() {
+            told.heard.break_off("an event is too long");
+        }
+    }
+
+    /// The upstream's answer is no stream, although one was asked for: all of it.
+    pub fn push_whole(&mut self, body: &[u8], out: &mut Vec<u8>) {
+        self.told.event(body, out);
+        self.told.heard.done = self.told.heard.finish.is_some();
+        self.told.finish_if_done(out);
+    }
+
+    /// The upstream's stream is over: `clean`, if not cut. What is appended to `out` comes before the end.
+    pub fn end(&mut self, clean: bool, out: &mut Vec<u8>) -> End {
+        let told = &mut self.told;
+        if clean && told.heard.ended.is_none() {
+            self.events.end(&mut |data| told.event(data, out));
+            told.heard.done |= told.heard.finish.is_some();
+            told.finish_if_done(out);
+        }
+        *told.heard.ended.get_or_insert(match clean {
+            true => End::Broken("the stream ended without a finish_reason"),
+            false => End::Broken("the stream was cut"),
+        })
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&self) -> Option<End> {
+        self.told.heard.ended
+    }
+
+    /// What the upstream counted.
+    pub fn usage(&self) -> Option<Usage> {
+        self.told.heard.usage
+    }
+
+    /// Whether the model's template opens `<think>` itself, if this answer showed that it does or does not
+    /// and something else was believed.
+    pub fn thinks_unopened(&self) -> Option<bool> {
+        let Told { think, heard, .. } = &self.told;
+        let whole = heard.ended == Some(End::Whole) && heard.finish != Some(Finish::Length);
+        match (think.lone(), think.misled() && whole) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Whether an answer, of which this is the beginning, has an end and nothing else.
+    pub fn says_nothing(mut self, start: &[u8], is_stream: bool) -> bool {
+        let mut out = Vec::new();
+        match is_stream {
+            true => self.push(start, &mut out),
+            false => self.push_whole(start, &mut out),
+        }
+        let finish = |reader: &Reader| reader.told.heard.finish;
+        self.end(true, &mut out) == End::Empty
+            && matches!(finish(&self), Some(Finish::Stop | Finish::Calls))
+    }
+
+    /// All of an answer that is no stream, for who asked for none.
+    ///
+    /// # Errors
+    /// When it says nothing, or is no answer.
+    pub fn whole(mut self, body: &[u8]) -> Result<Answer, Fault> {
+        if Json::parse(body).is_none() {
+            return Err(Fault::Broken("the answer is not valid JSON"));
+        }
+        let mut out = Vec::new();
+        self.push_whole(body, &mut out);
+        let heard = &mut self.told.heard;
+        heard.done |= heard.said; // some say nothing of why it ended
+        let finish = heard.finish.unwrap_or(Finish::Stop);
+        match self.end(true, &mut out) {
+            End::Empty => Err(Fault::Empty(finish)),
+            End::Broken(why) => Err(Fault::Broken(why)),
+            End::Whole => Ok(Answer {
+                body: out,
+                usage: self.usage(),
+            }),
+        }
+    }
+
+    /// For an answer that is no stream, says nothing and shall not be asked for again.
+    pub fn empty(mut self, finish: Finish) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.told.heard.finish = Some(finish);
+        self.put_empty(&mut out);
+        out
+    }
+
+    /// See [`Teller::put_empty`].
+    pub fn put_empty(&mut self, out: &mut Vec<u8>) {
+        self.told.teller.put_empty(&mut self.told.heard, out);
+    }
+
+    /// See [`Teller::were_heard`].
+    pub fn were_heard(&mut self) {
+        self.told.teller.were_heard();
+    }
+
+    /// See [`Teller::needs`].
+    pub fn needs(&self) -> usize {
+        self.told.teller.needs()
+    }
+
+    /// See [`Teller::fail`].
+    pub fn fail(&mut self, why: &str, out: &mut Vec<u8>) {
+        self.told.teller.fail(&mut self.told.heard, why, out);
+    }
+}
+
+impl Told {
+    /// The data of one event.
+    fn event(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        let data = data.trim_ascii();
+        if self.heard.ended.is_some() || data.is_empty() {
+            return;
+        }
+        if data == b"[DONE]" {
+            self.heard.done = true;
+            return self.finish_if_done(out);
+        }
+        let Some(json) = Json::parse(data) else {
+            // What is not even meant to be JSON is somebody's sign of life.
+            if data.starts_with(b"{") {
+                self.heard.break_off("an event is not valid JSON");
+            }
+            return;
+        };
+        let chunk = Chunk::read(json);
+        if chunk.is_error {
+            let why = "the upstream reported an error in its stream";
+            return self.heard.break_off(why);
+        }
+        chunk.pieces(&mut |piece| match piece {
+            Piece::Thought(text) => {
+                self.think.beside();
+                self.part(Part::Thought(text.raw()), out);
+            }
+            Piece::Text(text) => self.think(|think, each| think.push(text, each), out),
+            Piece::Call(piece) => self.call(piece, out),
+        });
+        self.heard.finish = chunk.finish.or(self.heard.finish);
+        self.heard.usage = chunk.usage.or(self.heard.usage);
+        if self.heard.finish == Some(Finish::Trouble) {
+            self.heard.break_off("the upstream gave up its answer");
+        }
+    }
+
+    /// Lets the splitter of thoughts do something, and tells what it gives out.
+    fn think(&mut self, act: impl FnOnce(&mut Think, &mut dyn FnMut(Part<'_>)), out: &mut Vec<u8>) {
+        let mut think = std::mem::replace(&mut self.think, Think::new(false));
+        act(&mut think, &mut |part| self.part(part, out));
+        self.think = think;
+    }
+
+    fn part(&mut self, part: Part<'_>, out: &mut Vec<u8>) {
+        self.heard.said = true;
+        self.teller.part(&mut self.heard, part, out);
+    }
+
+    fn call(&mut self, piece: CallPiece<'_>, out: &mut Vec<u8>) {
+        if self.heard.ended.is_some() {
+            return;
+        }
+        let known = self.heard.calls.list().len();
+        let Ok(at) = self.heard.calls.find(&piece) else {
+            let why = "too many tool calls, or a name without end";
+            return self.heard.break_off(why);
+        };
+        if at == known {
+            // What text was held back stands before the call.
+            self.think(Think::pause, out);
+            self.heard.said = true;
+            self.teller.call(&mut self.heard, out);
+        }
+        match piece.arguments {
+            Some(arguments) if arguments.is_object() => {
+                self.arguments(at, &escaped(arguments.text()), out);
+            }
+            Some(arguments) => self.arguments(at, arguments.string().map_or("", Str::raw), out),
+            None => {}
+        }
+    }
+
+    fn arguments(&mut self, at: usize, text: &str, out: &mut Vec<u8>) {
+        if !text.is_empty() {
+            self.teller.arguments(&mut self.heard, at, text, out);
+        }
+    }
+
+    fn finish_if_done(&mut self, out: &mut Vec<u8>) {
+        if self.heard.done && self.heard.ended.is_none() {
+            self.think(Think::pause, out);
+            self.teller.finish(&mut self.heard, out);
+        }
+    }
+}
