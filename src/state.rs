@@ -184,9 +184,11 @@ impl StateFile {
             rests.truncate(MOST);
         }
         let lasts = |rest: &&Rest| rest.until > now + EVERY;
-        let adds =
-            |from: &[Rest], to: &[Rest]| from.iter().filter(lasts).any(|rest| !to.contains(rest));
-        if self.foreign || !(adds(&rests, &self.written) || adds(&self.written, &rests)) {
+        let same = rests
+            .iter()
+            .filter(lasts)
+            .eq(self.written.iter().filter(lasts));
+        if self.foreign || same {
             return Ok(());
         }
         let told = self.failing;

@@ -86,9 +86,6 @@ pub struct Upstream {
     idle_timeout: Duration,
     /// What stands before the key in its field.
     key_field: String,
-    /// Never used. musl's allocator gives the page of a size back when its last block is freed: without
-    /// this block every request would have one mapped, cleared and unmapped for its lines.
-    _company: Vec<u8>,
     /// The last answer was a web page.
     web_page: AtomicBool,
 }
@@ -141,7 +138,6 @@ impl Upstream {
                 "authorization" => "authorization: Bearer ".into(),
                 name => format!("{name}: "),
             },
-            _company: Vec::with_capacity(prepared::HEAD),
             web_page: AtomicBool::new(false),
         })
     }

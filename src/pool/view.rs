@@ -135,11 +135,11 @@ impl Pool {
             let Some(slot) = &self.slots[*at] else {
                 continue;
             };
-            let key = slot.key.tag(salt);
+            let mut tag = None; // few keys rest
             for lane in &self.lanes {
                 if let Some((Why::Limited | Why::Quota, until)) = lane.seats[*at].rests(now) {
                     limits.push(Rest {
-                        key,
+                        key: *tag.get_or_insert_with(|| slot.key.tag(salt)),
                         model: lane.model.clone(),
                         until,
                     });

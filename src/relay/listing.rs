@@ -33,15 +33,20 @@ const PLAIN: Downstream = Downstream {
 };
 
 /// What a request asks for, if that is a list of models; `path` as it goes up.
-pub(super) fn name(
+pub(super) fn name<'a>(
     method: &str,
     target: &str,
     path: &str,
-    anthropics: impl Fn() -> bool,
+    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
 ) -> Option<String> {
     let is_list = matches!(route::path(target), "/v1/models" | "/models");
     let kept = method == "GET" && is_list && path.len() < LONGEST;
-    kept.then(|| format!("{path} {}", u8::from(anthropics())))
+    kept.then(|| format!("{path} {}", u8::from(is_anthropics(fields))))
+}
+
+/// Whether the client wants Anthropic's shape.
+pub(super) fn is_anthropics<'a>(mut fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
+    fields.any(|(name, _)| name.eq_ignore_ascii_case("anthropic-version"))
 }
 
 /// See the module's text.

@@ -142,12 +142,8 @@ impl Relay {
             Some(genai) => (&genai.to, route::upward_whole(&genai.base_path, target)),
             None => (&policy.target, route::upward(&policy.base_path, target)),
         };
-        let is_anthropics = || {
-            let mut names = fields.clone().map(|(name, _)| name);
-            names.any(|name| name.eq_ignore_ascii_case("anthropic-version"))
-        };
         let wishes = Wishes::read(fields.clone())?;
-        let list = listing::name(method, target, &path, is_anthropics);
+        let list = listing::name(method, target, &path, fields.clone());
         let request = Prepared::new(method, to, path, fields.clone())?;
         let (kind, is_completion) = (route::kind(target), route::is_completion(target));
         // Answers of these two have ids too, and nobody comes back for them.

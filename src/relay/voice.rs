@@ -149,7 +149,7 @@ impl Mapped {
             #[cfg(feature = "messages")]
             About::Count if !passes => self.voice = Voice::Count,
             #[cfg(feature = "messages")]
-            About::Models if !passes && is_anthropics(fields.clone()) => {
+            About::Models if !passes && super::listing::is_anthropics(fields.clone()) => {
                 self.voice = Voice::Models;
                 self.request = up("GET", "/v1/models")?;
             }
@@ -157,11 +157,6 @@ impl Mapped {
         }
         Ok(self)
     }
-}
-
-#[cfg(feature = "messages")]
-fn is_anthropics<'a>(mut fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
-    fields.any(|(name, _)| name.eq_ignore_ascii_case("anthropic-version"))
 }
 
 /// A request of ours to the target. Of the client's fields hardly any means anything there.

@@ -13,7 +13,7 @@ use crate::reply;
 use crate::retry::Repeat;
 
 /// Room for the head of most requests.
-pub(super) const HEAD: usize = 512;
+const HEAD: usize = 512;
 
 /// Where requests go: a [`Target`] taken apart once for all of them.
 #[derive(Debug, PartialEq)]
