@@ -180,6 +180,14 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// Whether a visitor may see what concerns the operator only.
+enum Trust {
+    Known,
+    /// A browser, by its password; from now on by this `Set-Cookie`.
+    Cookie(String),
+    None,
+}
+
 impl Access {
     /// The rules of `config` for a server that listens on `bound`. `random` must not be guessable;
     /// `earlier` are the rules that these replace.
@@ -360,9 +368,8 @@ impl Access {
         found
     }
 
-    /// Whether the visitor may see what concerns the operator only; `Some` with the value of a
-    /// `Set-Cookie` if a browser should be given one.
-    fn trusts(&self, visit: &Visit<'_>) -> Result<Option<String>, ()> {
+    /// Whether the visitor may see what concerns the operator only.
+    fn trusts(&self, visit: &Visit<'_>) -> Trust {
         let cookies = visit.cookie.unwrap_or_default().split(|b| *b == b';');
         let mut known = visit.local;
         for cookie in cookies {
@@ -370,7 +377,11 @@ impl Access {
         }
         if self.clients.is_empty() {
             // Without clients there is nobody to give a cookie to.
-            return if visit.local { Ok(None) } else { Err(()) };
+            return if visit.local {
+                Trust::Known
+            } else {
+                Trust::None
+            };
         }
         known |= visit
             .keys()
@@ -378,19 +389,21 @@ impl Access {
             .flatten()
             .any(|k| self.known(k).is_some());
         if known {
-            return Ok(None);
+            return Trust::Known;
         }
-        let password = visit.authorization.and_then(password).ok_or(())?;
-        self.known(&password).ok_or(())?;
-        Ok(Some(format!(
-            "{}; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict",
-            self.cookie
-        )))
+        let password = visit.authorization.and_then(password);
+        match password.and_then(|password| self.known(&password)) {
+            Some(_) => Trust::Cookie(format!(
+                "{}; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict",
+                self.cookie
+            )),
+            None => Trust::None,
+        }
     }
 
     /// `/health` as the visitor may see it: `whole`, or its first field only.
     pub fn health(&self, visit: &Visit<'_>, whole: Reply) -> Reply {
-        if self.trusts(visit).is_ok() {
+        if !matches!(self.trusts(visit), Trust::None) {
             return whole;
         }
         let status = whole.body.split(',').next().unwrap_or_default();
@@ -402,14 +415,14 @@ impl Access {
     /// browser's dialogue, which gets a cookie for it. Others get a refusal.
     pub fn page(&self, visit: &Visit<'_>, show: impl FnOnce() -> Reply) -> Reply {
         match self.trusts(visit) {
-            Ok(None) => show(),
-            Ok(Some(cookie)) => show().with("set-cookie", cookie),
-            Err(()) if self.clients.is_empty() => {
+            Trust::Known => show(),
+            Trust::Cookie(cookie) => show().with("set-cookie", cookie),
+            Trust::None if self.clients.is_empty() => {
                 let text =
                     "this page is for other machines only with a client key; set CLIENT_KEYS";
                 Reply::error(403, "no_client_keys", text)
             }
-            Err(()) => {
+            Trust::None => {
                 let shown = visit.authorization.is_some() || visit.api_key.is_some();
                 stranger(shown).with("www-authenticate", BASIC.into())
             }

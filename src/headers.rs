@@ -3,6 +3,8 @@
 //! Names are judged here, and of values `Via` only; they pass byte for byte. Who sets `Host`, `Content-Length` and
 //! `Authorization` anew is [`crate::upstream`]; how an answer is framed is [`crate::stream`].
 
+use crate::token::is_token;
+
 /// Fields that belong to one connection, not to the message (RFC 9110 §7.6.1).
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -112,25 +114,8 @@ pub fn well_formed(name: impl AsRef<[u8]>, value: &[u8]) -> bool {
     let broken = |b: &u8| (*b < b' ' && *b != b'\t') || *b == 0x7f;
     // Not `any`: this way several bytes are compared at a time.
     let is_broken = value.iter().fold(false, |bad, b| bad | broken(b));
-    !name.is_empty() && name.iter().all(|b| TOKEN[usize::from(*b)]) && !is_broken
+    is_token(name) && !is_broken
 }
-
-/// Which bytes a token may hold.
-static TOKEN: [bool; 256] = {
-    let mut is_token = [false; 256];
-    let marks = b"!#$%&'*+-.^_`|~";
-    let mut at = 0;
-    while at < 256 {
-        is_token[at] = (at as u8).is_ascii_alphanumeric();
-        at += 1;
-    }
-    at = 0;
-    while at < marks.len() {
-        is_token[marks[at] as usize] = true;
-        at += 1;
-    }
-    is_token
-};
 
 /// Whether a request's field goes up to the provider.
 pub fn goes_up(name: &str, options: &ConnectionOptions) -> bool {
