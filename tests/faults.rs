@@ -869,7 +869,7 @@ fn a_handshake_that_is_refused() {
     hopeless(
         &url,
         &[],
-        "it refuses TLS as alvus speaks it (handshake failure)",
+        "it refused the TLS handshake (handshake failure)",
     );
 }
 
