@@ -1,8 +1,7 @@
-//! `alvus demo`: a provider to play with, so that a newcomer sees keys rotate before owning one. It speaks chat
-//! completions only.
+//! `alvus demo`: a provider to play with, so that a newcomer sees keys rotate without owning one. It speaks only chat
+//! completions.
 //!
-//! It speaks just enough HTTP for the proxy in front of it, on a loopback port of its own; nothing
-//! leaves the machine. It is no part of serving.
+//! It speaks just enough HTTP for alvus, on a loopback port of its own; nothing leaves the machine.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use crate::reply::quoted;
 
-/// The demo's keys; they open nothing.
+/// The demo's keys, which no provider knows.
 pub const KEYS: [&str; 3] = [
     "demo-key-of-no-worth-aaaa",
     "demo-key-of-no-worth-bbbb",
     "demo-key-of-no-worth-cccc",
 ];
 
-/// Requests each key may make in a [`WINDOW`].
+/// How many requests each key may make in a [`WINDOW`].
 pub const LIMIT: usize = 2;
 
 /// The window of [`LIMIT`], rolling.
@@ -29,7 +28,7 @@ pub const WINDOW: Duration = Duration::from_secs(15);
 /// Pause between two tokens of a streamed answer.
 const TOKEN_PAUSE: Duration = Duration::from_millis(80);
 
-/// A request body larger than this is no demo's.
+/// The largest request body.
 const MAX_BODY: u64 = 1024 * 1024;
 
 const WORDS: [&str; 9] = [
@@ -100,7 +99,7 @@ fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
         let refusal = r#"{"error":{"message":"no such key","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#;
         return plain(stream, "401 Unauthorized", "", refusal);
     };
-    // As the default provider: Messages and Responses are for alvus to translate.
+    // Like the default provider it does not know Messages and Responses; alvus translates them.
     let is_list = asked.line.contains("/models");
     if !is_list && !asked.line.contains("/chat/completions ") {
         let nothing = r#"{"status":404,"title":"Not Found"}"#;
@@ -125,7 +124,7 @@ fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
     plain(stream, "200 OK", "", &answer)
 }
 
-/// How long this key must rest, if it has used its window up; else counts one use.
+/// How long this key must rest, if it has used up its window; else counts one use.
 fn over_limit(uses: &Uses, key: usize) -> Option<Duration> {
     let mut uses = uses.lock().unwrap_or_else(PoisonError::into_inner);
     let uses = &mut uses[key];

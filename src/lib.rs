@@ -1,6 +1,6 @@
 //! alvus: a key-rotating reverse proxy for OpenAI-compatible APIs, for tiny machines.
 //!
-//! The heart is [`relay`]; a room uses only rooms above it in this list.
+//! The heart is [`relay`]. A room (module) uses only rooms of lower floors.
 
 // floor 0
 pub mod dialect;

@@ -1,4 +1,4 @@
-//! The command line: arguments, wiring, exit codes. Reads as a list.
+//! The program: arguments, wiring, exit codes.
 //!
 //! Exit codes: 0 done; 1 a failure at run time (port in use, no key works, no alvus answers); 2 bad
 //! arguments or configuration; 128 and its number after a second signal.
@@ -34,7 +34,7 @@ extern crate alvus_memcpy as _;
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// How long whoever reads the log may take for the last lines.
+/// How long to wait for the last lines of the log.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 const FAILED: u8 = 1;
@@ -93,13 +93,13 @@ struct Setup {
 }
 
 impl Setup {
-    /// Reads the configuration, sets how the log is written and says what there is to say about it.
+    /// Reads the configuration, sets up the log, and logs warnings.
     fn load(&mut self) -> Result<Config, Exit> {
         let text = self.files.env.read();
         self.take_in(text, true).map(begin_with)
     }
 
-    /// Checks a file that was just read. Changes nothing. `keys`: those of the provider are needed.
+    /// Checks a file that was just read. Changes nothing. `keys`: the provider's keys are needed.
     fn take_in(&mut self, text: Text, keys: bool) -> Result<Loaded, Exit> {
         let shown = self.files.env.shown();
         let text = text.map_err(|e| (MISUSED, format!("error: cannot read {shown}: {e}")))?;
@@ -126,13 +126,13 @@ impl Setup {
     }
 }
 
-/// To standard output; a closed pipe (`alvus --help | head`) is no failure.
+/// Prints to standard output. A closed pipe (`alvus --help | head`) is not a failure.
 fn print(text: &str) -> Result<(), Exit> {
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }
 
-/// What was read is what alvus goes by.
+/// Logs the warnings, and applies the settings of the log.
 fn begin_with(loaded: Loaded) -> Config {
     logging::set(loaded.config.log, loaded.config.log_format);
     warn_of(loaded.warnings);
@@ -145,8 +145,8 @@ fn warn_of(warnings: Vec<String>) {
     }
 }
 
-/// Serves until told to stop. `setup`: where the configuration came from, to be read again after
-/// SIGHUP and after an edit.
+/// Serves until a signal. `setup`: where the configuration came from, to read it again after SIGHUP
+/// and after an edit.
 fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result<(), Exit> {
     let failed = |text: String| (FAILED, format!("error: {text}"));
     logging::detach();
@@ -225,14 +225,13 @@ fn greet(config: &Config, server: &Server, addr: &str, first_words: &str) {
     }
 }
 
-/// Lets what is under way end, unless a second signal comes.
+/// Waits for the requests under way, unless a second signal comes.
 fn drain(server: &Server, mut orders: Orders) {
     info!(
         "stopping: {} requests under way; a second signal ends at once",
         server.in_flight()
     );
-    // The second signal must end a wait for requests that may take half a minute. Where no thread can be
-    // had for it, they have their time.
+    // A second signal ends the wait. If there is no thread for it, the wait takes its time.
     let second = std::thread::Builder::new().spawn(move || {
         loop {
             if let Some(Order::Stop(signal)) = orders.next(None) {
@@ -251,7 +250,7 @@ fn drain(server: &Server, mut orders: Orders) {
     }
 }
 
-/// Says why a reload came to nothing: one line for each fault.
+/// Logs why a reload was refused: one line for each fault.
 fn refuse(faults: &str) {
     let mut begin = "reload refused, the running configuration stays";
     for fault in faults.lines() {
@@ -261,7 +260,7 @@ fn refuse(faults: &str) {
     }
 }
 
-/// Takes up what an earlier alvus kept in this file.
+/// Takes over the rests in the state file.
 fn remember(path: PathBuf, relay: &Relay) -> StateFile {
     let salt = alvus::upstream::random().unwrap_or_default();
     let (file, rests, complaint) = StateFile::open(path, salt, Instant::now());
@@ -275,7 +274,7 @@ fn remember(path: PathBuf, relay: &Relay) -> StateFile {
     file
 }
 
-/// Keeps for a later alvus what this one knows.
+/// Writes the state file.
 fn keep(memory: &mut StateFile, server: &Server) {
     let limits = server.relay().limits(memory.salt());
     if let Err(text) = memory.keep(limits, Instant::now()) {
@@ -283,14 +282,14 @@ fn keep(memory: &mut StateFile, server: &Server) {
     }
 }
 
-/// Puts a reloaded configuration to work and says in one line what changed.
+/// Applies a reloaded configuration, and logs in one line what changed.
 fn take_over(
     started_with: &Config,
     running: &mut Config,
     new: Config,
     server: &Server,
 ) -> Result<(), Faults> {
-    // Whatever can fail comes before anything changes.
+    // All that can fail comes before anything changes.
     if new.client_keys.is_empty()
         && !running.client_keys.is_empty()
         && new.host.to_canonical().is_loopback()
@@ -317,7 +316,7 @@ fn take_over(
         if live.is_empty() { "" } else { "; changed: " }
     );
     if !fixed.is_empty() {
-        warn!("changed, but only a restart brings it to work: {fixed}");
+        warn!("changed, but takes effect only after a restart: {fixed}");
     }
     *running = new;
     Ok(())
@@ -335,7 +334,7 @@ fn run_check(config: &Config) -> Result<(), Exit> {
     }
 }
 
-/// The same for programs: one JSON document on standard output, whatever is found.
+/// The same for programs: always one JSON document on standard output.
 fn check_in_json(loaded: Result<Config, Exit>) -> Result<(), Exit> {
     let mut findings = Vec::new();
     let done = loaded.and_then(|config| {
@@ -390,8 +389,7 @@ fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
     }
 }
 
-/// `HOST=pi.local alvus status`: a machine by its name, where to listen there must be an address. The name goes out of
-/// the settings.
+/// For `HOST=pi.local alvus status`: takes a machine's name out of the settings, where `HOST` must be an address.
 fn machine_asked(options: &mut Vec<(&'static str, OsString)>) -> Option<String> {
     let given = options.iter().find(|(name, _)| *name == "HOST");
     let host = given

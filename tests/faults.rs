@@ -713,7 +713,7 @@ fn certificates_that_do_not_hold_are_named_as_such() {
         "not valid for localhost but for other.test: another host",
     );
     let good = tls_upstream(ca.good(), OVER_TLS, true);
-    hopeless(&good, &[], "signed by nobody that alvus knows");
+    hopeless(&good, &[], "not signed by a CA that alvus knows");
     hopeless(&good, &[], "SSL_CERT_FILE");
     assert_eq!(before(&good, &trust).ask().text(), "over TLS");
 }
@@ -860,7 +860,7 @@ fn greets(greeting: &'static [u8]) -> (String, std::sync::mpsc::Sender<()>) {
 #[test]
 fn who_speaks_no_tls_is_told_apart() {
     let (url, _done) = greets(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-    hopeless(&url, &[], "no TLS is spoken there");
+    hopeless(&url, &[], "it does not speak TLS");
 }
 
 #[test]
@@ -869,7 +869,7 @@ fn a_handshake_that_is_refused() {
     hopeless(
         &url,
         &[],
-        "it refuses TLS as alvus speaks it (handshake failure)",
+        "it refused the TLS handshake (handshake failure)",
     );
 }
 

@@ -1,4 +1,4 @@
-//! What refusals teach, and what is made of it.
+//! What refusals teach, and how requests are changed by it.
 
 use serde_json::{Value, json};
 

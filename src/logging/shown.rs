@@ -1,14 +1,14 @@
-//! What may be repeated of a text that someone else chose. Pure.
+//! Makes a text that somebody else chose fit to be shown. Pure.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// So much of it, in bytes. Names of models, clients and hosts are shorter.
+/// The most bytes that are shown. Names of models, clients and hosts are shorter.
 pub const SHOWN: usize = 64;
 
-/// A text that a client or an upstream chose, fit for a log, a page, a metric or a message: at most
-/// [`SHOWN`] bytes of it, whole characters, and `…` where more would follow. What steers a terminal or turns a
-/// line around is written as `\u{…}`. Quotes are the business of whoever writes it down.
+/// A text that a client or an upstream chose, fit for a log, a page, a metric or a message: whole characters, at most
+/// [`SHOWN`] bytes, and `…` if more follows. Characters that steer a terminal or reverse a line become `\u{…}`. Quotes
+/// are not escaped: the caller does that.
 pub fn shown(text: &str) -> Cow<'_, str> {
     let end = text.floor_char_boundary(SHOWN);
     let start = &text[..end];
@@ -29,8 +29,8 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// Control characters; and those that cannot be seen, break a line, or turn its direction around (Unicode's
-/// "Trojan Source" set, UTR #36).
+/// Whether it is a control character, invisible, a line break, or reverses a line's direction (Unicode's "Trojan
+/// Source" set, UTR #36).
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -1,6 +1,6 @@
-//! The lists of models, kept for ten minutes: agents poll them, and each poll would cost a key a request. One
-//! request at a time asks anew; the others get what is there, and so do all while nothing better comes. Before the
-//! first list is there, each asks for itself.
+//! Keeps the lists of models for ten minutes: agents poll them, and each poll would cost a key a request. Of an old
+//! list one request at a time asks for a new one; the others get the old one. If no new one comes, all get the old one.
+//! Before the first list is there, each request asks for itself.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,18 +11,18 @@ use crate::reply::{self, Downstream};
 use crate::route;
 use crate::upstream::Kept;
 
-/// So long a list is as good as new.
+/// How long a list counts as fresh.
 const FRESH: Duration = Duration::from_secs(600);
-/// So long an old one is, when no new one was to be had.
+/// How long an old list is served after a new one could not be had.
 const ANYWAY: Duration = Duration::from_secs(30);
-/// Lists at most: one for each query and dialect that clients use.
+/// The most lists that are kept: one for each query and dialect that clients use.
 const MOST: usize = 4;
-/// Bytes of all of them; OpenRouter's takes one MB.
+/// The most bytes of all lists; OpenRouter's takes 1 MB.
 const LARGEST: usize = 4 * 1024 * 1024;
 /// The longest name of a list.
 const LONGEST: usize = 128;
 
-/// Of an answer that is kept: no framing, no connection.
+/// For an answer that is kept: no chunks, no connection.
 const PLAIN: Downstream = Downstream {
     http_1_1: false,
     keep_alive: false,
@@ -30,7 +30,7 @@ const PLAIN: Downstream = Downstream {
     origin: None,
 };
 
-/// What a request asks for, if that is a list of models; `path` as it goes up.
+/// The name of the list of models that a request asks for, if it does. `path`: the upstream's.
 pub(super) fn name<'a>(
     method: &str,
     target: &str,
@@ -51,7 +51,7 @@ pub(super) fn is_anthropics<'a>(mut fields: impl Iterator<Item = (&'a str, &'a [
 #[derive(Debug, Default)]
 pub(super) struct Listings(Mutex<Lists>);
 
-/// Pure: it takes `now`.
+/// All lists. Pure: it takes `now`.
 #[derive(Debug, Default)]
 struct Lists(Vec<Listing>);
 
@@ -61,18 +61,18 @@ struct Listing {
     kept: Option<Arc<Kept>>,
     came: Instant,
     fresh_until: Instant,
-    /// A request is under way for it.
+    /// A request is at the upstream for it.
     asked: bool,
 }
 
-/// What there is to do for who wants a list.
+/// What a request for a list does next.
 #[derive(Debug)]
 enum Look {
-    /// Take this, which is so old.
+    /// Serve this list, which is so old.
     Kept(Arc<Kept>, Duration),
-    /// Go and ask; this is there meanwhile. It must be said when that is [over](Lists::over).
+    /// Ask the upstream; call [`Lists::over`] afterwards. The old list, if any, serves meanwhile.
     Ask(Option<Arc<Kept>>),
-    /// Ask, for yourself only: another request will keep what it gets, or there is no room.
+    /// Ask the upstream, and keep nothing: another request will, or there is no room.
     Pass,
 }
 
@@ -108,7 +108,7 @@ impl Lists {
         Look::Ask(None)
     }
 
-    /// It came. Others may have to make room.
+    /// Keeps a new list. Older ones may have to make room.
     fn keep(&mut self, name: &str, kept: &Arc<Kept>, now: Instant) {
         let size = |list: &Listing| list.kept.as_ref().map_or(0, |kept| kept.body.len());
         if kept.body.len() + self.0.iter().map(size).sum::<usize>() > LARGEST {
@@ -120,7 +120,7 @@ impl Lists {
         }
     }
 
-    /// Who went and asked is back, whatever came of it.
+    /// The request that asked is back, with or without a list.
     fn over(&mut self, name: &str, now: Instant) {
         self.0
             .retain(|list| list.name != name || list.kept.is_some());
@@ -131,7 +131,7 @@ impl Lists {
     }
 }
 
-/// One request's turn to ask; over when dropped.
+/// One request's turn to ask the upstream; over when dropped.
 struct Turn<'a> {
     listings: &'a Listings,
     name: &'a str,
@@ -183,7 +183,7 @@ impl Relay {
             (Some(kept), _) if outcome.end == End::Complete => {
                 kept.deliver_as_it_is(None, exchange, out, outcome)
             }
-            // Longer than is kept, or broken off: as any other answer.
+            // Too long to keep, or broken off: served as any other answer.
             (..) => self.ask(exchange, out),
         }
     }
@@ -203,7 +203,7 @@ impl Kept {
     }
 }
 
-/// An answer as it goes over a wire, up to [`LARGEST`].
+/// Collects an answer as it goes over a wire, up to [`LARGEST`].
 #[derive(Default)]
 struct Wire(Vec<u8>);
 
@@ -222,7 +222,7 @@ impl Write for Wire {
 }
 
 impl Wire {
-    /// Taken apart again: what of it is for every client.
+    /// Takes it apart again: the parts that are the same for every client.
     fn kept(mut self, status: u16) -> Option<Kept> {
         let end = self.0.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = std::str::from_utf8(&self.0[..end]).ok()?;

@@ -1,5 +1,4 @@
-//! Passes a request on to the upstream and the answer back, and tells of it: one line in the log, one
-//! count.
+//! Passes a request to the relay and its answer back. Writes its line in the log, and counts it.
 
 use std::time::{Duration, Instant};
 
@@ -87,14 +86,14 @@ impl Inner {
     }
 }
 
-/// Where it leads, as far as it can be served there.
+/// The target of a request, or why it cannot be served.
 fn target(request: &Request) -> Result<String, Reply> {
     let target = route::origin_form(request.url());
     let target = target.map_err(|bad| Reply::error(400, "bad_target", bad.0))?;
-    // TRACE would show the client the key that went up with it, and CONNECT open a tunnel.
+    // TRACE would show the client the pool's key. CONNECT would open a tunnel.
     let is = |method: &&str| request.method().as_str().eq_ignore_ascii_case(method);
     if ["TRACE", "CONNECT"].iter().any(is) {
-        let text = "TRACE and CONNECT do not lead to an API";
+        let text = "TRACE and CONNECT are not supported";
         return Err(Reply::error(501, "bad_method", text));
     }
     Ok(target.to_string())

@@ -1,10 +1,9 @@
 //! `GET /metrics`: Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 //!
-//! The number of lines depends on the numbers of keys and of `CLIENT_KEYS`; of models, whose names a client
-//! can choose, there are a few rows at most. A key is named by its place in the configuration; after a reload
-//! that can be another key, whose counters then seem to start anew, which Prometheus takes for a restart. So
-//! they do of a model that had to make room.
+//! The number of lines grows with the keys and with `CLIENT_KEYS`; models, whose names clients choose, have a few rows
+//! at most. A key is named by its number in the configuration. After a reload that may be another key; Prometheus takes
+//! its smaller counters for a restart. The same holds for a model that had to make room.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -25,19 +24,19 @@ impl Page {
         self.add(&["# TYPE alvus_", name, " ", kind, "\n"]);
     }
 
-    /// `labels` with their braces, or nothing.
+    /// Writes a sample. `labels`: with their braces, or empty.
     fn sample(&mut self, name: &str, labels: &str, value: u64) {
         self.add(&["alvus_", name, labels, " "]);
         let _ = writeln!(self.0, "{value}");
     }
 
-    /// A time in seconds, without floating point.
+    /// Writes a time in seconds, without floating point.
     fn time(&mut self, name: &str, value: Duration) {
         self.add(&["alvus_", name, " "]);
         let _ = writeln!(self.0, "{}.{:06}", value.as_secs(), value.subsec_micros());
     }
 
-    /// What was taken in and given out, by whom `labels` (with a comma behind, or none) name.
+    /// Writes tokens in and out. `labels`: with a comma behind, or empty.
     fn tokens(&mut self, name: &str, labels: &str, tokens: Tokens) {
         for (way, value) in [("in", tokens.input), ("out", tokens.output)] {
             self.sample(name, &format!("{{{labels}direction=\"{way}\"}}"), value);
@@ -121,7 +120,7 @@ fn plain(page: &mut Page, all: &Shown) {
     }
 }
 
-/// Requests by their statuses, retries by their reasons.
+/// Requests by status, retries by reason.
 fn by_outcome(page: &mut Page, counts: &Counts) {
     let name = "requests_total";
     page.family(name, "counter", "Requests answered, by the class of their status; none: the client left before there was one.");
@@ -143,7 +142,7 @@ fn by_outcome(page: &mut Page, counts: &Counts) {
     }
 }
 
-/// Requests and tokens of each of a kind.
+/// Requests and tokens of each client, or of each model.
 fn whose(
     page: &mut Page,
     kind: &str,
@@ -182,7 +181,7 @@ fn first_bytes(page: &mut Page, counts: &Counts) {
     page.sample("first_byte_seconds_count", "", sum);
 }
 
-/// What is shown of each key: name, kind, help, a label besides the key, the value.
+/// A metric of each key: name, kind, help, a label besides the key, the value.
 type Column = (
     &'static str,
     &'static str,
@@ -221,7 +220,7 @@ const COLUMNS: &[Column] = &[
         })]),
 ];
 
-/// More keys than this are summed up: a line for each would be megabytes.
+/// More keys than this are summed up, as a line for each would be megabytes.
 const MOST_KEYS: usize = 100;
 
 fn per_key(page: &mut Page, keys: &[KeyView]) {

@@ -1,4 +1,4 @@
-//! What goes up: where, and as which bytes.
+//! The request for the upstream: its target, and its bytes.
 
 use std::sync::OnceLock;
 
@@ -15,12 +15,12 @@ use crate::retry::Repeat;
 /// Room for the head of most requests.
 const HEAD: usize = 512;
 
-/// Where requests go: a [`Target`] taken apart once for all of them.
+/// The origin that requests go to: a [`Target`], taken apart once for all requests.
 #[derive(Debug, PartialEq)]
 pub struct Origin {
-    /// What ureq gets to know of a request's target.
+    /// All that ureq knows of a request's target.
     pub(super) uri: Uri,
-    /// The host as it stands in a head.
+    /// The host as it is written in a head.
     host: String,
 }
 
@@ -28,8 +28,7 @@ impl Origin {
     /// The origin of this target.
     ///
     /// # Errors
-    /// In the operator's words, when host and port cannot stand in a URL, or no certificate can be
-    /// for that host.
+    /// When host and port are not valid, or no certificate can be for that host.
     pub fn new(target: &Target) -> Result<Origin, Faults> {
         let text = target.authority.as_str();
         let authority = http::uri::Authority::try_from(text).map_err(|_| no_host(text))?;
@@ -54,11 +53,11 @@ impl Origin {
 }
 
 fn no_host(text: &str) -> Faults {
-    format!("{text:?} is no host").into()
+    format!("{text:?} is not a host").into()
 }
 
-/// Our name in `Via`: another one in each process, so that two of us can stand in a row and each still knows a
-/// request that it has seen.
+/// Our name in `Via`. It differs in each process, so that one alvus may stand before another and each still recognises
+/// its own requests.
 pub fn pseudonym() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| {
@@ -70,25 +69,25 @@ pub fn pseudonym() -> &'static str {
 
 /// A request ready to be sent, as often as needed.
 ///
-/// ureq gets to know where it goes, and no more: its head is lines ready to be written, which `wire.rs` sends. As a
-/// map they would be hashed, copied and looked through by ureq, which has no use for them.
+/// Its head is lines ready to be written, which `wire.rs` sends. ureq knows only where they go: it would hash, copy and
+/// search them as a map, and has no use for them.
 #[derive(Debug)]
 pub struct Prepared {
     pub(super) uri: Uri,
-    /// No body comes back.
+    /// The answer has no body.
     pub(super) is_head: bool,
-    /// A length is expected even of no body (RFC 9110 §8.6).
+    /// A length is sent even without a body (RFC 9110 §8.6).
     expects_body: bool,
     /// From the request line to the client's last field.
     head: Vec<u8>,
-    /// The lines of `Accept-Encoding`, if what comes may be in a coding.
+    /// The lines of `Accept-Encoding`, if the answer may be compressed.
     codings: Vec<u8>,
     repeat: Repeat,
 }
 
 impl Prepared {
-    /// Turns a client's request into what goes up: `to` and `path` are where, `fields` are the client's
-    /// own (the ones that stay down are left out here).
+    /// Makes the upstream's request from a client's. `fields`: all of the client's; those that are not forwarded are
+    /// left out here.
     ///
     /// # Errors
     /// When method, path or a field cannot be sent; the text is for the client.
@@ -126,7 +125,7 @@ impl Prepared {
         // download may stay compressed.
         let is_download = matches!(known, Method::GET | Method::HEAD);
         prepared.put_fields(fields, is_download)?;
-        // RFC 9110 §7.6.3. Behind those of the client, which say where it was before.
+        // RFC 9110 §7.6.3: after the client's own `Via` fields.
         prepared.put(&["via: 1.1 ", pseudonym(), "\r\n"]);
         Ok(prepared)
     }
@@ -173,12 +172,12 @@ impl Prepared {
         self.repeat
     }
 
-    /// Asks for an answer that can be read on the way, as a stream of events has to be.
+    /// Asks for an uncompressed answer, as alvus must read a stream of events.
     pub fn ask_for_plain_text(&mut self) {
         self.codings = Vec::new();
     }
 
-    /// The whole head, with the length of a body and the line that holds a key.
+    /// The whole head, with the body's length and the line that holds the key.
     pub(super) fn head(&self, body: Option<usize>, key: [&[u8]; 2]) -> Vec<u8> {
         let [field, key] = key;
         let size = self.head.len() + self.codings.len() + field.len() + key.len();
