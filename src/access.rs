@@ -178,6 +178,14 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// Whether a client may see the operator's pages.
+enum Trust {
+    Known,
+    /// Yes: a browser, by its password; it gets this `Set-Cookie`.
+    Cookie(String),
+    None,
+}
+
 impl Access {
     /// The rules of `config` for a server that listens on `bound`. `random` must not be guessable;
     /// `earlier` are the rules that these replace.
@@ -358,8 +366,8 @@ impl Access {
         found
     }
 
-    /// Whether this client may see the operator's pages. `Some`: the value of a `Set-Cookie` for a browser.
-    fn trusts(&self, visit: &Visit<'_>) -> Result<Option<String>, ()> {
+    /// Whether this client may see the operator's pages.
+    fn trusts(&self, visit: &Visit<'_>) -> Trust {
         let cookies = visit.cookie.unwrap_or_default().split(|b| *b == b';');
         let mut known = visit.local;
         for cookie in cookies {
@@ -367,7 +375,11 @@ impl Access {
         }
         if self.clients.is_empty() {
             // Without CLIENT_KEYS there are no cookies.
-            return if visit.local { Ok(None) } else { Err(()) };
+            return if visit.local {
+                Trust::Known
+            } else {
+                Trust::None
+            };
         }
         known |= visit
             .keys()
@@ -375,19 +387,21 @@ impl Access {
             .flatten()
             .any(|k| self.known(k).is_some());
         if known {
-            return Ok(None);
+            return Trust::Known;
         }
-        let password = visit.authorization.and_then(password).ok_or(())?;
-        self.known(&password).ok_or(())?;
-        Ok(Some(format!(
-            "{}; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict",
-            self.cookie
-        )))
+        let password = visit.authorization.and_then(password);
+        match password.and_then(|password| self.known(&password)) {
+            Some(_) => Trust::Cookie(format!(
+                "{}; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict",
+                self.cookie
+            )),
+            None => Trust::None,
+        }
     }
 
     /// `/health` as this client may see it: `whole`, or its first field only.
     pub fn health(&self, visit: &Visit<'_>, whole: Reply) -> Reply {
-        if self.trusts(visit).is_ok() {
+        if !matches!(self.trusts(visit), Trust::None) {
             return whole;
         }
         let status = whole.body.split(',').next().unwrap_or_default();
@@ -399,13 +413,13 @@ impl Access {
     /// dialogue, which gets a cookie for it. Others get a refusal.
     pub fn page(&self, visit: &Visit<'_>, show: impl FnOnce() -> Reply) -> Reply {
         match self.trusts(visit) {
-            Ok(None) => show(),
-            Ok(Some(cookie)) => show().with("set-cookie", cookie),
-            Err(()) if self.clients.is_empty() => {
+            Trust::Known => show(),
+            Trust::Cookie(cookie) => show().with("set-cookie", cookie),
+            Trust::None if self.clients.is_empty() => {
                 let text = "other machines see this page only with a client key; set CLIENT_KEYS";
                 Reply::error(403, "no_client_keys", text)
             }
-            Err(()) => {
+            Trust::None => {
                 let shown = visit.authorization.is_some() || visit.api_key.is_some();
                 stranger(shown).with("www-authenticate", BASIC.into())
             }

@@ -17,13 +17,18 @@ const LARGEST_PAGE: usize = 1024 * 1024;
 /// Time between two looks of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Why there is no page, in the operator's words.
+#[derive(Debug)]
+pub struct NoHealth(pub String);
+
 /// The `/health` of a running alvus, as text and parsed. `name`: its machine, if HOST is not an address.
 ///
 /// # Errors
-/// In the operator's words, when no alvus answers.
-pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), String> {
+/// When no alvus answers.
+pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), NoHealth> {
     if config.port == 0 {
-        return Err("PORT is 0, so alvus listens on any free port; say which with --port".into());
+        let text = "PORT is 0, so alvus listens on any free port; say which with --port";
+        return Err(NoHealth(text.into()));
     }
     let local = address(config);
     let at = match name {
@@ -39,15 +44,20 @@ pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), St
                 }
                 _ => e.to_string(),
             };
-            format!("no alvus answers on {at}: {why} (is it running? HOST and PORT say where)")
+            NoHealth(format!(
+                "no alvus answers on {at}: {why} (is it running? HOST and PORT say where)"
+            ))
         })?;
-    let foreign = || format!("what answers on {at} is not alvus");
+    let foreign = || NoHealth(format!("what answers on {at} is not alvus"));
     let text = String::from_utf8(page).map_err(|_| foreign())?;
     let (_, body) = text.split_once("\r\n\r\n").ok_or_else(foreign)?;
     let page: Value = serde_json::from_str(body).map_err(|_| foreign())?;
     match (&page["status"], &page["error"]["message"]) {
         (Value::String(_), _) => Ok((body.to_owned(), page)),
-        (_, Value::String(message)) => Err(format!("alvus on {at}: {}", plain(message))),
+        (_, Value::String(message)) => {
+            let text = format!("alvus on {at}: {}", plain(message));
+            Err(NoHealth(text))
+        }
         _ => Err(foreign()),
     }
 }

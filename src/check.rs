@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::logging::quote;
 use crate::peer::Client;
 use crate::reply::whole_seconds;
@@ -111,11 +111,12 @@ impl fmt::Display for Finding {
 ///
 /// # Errors
 /// In the operator's words, when the upstream's settings cannot be used.
-pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Result<bool, String> {
+pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Result<bool, Faults> {
     let upstream = Upstream::new(config, None)?;
     let path = route::upward(&config.target.base_path, "/v1/models");
     let target = Origin::new(&config.target)?;
-    let request = Prepared::new("GET", &target, path, [].into_iter())?;
+    let request = Prepared::new("GET", &target, path, [].into_iter());
+    let request = request.map_err(|unfit| Faults::from(unfit.0))?;
     let asker = Arc::new((upstream, request));
     let mut any = false;
     for (round, keys) in config.api_keys.chunks(ABREAST).enumerate() {

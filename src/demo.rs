@@ -55,9 +55,15 @@ pub fn start() -> io::Result<String> {
     Ok(url)
 }
 
-/// One request, one answer, one connection.
-fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// A request.
+struct Asked {
+    line: String,
+    /// The index of its key.
+    key: Option<usize>,
+    body: serde_json::Value,
+}
+
+fn read(stream: &TcpStream) -> io::Result<Asked> {
     let mut reader = BufReader::new(stream);
     let mut request_line = String::new();
     reader.read_line(&mut request_line)?;
@@ -78,48 +84,44 @@ fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
     }
     let mut body = Vec::new();
     reader.take(length.min(MAX_BODY)).read_to_end(&mut body)?;
-    let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    let Some(key) = key else {
-        return plain(
-            stream,
-            "401 Unauthorized",
-            "",
-            r#"{"error":{"message":"no such key","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#,
-        );
+    Ok(Asked {
+        line: request_line,
+        key,
+        body: serde_json::from_slice(&body).unwrap_or_default(),
+    })
+}
+
+/// One request, one answer, one connection.
+fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let asked = read(stream)?;
+    let Some(key) = asked.key else {
+        let refusal = r#"{"error":{"message":"no such key","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#;
+        return plain(stream, "401 Unauthorized", "", refusal);
     };
     // Like the default provider it does not know Messages and Responses; alvus translates them.
-    if !["/chat/completions ", "/models"]
-        .iter()
-        .any(|path| request_line.contains(path))
-    {
+    let is_list = asked.line.contains("/models");
+    if !is_list && !asked.line.contains("/chat/completions ") {
         let nothing = r#"{"status":404,"title":"Not Found"}"#;
         return plain(stream, "404 Not Found", "", nothing);
     }
     if let Some(wait) = over_limit(uses, key) {
         let after = format!("retry-after: {}\r\n", wait.as_secs() + 1);
-        return plain(
-            stream,
-            "429 Too Many Requests",
-            &after,
-            r#"{"status":429,"title":"Too Many Requests"}"#,
-        );
+        let refusal = r#"{"status":429,"title":"Too Many Requests"}"#;
+        return plain(stream, "429 Too Many Requests", &after, refusal);
     }
-    if request_line.contains("/models") {
-        plain(
-            stream,
-            "200 OK",
-            "",
-            r#"{"object":"list","data":[{"id":"demo","object":"model","created":0,"owned_by":"alvus"}]}"#,
-        )
-    } else if body["stream"] == true {
-        streamed(stream)
-    } else {
-        let (content, tokens) = (quoted(&WORDS.concat()), WORDS.len());
-        let answer = format!(
-            r#"{{"id":"demo","object":"chat.completion","created":0,"model":"demo","choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant","content":{content}}}}}],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens},"total_tokens":{tokens}}}}}"#
-        );
-        plain(stream, "200 OK", "", &answer)
+    if is_list {
+        let list = r#"{"object":"list","data":[{"id":"demo","object":"model","created":0,"owned_by":"alvus"}]}"#;
+        return plain(stream, "200 OK", "", list);
     }
+    if asked.body["stream"] == true {
+        return streamed(stream);
+    }
+    let (content, tokens) = (quoted(&WORDS.concat()), WORDS.len());
+    let answer = format!(
+        r#"{{"id":"demo","object":"chat.completion","created":0,"model":"demo","choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant","content":{content}}}}}],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens},"total_tokens":{tokens}}}}}"#
+    );
+    plain(stream, "200 OK", "", &answer)
 }
 
 /// How long this key must rest, if it has used up its window; else counts one use.

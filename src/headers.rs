@@ -3,6 +3,8 @@
 //! It judges names, and of values only `Via`; values pass byte for byte. [`crate::upstream`] sets `Host`,
 //! `Content-Length` and `Authorization`; [`crate::stream`] frames an answer.
 
+use crate::token::is_token;
+
 /// Fields that belong to one connection, not to the message (RFC 9110 §7.6.1).
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -110,25 +112,8 @@ pub fn well_formed(name: impl AsRef<[u8]>, value: &[u8]) -> bool {
     let broken = |b: &u8| (*b < b' ' && *b != b'\t') || *b == 0x7f;
     // Not `any`: a fold compares several bytes at a time.
     let is_broken = value.iter().fold(false, |bad, b| bad | broken(b));
-    !name.is_empty() && name.iter().all(|b| TOKEN[usize::from(*b)]) && !is_broken
+    is_token(name) && !is_broken
 }
-
-/// Which bytes a token may hold.
-static TOKEN: [bool; 256] = {
-    let mut is_token = [false; 256];
-    let marks = b"!#$%&'*+-.^_`|~";
-    let mut at = 0;
-    while at < 256 {
-        is_token[at] = (at as u8).is_ascii_alphanumeric();
-        at += 1;
-    }
-    at = 0;
-    while at < marks.len() {
-        is_token[marks[at] as usize] = true;
-        at += 1;
-    }
-    is_token
-};
 
 /// Whether a request's field goes up to the provider.
 pub fn goes_up(name: &str, options: &ConnectionOptions) -> bool {

@@ -206,7 +206,7 @@ fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(),
             refused.push(key.clone());
         }
     });
-    match works.map_err(Stopped::Misused)? {
+    match works.map_err(|faults| Stopped::Misused(faults.to_string()))? {
         true if refused.is_empty() => {}
         true => {
             config.api_keys.retain(|key| !refused.contains(key));

@@ -7,6 +7,7 @@ pub mod dialect;
 pub mod front;
 pub mod peer;
 pub mod secret;
+pub mod token;
 // floor 1
 pub mod body;
 pub mod config;

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use alvus::arguments::{self, Arguments};
-use alvus::config::{self, Config, Loaded, Sources};
+use alvus::arguments::{self, Arguments, Misused};
+use alvus::ask::{self, NoHealth};
+use alvus::config::{self, Config, Faults, Loaded, Sources};
 use alvus::init::{self, Stopped, Wishes};
 use alvus::logging::{self, LogLevel, say};
 use alvus::relay::Relay;
@@ -20,7 +21,7 @@ use alvus::server::Server;
 use alvus::signals::{Order, Orders};
 use alvus::state::StateFile;
 use alvus::watch::{Files, Text};
-use alvus::{ask, check, demo, error, info, machine, warn};
+use alvus::{check, demo, error, info, machine, warn};
 
 #[cfg(target_env = "musl")]
 #[global_allocator]
@@ -41,11 +42,9 @@ const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let result = Arguments::parse(std::env::args_os().skip(1))
-        .map_err(|e| {
-            (
-                MISUSED,
-                format!("alvus: {e} (`alvus --help` lists what there is)"),
-            )
+        .map_err(|Misused(what)| {
+            let text = format!("alvus: {what} (`alvus --help` lists what there is)");
+            (MISUSED, text)
         })
         .and_then(|arguments| run(&arguments));
     let code = match result {
@@ -172,36 +171,19 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
         {
             keep(memory, &server);
         }
-        let new = match (order, &mut setup) {
-            (Some(Order::Stop(_)), _) => break,
-            (Some(Order::Reload), Some(setup)) => {
-                let text = setup.files.env.read();
-                Some(setup.take_in(text, true))
-            }
-            (Some(Order::Reload), None) => Some(Ok(Loaded {
-                config: running.clone(),
-                warnings: Vec::new(),
-            })),
-            (None, Some(setup)) => {
-                let text = setup.files.news();
-                text.map(|text| setup.take_in(text, true))
-            }
-            (None, None) => None,
+        let is_asked = match order {
+            Some(Order::Stop(_)) => break,
+            order => order.is_some(),
         };
-        let done = match new {
-            Some(Ok(Loaded {
-                config: new,
-                warnings,
-            })) => {
-                let done = take_over(config, &mut running, new, &server);
-                warn_of(warnings);
-                done
+        match read_anew(is_asked, &mut setup, &running) {
+            Some(Ok(new)) => {
+                if let Err(faults) = take_over(config, &mut running, new.config, &server) {
+                    refuse(&faults.to_string());
+                }
+                warn_of(new.warnings);
             }
-            Some(Err((_, text))) => Err(text),
-            None => continue,
-        };
-        if let Err(text) = done {
-            refuse(&text);
+            Some(Err((_, text))) => refuse(&text),
+            None => {}
         }
     }
     server.close_door();
@@ -209,6 +191,24 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
     drain(&server, orders);
     memory.iter_mut().for_each(|memory| keep(memory, &server));
     Ok(())
+}
+
+/// The new configuration, after an order to reload or a change of a file.
+fn read_anew(
+    is_asked: bool,
+    setup: &mut Option<Setup>,
+    running: &Config,
+) -> Option<Result<Loaded, Exit>> {
+    let Some(setup) = setup else {
+        let config = running.clone();
+        let warnings = Vec::new();
+        return is_asked.then_some(Ok(Loaded { config, warnings }));
+    };
+    let text = match is_asked {
+        true => setup.files.env.read(),
+        false => setup.files.news()?,
+    };
+    Some(setup.take_in(text, true))
 }
 
 /// The first lines that an operator sees.
@@ -288,7 +288,7 @@ fn take_over(
     running: &mut Config,
     new: Config,
     server: &Server,
-) -> Result<(), String> {
+) -> Result<(), Faults> {
     // All that can fail comes before anything changes.
     if new.client_keys.is_empty()
         && !running.client_keys.is_empty()
@@ -296,9 +296,9 @@ fn take_over(
         && !started_with.host.to_canonical().is_loopback()
     {
         let host = started_with.host;
-        return Err(format!(
+        return Err(Faults::from(format!(
             "without CLIENT_KEYS everyone on the network could use your keys: alvus listens on {host} until a restart"
-        ));
+        )));
     }
     let rules = server.rules(&new).map_err(|e| e.to_string())?;
     let merged = server.relay().reload(&new)?;
@@ -368,8 +368,8 @@ fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
         let (text, up) = match page {
             Ok((text, page)) if json => (text + "\n", ask::is_up(&page)),
             Ok((_, page)) => (ask::table(&page, colours), ask::is_up(&page)),
-            Err(text) if watch => (format!("{text}\n"), false),
-            Err(text) => return Err((FAILED, format!("error: {text}"))),
+            Err(NoHealth(text)) if watch => (format!("{text}\n"), false),
+            Err(NoHealth(text)) => return Err((FAILED, format!("error: {text}"))),
         };
         // To the top left corner of an empty screen.
         let clear = if watch && terminal && !json {

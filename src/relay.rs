@@ -43,7 +43,7 @@ use self::standing::Standing;
 use self::voice::Voice;
 use self::wishes::Wishes;
 use crate::body::Body;
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
 use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
@@ -320,7 +320,7 @@ impl Relay {
     ///
     /// # Errors
     /// In the operator's words, when the upstream's settings cannot be used.
-    pub fn new(config: &Config) -> Result<Relay, String> {
+    pub fn new(config: &Config) -> Result<Relay, Faults> {
         let now = Instant::now();
         let pool = Pool::new(&config.api_keys, policy::settings(config), now);
         Ok(Relay {
@@ -339,7 +339,7 @@ impl Relay {
     ///
     /// # Errors
     /// In the operator's words, when the upstream's settings cannot be used.
-    pub fn reload(&self, config: &Config) -> Result<Merged, String> {
+    pub fn reload(&self, config: &Config) -> Result<Merged, Faults> {
         let earlier = self.policy().clone();
         let policy = Arc::new(Policy::new(config, Some(&earlier))?);
         policy.upstream.takes_over();

@@ -117,6 +117,16 @@ pub struct Reply {
     pub body: String,
 }
 
+/// What is wrong with a request, in words for its client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadRequest(pub String);
+
+impl From<BadRequest> for Reply {
+    fn from(bad: BadRequest) -> Reply {
+        Reply::error(400, "bad_request", &bad.0)
+    }
+}
+
 impl Reply {
     /// A JSON document.
     pub fn json(status: u16, body: String) -> Reply {

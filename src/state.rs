@@ -178,7 +178,7 @@ impl StateFile {
     /// # Errors
     /// In the operator's words, when it cannot be written; once for a row of failures. The old file
     /// is still there, and the next call tries again.
-    pub fn keep(&mut self, mut rests: Vec<Rest>, now: Instant) -> Result<(), String> {
+    pub fn keep(&mut self, mut rests: Vec<Rest>, now: Instant) -> io::Result<()> {
         self.looked = now;
         if rests.len() > MOST {
             rests.sort_by_key(|rest| std::cmp::Reverse(rest.until));
@@ -202,8 +202,11 @@ impl StateFile {
             Err(e) => {
                 self.failing = true;
                 let path = self.path.display();
-                Err(format!(
-                    "cannot write {path} (STATE_FILE): {e}; alvus goes on without, and tries again"
+                Err(io::Error::new(
+                    e.kind(),
+                    format!(
+                        "cannot write {path} (STATE_FILE): {e}; alvus goes on without, and tries again"
+                    ),
                 ))
             }
         }

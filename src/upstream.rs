@@ -36,7 +36,7 @@ pub use self::prepared::{Origin, Prepared, pseudonym};
 use self::tls::TlsSetup;
 pub use self::tls::random;
 use self::wire::Dialler;
-use crate::config::{Config, Target};
+use crate::config::{Config, Faults, Target};
 use crate::headers;
 use crate::peer::Client;
 use crate::secret::ApiKey;
@@ -103,7 +103,7 @@ impl Upstream {
     ///
     /// # Errors
     /// In the operator's words, when the file cannot be read or holds no certificate.
-    pub fn new(config: &Config, earlier: Option<&Upstream>) -> Result<Upstream, String> {
+    pub fn new(config: &Config, earlier: Option<&Upstream>) -> Result<Upstream, Faults> {
         let extra_roots = tls::extra_roots(config)?;
         let same = earlier.filter(|earlier| earlier.tls.extra_roots == extra_roots);
         let made = Made {

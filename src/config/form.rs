@@ -165,8 +165,13 @@ pub(super) fn shown(text: &str) -> String {
     format!("{}{rest}", start.escape_debug())
 }
 
-/// Why a value is refused, besides [`Form::expected`]; follows the value. Holds no part of a secret.
-pub(super) type Why = Option<Cow<'static, str>>;
+/// Why a value is refused.
+pub(super) enum Why {
+    /// It is not what [`Form::expected`] says.
+    Unexpected,
+    /// The words after the value in the message, with no part of a secret.
+    Because(Cow<'static, str>),
+}
 
 /// A type that a setting is read as.
 pub(super) trait Value: Sized {
@@ -194,21 +199,21 @@ pub(super) fn whole_number(text: &str) -> Option<u64> {
 
 fn bounded(text: &str, form: &Form) -> Result<u64, Why> {
     let Form::Number { min, max, unit } = form else {
-        return Err(None);
+        return Err(Why::Unexpected);
     };
     let number = whole_number(text).filter(|n| (min..=max).contains(&n));
     let scale = if *unit == MIB { 1024 * 1024 } else { 1 };
-    number.map(|n| n * scale).ok_or(None)
+    number.map(|n| n * scale).ok_or(Why::Unexpected)
 }
 
 /// The index of this word among the form's.
 fn place(text: &str, form: &Form) -> Result<usize, Why> {
     let Form::Word(words) = form else {
-        return Err(None);
+        return Err(Why::Unexpected);
     };
     let mut words = words.iter();
     let at = words.position(|word| word.eq_ignore_ascii_case(text));
-    at.ok_or(None)
+    at.ok_or(Why::Unexpected)
 }
 
 fn is_one_of(words: &[&str], text: &str) -> bool {
@@ -216,11 +221,11 @@ fn is_one_of(words: &[&str], text: &str) -> bool {
 }
 
 fn because<T>(why: impl Into<Cow<'static, str>>) -> Result<T, Why> {
-    Err(Some(why.into()))
+    Err(Why::Because(why.into()))
 }
 
 fn fitted<T: TryFrom<u64>>(text: &str, form: &Form) -> Result<T, Why> {
-    T::try_from(bounded(text, form)?).map_err(|_| None)
+    T::try_from(bounded(text, form)?).map_err(|_| Why::Unexpected)
 }
 
 /// How each type is read.
@@ -240,12 +245,12 @@ read! {
     usize: |text, form| fitted(text, form);
     Duration: |text, form| bounded(text, form).map(Duration::from_secs);
     bool: |text, _form| match (is_one_of(YES, text), is_one_of(NO, text)) {
-        (false, false) => Err(None),
+        (false, false) => Err(Why::Unexpected),
         (yes, _) => Ok(yes),
     };
     &'static str: |text, form| place(text, form).map(|at| KEY_HEADERS[at]);
-    LogLevel: |text, _form| LogLevel::parse(text).ok_or(None);
-    LogFormat: |text, _form| LogFormat::parse(text).ok_or(None);
+    LogLevel: |text, _form| LogLevel::parse(text).ok_or(Why::Unexpected);
+    LogFormat: |text, _form| LogFormat::parse(text).ok_or(Why::Unexpected);
     Rotation: |text, form| place(text, form).map(|at| [Rotation::RoundRobin, Rotation::Sticky][at]);
     Pace: |text, _form| match text.eq_ignore_ascii_case("auto") {
         true => Ok(Pace::Auto),
@@ -259,16 +264,16 @@ read! {
         true => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         false => {
             let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-            bare.unwrap_or(text).parse().map_err(|_| None)
+            bare.unwrap_or(text).parse().map_err(|_| Why::Unexpected)
         }
     };
     Target: |text, _form| Target::parse(text).or_else(because);
     Option<Target>: |text, form| Target::read(text, form).map(Some);
     Vec<Host>: |text, _form| guests::hosts(text).or_else(because);
     Vec<WebOrigin>: |text, _form| guests::origins(text).or_else(because);
-    ModelMap: |text, _form| ModelMap::parse(text).or_else(|why| match like_a_key(text) {
-        true => Err(None),
-        false => because(why),
+    ModelMap: |text, _form| ModelMap::parse(text).or_else(|malformed| match like_a_key(text) {
+        true => Err(Why::Unexpected),
+        false => because(malformed.0),
     });
     // Keys may come from a file, and may have several faults: see `keys.rs`, `guests.rs`.
     Vec<ApiKey>: |_text, _form| Ok(Vec::new());

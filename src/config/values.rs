@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::form::{Value, shown, text_of};
+use super::form::{Value, Why, shown, text_of};
 use super::{ClientKey, Config, ReadKeys, Sources, VARIABLES, Variable};
 use super::{dotenv, guests, keys, lookalike};
 use crate::secret::ApiKey;
@@ -127,7 +127,7 @@ impl<'a> Values<'a> {
             match T::read_raw(&setting.value, &variable.form) {
                 Ok(value) => return value,
                 Err(why) => {
-                    let fault = unread(variable, setting, why.as_deref());
+                    let fault = unread(variable, setting, &why);
                     self.faults.push(fault);
                 }
             }
@@ -283,10 +283,13 @@ impl<'a> Values<'a> {
 }
 
 /// The fault of a value that could not be read.
-fn unread(variable: &Variable, setting: &Setting, why: Option<&str>) -> String {
+fn unread(variable: &Variable, setting: &Setting, why: &Why) -> String {
     let Variable { name, form, .. } = variable;
     let found = form.echo(text_of(&setting.value).trim());
-    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let why = match why {
+        Why::Unexpected => String::new(),
+        Why::Because(why) => format!(" ({why})"),
+    };
     let example = match form.example() {
         "" => variable.default,
         example => example,

@@ -161,65 +161,49 @@ impl Learned {
 
 /// What is known of all models, as a JSON object for `/health`: each name, and what differs from the default.
 pub fn to_json(learned: &Learned) -> Vec<u8> {
-    let mut out = b"{".to_vec();
-    for (at, (name, traits)) in learned.all().enumerate() {
-        put!(&mut out, if at == 0 { "" } else { "," }, Quoted(name), ":{");
-        let begin = out.len();
-        let ratio = traits.ratio.map(u64::from);
-        let numbers = [
-            ("context", traits.context),
-            ("output", traits.output),
-            ("bytes_per_1000_tokens", ratio),
-        ];
-        for (name, number) in numbers {
-            if let Some(number) = number {
-                put!(
-                    &mut out,
-                    if out.len() == begin { "" } else { "," },
-                    "\"",
-                    name,
-                    "\":",
-                    number
-                );
-            }
-        }
-        let flags = [
-            ("plain_schemas", traits.plain_schemas),
-            ("no_images", traits.blind),
-            ("needs_reasoning_content", traits.needs_thoughts),
-            ("short_ids", traits.short_ids),
-            ("thinks_unopened", traits.thinks_unopened),
-        ];
-        for (name, _) in flags.iter().filter(|(_, is)| *is) {
-            put!(
-                &mut out,
-                if out.len() == begin { "" } else { "," },
-                "\"",
-                *name,
-                "\":true"
-            );
-        }
-        let refused = FIELDS.iter().filter(|field| traits.refuses(field));
-        for (at, field) in refused.enumerate() {
-            let begins = if out.len() == begin {
-                "\"refuses\":["
-            } else {
-                ",\"refuses\":["
-            };
-            match at {
-                0 => put!(&mut out, begins),
-                _ => out.truncate(out.len() - 1),
-            }
-            put!(
-                &mut out,
-                if at == 0 { "" } else { "," },
-                "\"",
-                *field,
-                "\"]"
-            );
-        }
+    let mut out = Vec::new();
+    let mut before = "{";
+    for (name, traits) in learned.all() {
+        put!(&mut out, before, Quoted(name), ":{");
+        put_traits(&mut out, traits);
         put!(&mut out, "}");
+        before = ",";
     }
-    put!(&mut out, "}");
+    put!(&mut out, if before == "{" { "{}" } else { "}" });
     out
+}
+
+fn put_traits(out: &mut Vec<u8>, traits: &Traits) {
+    let begin = out.len();
+    let numbers = [
+        ("context", traits.context),
+        ("output", traits.output),
+        ("bytes_per_1000_tokens", traits.ratio.map(u64::from)),
+    ];
+    for (name, number) in numbers {
+        if let Some(number) = number {
+            put!(out, ",\"", name, "\":", number);
+        }
+    }
+    let flags = [
+        ("plain_schemas", traits.plain_schemas),
+        ("no_images", traits.blind),
+        ("needs_reasoning_content", traits.needs_thoughts),
+        ("short_ids", traits.short_ids),
+        ("thinks_unopened", traits.thinks_unopened),
+    ];
+    for (name, _) in flags.iter().filter(|(_, is)| *is) {
+        put!(out, ",\"", *name, "\":true");
+    }
+    let mut before = ",\"refuses\":[\"";
+    for field in FIELDS.iter().filter(|field| traits.refuses(field)) {
+        put!(out, before, *field, "\"");
+        before = ",\"";
+    }
+    if before == ",\"" {
+        put!(out, "]");
+    }
+    if out.len() > begin {
+        out.remove(begin); // the first comma
+    }
 }

@@ -25,10 +25,20 @@ impl Rule {
     }
 }
 
+/// What is wrong with a map, in the operator's words.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Malformed(pub String);
+
+fn malformed<T>(why: String) -> Result<T, Malformed> {
+    Err(Malformed(why))
+}
+
 impl ModelMap {
-    /// Reads `claude-haiku*=a/b, claude-*=c/d|e/f`. The first rule that matches a name counts. An error is in the
-    /// operator's words.
-    pub fn parse(text: &str) -> Result<ModelMap, String> {
+    /// Reads `claude-haiku*=a/b, claude-*=c/d|e/f`. The first rule that matches a name counts.
+    ///
+    /// # Errors
+    /// In the operator's words.
+    pub fn parse(text: &str) -> Result<ModelMap, Malformed> {
         let mut rules: Vec<Rule> = Vec::new();
         for rule in text
             .split(',')
@@ -36,7 +46,7 @@ impl ModelMap {
             .filter(|rule| !rule.is_empty())
         {
             let Some((name, models)) = rule.split_once('=') else {
-                return Err(format!(
+                return malformed(format!(
                     "{rule:?} has no \"=\"; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"
                 ));
             };
@@ -46,10 +56,10 @@ impl ModelMap {
                 None => (name, false),
             };
             if name.is_empty() {
-                return Err(format!("{rule:?} has no name before its \"=\""));
+                return malformed(format!("{rule:?} has no name before its \"=\""));
             }
             if beginning.contains('*') {
-                return Err(format!(
+                return malformed(format!(
                     "{name:?}: a \"*\" may only be the last character of a name"
                 ));
             }
@@ -61,7 +71,7 @@ impl ModelMap {
                 if model.is_empty()
                     || model.contains(|c: char| c.is_whitespace() || "*=".contains(c))
                 {
-                    return Err(format!("{rule:?}: {model:?} is not a model's name"));
+                    return malformed(format!("{rule:?}: {model:?} is not a model's name"));
                 }
             }
             let all = |earlier: &&Rule| match earlier.is_beginning {
@@ -71,7 +81,7 @@ impl ModelMap {
             if let Some(earlier) = rules.iter().find(all) {
                 let star = if earlier.is_beginning { "*" } else { "" };
                 let earlier = &earlier.name;
-                return Err(format!(
+                return malformed(format!(
                     "{rule:?} is never reached: \"{earlier}{star}\" before it matches all of its names"
                 ));
             }
@@ -227,7 +237,11 @@ mod tests {
                 r#""a=y" is never reached: "a" before it matches all of its names"#,
             ),
         ] {
-            assert_eq!(ModelMap::parse(text), Err(expected.to_string()), "{text}");
+            assert_eq!(
+                ModelMap::parse(text),
+                Err(Malformed(expected.to_string())),
+                "{text}"
+            );
         }
         assert!(ModelMap::parse("a=x, a*=y").is_ok());
     }

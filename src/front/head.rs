@@ -10,6 +10,7 @@ use tiny_http::{HTTPVersion, Method};
 
 use super::body::Framing;
 use super::limits::Limits;
+use crate::token::{is_token, is_token_byte};
 
 /// Why there is no head.
 #[derive(Debug)]
@@ -252,7 +253,7 @@ fn parse_request_line(
         }
         _ => return bad("the HTTP version is malformed"),
     };
-    if method.is_empty() || !method.iter().copied().all(is_token_byte) {
+    if !is_token(method) {
         return bad("the method is malformed");
     }
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
@@ -276,7 +277,7 @@ fn parse_field(text: &[u8], line: Range<usize>) -> Result<Field, HeadError> {
     };
     let (name, value) = (&bytes[..colon], &bytes[colon + 1..]);
     // this refuses white space before the colon, and folded lines
-    if name.is_empty() || !name.iter().copied().all(is_token_byte) {
+    if !is_token(name) {
         return bad("the name of a header field is malformed");
     }
     // not `any`: a fold compares several bytes at a time
@@ -300,27 +301,6 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     }
     str::from_utf8(value).ok()?.parse().ok()
 }
-
-/// `tchar` of RFC 9110, 5.6.2
-fn is_token_byte(b: u8) -> bool {
-    TOKEN_BYTES[usize::from(b)]
-}
-
-// a table, as each byte of each name is looked up
-static TOKEN_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let (mut i, others) = (0, b"!#$%&'*+-.^_`|~");
-    while i < 256 {
-        table[i] = (i as u8).is_ascii_alphanumeric();
-        i += 1;
-    }
-    i = 0;
-    while i < others.len() {
-        table[others[i] as usize] = true;
-        i += 1;
-    }
-    table
-};
 
 fn trim_start(bytes: &[u8]) -> &[u8] {
     let blank = |b: &u8| *b == b' ' || *b == b'\t';

@@ -1,12 +1,12 @@
 //! Keeps the lists of models for ten minutes: agents poll them, and each poll would cost a key a request. Of an old
 //! list one request at a time asks for a new one; the others get the old one. If no new one comes, all get the old one.
+//! Before the first list is there, each asks for itself.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::{End, Exchange, Outcome, Relay, lock};
-use crate::peer::Client;
 use crate::reply::{self, Downstream};
 use crate::route;
 use crate::upstream::Kept;
@@ -21,8 +21,6 @@ const MOST: usize = 4;
 const LARGEST: usize = 4 * 1024 * 1024;
 /// The longest name of a list.
 const LONGEST: usize = 128;
-/// How often a request that waits for a list looks whether its client has left.
-const TICK: Duration = Duration::from_secs(1);
 
 /// For an answer that is kept: no chunks, no connection.
 const PLAIN: Downstream = Downstream {
@@ -51,10 +49,7 @@ pub(super) fn is_anthropics<'a>(mut fields: impl Iterator<Item = (&'a str, &'a [
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub(super) struct Listings {
-    lists: Mutex<Lists>,
-    came: Condvar,
-}
+pub(super) struct Listings(Mutex<Lists>);
 
 /// All lists. Pure: it takes `now`.
 #[derive(Debug, Default)]
@@ -67,7 +62,7 @@ struct Listing {
     came: Instant,
     fresh_until: Instant,
     /// A request is at the upstream for it.
-    awaited: bool,
+    asked: bool,
 }
 
 /// What a request for a list does next.
@@ -77,31 +72,29 @@ enum Look {
     Kept(Arc<Kept>, Duration),
     /// Ask the upstream; call [`Lists::over`] afterwards. The old list, if any, serves meanwhile.
     Ask(Option<Arc<Kept>>),
-    /// Wait: another request asks already.
-    Wait,
-    /// Too many other lists are being asked for.
-    NoRoom,
+    /// Ask, without keeping the answer: another request will, or there is no room.
+    Pass,
 }
 
 impl Lists {
     fn look(&mut self, name: &str, now: Instant) -> Look {
         if let Some(list) = self.0.iter_mut().find(|list| list.name == name) {
             return match &list.kept {
-                Some(kept) if list.awaited || now < list.fresh_until => {
+                Some(kept) if list.asked || now < list.fresh_until => {
                     let age = now.saturating_duration_since(list.came);
                     Look::Kept(kept.clone(), age)
                 }
-                None if list.awaited => Look::Wait,
+                None if list.asked => Look::Pass,
                 kept => {
-                    list.awaited = true;
+                    list.asked = true;
                     Look::Ask(kept.clone())
                 }
             };
         }
         if self.0.len() == MOST {
-            let idle = (0..MOST).filter(|at| !self.0[*at].awaited);
+            let idle = (0..MOST).filter(|at| !self.0[*at].asked);
             let Some(oldest) = idle.min_by_key(|at| self.0[*at].came) else {
-                return Look::NoRoom;
+                return Look::Pass;
             };
             self.0.remove(oldest);
         }
@@ -110,7 +103,7 @@ impl Lists {
             kept: None,
             came: now,
             fresh_until: now,
-            awaited: true,
+            asked: true,
         });
         Look::Ask(None)
     }
@@ -119,7 +112,7 @@ impl Lists {
     fn keep(&mut self, name: &str, kept: &Arc<Kept>, now: Instant) {
         let size = |list: &Listing| list.kept.as_ref().map_or(0, |kept| kept.body.len());
         if kept.body.len() + self.0.iter().map(size).sum::<usize>() > LARGEST {
-            self.0.retain(|list| list.name == name || list.awaited);
+            self.0.retain(|list| list.name == name || list.asked);
         }
         if let Some(list) = self.0.iter_mut().find(|list| list.name == name) {
             list.kept = Some(kept.clone());
@@ -132,7 +125,7 @@ impl Lists {
         self.0
             .retain(|list| list.name != name || list.kept.is_some());
         if let Some(list) = self.0.iter_mut().find(|list| list.name == name) {
-            list.awaited = false;
+            list.asked = false;
             list.fresh_until = list.fresh_until.max(now + ANYWAY);
         }
     }
@@ -147,28 +140,12 @@ struct Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.listings.lists().over(self.name, Instant::now());
-        self.listings.came.notify_all();
     }
 }
 
 impl Listings {
     fn lists(&self) -> MutexGuard<'_, Lists> {
-        lock(&self.lists)
-    }
-
-    /// What to do, after a wait while another request fetches the first list; `None`: the client left.
-    fn look(&self, name: &str, client: &Client) -> Option<Look> {
-        let mut lists = self.lists();
-        loop {
-            match lists.look(name, Instant::now()) {
-                Look::Wait if client.has_left() => return None,
-                Look::Wait => {
-                    let waited = self.came.wait_timeout(lists, TICK);
-                    lists = waited.unwrap_or_else(PoisonError::into_inner).0;
-                }
-                look => return Some(look),
-            }
-        }
+        lock(&self.0)
     }
 }
 
@@ -176,12 +153,13 @@ impl Relay {
     /// Serves a request for this list.
     pub(super) fn list(&self, name: &str, exchange: &mut Exchange, out: &mut dyn Write) -> Outcome {
         let policy = exchange.mapped.policy.clone();
-        let outcome = Outcome::new(String::new());
-        let stale = match policy.listings.look(name, &exchange.client) {
-            Some(Look::Kept(kept, age)) => return kept.tell(age, exchange, out, outcome),
-            Some(Look::Ask(stale)) => stale,
-            Some(Look::NoRoom | Look::Wait) => return self.ask(exchange, out),
-            None => return outcome.left(),
+        let look = policy.listings.lists().look(name, Instant::now());
+        let stale = match look {
+            Look::Kept(kept, age) => {
+                return kept.tell(age, exchange, out, Outcome::new(String::new()));
+            }
+            Look::Ask(stale) => stale,
+            Look::Pass => return self.ask(exchange, out),
         };
         let turn = Turn {
             listings: &policy.listings,
@@ -283,7 +261,7 @@ mod tests {
         let start = Instant::now();
         let mut lists = Lists::default();
         assert!(matches!(lists.look("a", start), Look::Ask(None)));
-        assert!(matches!(lists.look("a", start), Look::Wait));
+        assert!(matches!(lists.look("a", start), Look::Pass));
         lists.keep("a", &kept(1), start);
         lists.over("a", start);
         let later = start + FRESH - Duration::from_secs(1);
@@ -322,7 +300,7 @@ mod tests {
             let name = n.to_string();
             assert!(matches!(lists.look(&name, start), Look::Ask(None)));
         }
-        assert!(matches!(lists.look("more", start), Look::NoRoom));
+        assert!(matches!(lists.look("more", start), Look::Pass));
         for n in 0..MOST {
             let (name, now) = (n.to_string(), start + Duration::from_secs(n as u64));
             lists.keep(&name, &kept(10), now);

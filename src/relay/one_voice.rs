@@ -2,7 +2,7 @@
 
 use super::{Exchange, Mapped, Relay};
 use crate::config::Config;
-use crate::reply::Reply;
+use crate::reply::{BadRequest, Reply};
 use crate::upstream::{Answer, Kept};
 use crate::verdict::Verdict;
 
@@ -26,7 +26,7 @@ impl Mapped {
         _: &str,
         _: &str,
         _: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<Mapped, String> {
+    ) -> Result<Mapped, BadRequest> {
         Ok(self)
     }
 }

@@ -6,10 +6,11 @@ use super::listing::{self, Listings};
 use super::voice::{Known, Voice};
 use super::wishes::Wishes;
 use super::{Mapped, Relay};
-use crate::config::{Config, Rotation, Target};
+use crate::config::{Config, Faults, Rotation, Target};
 use crate::dialect::models::ModelMap;
 use crate::pool::Settings;
 use crate::question::Conversation;
+use crate::reply::BadRequest;
 use crate::retry::Limits;
 use crate::route;
 use crate::sse::Marked;
@@ -48,7 +49,7 @@ struct Genai {
 }
 
 impl Genai {
-    fn new(target: &Target) -> Result<Genai, String> {
+    fn new(target: &Target) -> Result<Genai, Faults> {
         Ok(Genai {
             to: Origin::new(target)?,
             base_path: target.base_path.clone(),
@@ -60,7 +61,7 @@ impl Genai {
 impl Policy {
     /// `earlier`: the policy before a reload. If the provider is the same, its resolved names, connections, TLS
     /// sessions and lessons about models are kept.
-    pub(super) fn new(config: &Config, earlier: Option<&Policy>) -> Result<Policy, String> {
+    pub(super) fn new(config: &Config, earlier: Option<&Policy>) -> Result<Policy, Faults> {
         let target = Origin::new(&config.target)?;
         let same = earlier.filter(|earlier| earlier.target == target);
         Ok(Policy {
@@ -133,7 +134,7 @@ impl Relay {
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Mapped, String> {
+    ) -> Result<Mapped, BadRequest> {
         let policy = self.policy().clone();
         let genai = policy.genai.as_ref().filter(|_| route::is_genai(target));
         let (to, path) = match genai {

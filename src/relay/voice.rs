@@ -15,7 +15,7 @@ use crate::dialect::json::Json;
 use crate::dialect::lessons::Lesson;
 use crate::dialect::measure::Size;
 use crate::dialect::terms::{Asked, Refused};
-use crate::reply::{self, Reply};
+use crate::reply::{self, BadRequest, Reply};
 use crate::route;
 use crate::upstream::{Kept, Prepared};
 
@@ -113,7 +113,7 @@ impl Mapped {
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Mapped, String> {
+    ) -> Result<Mapped, BadRequest> {
         let policy = self.policy.clone();
         let Some(about) = About::of(method, target) else {
             return Ok(self);
@@ -165,7 +165,7 @@ fn prepared<'a>(
     method: &str,
     path: &str,
     fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-) -> Result<Prepared, String> {
+) -> Result<Prepared, BadRequest> {
     const OURS: [(&str, &[u8]); 2] = [
         ("content-type", b"application/json"),
         ("accept", b"application/json"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{End, Exchange, Outcome, Relay};
 use crate::pool::{LaneId, Picked};
-use crate::reply::Reply;
+use crate::reply::{BadRequest, Reply};
 
 const DEADLINE: &str = "x-alvus-deadline-ms";
 const KEY: &str = "x-alvus-key";
@@ -30,7 +30,7 @@ impl Wishes {
     /// In words for the client, when a field cannot be understood.
     pub(super) fn read<'a>(
         fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<Wishes, String> {
+    ) -> Result<Wishes, BadRequest> {
         let mut wishes = Wishes::default();
         for (name, value) in fields {
             // By length first: most fields are neither.
@@ -40,10 +40,10 @@ impl Wishes {
                 let text = std::str::from_utf8(value.trim_ascii()).unwrap_or_default();
                 let millis = text.parse().ok().filter(|ms| (1..=LONGEST).contains(ms));
                 let Some(millis) = millis else {
-                    return Err(format!(
+                    return Err(BadRequest(format!(
                         "X-Alvus-Deadline-Ms is {:?}; expected are milliseconds, 1 to {LONGEST}",
                         crate::logging::shown(text)
-                    ));
+                    )));
                 };
                 wishes.within = Some(Duration::from_millis(millis));
             }
@@ -120,7 +120,7 @@ mod tests {
         ] {
             let fields = [("x-alvus-deadline-ms", bad.as_bytes())].into_iter();
             let error = Wishes::read(fields).expect_err(bad);
-            assert!(error.contains("milliseconds"), "{error}");
+            assert!(error.0.contains("milliseconds"), "{error:?}");
         }
     }
 }

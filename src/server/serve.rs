@@ -44,9 +44,7 @@ impl Inner {
         let fields: Vec<_> = request.raw_headers().collect();
         let mapped = match self.relay.map(method, &target, fields.iter().copied()) {
             Ok(mapped) => mapped,
-            Err(text) => {
-                return self.refuse(request, origin, &Reply::error(400, "bad_request", &text));
-            }
+            Err(bad) => return self.refuse(request, origin, &bad.into()),
         };
         let down = downstream(&request, origin);
         let exchange = Exchange {
@@ -61,6 +59,18 @@ impl Inner {
         #[cfg(test)]
         tests::bug_at(&target, "/bug/late");
         let outcome = self.relay.serve(exchange, &mut out);
+        if let Some(guest) = guest {
+            rules.access.spent(guest, outcome.tokens);
+        }
+        self.count(&outcome, bytes_in);
+        if outcome.end != End::Complete || outcome.closes {
+            socket.shutdown();
+        }
+        drop(out);
+        log_request(method, &target, name, &outcome, began.elapsed());
+    }
+
+    fn count(&self, outcome: &Outcome, bytes_in: u64) {
         let answered = Answered {
             status: outcome.status,
             first_byte: outcome.first_byte,
@@ -72,15 +82,7 @@ impl Inner {
             model: &outcome.model,
             asked: outcome.asked.as_deref(),
         };
-        if let Some(guest) = guest {
-            rules.access.spent(guest, outcome.tokens);
-        }
         self.relay.metrics().answered(answered, Instant::now());
-        if outcome.end != End::Complete || outcome.closes {
-            socket.shutdown();
-        }
-        drop(out);
-        log_request(method, &target, name, &outcome, began.elapsed());
     }
 }
 

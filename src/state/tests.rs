@@ -197,12 +197,9 @@ fn a_failing_write_is_said_once_leaves_the_old_file_and_is_tried_again() {
     let said = state
         .keep(vec![rest(now, 7200, "x")], now)
         .expect_err("in the way");
-    assert!(said.contains("STATE_FILE"), "{said}");
-    assert_eq!(
-        state.keep(vec![rest(now, 7200, "x")], now),
-        Ok(()),
-        "said once"
-    );
+    assert!(said.to_string().contains("STATE_FILE"), "{said}");
+    let again = state.keep(vec![rest(now, 7200, "x")], now);
+    assert!(again.is_ok(), "said once");
     assert_eq!(StateFile::open(path.clone(), SALTED, now).1[0].model, "m");
     fs::remove_dir(&new).expect("removed");
     state

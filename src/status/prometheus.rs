@@ -50,35 +50,13 @@ impl Page {
 
 /// The page.
 pub fn page(all: &Shown) -> Reply {
-    let (counts, keys, load) = (all.counts, all.keys, all.load);
+    let (counts, keys) = (all.counts, all.keys);
     let mut page = Page(String::with_capacity(4096 + 512 * keys.len()));
     page.family("build_info", "gauge", "What is running; always 1.");
     let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
     page.sample("build_info", version, 1);
     by_outcome(&mut page, counts);
-    #[rustfmt::skip]
-    let plain = [
-        ("attempts_total", "counter", "Requests sent to the upstream.", counts.attempts),
-        ("cut_answers_total", "counter", "Answers that the upstream broke off.", counts.cut),
-        ("cooldowns_total", "counter", "How often a key began to rest.", counts.cooldowns),
-        ("quota_parks_total", "counter", "How often a key was parked because its quota was spent.", counts.parked),
-        ("ejections_total", "counter", "How often a key was ejected: refused where another one was not.", counts.ejections),
-        ("failed_probes_total", "counter", "Attempts at which an ejected key was refused again.", counts.failed_probes),
-        ("absorbed_requests_total", "counter", "Requests served although a key was limited on the way.", counts.absorbed),
-        ("waits_total", "counter", "Requests that waited for a key.", counts.waits),
-        ("request_bytes_total", "counter", "Bytes of request bodies.", counts.bytes_in),
-        ("response_bytes_total", "counter", "Bytes of answers' bodies.", counts.bytes_out),
-        ("requests_in_flight", "gauge", "Requests being received, waiting or served.", load.in_flight as u64),
-        ("requests_waiting_for_key", "gauge", "Requests in line for a key, or for a place among WORKERS.", load.waiting as u64),
-        ("workers", "gauge", "Attempts that can be under way at a time.", load.workers as u64),
-        ("upstream_up", "gauge", "Whether the last attempt found the upstream well.", u64::from(load.upstream_well)),
-        ("uptime_seconds", "gauge", "Time since the start.", load.uptime.as_secs()),
-        ("keys", "gauge", "Keys in the configuration.", keys.len() as u64),
-    ];
-    for (name, kind, help, value) in plain {
-        page.family(name, kind, help);
-        page.sample(name, "", value);
-    }
+    plain(&mut page, all);
     let name = "wait_seconds_total";
     page.family(name, "counter", "Time that requests waited for a key.");
     page.time(name, counts.waited);
@@ -111,6 +89,34 @@ pub fn page(all: &Shown) -> Reply {
     Reply {
         content_type: "text/plain; version=0.0.4; charset=utf-8",
         ..Reply::json(200, page.0)
+    }
+}
+
+/// Numbers without labels.
+fn plain(page: &mut Page, all: &Shown) {
+    let (counts, keys, load) = (all.counts, all.keys, all.load);
+    #[rustfmt::skip]
+    let rows = [
+        ("attempts_total", "counter", "Requests sent to the upstream.", counts.attempts),
+        ("cut_answers_total", "counter", "Answers that the upstream broke off.", counts.cut),
+        ("cooldowns_total", "counter", "How often a key began to rest.", counts.cooldowns),
+        ("quota_parks_total", "counter", "How often a key was parked because its quota was spent.", counts.parked),
+        ("ejections_total", "counter", "How often a key was ejected: refused where another one was not.", counts.ejections),
+        ("failed_probes_total", "counter", "Attempts at which an ejected key was refused again.", counts.failed_probes),
+        ("absorbed_requests_total", "counter", "Requests served although a key was limited on the way.", counts.absorbed),
+        ("waits_total", "counter", "Requests that waited for a key.", counts.waits),
+        ("request_bytes_total", "counter", "Bytes of request bodies.", counts.bytes_in),
+        ("response_bytes_total", "counter", "Bytes of answers' bodies.", counts.bytes_out),
+        ("requests_in_flight", "gauge", "Requests being received, waiting or served.", load.in_flight as u64),
+        ("requests_waiting_for_key", "gauge", "Requests in line for a key, or for a place among WORKERS.", load.waiting as u64),
+        ("workers", "gauge", "Attempts that can be under way at a time.", load.workers as u64),
+        ("upstream_up", "gauge", "Whether the last attempt found the upstream well.", u64::from(load.upstream_well)),
+        ("uptime_seconds", "gauge", "Time since the start.", load.uptime.as_secs()),
+        ("keys", "gauge", "Keys in the configuration.", keys.len() as u64),
+    ];
+    for (name, kind, help, value) in rows {
+        page.family(name, kind, help);
+        page.sample(name, "", value);
     }
 }
 

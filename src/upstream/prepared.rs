@@ -6,10 +6,10 @@ use ureq::http::uri::PathAndQuery;
 use ureq::http::{self, Method, Uri};
 
 use super::tls;
-use crate::config::{Scheme, Target};
+use crate::config::{Faults, Scheme, Target};
 use crate::headers::{self, ConnectionOptions};
 use crate::logging::shown;
-use crate::reply;
+use crate::reply::{self, BadRequest};
 use crate::retry::Repeat;
 
 /// Room for the head of most requests.
@@ -29,16 +29,15 @@ impl Origin {
     ///
     /// # Errors
     /// In the operator's words, when host and port are not valid, or no certificate can be for that host.
-    pub fn new(target: &Target) -> Result<Origin, String> {
+    pub fn new(target: &Target) -> Result<Origin, Faults> {
         let text = target.authority.as_str();
-        let authority =
-            http::uri::Authority::try_from(text).map_err(|_| format!("{text:?} is not a host"))?;
+        let authority = http::uri::Authority::try_from(text).map_err(|_| no_host(text))?;
         let (scheme, usual) = match target.scheme {
             Scheme::Http => (http::uri::Scheme::HTTP, 80),
             Scheme::Https if tls::name(authority.host()).is_none() => {
-                return Err(format!(
+                return Err(Faults::from(format!(
                     "https://{text}: no certificate can be for such a name; expected a host name (labels of letters, digits and hyphens) or an address"
-                ));
+                )));
             }
             Scheme::Https => (http::uri::Scheme::HTTPS, 443),
         };
@@ -48,9 +47,13 @@ impl Origin {
         };
         let uri = Uri::builder().scheme(scheme).authority(authority);
         let uri = uri.path_and_query("/").build();
-        let uri = uri.map_err(|_| format!("{text:?} is not a host"))?;
+        let uri = uri.map_err(|_| no_host(text))?;
         Ok(Origin { uri, host })
     }
+}
+
+fn no_host(text: &str) -> Faults {
+    format!("{text:?} is not a host").into()
 }
 
 /// Our name in `Via`. It differs in each process, so that one alvus may stand before another and each still recognises
@@ -93,16 +96,12 @@ impl Prepared {
         to: &Origin,
         path: String,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Prepared, String> {
+    ) -> Result<Prepared, BadRequest> {
+        let bad = |text: &str| BadRequest(text.to_owned());
         let known = Method::from_bytes(method.as_bytes())
-            .map_err(|_| "the request method is not valid".to_string())?;
-        let path = PathAndQuery::try_from(path).map_err(|_| {
-            "the request target holds characters that must be percent-encoded".to_string()
-        })?;
-        let connection = fields
-            .clone()
-            .filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
-        let options = ConnectionOptions::new(connection.map(|(_, value)| value));
+            .map_err(|_| bad("the request method is not valid"))?;
+        let path = PathAndQuery::try_from(path)
+            .map_err(|_| bad("the request target holds characters that must be percent-encoded"))?;
         let mut prepared = Prepared {
             uri: to.uri.clone(),
             is_head: known == Method::HEAD,
@@ -114,42 +113,58 @@ impl Prepared {
                 false => Repeat::No,
             },
         };
-        let line = [
+        prepared.put(&[
             method,
             " ",
             path.as_str(),
             " HTTP/1.1\r\nhost: ",
             &to.host,
             "\r\n",
-        ];
-        for part in line {
-            prepared.head.extend_from_slice(part.as_bytes());
-        }
+        ]);
         // alvus must be able to read an answer that is made for this request: an error, a stream of events. A download
         // may be compressed.
-        let download = matches!(known, Method::GET | Method::HEAD);
+        let is_download = matches!(known, Method::GET | Method::HEAD);
+        prepared.put_fields(fields, is_download)?;
+        // RFC 9110 §7.6.3: after the client's own `Via` fields.
+        prepared.put(&["via: 1.1 ", pseudonym(), "\r\n"]);
+        Ok(prepared)
+    }
+
+    fn put(&mut self, parts: &[&str]) {
+        for part in parts {
+            self.head.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// The client's fields that are forwarded.
+    fn put_fields<'a>(
+        &mut self,
+        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+        is_download: bool,
+    ) -> Result<(), BadRequest> {
+        let connection = fields
+            .clone()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        let options = ConnectionOptions::new(connection.map(|(_, value)| value));
         for (name, value) in fields {
             if !headers::goes_up(name, &options) {
                 continue;
             }
             if !headers::well_formed(name, value) {
-                return Err(format!("the header field `{}` is not valid", shown(name)));
+                let text = format!("the header field `{}` is not valid", shown(name));
+                return Err(BadRequest(text));
             }
             if name.eq_ignore_ascii_case("idempotency-key") {
-                prepared.repeat = Repeat::SameKey;
+                self.repeat = Repeat::SameKey;
             }
             let lines = match name.eq_ignore_ascii_case("accept-encoding") {
-                true if !download => continue,
-                true => &mut prepared.codings,
-                false => &mut prepared.head,
+                true if !is_download => continue,
+                true => &mut self.codings,
+                false => &mut self.head,
             };
             reply::field(lines, name, value);
         }
-        // RFC 9110 §7.6.3: after the client's own `Via` fields.
-        for part in ["via: 1.1 ", pseudonym(), "\r\n"] {
-            prepared.head.extend_from_slice(part.as_bytes());
-        }
-        Ok(prepared)
+        Ok(())
     }
 
     /// Whether the client allows it to be sent twice.

@@ -15,7 +15,7 @@ use rustls::{
     SupportedCipherSuite,
 };
 
-use crate::config::Config;
+use crate::config::{Config, Faults};
 
 /// TLS sessions kept for resumption; one host needs few.
 const TLS_SESSIONS: usize = 8;
@@ -313,11 +313,11 @@ impl rustls::crypto::KeyProvider for NoCertificate {
 }
 
 /// The certificates of `SSL_CERT_FILE`.
-pub(super) fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>, Faults> {
     let Some(path) = &config.ssl_cert_file else {
         return Ok(Vec::new());
     };
-    let bad = |why: String| format!("SSL_CERT_FILE: {}: {why}", path.display());
+    let bad = |why: String| Faults::from(format!("SSL_CERT_FILE: {}: {why}", path.display()));
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .map_err(|e| bad(e.to_string()))?
         .collect::<Result<_, _>>()

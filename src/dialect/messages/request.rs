@@ -70,6 +70,21 @@ fn object(body: &[u8]) -> Result<Json<'_>, Failure> {
     json.ok_or_else(|| Failure::invalid("the body is not a JSON object"))
 }
 
+fn put_stops(out: &mut Vec<u8>, stops: Option<Json<'_>>) {
+    let stops = stops.map(Json::items).into_iter().flatten();
+    let stops = stops
+        .filter_map(Json::string)
+        .filter(|stop| !stop.is_empty());
+    let mut before = ",\"stop\":[";
+    for stop in stops.take(MOST_STOPS) {
+        put!(out, before, stop);
+        before = ",";
+    }
+    if before == "," {
+        put!(out, "]");
+    }
+}
+
 /// Writes the settings for the model's answer.
 fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Result<(), Failure> {
     let [thinking, config, format, most, temperature, top_p, stops] = json.pick([
@@ -105,20 +120,7 @@ fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Res
             put!(out, ",\"", name, "\":", value);
         }
     }
-    let stops = stops
-        .map(Json::items)
-        .into_iter()
-        .flatten()
-        .filter_map(Json::string);
-    let stops = stops.filter(|stop| !stop.is_empty()).take(MOST_STOPS);
-    for (at, stop) in stops.enumerate() {
-        // The list stays closed: the next item goes before its end.
-        match at {
-            0 => put!(out, ",\"stop\":["),
-            _ => out.truncate(out.len() - 1),
-        }
-        put!(out, if at == 0 { "" } else { "," }, stop, "]");
-    }
+    put_stops(out, stops);
     put!(out, switch.fields);
     let schema = own_format
         .or(format)
