@@ -82,7 +82,7 @@ pub static OPTIONS: &[Opt] = &[
     opt("version", "", &[], "the version"),
 ];
 
-/// What is wrong with the command line, in one line of the operator's words that repeats nothing that may be a key.
+/// What is wrong with the command line: one line in the operator's words, which repeats nothing that may be a key.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Misused(pub String);
 

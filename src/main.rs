@@ -193,7 +193,7 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
     Ok(())
 }
 
-/// The configuration, if somebody asks for a reload or a file changed.
+/// The new configuration, after an order to reload or a change of a file.
 fn read_anew(
     is_asked: bool,
     setup: &mut Option<Setup>,

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_calls_and_names() {
+    fn the_calls_and_names_of_an_answer_are_bounded() {
         let mut calls = Calls::default();
         for n in 0..=MOST as u64 {
             let piece = CallPiece {

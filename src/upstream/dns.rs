@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn who_won_is_tried_first_and_who_speaks_no_tls_last_over_look_ups_too() {
+    fn an_address_that_worked_is_tried_first_and_one_without_tls_last() {
         let (resolver, say, _) = scripted();
         let all = [addrs(1), addrs(2), addrs(3)].concat();
         let uri: Uri = "https://provider.test/v1".parse().unwrap();
