@@ -17,6 +17,43 @@ struct Rule {
 }
 
 impl Rule {
+    /// Reads `NAME=MODEL`, or `NAME*=MODEL|STAND-IN`.
+    fn parse(rule: &str) -> Result<Rule, Malformed> {
+        let Some((name, models)) = rule.split_once('=') else {
+            return malformed(format!(
+                "{rule:?} has no \"=\"; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"
+            ));
+        };
+        let name = name.trim();
+        let (beginning, is_beginning) = match name.strip_suffix('*') {
+            Some(beginning) => (beginning, true),
+            None => (name, false),
+        };
+        if name.is_empty() {
+            return malformed(format!("{rule:?} has no name before its \"=\""));
+        }
+        if beginning.contains('*') {
+            return malformed(format!(
+                "{name:?}: a \"*\" may only be the last character of a name"
+            ));
+        }
+        let strange = |c: char| c.is_whitespace() || "*=".contains(c);
+        let models = models.split('|').map(str::trim);
+        if let Some(model) = models.clone().find(|m| m.is_empty() || m.contains(strange)) {
+            return malformed(format!("{rule:?}: {model:?} is not a model's name"));
+        }
+        Ok(Rule {
+            name: beginning.to_owned(),
+            is_beginning,
+            models: models.map(str::to_owned).collect(),
+        })
+    }
+
+    /// Whether no name gets past this rule to a later one.
+    fn hides(&self, later: &Rule) -> bool {
+        self.takes(&later.name) && (self.is_beginning || !later.is_beginning)
+    }
+
     fn takes(&self, asked: &str) -> bool {
         match self.is_beginning {
             true => asked.starts_with(&self.name),
@@ -40,56 +77,17 @@ impl ModelMap {
     /// In the operator's words.
     pub fn parse(text: &str) -> Result<ModelMap, Malformed> {
         let mut rules: Vec<Rule> = Vec::new();
-        for rule in text
-            .split(',')
-            .map(str::trim)
-            .filter(|rule| !rule.is_empty())
-        {
-            let Some((name, models)) = rule.split_once('=') else {
-                return malformed(format!(
-                    "{rule:?} has no \"=\"; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"
-                ));
-            };
-            let name = name.trim();
-            let (beginning, is_beginning) = match name.strip_suffix('*') {
-                Some(beginning) => (beginning, true),
-                None => (name, false),
-            };
-            if name.is_empty() {
-                return malformed(format!("{rule:?} has no name before its \"=\""));
-            }
-            if beginning.contains('*') {
-                return malformed(format!(
-                    "{name:?}: a \"*\" may only be the last character of a name"
-                ));
-            }
-            let models: Vec<String> = models
-                .split('|')
-                .map(|model| model.trim().to_string())
-                .collect();
-            for model in &models {
-                if model.is_empty()
-                    || model.contains(|c: char| c.is_whitespace() || "*=".contains(c))
-                {
-                    return malformed(format!("{rule:?}: {model:?} is not a model's name"));
-                }
-            }
-            let all = |earlier: &&Rule| match earlier.is_beginning {
-                true => beginning.starts_with(&earlier.name),
-                false => !is_beginning && beginning == earlier.name,
-            };
-            if let Some(earlier) = rules.iter().find(all) {
+        let texts = text.split(',').map(str::trim);
+        for text in texts.filter(|text| !text.is_empty()) {
+            let rule = Rule::parse(text)?;
+            if let Some(earlier) = rules.iter().find(|earlier| earlier.hides(&rule)) {
                 let star = if earlier.is_beginning { "*" } else { "" };
                 let earlier = &earlier.name;
                 return malformed(format!(
-                    "{rule:?} is never reached: \"{earlier}{star}\" before it matches all of its names"
+                    "{text:?} is never reached: \"{earlier}{star}\" before it matches all of its names"
                 ));
             }
-            rules.push(Rule {
-                name: beginning.to_string(),
-                is_beginning,
-                models,
-            });
+            rules.push(rule);
         }
         Ok(ModelMap(rules))
     }

@@ -1,6 +1,6 @@
 //! Keeps the lists of models for ten minutes: agents poll them, and each poll would cost a key a request. Of an old
 //! list one request at a time asks for a new one; the others get the old one. If no new one comes, all get the old one.
-//! Before the first list is there, each asks for itself.
+//! Before the first list is there, each request asks for itself.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -72,7 +72,7 @@ enum Look {
     Kept(Arc<Kept>, Duration),
     /// Ask the upstream; call [`Lists::over`] afterwards. The old list, if any, serves meanwhile.
     Ask(Option<Arc<Kept>>),
-    /// Ask, without keeping the answer: another request will, or there is no room.
+    /// Ask the upstream, and keep nothing: another request will, or there is no room.
     Pass,
 }
 
