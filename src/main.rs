@@ -361,7 +361,7 @@ fn check_in_json(loaded: Result<Config, Exit>) -> Result<(), Exit> {
 fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
     let name = machine_asked(&mut setup.options);
     let text = setup.files.env.read();
-    let config = setup.take_in(text, false).map(begin_with)?;
+    let Loaded { config, warnings } = setup.take_in(text, false)?;
     let terminal = std::io::stdout().is_terminal();
     let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     loop {
@@ -370,7 +370,11 @@ fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
             Ok((text, page)) if json => (text + "\n", ask::is_up(&page)),
             Ok((_, page)) => (ask::table(&page, colours), ask::is_up(&page)),
             Err(text) if watch => (format!("{text}\n"), false),
-            Err(text) => return Err((FAILED, format!("error: {text}"))),
+            // Perhaps one of them says why it is not where it was looked for.
+            Err(text) => {
+                warn_of(warnings);
+                return Err((FAILED, format!("error: {text}")));
+            }
         };
         // To the top left corner of an empty screen.
         let clear = if watch && terminal && !json {
@@ -416,6 +420,12 @@ fn run_init(arguments: &Arguments) -> Result<(), Exit> {
         path: arguments.env_file().unwrap_or_else(|| ".env".into()),
         provider: text("provider"),
         keys: std::env::var_os("API_KEYS").filter(|keys| !keys.is_empty()),
+        settings: arguments.settings(),
+        program: std::env::args_os()
+            .next()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         lan: arguments.has("lan"),
         check: !arguments.has("no-check"),
         force: arguments.has("force"),
