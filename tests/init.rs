@@ -103,6 +103,25 @@ fn a_url_without_a_path_is_completed_or_remarked_on() {
 }
 
 #[test]
+fn the_port_that_was_asked_for_is_written_and_told() {
+    let dir = TempDir::new();
+    let args = ["--provider", "groq", "--no-check", "--port", "8123"];
+    let (code, out, _) = init(&dir, &args, KEYS[0]);
+    assert_eq!(code, Some(0));
+    assert!(
+        out.contains("A client takes http://127.0.0.1:8123/v1,"),
+        "{out}"
+    );
+    let text = fs::read_to_string(dir.0.join(".env")).unwrap();
+    assert!(text.ends_with("\nPORT=8123\n"), "{text}");
+    let program = std::env::var("ALVUS_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_alvus").into());
+    assert!(
+        out.contains(&format!("Start it:      {program}\n")),
+        "as it was called: {out}"
+    );
+}
+
+#[test]
 fn a_file_that_is_there_stays_unless_it_is_forced() {
     let (upstream, dir) = (provider(), TempDir::new());
     let path = dir.write(".env", "PRECIOUS=1\n");
@@ -134,8 +153,24 @@ fn nothing_is_written_when_no_key_works_or_none_is_one() {
             1,
             "no key works, so nothing was written",
         ),
-        (vec!["--provider", &url], "", 2, "API_KEYS"),
-        (vec!["--provider", &url], "a;b", 2, "holds a semicolon"),
+        (
+            vec!["--provider", &url],
+            "",
+            2,
+            "no key was given: type them",
+        ),
+        (
+            vec!["--provider", &url],
+            "a;b",
+            2,
+            "your keys: key 1 of 1 holds a semicolon",
+        ),
+        (
+            vec!["--provider", &url, "--port", "x"],
+            "a",
+            2,
+            "PORT (--port): found",
+        ),
         (
             vec!["--provider", "nobody"],
             KEYS[0],
@@ -185,6 +220,8 @@ fn talk(dir: &TempDir, answers: &str) -> (String, Result<(), Stopped>) {
         path: dir.0.join(".env"),
         provider: None,
         keys: None,
+        settings: Vec::new(),
+        program: "target/release/alvus".into(),
         lan: false,
         check: true,
         force: false,
