@@ -83,7 +83,7 @@ fn a_url_without_a_path_is_completed_or_remarked_on() {
         (
             "https://api.openai.com",
             "https://api.openai.com/v1",
-            "warn: TARGET_BASE_URL has no path; https://api.openai.com/v1 is taken",
+            "warn: TARGET_BASE_URL has no path; https://api.openai.com/v1 is used",
         ),
         (
             "http://127.0.0.1:9",
