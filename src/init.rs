@@ -1,11 +1,12 @@
-//! `alvus init`: provider, keys, network or not → a `.env` that works. Asks at a terminal; takes options otherwise.
+//! `alvus init`: writes a `.env` that works. It asks for provider, keys and network at a terminal, else it takes
+//! options.
 //!
-//! The keys are tried before anything is written. What stands in a file that is there is never lost unasked.
+//! It tries the keys before it writes. It never replaces a file without `--force`.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::check::{self, Finding};
@@ -13,7 +14,7 @@ use crate::config::{Config, Faults, Loaded, PROVIDERS, Sources, Target};
 use crate::secret::ApiKey;
 use crate::upstream;
 
-/// What is known before anything is asked.
+/// What is known before it asks.
 #[derive(Debug)]
 pub struct Wishes {
     /// The file to write.
@@ -32,7 +33,7 @@ pub struct Wishes {
     pub check: bool,
     /// `--force`.
     pub force: bool,
-    /// Somebody sits there and answers.
+    /// There is a terminal to ask at.
     pub asks: bool,
 }
 
@@ -42,13 +43,13 @@ const PORT: u16 = 3000;
 /// Why nothing was written.
 #[derive(Debug)]
 pub enum Stopped {
-    /// What was asked for cannot be.
+    /// The options or answers cannot be used.
     Misused(String),
     /// No key works, or the file cannot be written.
     Failed(String),
 }
 
-/// One conversation.
+/// One conversation at the terminal.
 struct Talk<'a> {
     input: &'a mut dyn BufRead,
     output: &'a mut dyn Write,
@@ -85,13 +86,13 @@ pub fn run(
 }
 
 impl Talk<'_> {
-    /// Who no longer reads misses it.
+    /// Errors are ignored: nobody may be reading.
     fn say(&mut self, text: &str) {
         let _ = self.output.write_all(text.as_bytes());
         let _ = self.output.flush();
     }
 
-    /// A line of the answer; nothing at the end of the input.
+    /// One line of input; `None` at its end.
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let read = self.input.read_line(&mut line).unwrap_or(0);
@@ -144,12 +145,12 @@ fn provider(wishes: &Wishes, talk: &mut Talk) -> Result<(String, &'static str), 
         let text = if text.is_empty() { "1" } else { &text };
         match find(text) {
             Some(found) => return Ok(found),
-            None => talk.say("That is none of them, and no http:// or https:// URL.\n"),
+            None => talk.say("That is none of them, and not an http:// or https:// URL.\n"),
         }
     }
 }
 
-/// A configuration with the keys that were given, which are fit to be sent.
+/// A configuration with the keys that were given, checked.
 fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result<Config, Stopped> {
     loop {
         let (text, more) = match &wishes.keys {
@@ -213,7 +214,7 @@ fn read_keys(wishes: &Wishes, talk: &mut Talk) -> (OsString, bool) {
     (text.into(), false)
 }
 
-/// Leaves those keys out that the provider refuses, as long as another one works.
+/// Drops the keys that the provider refuses, if another one works.
 fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(), Stopped> {
     talk.say(&format!("\nTrying them at {}:\n", config.target));
     let mut refused: Vec<ApiKey> = Vec::new();
@@ -223,7 +224,7 @@ fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(),
             refused.push(key.clone());
         }
     });
-    match works.map_err(Stopped::Misused)? {
+    match works.map_err(|faults| Stopped::Misused(faults.to_string()))? {
         true if refused.is_empty() => {}
         true => {
             config.api_keys.retain(|key| !refused.contains(key));
@@ -240,7 +241,7 @@ fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(),
     Ok(())
 }
 
-/// How other machines may call this one.
+/// This machine's name for other machines.
 fn own_name() -> Option<String> {
     let system = rustix::system::uname();
     let name = system.nodename().to_str().ok()?.to_ascii_lowercase();
@@ -262,11 +263,11 @@ fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped>
         text += &format!("PORT={}\n", config.port);
     }
     if lan {
-        let no_key = || Stopped::Failed("there is no randomness for a client's key".to_owned());
+        let no_key = || Stopped::Failed("the system has no randomness for a client key".to_owned());
         let random = upstream::random().ok_or_else(no_key)?;
         let key: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         text += &format!(
-            "# Who may ask, and with which key; add one for each device: name:key,name:key\nHOST=0.0.0.0\nCLIENT_KEYS=home:{key}\n"
+            "# The clients that may ask; add one for each device: name:key,name:key\nHOST=0.0.0.0\nCLIENT_KEYS=home:{key}\n"
         );
         if let Some(name) = own_name() {
             text += &format!("ALLOWED_HOSTS={name},{name}.local\n");
@@ -275,7 +276,7 @@ fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped>
     Ok(text)
 }
 
-/// Whole or not at all, and the owner's only.
+/// Writes the file as a whole or not at all, readable only by its owner.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -284,6 +285,10 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = file.write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
+    // A service may read it as a user of its own.
+    if let Ok(old) = fs::metadata(path) {
+        let _ = chown(&new, Some(old.uid()), Some(old.gid()));
+    }
     fs::rename(&new, path)
 }
 
@@ -301,7 +306,7 @@ fn next_steps(wishes: &Wishes, port: u16, lan: bool) -> String {
         false => format!("http://127.0.0.1:{port}/v1, and any API key"),
     };
     format!(
-        "\nWrote {shown}, which only you can read.\n\nStart it:      {program}{named}\nLook at it:    {program} status{named}\nA client takes {client}.\n"
+        "\nWrote {shown}, which only its owner can read.\n\nStart it:      {program}{named}\nLook at it:    {program} status{named}\nA client takes {client}.\n"
     )
 }
 

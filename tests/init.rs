@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Stdio;
 
 use alvus::init::{self, Stopped, Wishes};
@@ -83,7 +83,7 @@ fn a_url_without_a_path_is_completed_or_remarked_on() {
         (
             "https://api.openai.com",
             "https://api.openai.com/v1",
-            "warn: TARGET_BASE_URL has no path; https://api.openai.com/v1 is taken",
+            "warn: TARGET_BASE_URL has no path; https://api.openai.com/v1 is used",
         ),
         (
             "http://127.0.0.1:9",
@@ -139,6 +139,22 @@ fn a_file_that_is_there_stays_unless_it_is_forced() {
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
+    );
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_owner() {
+    let dir = TempDir::new();
+    let path = dir.write(".env", "");
+    if chown(&path, Some(4321), None).is_err() {
+        return; // takes root
+    }
+    let args = ["--provider", "groq", "--no-check", "--force"];
+    let (code, ..) = init(&dir, &args, KEYS[0]);
+    let file = fs::metadata(&path).unwrap();
+    assert_eq!(
+        (code, file.uid(), file.mode() & 0o777),
+        (Some(0), 4321, 0o600)
     );
 }
 
@@ -262,7 +278,7 @@ fn at_a_terminal_it_asks_until_it_can_go_on() {
 }
 
 #[test]
-fn who_stops_answering_has_written_nothing() {
+fn nothing_is_written_if_the_answers_stop() {
     let dead = format!("http://{}/v1", dead_addr());
     for answers in [
         "".to_owned(),
