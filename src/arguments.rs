@@ -134,7 +134,8 @@ impl Arguments {
                 what => {
                     let value = parser.value().ok();
                     let value = value.filter(|value| what != "PATH" || !pasted(value));
-                    value.ok_or_else(|| Misused(format!("--{} takes a {what}", option.name)))?
+                    let takes = || Misused(format!("--{} takes a {what}", option.name));
+                    value.ok_or_else(takes)?
                 }
             };
             found.given.push((option.name, value));

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::check::{self, Finding};
@@ -285,6 +285,10 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = file.write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
+    // A service may read it as a user of its own.
+    if let Ok(old) = fs::metadata(path) {
+        let _ = chown(&new, Some(old.uid()), Some(old.gid()));
+    }
     fs::rename(&new, path)
 }
 
@@ -302,7 +306,7 @@ fn next_steps(wishes: &Wishes, port: u16, lan: bool) -> String {
         false => format!("http://127.0.0.1:{port}/v1, and any API key"),
     };
     format!(
-        "\nWrote {shown}, which only you can read.\n\nStart it:      {program}{named}\nLook at it:    {program} status{named}\nA client takes {client}.\n"
+        "\nWrote {shown}, which only its owner can read.\n\nStart it:      {program}{named}\nLook at it:    {program} status{named}\nA client takes {client}.\n"
     )
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Stdio;
 
 use alvus::init::{self, Stopped, Wishes};
@@ -139,6 +139,22 @@ fn a_file_that_is_there_stays_unless_it_is_forced() {
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
+    );
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_owner() {
+    let dir = TempDir::new();
+    let path = dir.write(".env", "");
+    if chown(&path, Some(4321), None).is_err() {
+        return; // takes root
+    }
+    let args = ["--provider", "groq", "--no-check", "--force"];
+    let (code, ..) = init(&dir, &args, KEYS[0]);
+    let file = fs::metadata(&path).unwrap();
+    assert_eq!(
+        (code, file.uid(), file.mode() & 0o777),
+        (Some(0), 4321, 0o600)
     );
 }
 

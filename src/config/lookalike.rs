@@ -19,7 +19,7 @@ pub fn nearest(name: &str) -> Option<(&'static str, bool)> {
     let usual = name.len() <= 40 && digits <= 3;
     let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
     let name = name.strip_prefix("ALVUS_").unwrap_or(&name);
-    // As most other programs call it.
+    // Most other programs call it so.
     let name = match name {
         "LOG_LEVEL" => "LOG",
         "BASE_URL" | "OPENAI_BASE_URL" | "OPENAI_API_BASE" => {

@@ -31,8 +31,7 @@ struct Setting<'a> {
 struct Stranger {
     name: String,
     ours: &'static str,
-    /// How many reasons there are to think that it is meant for another program: it stands in the environment, it is
-    /// a usual name of others.
+    /// Reasons to think that it is meant for another program: it is in the environment, it is the usual name of one.
     doubts: u8,
     origin: String,
 }
@@ -271,7 +270,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// A name that may be another program's is reported only while ours is not set, and never if it probably is.
+    /// A name that may be another program's is reported only while ours is not set, and one that probably is, never.
     pub(super) fn report_strangers(&mut self) {
         for stranger in &self.strangers {
             let ours = stranger.ours;
