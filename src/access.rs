@@ -181,7 +181,7 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
 /// Whether a client may see the operator's pages.
 enum Trust {
     Known,
-    /// A browser, by its password; from now on by this `Set-Cookie`.
+    /// Yes: a browser, by its password; it gets this `Set-Cookie`.
     Cookie(String),
     None,
 }

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_of_the_machine_is_what_is_counted() {
+    fn a_body_takes_no_more_memory_than_is_counted() {
         let budget = Budget::new(1 << 20);
         let mut body = Body::new(&budget);
         while body.stretch(body.bytes.len() + 1000) {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_of_a_body_is_counted_beside_it_and_then_in_its_place() {
+    fn a_translated_body_counts_beside_the_first_and_then_in_its_place() {
         let budget = Budget::new(10_000);
         let mut body = Body::new(&budget);
         assert!(body.stretch(4000));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_elsewhere_is_counted_and_given_back() {
+    fn memory_that_is_kept_elsewhere_is_counted_and_given_back() {
         let budget = Budget::new(100);
         let mut body = Body::new(&budget);
         assert!(body.count(60) && body.count(40) && body.count(100));

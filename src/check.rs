@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_apis_success_is_one() {
+    fn only_an_apis_success_counts_as_one() {
         for (status, kind, start, expected) in [
             (200, "application/json", "{\"data\":[", Finding::Ok),
             (200, "", " \n[]", Finding::Ok),

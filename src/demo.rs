@@ -55,10 +55,10 @@ pub fn start() -> io::Result<String> {
     Ok(url)
 }
 
-/// What a request says.
+/// A request.
 struct Asked {
     line: String,
-    /// The place of its key.
+    /// The index of its key.
     key: Option<usize>,
     body: serde_json::Value,
 }

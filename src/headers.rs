@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_break_a_head_is_not_well_formed() {
+    fn a_field_that_would_break_a_head_is_not_well_formed() {
         for (name, value, well) in [
             ("x-a", &b"a b\t\xff"[..], true),
             ("", b"a", false),

@@ -187,13 +187,17 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
         }
     }
     server.close_door();
-    memory.iter_mut().for_each(|memory| keep(memory, &server));
+    if let Some(memory) = &mut memory {
+        keep(memory, &server);
+    }
     drain(&server, orders);
-    memory.iter_mut().for_each(|memory| keep(memory, &server));
+    if let Some(memory) = &mut memory {
+        keep(memory, &server);
+    }
     Ok(())
 }
 
-/// The configuration, if somebody asks for a reload or a file changed.
+/// The new configuration, after an order to reload or a change of a file.
 fn read_anew(
     is_asked: bool,
     setup: &mut Option<Setup>,

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_key_stays() {
+    fn text_other_than_the_key_stays() {
         for text in [
             "",
             "1234",
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_placeholder_that_is_an_ordinary_word_is_none() {
+    fn a_short_key_that_may_be_an_ordinary_word_is_not_masked() {
         assert_eq!(masked("ollama says no", "ollama"), "ollama says no");
     }
 
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_late_in_a_long_answer_is_not_looked_at() {
+    fn the_end_of_a_long_answer_is_not_searched() {
         let mut mask = Mask::default();
         let mut long = vec![b'x'; 70_000];
         assert_eq!(mask.pass(&mut long, KEY.as_bytes()), long.len());

@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_sockets_the_one_that_is_ready_is_named() {
+    fn the_ready_one_of_several_sockets_is_named() {
         let (_client, ours) = pair();
         let (first, _kept) = pair();
         let (second, mut far) = pair();
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_never_leaves() {
+    fn a_client_that_is_nobody_never_leaves() {
         let (upstream, _kept) = pair();
         assert!(!Client::nobody().has_left());
         let woken = Client::nobody().wait(upstream.as_fd(), Interest::Write, LONG);

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_conversation_has_no_number() {
+    fn a_body_without_a_conversation_has_no_number() {
         for body in [
             r#"{"model":"m"}"#,
             r#"{"model":"m","messages":[]}"#,

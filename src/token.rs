@@ -1,4 +1,4 @@
-//! What a token of HTTP may hold (`tchar` of RFC 9110 §5.6.2): methods and names of fields are such.
+//! The bytes of an HTTP token (`tchar` of RFC 9110 §5.6.2): methods and field names are tokens.
 
 /// A table: each byte of each name is looked up.
 static BYTES: [bool; 256] = {

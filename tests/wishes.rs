@@ -1,4 +1,4 @@
-//! What a client may ask of alvus itself: the list of models without a key, an answer within a time, one key.
+//! What a client may ask of alvus itself: the list of models without a key, a deadline, one key.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -200,7 +200,7 @@ fn a_deadline_ends_a_stream_with_an_error_event() {
 }
 
 #[test]
-fn a_deadline_that_is_kept_changes_nothing_and_one_that_is_none_is_refused() {
+fn a_met_deadline_changes_nothing_and_an_invalid_one_is_refused() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What values a setting takes: how each is read, and what the operator reads about it.
+//! The forms of settings: how a value is read, and what messages say about it.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -11,25 +11,25 @@ use crate::dialect::models::ModelMap;
 use crate::logging::{LogFormat, LogLevel};
 use crate::secret::ApiKey;
 
-/// What values a [`super::Variable`] takes.
+/// The form of a [`super::Variable`]'s values.
 #[derive(Debug)]
 pub enum Form {
     /// Digits, `min` and `max` included.
     Number {
         /// Smallest allowed value.
         min: u64,
-        /// Largest allowed value; must fit the type of the field that it ends in, also on 32 bits.
+        /// Largest allowed value. It must fit the field's type, also on 32 bits.
         max: u64,
-        /// What is counted, in the plural, or nothing.
+        /// The unit, in the plural, or nothing.
         unit: &'static str,
     },
     /// One of a few words, in upper or lower case.
     Word(&'static [&'static str]),
     /// yes or no, in any of the ways people write them.
     Switch,
-    /// Text of a form of its own, to follow "expected"; a value for the messages, where the default is none.
+    /// Text of its own form: the words after "expected", and an example if there is no default.
     Text(&'static str, &'static str),
-    /// The same, and never shown.
+    /// The same, but values are never shown.
     Secret(&'static str, &'static str),
     /// The path of a file, taken as it is.
     File,
@@ -38,10 +38,10 @@ pub enum Form {
 /// The longest sensible wait, in seconds: a day.
 const DAY: u64 = 24 * 60 * 60;
 
-/// The highest `RPM_LIMIT`: above this, a limit is none that a small box has to pace itself for.
+/// The highest `RPM_LIMIT`: a small box need not pace itself for a higher one.
 const MAX_RATE: u64 = 1000;
 
-/// A unit that a field counts in bytes.
+/// The unit of a size that its field counts in bytes.
 pub(super) const MIB: &str = "MiB";
 
 pub(super) const fn number(min: u64, max: u64, unit: &'static str) -> Form {
@@ -76,10 +76,10 @@ pub(super) const MODELS: Form = Form::Text(
 );
 pub(super) const RATE: Form = Form::Text("a whole number of requests from 0 to 1000, or auto", "");
 
-/// What may become of requests in a dialect: [`Speech`].
+/// The words of [`Speech`].
 pub(super) const SPEECHES: &[&str] = &["auto", "translate", "pass"];
 
-/// The fields that a provider may want its key in; behind the first one's stands `Bearer`.
+/// The header fields for a provider's key. In the first one it follows `Bearer`.
 pub(super) const KEY_HEADERS: &[&str] =
     &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
@@ -88,7 +88,7 @@ const YES: &[&str] = &["yes", "true", "1", "on"];
 const NO: &[&str] = &["no", "false", "0", "off"];
 
 impl Form {
-    /// What a value must be, to follow the word "expected".
+    /// The words after "expected".
     pub(super) fn expected(&self) -> String {
         match self {
             Form::Text(words, _) | Form::Secret(words, _) => (*words).to_owned(),
@@ -102,7 +102,7 @@ impl Form {
         }
     }
 
-    /// A value for the messages, where the default is none.
+    /// An example for messages, if there is no default.
     pub(super) fn example(&self) -> &'static str {
         match self {
             Form::Text(_, example) | Form::Secret(_, example) => example,
@@ -110,7 +110,7 @@ impl Form {
         }
     }
 
-    /// What [`Form::expected`] says, for the tables, as a sentence; nothing where the help says it all.
+    /// The same as a sentence for the tables; empty if the help says it.
     pub fn limits(&self) -> String {
         match self {
             Form::Number { min, max, .. } => format!(" {min} to {max}."),
@@ -125,7 +125,7 @@ impl Form {
         match self {
             Form::Secret(..) => "something not shown here".to_owned(),
             _ if like_a_key(value) => "something that looks like a key".to_owned(),
-            // Passwords stand before an @, keys in a query.
+            // A password may precede an @, a key may be in a query.
             _ if value.contains("://") && value.contains(['@', '?', '#']) => {
                 "a URL not shown here".to_owned()
             }
@@ -145,7 +145,7 @@ fn or(words: &[&str]) -> String {
 /// A run of this many letters and digits, with both in it, is taken for a key in the wrong place.
 const KEY_LIKE: usize = 20;
 
-/// Whether something in it may be a key.
+/// Whether a part of it may be a key.
 pub(super) fn like_a_key(value: &str) -> bool {
     let mut runs = value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
     runs.any(|run| {
@@ -165,11 +165,11 @@ pub(super) fn shown(text: &str) -> String {
     format!("{}{rest}", start.escape_debug())
 }
 
-/// Why a value is not taken.
+/// Why a value is refused.
 pub(super) enum Why {
     /// It is not what [`Form::expected`] says.
     Unexpected,
-    /// What follows the value in the message, with nothing of a secret.
+    /// The words after the value in the message, with no part of a secret.
     Because(Cow<'static, str>),
 }
 
@@ -177,13 +177,13 @@ pub(super) enum Why {
 pub(super) trait Value: Sized {
     fn read(text: &str, form: &Form) -> Result<Self, Why>;
 
-    /// For a value that need not be text.
+    /// Reads a value that need not be text.
     fn read_raw(value: &OsStr, form: &Form) -> Result<Self, Why> {
         Self::read(text_of(value).trim(), form)
     }
 }
 
-/// As `to_string_lossy`, which is slow where nothing is lost.
+/// As `to_string_lossy`, but fast for valid text.
 pub(super) fn text_of(value: &OsStr) -> Cow<'_, str> {
     match value.to_str() {
         Some(text) => text.into(),
@@ -206,7 +206,7 @@ fn bounded(text: &str, form: &Form) -> Result<u64, Why> {
     number.map(|n| n * scale).ok_or(Why::Unexpected)
 }
 
-/// Which of the form's words it is.
+/// The index of this word among the form's.
 fn place(text: &str, form: &Form) -> Result<usize, Why> {
     let Form::Word(words) = form else {
         return Err(Why::Unexpected);
@@ -275,7 +275,7 @@ read! {
         true => Err(Why::Unexpected),
         false => because(malformed.0),
     });
-    // Keys may stand in a file as well, and have more than one fault: `keys.rs`, `guests.rs`.
+    // Keys may come from a file, and may have several faults: see `keys.rs`, `guests.rs`.
     Vec<ApiKey>: |_text, _form| Ok(Vec::new());
     Vec<ClientKey>: |_text, _form| Ok(Vec::new());
 }
@@ -293,33 +293,33 @@ impl Value for Option<PathBuf> {
 /// Requests a minute that alvus itself allows a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pace {
-    /// As many as come.
+    /// No limit of ours.
     #[default]
     Off,
-    /// So many with each key, all models together.
+    /// This many with each key, all models together.
     Fixed(u32),
-    /// As many with each key and model as were accepted in the minute before its last 429.
+    /// With each key and model as many as were accepted before its last 429.
     Auto,
 }
 
 /// Which of the ready keys is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rotation {
-    /// The one whose last turn is the longest ago.
+    /// The one unused longest.
     #[default]
     RoundRobin,
-    /// The one that this conversation had before, while it is ready.
+    /// The one that this conversation used before, while it is ready.
     Sticky,
 }
 
-/// What becomes of requests in a dialect that not every provider speaks.
+/// Whether requests in a client's dialect are translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Speech {
-    /// They are translated where the provider does not speak it.
+    /// If the provider does not speak it.
     #[default]
     Auto,
-    /// They are translated.
+    /// Always.
     Translate,
-    /// They go up as they are.
+    /// Never: they pass as they are.
     Pass,
 }

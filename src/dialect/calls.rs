@@ -41,6 +41,9 @@ pub struct TooMany;
 impl Calls {
     /// The number of the call that a piece belongs to, perhaps a new one. Its id and name are
     /// noted; the caller passes the arguments to [`Call::arguments`].
+    ///
+    /// # Errors
+    /// When the answer makes more calls than are kept.
     pub fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
         let id = piece.id.map_or("", Str::raw);
         let name = piece.name.map_or("", Str::raw);
@@ -78,6 +81,9 @@ impl Calls {
     }
 
     /// Notes a complete call, from an answer that is not a stream.
+    ///
+    /// # Errors
+    /// When the answer makes more calls than are kept.
     pub fn add_whole(&mut self, piece: &CallPiece<'_>) -> Result<(), TooMany> {
         let [id, name] = [piece.id, piece.name].map(|text| text.map_or("", Str::raw).to_string());
         if self.list.len() == MOST || id.len().max(name.len()) > LONGEST {
@@ -279,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_calls_and_names() {
+    fn the_calls_and_names_of_an_answer_are_bounded() {
         let mut calls = Calls::default();
         for n in 0..=MOST as u64 {
             let piece = CallPiece {

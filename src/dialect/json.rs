@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_none() {
+    fn invalid_json_is_not_read() {
         for text in [
             "", "{", "{\"a\":}", "[1,]", "{} {}", "nul", "\"\n\"", "\"\\x\"", "{'a':1}",
         ] {
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_json_is_read_back() {
         let all: String = (0..0x300)
             .filter_map(char::from_u32)
             .chain("😀\\\"".chars())

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn of_connections_too_many_the_last_few_linger() {
+    fn the_last_few_connections_too_many_linger() {
         let lingering = Lingering::default();
         lingering.lock().running = true; // nobody looks
         let slots = Slots::new(1);

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_is_read_in_order_whatever_the_size_of_the_pieces() {
+    fn bytes_are_read_in_order_whatever_the_size_of_the_pieces() {
         let (mut client, mut reader) = pair();
         let sent: Vec<u8> = (0..20_000u32).map(|n| (n % 251) as u8).collect();
         client.write_all(&sent).unwrap();

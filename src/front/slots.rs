@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_longest_makes_room_and_nobody_who_is_served() {
+    fn the_connection_that_waits_longest_makes_room_and_none_that_is_served() {
         let t0 = Instant::now();
         let slots = Slots::new(3);
         let mut all: Vec<_> = (0..3).map(|_| pair()).collect();

@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_out_is_told_when_its_second_is_over_or_alvus_ends() {
+    fn left_out_lines_are_reported_when_their_second_is_over_or_alvus_ends() {
         let mut queue = empty();
         let storm =
             |queue: &mut Queue| (0..BURST + 3).filter(|_| queue.limits[0].admits(4)).count();

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_cut_between_characters() {
+    fn a_long_text_is_cut_between_characters() {
         for (text, expected) in [
             ("x".repeat(SHOWN + 1), "x".repeat(SHOWN) + "…"),
             ("ü".repeat(SHOWN), "ü".repeat(SHOWN / 2) + "…"),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_steers_a_terminal_or_turns_a_line_around_is_spelled_out() {
+    fn characters_that_steer_a_terminal_or_reverse_a_line_are_escaped() {
         for (text, expected) in [
             ("a\nb\r\t\0", r"a\u{a}b\u{d}\u{9}\u{0}"),
             ("\u{1b}[31mred\u{9b}0m", r"\u{1b}[31mred\u{9b}0m"),

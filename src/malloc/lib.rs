@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_frees_it_gets_again() {
+    fn a_thread_gets_again_what_it_freed() {
         let first = filled(100, 1);
         free(first, 100);
         assert_eq!(filled(97, 2), first, "of the same class");
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_thread_allocates_another_may_free() {
+    fn memory_of_one_thread_may_be_freed_by_another() {
         let pieces: Vec<_> = (1..500)
             .map(|size| (filled(size, 7) as usize, size))
             .collect();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_or_shrinks_keeps_its_bytes() {
+    fn an_allocation_that_grows_or_shrinks_keeps_its_bytes() {
         let sizes = [
             1, 12, 13, 40, 60, 900, 2028, 2029, 5000, 3000, 2000, 90, 12, 3,
         ];

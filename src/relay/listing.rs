@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_not_to_be_had_anew_does_for_a_while() {
+    fn an_old_list_serves_for_a_while_if_no_new_one_comes() {
         let start = Instant::now();
         let mut lists = Lists::default();
         lists.look("a", start);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_few_lists_and_so_many_bytes() {
+    fn the_lists_and_their_bytes_are_bounded() {
         let start = Instant::now();
         let mut lists = Lists::default();
         for n in 0..MOST {

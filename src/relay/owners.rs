@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_is_known_by_path_and_body_for_an_hour() {
+    fn ids_in_paths_and_bodies_are_known_for_an_hour() {
         let now = Instant::now();
         let keys = picked(2, now);
         let owners = Owners::default();

@@ -210,13 +210,13 @@ impl Ending {
     }
 
     fn field_name(&mut self, byte: u8) {
-        if byte != DATA[self.at.matched] {
-            self.at.line = Line::Other;
-        } else {
+        if byte == DATA[self.at.matched] {
             self.at.matched += 1;
             if self.at.matched == DATA.len() {
                 self.at.line = Line::Data;
             }
+        } else {
+            self.at.line = Line::Other;
         }
     }
 

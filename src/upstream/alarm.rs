@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rust_calls_it_is_not_what_is_said() {
+    fn names_of_rust_types_are_written_as_words() {
         for error in [
             Error::AlertReceived(AlertDescription::HandshakeFailure),
             Error::AlertReceived(AlertDescription::Unknown(200)),

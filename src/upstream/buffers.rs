@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_yet_stays() {
+    fn unread_bytes_stay() {
         let mut buffer = Buffer::default();
         while buffer.input.len() <= SMALL {
             read(&mut buffer, std::io::repeat(1));

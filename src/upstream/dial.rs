@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn who_refuses_costs_no_time_wherever_it_stands() {
+    fn an_address_that_refuses_costs_no_time_wherever_it_stands() {
         let living = TcpListener::bind("127.0.0.1:0").unwrap();
         let living = living.local_addr().unwrap();
         let dead = |n: u8| SocketAddr::from(([127, 77, 3, n], 9));

@@ -76,7 +76,9 @@ impl Resolver for CachingResolver {
         let mut found = self.empty();
         let limit = config.timeouts().connect.unwrap_or(Duration::MAX);
         self.look_up(host, port, limit, |addrs| {
-            addrs.iter().for_each(|a| found.push(*a));
+            for addr in addrs {
+                found.push(*addr);
+            }
         })?;
         Ok(found)
     }
@@ -372,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn who_won_is_tried_first_and_who_speaks_no_tls_last_over_look_ups_too() {
+    fn an_address_that_worked_is_tried_first_and_one_without_tls_last() {
         let (resolver, say, _) = scripted();
         let all = [addrs(1), addrs(2), addrs(3)].concat();
         let uri: Uri = "https://provider.test/v1".parse().unwrap();

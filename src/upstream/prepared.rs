@@ -28,7 +28,7 @@ impl Origin {
     /// The origin of this target.
     ///
     /// # Errors
-    /// When host and port are not valid, or no certificate can be for that host.
+    /// In the operator's words, when host and port are not valid, or no certificate can be for that host.
     pub fn new(target: &Target) -> Result<Origin, Faults> {
         let text = target.authority.as_str();
         let authority = http::uri::Authority::try_from(text).map_err(|_| no_host(text))?;
@@ -121,8 +121,8 @@ impl Prepared {
             &to.host,
             "\r\n",
         ]);
-        // What is made for this request must be readable on the way: an error, a stream of events. A
-        // download may stay compressed.
+        // alvus must be able to read an answer that is made for this request: an error, a stream of events. A download
+        // may be compressed.
         let is_download = matches!(known, Method::GET | Method::HEAD);
         prepared.put_fields(fields, is_download)?;
         // RFC 9110 §7.6.3: after the client's own `Via` fields.
@@ -136,7 +136,7 @@ impl Prepared {
         }
     }
 
-    /// Those of the client's fields that go up.
+    /// The client's fields that are forwarded.
     fn put_fields<'a>(
         &mut self,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_can_be_read() {
+    fn compressed_bodies_can_be_read() {
         let zlib = miniz_oxide::deflate::compress_to_vec_zlib(WORDS, 6);
         let bare = miniz_oxide::deflate::compress_to_vec(WORDS, 6);
         for (coding, body) in [

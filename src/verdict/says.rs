@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_as_it_stands_is_what_a_parser_reads() {
+    fn a_scan_in_place_finds_what_a_parser_finds() {
         const NAMES: [&str; 12] = [
             "choices",
             "message",

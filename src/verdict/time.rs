@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_to_count_is_a_very_long_time() {
+    fn a_number_too_large_to_count_is_a_very_long_time() {
         let long = Duration::from_secs(1 << 40);
         assert!(decimal("99999999999999999999").is_some_and(|d| d > long));
         assert!(spelled("99999999999999999999h9999999999999999999h").is_some_and(|d| d > long));
