@@ -35,6 +35,7 @@ use self::dns::CachingResolver;
 pub use self::prepared::{Origin, Prepared, pseudonym};
 use self::tls::TlsSetup;
 pub use self::tls::random;
+pub use self::unpack::unpacked;
 use self::wire::Dialler;
 use crate::config::{Config, Faults, Target};
 use crate::headers;

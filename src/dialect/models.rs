@@ -101,7 +101,7 @@ impl ModelMap {
     /// The names that clients may use, without `*`. `claude-` of `claude-*` is not a name.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names = self.0.iter().map(|rule| &*rule.name);
-        names.filter(|name| name.ends_with(|c: char| c.is_alphanumeric()))
+        names.filter(|name| name.ends_with(|c: char| !c.is_ascii_punctuation()))
     }
 
     /// Whether there is no rule.
