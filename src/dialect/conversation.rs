@@ -18,6 +18,9 @@ const NO_RESULT: &str = "(no result)";
 /// Stands where a tool's result is nothing.
 const NO_OUTPUT: &str = "(no output)";
 
+/// The most calls in a turn: a longer one becomes several. Results are searched for among them.
+const MOST_CALLS: usize = 256;
+
 /// The field for the input of a tool that takes any text.
 pub const INPUT: &str = "input";
 
@@ -166,6 +169,9 @@ impl<'a> Conversation<'a> {
     /// A tool that the assistant called.
     pub fn call(&mut self, id: Str<'a>, name: Text<'a>, arguments: Arguments<'a>) {
         self.turn_to_assistant();
+        if self.calls.len() == MOST_CALLS {
+            self.flush(false);
+        }
         self.calls.push(Call {
             id: id.raw(),
             name,

@@ -11,6 +11,9 @@ use super::errors::Failure;
 /// The longest name of a tool that chat upstreams take.
 const LONGEST_NAME: usize = 64;
 
+/// More tools no model takes, and each name is compared with all others.
+const MOST: usize = 1024;
+
 /// Writes `tools`, `tool_choice` and `parallel_tool_calls`, with a comma before each; those that were found
 /// by a search stand in the `input`. Says how the tools are called on both sides.
 ///
@@ -47,6 +50,12 @@ pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Failure
     let List { out, mut tools } = list;
     if tools.is_empty() {
         return Ok(tools);
+    }
+    if tools.len() > MOST {
+        return Err(Failure::invalid(
+            "tools",
+            "no more than 1024 tools can be translated",
+        ));
     }
     put!(out, "]");
     put_choice(out, choice, &tools);
@@ -89,7 +98,7 @@ impl List<'_> {
 
     fn put(&mut self, tool: Json<'_>, name: &str, kind: ToolKind) {
         let is = |tool: &Tool| tool.name == name && tool.kind == kind;
-        if self.tools.iter().any(is) {
+        if self.tools.len() > MOST || self.tools.iter().any(is) {
             return; // found twice
         }
         let [description, schema, format] = tool.pick(["description", "parameters", "format"]);
