@@ -12,8 +12,8 @@ use crate::config::Config;
 
 /// `/health` never waits behind anything, so this is long.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A page of 1000 keys is a quarter of this.
-const LARGEST_PAGE: usize = 1024 * 1024;
+/// A page of ten thousand keys is half of this.
+const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 /// Between two looks of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
 

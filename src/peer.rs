@@ -115,6 +115,11 @@ impl Client {
         }
     }
 
+    /// How long it may still wait, if there is an end to that.
+    pub fn time_left(&self) -> Option<Duration> {
+        Some(self.due?.saturating_duration_since(Instant::now()))
+    }
+
     /// Whether its time is over.
     pub fn is_late(&self) -> bool {
         self.due.is_some_and(|due| Instant::now() >= due)

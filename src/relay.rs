@@ -118,6 +118,9 @@ impl Relay {
 
     /// Serves one request, or tells what is known already. Whose time runs out hears so.
     pub fn serve(&self, mut exchange: Exchange, out: &mut dyn Write) -> Outcome {
+        if let Some(within) = exchange.mapped.wishes.within {
+            exchange.client = exchange.client.due(Instant::now() + within);
+        }
         let outcome = match exchange.mapped.list.take() {
             Some(name) => self.list(&name, &mut exchange, out),
             None => self.ask(&mut exchange, out),
@@ -370,7 +373,6 @@ impl Relay {
         let mut limits = policy.limits;
         if let Some(within) = exchange.mapped.wishes.within {
             limits.max_wait = limits.max_wait.min(within);
-            exchange.client = exchange.client.due(arrived + within);
         }
         let question = exchange
             .body

@@ -99,6 +99,26 @@ fn those_who_come_together_ask_once() {
 }
 
 #[test]
+fn who_waits_for_anothers_list_waits_no_longer_than_it_wished() {
+    let (go, gone) = gate();
+    let gone = Arc::new(std::sync::Mutex::new(gone));
+    let upstream = Upstream::new(move |_| {
+        let gone = gone.clone();
+        Act::Do(Box::new(move |_| {
+            let _ = gone.lock().unwrap().recv_timeout(PATIENCE);
+        }))
+    });
+    let alvus = Alvus::before(&upstream);
+    let mut first = alvus.connect();
+    first.send("GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n");
+    upstream.wait_for(1);
+    let late = get(&alvus, "/v1/models", "X-Alvus-Deadline-Ms: 50\r\n");
+    assert_eq!((late.status, &*code(&late)), (504, "deadline_exceeded"));
+    assert_eq!(upstream.seen().len(), 1, "the first one is still at it");
+    drop(go);
+}
+
+#[test]
 fn a_list_that_cannot_be_had_is_not_kept() {
     let well = Arc::new(AtomicBool::new(false));
     let is_well = well.clone();

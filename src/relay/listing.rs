@@ -163,7 +163,8 @@ impl Listings {
             match lists.look(name, Instant::now()) {
                 Look::Wait if client.has_left() => return None,
                 Look::Wait => {
-                    let waited = self.came.wait_timeout(lists, TICK);
+                    let tick = client.time_left().map_or(TICK, |left| left.min(TICK));
+                    let waited = self.came.wait_timeout(lists, tick);
                     lists = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
                 look => return Some(look),
