@@ -1,8 +1,11 @@
 //! What was learned of each model, from answers and refusals: limits, what it does not take, how many
-//! bytes its tokens have. Pure, without a clock; bounded: [`MOST`] models, the least used one goes.
+//! bytes its tokens have. Pure; bounded: [`MOST`] models, the least used one goes.
 //!
 //! Nothing here is a promise. What a refusal taught is kept once the request that was changed by it is
-//! served; a wrong lesson costs a field that was left out, until the process ends or [`Learned::clear`].
+//! served; but a refusal may have been about that request alone, so each lesson ends by itself ([`KEPT`])
+//! and is found out again.
+
+use std::time::{Duration, Instant};
 
 use super::json::{Quoted, put};
 use super::lessons::{FIELDS, Lesson};
@@ -10,6 +13,18 @@ use super::measure::{Size, USUAL_RATIO};
 
 /// The most models that are known at a time.
 pub const MOST: usize = 32;
+
+/// So long lessons are believed: the first time, and each time that they are learned again.
+const KEPT: [Duration; 5] = [
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+    Duration::from_secs(3600),
+    Duration::from_secs(6 * 3600),
+    Duration::from_secs(24 * 3600),
+];
+
+/// A model that read an image is not taken for blind for so long: an image may be at fault.
+const SEES: Duration = Duration::from_secs(3600);
 
 /// Names longer than this are nobody's, in bytes.
 const LONGEST_NAME: usize = 256;
@@ -95,37 +110,92 @@ fn bit(field: &str) -> u16 {
         .map_or(0, |at| 1 << at)
 }
 
-/// The table. Names are the upstream's.
+/// A model in the table.
+#[derive(Debug, Default)]
+struct Model {
+    /// As the upstream calls it.
+    name: String,
+    traits: Traits,
+    /// When its lessons end.
+    until: Option<Instant>,
+    /// All lessons there ever were, and how often they were learned.
+    taught: Traits,
+    times: usize,
+    /// When it read an image last.
+    saw: Option<Instant>,
+}
+
+impl Model {
+    fn learn(&mut self, lesson: Lesson, size: Size, now: Instant) {
+        self.traits.learn(lesson, size);
+        let mut taught = self.taught;
+        taught.learn(lesson, size);
+        taught.ratio = None;
+        if taught != self.taught {
+            (self.taught, self.times, self.until) = (taught, 0, None);
+        }
+        if self.until.is_none() {
+            self.until = Some(now + KEPT[self.times.min(KEPT.len() - 1)]);
+            self.times += 1;
+        }
+    }
+}
+
+/// The table.
 #[derive(Debug, Default)]
 pub struct Learned {
     /// The last used one is the last.
-    models: Vec<(String, Traits)>,
+    models: Vec<Model>,
 }
 
 impl Learned {
     /// What is known of a model; of an unknown one nothing.
     pub fn traits(&self, model: &str) -> Traits {
-        let found = self.models.iter().find(|(name, _)| name == model);
-        found.map(|(_, traits)| *traits).unwrap_or_default()
+        self.find(model)
+            .map(|model| model.traits)
+            .unwrap_or_default()
+    }
+
+    /// Whether it read an image lately.
+    pub fn sees(&self, model: &str, now: Instant) -> bool {
+        let saw = self.find(model).and_then(|model| model.saw);
+        saw.is_some_and(|at| now < at + SEES)
     }
 
     /// A refusal of a request of this size taught something.
-    pub fn learn(&mut self, model: &str, lesson: Lesson, size: Size) {
-        self.change(model, |traits| traits.learn(lesson, size));
+    pub fn learn(&mut self, model: &str, lesson: Lesson, size: Size, now: Instant) {
+        self.change(model, |model| model.learn(lesson, size, now));
+    }
+
+    /// Lessons that end by now are forgotten.
+    pub fn forget(&mut self, now: Instant) {
+        let is_over = |model: &&mut Model| model.until.is_some_and(|until| until <= now);
+        for model in self.models.iter_mut().filter(is_over) {
+            model.until = None;
+            model.traits = Traits {
+                ratio: model.traits.ratio,
+                thinks_unopened: model.traits.thinks_unopened,
+                ..Traits::default()
+            };
+        }
     }
 
     /// A request of this size was served, with so many tokens. A context that has no room for them was a
     /// mistake.
-    pub fn measured(&mut self, model: &str, size: Size, prompt_tokens: u64) {
-        self.change(model, |traits| {
+    pub fn measured(&mut self, model: &str, size: Size, prompt_tokens: u64, now: Instant) {
+        self.change(model, |model| {
+            let traits = &mut model.traits;
             traits.measure(size, prompt_tokens);
             traits.context = traits.context.filter(|limit| prompt_tokens <= *limit);
+            if size.images > 0 {
+                model.saw = Some(now);
+            }
         });
     }
 
     /// An answer showed whether the model's template opens `<think>` itself.
     pub fn thinks_unopened(&mut self, model: &str, it_does: bool) {
-        self.change(model, |traits| traits.thinks_unopened = it_does);
+        self.change(model, |model| model.traits.thinks_unopened = it_does);
     }
 
     /// Forgets everything.
@@ -135,23 +205,30 @@ impl Learned {
 
     /// All that is known, the last used first.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Traits)> {
-        self.models
-            .iter()
-            .rev()
-            .map(|(name, traits)| (&**name, traits))
+        let known = |model: &&Model| model.traits != Traits::default();
+        let models = self.models.iter().rev().filter(known);
+        models.map(|model| (&*model.name, &model.traits))
     }
 
-    fn change(&mut self, model: &str, change: impl FnOnce(&mut Traits)) {
-        if model.len() > LONGEST_NAME {
+    fn find(&self, name: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.name == name)
+    }
+
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Model)) {
+        if name.len() > LONGEST_NAME {
             return;
         }
-        let mut entry = match self.models.iter().position(|(name, _)| name == model) {
+        let mut entry = match self.models.iter().position(|model| model.name == name) {
             Some(at) => self.models.remove(at),
-            None => (model.to_string(), Traits::default()),
+            None => Model {
+                name: name.to_string(),
+                ..Model::default()
+            },
         };
-        change(&mut entry.1);
+        change(&mut entry);
+        let is_new = (entry.taught, entry.saw) == (Traits::default(), None);
         // Nothing worth a place.
-        if entry.1 != Traits::default() {
+        if !(is_new && entry.traits == Traits::default()) {
             if self.models.len() == MOST {
                 self.models.remove(0);
             }

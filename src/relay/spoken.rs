@@ -1,6 +1,7 @@
 //! An upstream's answer in the client's dialect: whole, as a stream, or as a list of models.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::Instant;
 
 use super::deliver::head;
 use super::voice::{Talk, Voice, refusal};
@@ -191,7 +192,7 @@ fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened
     known.served(talk.dialect, true);
     let mut learned = known.learned();
     if let Some(usage) = usage {
-        learned.measured(&talk.model, talk.size, usage.prompt);
+        learned.measured(&talk.model, talk.size, usage.prompt, Instant::now());
     }
     if let Some(it_does) = thinks_unopened {
         learned.thinks_unopened(&talk.model, it_does);

@@ -17,7 +17,7 @@ use crate::dialect::measure::Size;
 use crate::dialect::terms::{Asked, Refused};
 use crate::reply::{self, Reply};
 use crate::route;
-use crate::upstream::{Kept, Prepared};
+use crate::upstream::{Answer, Kept, Prepared};
 
 /// How the name begins by which Claude Code calls itself; see [`Asked::keeps_open`].
 const CLAUDE_CODE: &[u8] = b"claude-cli/";
@@ -100,9 +100,10 @@ impl About {
 }
 
 impl Mapped {
-    /// A request that went up as it was has this answer.
-    pub(super) fn passed(&self, status: u16) {
-        if let (Voice::Talk(talk), 200..400) = (&self.voice, status) {
+    /// A request that went up as it was has this answer; a page of somebody between proves nothing.
+    pub(super) fn passed(&self, answer: &Answer) {
+        let speaks = answer.status == 200 && (answer.is_json() || answer.is_stream());
+        if let (Voice::Talk(talk), true) = (&self.voice, speaks) {
             self.policy.known.served(talk.dialect, false);
         }
     }
