@@ -1,22 +1,25 @@
-//! The command line as people type it: words and options in any order → what is to be done. And `--help`.
+//! Parses the command line, words and options in any order, and writes `--help`.
 //!
-//! [`COMMANDS`] and [`OPTIONS`] are the one list of both; help, the man page and the shells' completions come from it.
-//! Anything may have been pasted here, so what is not known is repeated only if it is short.
+//! [`COMMANDS`] and [`OPTIONS`] are the only lists; help, the man page and the shell completions come from them. An
+//! unknown word is repeated only if it is short, as it may be a pasted key.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::config::VARIABLES;
 
-/// A command: its word, and what it does.
+/// The commands: a word, and what it does.
 pub static COMMANDS: &[(&str, &str)] = &[
-    ("serve", "serve; what alvus does without a word"),
+    ("serve", "serve; the default"),
     (
         "init",
         "ask for provider and keys, try them, and write .env",
     ),
-    ("check", "try each key once and say what it is worth"),
-    ("status", "ask the alvus that runs here how it is"),
+    ("check", "try each key once and say whether it works"),
+    (
+        "status",
+        "show the keys and clients of the alvus that runs here",
+    ),
     (
         "demo",
         "serve a built-in provider with three limited keys; nothing leaves the machine",
@@ -28,9 +31,9 @@ pub static COMMANDS: &[(&str, &str)] = &[
 /// An option.
 #[derive(Debug)]
 pub struct Opt {
-    /// Without its dashes.
+    /// Its name without dashes.
     pub name: &'static str,
-    /// What follows it; empty: nothing.
+    /// The value that follows it; empty: none.
     pub value: &'static str,
     /// The commands that take it; empty: all of them.
     pub of: &'static [&'static str],
@@ -82,6 +85,10 @@ pub static OPTIONS: &[Opt] = &[
     opt("version", "", &[], "the version"),
 ];
 
+/// What is wrong with the command line: one line in the operator's words, which repeats nothing that may be a key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Misused(pub String);
+
 /// What the command line asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Arguments {
@@ -94,8 +101,8 @@ impl Arguments {
     /// Reads the arguments, without the program's own name.
     ///
     /// # Errors
-    /// In the operator's words, in one line that repeats nothing that may be a key.
-    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, String> {
+    /// What is wrong with it.
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Misused> {
         use lexopt::prelude::*;
         let mut found = Arguments::default();
         let mut parser = lexopt::Parser::from_args(words);
@@ -121,7 +128,7 @@ impl Arguments {
                 "" => OsString::new(),
                 what => parser
                     .value()
-                    .map_err(|_| format!("--{} takes a {what}", option.name))?,
+                    .map_err(|_| Misused(format!("--{} takes a {what}", option.name)))?,
             };
             found.given.push((option.name, value));
         }
@@ -132,7 +139,7 @@ impl Arguments {
             command => command,
         };
         match found.given.iter().find(|(name, _)| !found.takes(name)) {
-            Some((name, _)) => Err(format!("{} takes no --{name}", found.command)),
+            Some((name, _)) => Err(Misused(format!("{} takes no --{name}", found.command))),
             None => Ok(found),
         }
     }
@@ -148,7 +155,7 @@ impl Arguments {
         self.value(name).is_some()
     }
 
-    /// What was given with this option; of several the last.
+    /// The value of this option; of several the last.
     pub fn value(&self, name: &str) -> Option<&OsStr> {
         let mut given = self.given.iter().rev();
         given.find(|(n, _)| *n == name).map(|(_, value)| &**value)
@@ -159,7 +166,7 @@ impl Arguments {
         self.value("env-file").map(PathBuf::from)
     }
 
-    /// The options that stand for settings.
+    /// The options that replace settings.
     pub fn settings(&self) -> Vec<(&'static str, OsString)> {
         let both = [("port", "PORT"), ("host", "HOST")].into_iter();
         both.filter_map(|(option, setting)| Some((setting, self.value(option)?.to_owned())))
@@ -167,7 +174,7 @@ impl Arguments {
     }
 }
 
-fn command(word: &OsStr) -> Result<&'static str, String> {
+fn command(word: &OsStr) -> Result<&'static str, Misused> {
     let found = COMMANDS.iter().find(|(name, _)| word == *name);
     found.map(|(name, _)| *name).ok_or_else(|| {
         let known = COMMANDS.iter().map(|(name, _)| *name);
@@ -178,27 +185,30 @@ fn command(word: &OsStr) -> Result<&'static str, String> {
 /// A longer word may be a key that someone pasted.
 const SHOWN: usize = 12;
 
-/// `what` stands in front of the word.
-fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static str>) -> String {
+/// An error about an unknown word. `what`: the text before it.
+fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static str>) -> Misused {
     let text = word.to_string_lossy();
     if text.is_empty() || text.len() > SHOWN || text.contains(char::is_control) {
         let what = what.trim_end_matches('-');
-        return format!("there is no such {what}(not shown here)");
+        return Misused(format!("there is no such {what}(not shown here)"));
     }
     let near = known.find(|name| strsim::jaro_winkler(name, &text) >= 0.85);
     let dashes = if what.ends_with('-') { "--" } else { "" };
     let meant = near.map(|near| format!("; did you mean {dashes}{near}?"));
-    format!("there is no {what}{text}{}", meant.unwrap_or_default())
+    Misused(format!(
+        "there is no {what}{text}{}",
+        meant.unwrap_or_default()
+    ))
 }
 
-fn misused(error: &lexopt::Error) -> String {
-    match error {
+fn misused(error: &lexopt::Error) -> Misused {
+    Misused(match error {
         lexopt::Error::MissingValue {
             option: Some(option),
         } => format!("{option} takes a value"),
         lexopt::Error::UnexpectedValue { .. } => "an option has a value that takes none".to_owned(),
         _ => "an argument cannot be read".to_owned(),
-    }
+    })
 }
 
 /// Columns of `--help`.
@@ -245,7 +255,7 @@ pub fn help() -> String {
     out.replace('\u{a0}', " ") // held a default and its label on one line
 }
 
-/// What alvus ends with.
+/// The exit codes.
 pub const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "done; check: a key works; status: a key can serve"),
     (
@@ -262,7 +272,7 @@ pub const EXIT_CODES: &[(&str, &str)] = &[
     ),
 ];
 
-/// A name and its text, which goes on below itself.
+/// Writes a name and its text, wrapped below itself.
 fn row(out: &mut String, wide: usize, name: &str, text: &str) {
     let mut line = format!("  {name:wide$} ");
     let indent = " ".repeat(wide + 3);
@@ -283,7 +293,7 @@ fn row(out: &mut String, wide: usize, name: &str, text: &str) {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Arguments, String> {
+    fn parse(line: &str) -> Result<Arguments, Misused> {
         Arguments::parse(line.split_whitespace().map(OsString::from))
     }
 
@@ -327,7 +337,7 @@ mod tests {
             ("check --json=yes", "an option has a value that takes none"),
         ] {
             assert!(
-                parse(line).is_err_and(|e| e.starts_with(words)),
+                parse(line).is_err_and(|e| e.0.starts_with(words)),
                 "{line}: {:?}",
                 parse(line)
             );
@@ -347,7 +357,7 @@ mod tests {
             "check --port 1 KEY",
         ] {
             let error = parse(&line.replace("KEY", key)).expect_err(line);
-            assert!(!error.contains("0123"), "{error}");
+            assert!(!error.0.contains("0123"), "{error:?}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! Whatever an upstream answers, in words from all over the field: what one request brings about ends within a minute for
-//! everybody else, and what an answer only quotes of a request is held against nobody.
+//! Random answers, in words of real upstreams. What one request causes ends within a minute for all others, and words
+//! that an answer only quotes from a request blame no key.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -204,7 +204,7 @@ fn no_request_takes_a_key_from_others_for_longer_than_a_minute() {
 }
 
 #[test]
-fn what_an_answer_quotes_of_a_request_is_held_against_nobody() {
+fn words_that_an_answer_quotes_from_a_request_blame_no_key() {
     let mut parts = Parts::read();
     for _ in 0..ANSWERS {
         let said = parts.says();

@@ -1,4 +1,4 @@
-//! What is refused at start and at a reload, and that nothing of it is at work then.
+//! Configurations that are refused, at the start and at a reload, and that no part of them takes effect.
 #![allow(clippy::unwrap_used)] // a test may panic
 
 mod common;
@@ -198,7 +198,7 @@ fn more_workers_than_connections_are_a_fault_that_names_both() {
 }
 
 #[test]
-fn of_workers_and_connections_what_is_not_set_follows_what_is() {
+fn the_unset_one_of_workers_and_connections_follows_the_other() {
     let upstream = Upstream::new(|_| ok());
     for set in [
         ("MAX_CONNECTIONS", "8"),

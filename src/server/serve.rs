@@ -1,5 +1,4 @@
-//! Passes a request on to the upstream and the answer back, and tells of it: one line in the log, one
-//! count.
+//! Passes a request to the relay and its answer back. Writes its line in the log, and counts it.
 
 use std::time::{Duration, Instant};
 
@@ -45,9 +44,7 @@ impl Inner {
         let fields: Vec<_> = request.raw_headers().collect();
         let mapped = match self.relay.map(method, &target, fields.iter().copied()) {
             Ok(mapped) => mapped,
-            Err(text) => {
-                return self.refuse(request, origin, &Reply::error(400, "bad_request", &text));
-            }
+            Err(bad) => return self.refuse(request, origin, &bad.into()),
         };
         let down = downstream(&request, origin);
         let exchange = Exchange {
@@ -62,6 +59,18 @@ impl Inner {
         #[cfg(test)]
         tests::bug_at(&target, "/bug/late");
         let outcome = self.relay.serve(exchange, &mut out);
+        if let Some(guest) = guest {
+            rules.access.spent(guest, outcome.tokens);
+        }
+        self.count(&outcome, bytes_in);
+        if outcome.end != End::Complete || outcome.closes {
+            socket.shutdown();
+        }
+        drop(out);
+        log_request(method, &target, name, &outcome, began.elapsed());
+    }
+
+    fn count(&self, outcome: &Outcome, bytes_in: u64) {
         let answered = Answered {
             status: outcome.status,
             first_byte: outcome.first_byte,
@@ -73,26 +82,18 @@ impl Inner {
             model: &outcome.model,
             asked: outcome.asked.as_deref(),
         };
-        if let Some(guest) = guest {
-            rules.access.spent(guest, outcome.tokens);
-        }
         self.relay.metrics().answered(answered, Instant::now());
-        if outcome.end != End::Complete || outcome.closes {
-            socket.shutdown();
-        }
-        drop(out);
-        log_request(method, &target, name, &outcome, began.elapsed());
     }
 }
 
-/// Where it leads, as far as it can be served there.
+/// The target of a request, or why it cannot be served.
 fn target(request: &Request) -> Result<String, Reply> {
     let target = route::origin_form(request.url());
     let target = target.map_err(|bad| Reply::error(400, "bad_target", bad.0))?;
-    // TRACE would show the client the key that went up with it, and CONNECT open a tunnel.
+    // TRACE would show the client the pool's key. CONNECT would open a tunnel.
     let is = |method: &&str| request.method().as_str().eq_ignore_ascii_case(method);
     if ["TRACE", "CONNECT"].iter().any(is) {
-        let text = "TRACE and CONNECT do not lead to an API";
+        let text = "TRACE and CONNECT are not supported";
         return Err(Reply::error(501, "bad_method", text));
     }
     Ok(target.to_string())

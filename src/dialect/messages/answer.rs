@@ -9,6 +9,9 @@ use super::super::think::{Part, Think};
 use super::{Asked, put_usage, stop_reason};
 
 /// Translates an answer.
+///
+/// # Errors
+/// When it is empty, broken, or an error.
 pub fn translate(body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
     let json = Json::parse(body).ok_or(Fault::Broken("the answer is not valid JSON"))?;
     let chunk = Chunk::read(json);
@@ -55,7 +58,7 @@ pub fn translate(body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
     })
 }
 
-/// For an answer that says nothing and shall not be asked for again: a message without words.
+/// A message without content, in place of an answer that had none and is not asked for again.
 pub fn empty(asked: &Asked, finish: Finish) -> Vec<u8> {
     let content = b"[{\"type\":\"text\",\"text\":\"\"}]";
     message(asked, content, stop_reason(finish, false), None, 0)
@@ -92,14 +95,14 @@ fn message(
     out
 }
 
-/// The parts of an answer, as they were escaped.
+/// The parts of an answer, still escaped.
 #[derive(Debug)]
 struct Parts<'a> {
     think: Think,
     thoughts: String,
     text: String,
     calls: Calls,
-    /// Of each of the calls.
+    /// The arguments of each call.
     arguments: Vec<Option<Json<'a>>>,
     too_many: bool,
 }
@@ -133,7 +136,7 @@ impl<'a> Parts<'a> {
             }
             Piece::Text(text) => {
                 self.think.push(text, &mut |part| {
-                    add_part(part, &mut self.thoughts, &mut self.text)
+                    add_part(part, &mut self.thoughts, &mut self.text);
                 });
             }
             Piece::Call(piece) => match self.calls.add_whole(&piece) {
@@ -143,7 +146,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The blocks, whether tools are called, and the bytes that the model wrote.
+    /// The blocks, whether tools are called, and how many bytes the model wrote.
     fn content(&self, asked: &Asked, finish: Finish) -> Result<(Vec<u8>, bool, u64), Fault> {
         if self.too_many {
             return Err(Fault::Broken("too many tool calls, or a name without end"));
