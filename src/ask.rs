@@ -12,8 +12,8 @@ use crate::config::Config;
 
 /// Long, as `/health` never waits.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A page of 1000 keys is a quarter of this.
-const LARGEST_PAGE: usize = 1024 * 1024;
+/// Twice a page of ten thousand keys.
+const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 /// Time between two looks of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
 

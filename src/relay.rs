@@ -114,6 +114,9 @@ impl Relay {
     /// Serves one request: by the loop, or from a list of models that is kept. A client whose own
     /// deadline passes is told so.
     pub fn serve(&self, mut exchange: Exchange, out: &mut dyn Write) -> Outcome {
+        if let Some(within) = exchange.mapped.wishes.within {
+            exchange.client = exchange.client.due(Instant::now() + within);
+        }
         let outcome = match exchange.mapped.list.take() {
             Some(name) => self.list(&name, &mut exchange, out),
             None => self.ask(&mut exchange, out),
@@ -364,7 +367,6 @@ impl Relay {
         let mut limits = policy.limits;
         if let Some(within) = exchange.mapped.wishes.within {
             limits.max_wait = limits.max_wait.min(within);
-            exchange.client = exchange.client.due(arrived + within);
         }
         let question = exchange
             .body

@@ -250,7 +250,7 @@ impl Answer {
         if exchange.mapped.voice.translates() {
             return self.deliver_spoken(exchange, out, outcome);
         }
-        exchange.mapped.passed(self.status);
+        exchange.mapped.passed(&self);
         outcome.status = self.status;
         let is_sse = self.is_stream();
         let begun = exchange.client.stop_beats();

@@ -19,7 +19,7 @@ impl Known {
 pub(super) struct Voice(());
 
 impl Mapped {
-    pub(super) fn passed(&self, _: u16) {}
+    pub(super) fn passed(&self, _: &Answer) {}
 
     pub(super) fn listen<'a>(
         self,

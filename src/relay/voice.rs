@@ -17,7 +17,7 @@ use crate::dialect::measure::Size;
 use crate::dialect::terms::{Asked, Refused};
 use crate::reply::{self, BadRequest, Reply};
 use crate::route;
-use crate::upstream::{Kept, Prepared};
+use crate::upstream::{Answer, Kept, Prepared};
 
 /// How Claude Code's User-Agent begins; see [`Asked::keeps_open`].
 const CLAUDE_CODE: &[u8] = b"claude-cli/";
@@ -100,9 +100,10 @@ impl About {
 }
 
 impl Mapped {
-    /// A request that was not translated has this answer.
-    pub(super) fn passed(&self, status: u16) {
-        if let (Voice::Talk(talk), 200..400) = (&self.voice, status) {
+    /// A request that was not translated has this answer. A page or a redirect, perhaps a portal's, proves nothing.
+    pub(super) fn passed(&self, answer: &Answer) {
+        let speaks = answer.status == 200 && (answer.is_json() || answer.is_stream());
+        if let (Voice::Talk(talk), true) = (&self.voice, speaks) {
             self.policy.known.served(talk.dialect, false);
         }
     }
