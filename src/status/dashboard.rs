@@ -19,7 +19,7 @@ pub const DATA: &str = "/dashboard/data";
 const PAGE: &str = include_str!("dashboard.html");
 
 /// `img-src data:` is for the page's icon, without which a browser asks for `/favicon.ico`.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-TntungZTMlxwy2+mEuhuecx4knHw5gE+CE4Bi6mH/9c='; style-src 'sha256-jAWZQ3psboq0YUkiDdwDb5/AFVIKhXvbSSmDsfU/eAI='; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'sha256-aeH05rpabyd1STL7BaIn8Ri0OS7jHgZnlDRRJyo+uf0='; style-src 'sha256-jAWZQ3psboq0YUkiDdwDb5/AFVIKhXvbSSmDsfU/eAI='; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page.
 pub fn page() -> Reply {
