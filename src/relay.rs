@@ -46,7 +46,7 @@ use crate::body::Body;
 use crate::config::{Config, Faults};
 use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
-use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
+use crate::pool::{LISTED, Merged, ModelView, Overview, Picked, Pool};
 use crate::question::Question;
 use crate::reply::{self, Downstream, Reply};
 use crate::retry::{Attempt, Journey, Step};
@@ -416,12 +416,11 @@ impl Relay {
     }
 
     /// The state of all keys. Requests go on meanwhile.
-    pub fn keys(&self) -> Vec<KeyView> {
+    pub fn keys(&self) -> Overview {
         let now = Instant::now();
-        let down = self.pool(|pool| pool.is_down(now));
-        let mut views = Vec::new();
-        while self.pool(|pool| pool.snapshot_further(&mut views, down, now)) {}
-        views
+        let mut seen = self.pool(|pool| pool.survey(LISTED, now));
+        while self.pool(|pool| pool.survey_further(&mut seen, now)) {}
+        seen
     }
 
     /// The models that were asked for lately.
@@ -436,7 +435,17 @@ impl Relay {
 
     /// The rests of all keys, for the state file; see [`Pool::limits`].
     pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Rest> {
-        self.pool(|pool| pool.limits(salt, Instant::now()))
+        let (now, mut limits, mut at) = (Instant::now(), Vec::new(), 0);
+        while self.pool(|pool| pool.limits(at, &mut limits, now)) {
+            at += 1;
+        }
+        let mut rests = Vec::new();
+        for (key, models) in limits {
+            let key = key.tag(salt); // takes its time: not under the lock
+            let models = models.into_iter();
+            rests.extend(models.map(|(model, until)| Rest { key, model, until }));
+        }
+        rests
     }
 
     /// Takes over rests from the state file; see [`Pool::restore`].
