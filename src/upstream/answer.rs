@@ -48,6 +48,17 @@ fn unfit(status: http::StatusCode, version: http::Version, fields: &Fields) -> O
     ))
 }
 
+/// Whether this `Content-Type` is JSON's, or that of something made of it.
+fn is_json(kind: &[u8]) -> bool {
+    let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
+    let kind = kind.trim_ascii_end();
+    let ends = |with: &[u8]| {
+        let at = kind.len().checked_sub(with.len());
+        at.is_some_and(|at| kind[at..].eq_ignore_ascii_case(with))
+    };
+    ends(b"/json") || ends(b"+json")
+}
+
 /// An answer whose head has come. Its body is read through [`Read`]; dropping it before the end
 /// closes the connection and so cancels the call.
 pub struct Answer {
@@ -66,6 +77,8 @@ pub struct Answer {
     coded: bool,
     /// A stream of events, whatever its coding.
     events: bool,
+    /// One JSON document, whatever its coding.
+    json: bool,
     /// What it was asked with, and should not repeat.
     key: ApiKey,
     mask: Option<Mask>,
@@ -105,6 +118,7 @@ impl Answer {
             broken: None,
             coded,
             events,
+            json: kind.is_some_and(is_json),
             key: key.clone(),
             mask: Mask::of(kind, length).filter(|_| !coded),
             fields,
@@ -122,13 +136,7 @@ impl Answer {
 
     /// Whether the body says that it is one JSON document, whatever its coding.
     pub fn is_json(&self) -> bool {
-        let kind = self.header("content-type").unwrap_or_default();
-        let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
-        let ends = |with: &[u8]| {
-            let at = kind.trim_ascii().len().checked_sub(with.len());
-            at.is_some_and(|at| kind.trim_ascii()[at..].eq_ignore_ascii_case(with))
-        };
-        ends(b"/json") || ends(b"+json")
+        self.json
     }
 
     /// Whether the body is in a coding, such as gzip.

@@ -5,7 +5,7 @@ use crate::dialect::scan::{behind_blanks, next_value};
 
 /// Fields in which an answer says something, once they are not empty …
 const SAYS: &str = "\
-    choices message content delta text output candidates parts part item content_block response \
+    text output candidates parts part item content_block response \
     reasoning reasoning_content reasoning_details thinking refusal arguments partial_json \
     transcript output_text summary audio images outputs";
 
@@ -62,13 +62,15 @@ fn field_says(name: &[u8], text: &mut &[u8], deep: u8) -> Option<bool> {
         b"id\"" | b"object\"" | b"created\"" | b"model\"" | b"index\"" | b"role\"" => {
             next_value(text).map(|_| false)?
         }
+        b"choices\"" | b"delta\"" | b"content\"" => says(text, deep - 1)?,
         // An item that is no message is a call of something.
         b"type\"" => {
             let kind = next_value(text)?;
             kind.ends_with(b"_call\"") || kind.ends_with(b"_use\"")
         }
         // Not the message of an error.
-        b"message\"" if !text.starts_with(b"{") => next_value(text).map(|_| false)?,
+        b"message\"" if text.starts_with(b"{") => says(text, deep - 1)?,
+        b"message\"" => next_value(text).map(|_| false)?,
         // How it was asked to think, which the Responses API repeats.
         b"reasoning\"" if text.starts_with(b"{") => next_value(text).map(|_| false)?,
         _ if is_one(SAYS) => says(text, deep - 1)?,
