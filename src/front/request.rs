@@ -14,9 +14,6 @@ use super::connection::{End, Line};
 use super::head::Head;
 use super::socket::{ClientSocket, Outlet};
 
-/// Bytes that wait until an answer is flushed; larger pieces pass by.
-const BUFFER_SIZE: usize = 3 * 1024;
-
 /// How long a client may have its buffers full, besides what it takes at [`TAKEN_RATE`]: who drips an
 /// answer away keeps a place from the others.
 const FULL_PATIENCE: Duration = Duration::from_secs(60);
@@ -64,7 +61,7 @@ impl<'c> Request<'c> {
 
     /// All header fields in the order sent: the name as it was spelled, and the bytes of the value
     /// without the white space around them.
-    pub fn raw_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn raw_headers(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         self.head.fields()
     }
 
@@ -112,19 +109,24 @@ impl<'c> Request<'c> {
 
     /// The way to the client, for one whole response: head and body. It ends when this is dropped.
     pub fn into_writer(self) -> ResponseWriter<'c> {
+        self.into_parts().1
+    }
+
+    /// The same, and what was asked, but for its fields: who waits for minutes needs them no more.
+    pub fn into_parts(self) -> (Head, ResponseWriter<'c>) {
         let then = match self.keeps_alive() {
             true => End::Open,
             false => End::Last,
         };
         let Line { socket, end, body } = self.line;
         body.source().give_back();
-        ResponseWriter {
-            unsent: Vec::new(),
+        let writer = ResponseWriter {
             taken: Taken::default(),
             socket,
             end,
             then,
-        }
+        };
+        (self.head.without_fields(), writer)
     }
 }
 
@@ -136,11 +138,9 @@ impl fmt::Debug for Request<'_> {
 
 /// Where the response to a request is written to.
 ///
-/// What it still holds is sent when it is dropped. If a write failed or a panic drops it, the
-/// connection is broken off: half a response must not be taken for the start of the next one.
+/// Each write goes out at once and whole: who writes puts together what belongs together. If a write failed or a
+/// panic drops it, the connection is broken off: half a response must not be taken for the start of the next one.
 pub struct ResponseWriter<'c> {
-    /// Until the first word there is no buffer: a request may wait for minutes.
-    unsent: Vec<u8>,
     taken: Taken,
     socket: &'c TcpStream,
     end: &'c mut End,
@@ -150,26 +150,13 @@ pub struct ResponseWriter<'c> {
 
 impl Write for ResponseWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.unsent.len() + bytes.len() > BUFFER_SIZE {
-            self.flush()?;
-        }
-        if bytes.len() >= BUFFER_SIZE {
-            let result = self.taken.send(self.socket, bytes);
-            self.note(&result);
-            return result.map(|()| bytes.len());
-        }
-        if self.unsent.capacity() == 0 {
-            self.unsent.reserve_exact(BUFFER_SIZE);
-        }
-        self.unsent.extend_from_slice(bytes);
-        Ok(bytes.len())
+        let result = self.taken.send(self.socket, bytes);
+        self.note(&result);
+        result.map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let result = self.taken.send(self.socket, &self.unsent);
-        self.unsent.clear();
-        self.note(&result);
-        result
+        Ok(())
     }
 }
 
@@ -229,10 +216,6 @@ impl ResponseWriter<'_> {
 
 impl Drop for ResponseWriter<'_> {
     fn drop(&mut self) {
-        // To a client that took nothing for a minute nothing is written for another one.
-        if self.then != End::Broken {
-            let _ = self.flush(); // it notes a failure
-        }
         if thread::panicking() {
             self.then = End::Broken;
         }

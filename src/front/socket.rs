@@ -23,6 +23,11 @@ impl ClientSocket {
 }
 
 impl ClientSocket {
+    /// The socket itself, for who only watches it.
+    pub fn shared(&self) -> Arc<TcpStream> {
+        self.0.clone()
+    }
+
     /// Reads of the body end from now on, in whichever thread they are. The way back stays open.
     pub fn stop_reading(&self) {
         let _ = self.0.shutdown(Shutdown::Read);

@@ -141,10 +141,9 @@ impl Relay {
             trip.stand_ins.models = 0; // nor later
             return false;
         };
-        debug!("{model:?} stands in for {:?}", trip.model);
+        debug!("{model:?} stands in for {:?}", trip.outcome.model);
         trip.lane = exchange.mapped.lane(&model);
-        trip.outcome.model.clone_from(&model);
-        trip.model = model;
+        trip.outcome.model = model;
         // Keys that were refused for another model: that is no word about this one.
         trip.refused.clear();
         trip.stand_ins.tried += 1;

@@ -114,13 +114,14 @@ pub(super) fn settings(config: &Config) -> Settings {
 impl Mapped {
     /// What providers limit and refuse this request with: its model; the kind of its path where it
     /// names none; both where it is no chat, so that an endpoint that a key is refused for takes the
-    /// key from no other.
-    pub(super) fn lane(&self, model: &str) -> String {
-        match (model, self.kind.as_str()) {
-            _ if self.is_genai => self.kind.clone(), // and no lane of the target's
-            ("", kind) => kind.to_owned(),
-            (model, "/chat" | "/completions" | "/messages") => model.to_owned(),
-            (model, kind) => format!("{model} {kind}"),
+    /// key from no other. `None`: the model alone.
+    pub(super) fn lane(&self, model: &str) -> Option<String> {
+        let kind: &str = &self.kind;
+        match model {
+            _ if self.is_genai => Some(kind.to_owned()), // and no lane of the target's
+            "" => Some(kind.to_owned()),
+            _ if route::TALKS.contains(&kind) => None,
+            model => Some(format!("{model} {kind}")),
         }
     }
 }
@@ -144,7 +145,7 @@ impl Relay {
         };
         let wishes = Wishes::read(fields.clone())?;
         let list = listing::name(method, target, &path, fields.clone());
-        let request = Prepared::new(method, to, path, fields.clone())?;
+        let request = Prepared::new(method, to, &path, fields.clone())?;
         let (kind, is_completion) = (route::kind(target), route::is_completion(target));
         // Answers of these two have ids too, and nobody comes back for them.
         let is_talk = is_completion || kind == "/messages";
@@ -152,7 +153,7 @@ impl Relay {
             true => None,
             false => self.owners.of_path(target, Instant::now()),
         };
-        let mapped = Mapped {
+        let mut mapped = Mapped {
             is_genai: genai.is_some(),
             list: list.filter(|_| wishes.key.is_none()), // who wants one key wants to see it used
             wishes,
@@ -167,6 +168,7 @@ impl Relay {
             policy,
             request,
         };
-        mapped.listen(method, target, fields)
+        mapped.listen(method, target, fields)?;
+        Ok(mapped)
     }
 }

@@ -15,11 +15,17 @@ use crate::{debug, info, warn};
 impl Relay {
     /// Tells what an attempt brought to all who want to know. Says what it was, for the decision
     /// what comes next.
-    pub(super) fn report(&self, lease: &mut Lease, came: &Came, trip: &mut Trip) -> Attempt {
-        let now = Instant::now();
+    pub(super) fn report(
+        &self,
+        lease: &mut Lease,
+        came: &Came,
+        trip: &mut Trip,
+        now: Instant,
+    ) -> Attempt {
         lease.reported = true;
         let (attempt, report, status) = match came {
             Came::Answer(answer, verdict) => {
+                trip.outcome.first_byte = Some(now.saturating_duration_since(trip.arrived));
                 self.notice(*verdict, answer.status, trip);
                 let report = Report::of(*verdict, answer.status);
                 (Attempt::Answered(*verdict), report, answer.status)
@@ -44,7 +50,7 @@ impl Relay {
                 change,
                 status,
                 is_stated(attempt),
-                &trip.model,
+                &trip.outcome.model,
             );
         }
         let overloaded = matches!(change, Some(Change::Overloaded(_)));

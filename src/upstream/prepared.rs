@@ -1,14 +1,13 @@
 //! What goes up: where, and as which bytes.
 
+use std::mem;
 use std::sync::OnceLock;
 
-use ureq::http::uri::PathAndQuery;
 use ureq::http::{self, Method, Uri};
 
 use super::tls;
 use crate::config::{Scheme, Target};
 use crate::headers::{self, ConnectionOptions};
-use crate::logging::shown;
 use crate::reply;
 use crate::retry::Repeat;
 
@@ -69,14 +68,14 @@ pub fn pseudonym() -> &'static str {
 ///
 /// ureq gets to know where it goes, and no more: its head is lines ready to be written, which `wire.rs` sends. As a
 /// map they would be hashed, copied and looked through by ureq, which has no use for them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Prepared {
     pub(super) uri: Uri,
     /// No body comes back.
     pub(super) is_head: bool,
     /// A length is expected even of no body (RFC 9110 §8.6).
     expects_body: bool,
-    /// From the request line to the client's last field.
+    /// From the request line to the client's last field; behind that, only while it is lent, what an attempt adds.
     head: Vec<u8>,
     /// The lines of `Accept-Encoding`, if what comes may be in a coding.
     codings: Vec<u8>,
@@ -85,24 +84,26 @@ pub struct Prepared {
 
 impl Prepared {
     /// Turns a client's request into what goes up: `to` and `path` are where, `fields` are the client's
-    /// own (the ones that stay down are left out here).
+    /// own, as the front door let them in (the ones that stay down are left out here).
     ///
     /// # Errors
-    /// When method, path or a field cannot be sent; the text is for the client.
+    /// When method or path cannot be sent; the text is for the client.
     pub fn new<'a>(
         method: &str,
         to: &Origin,
-        path: String,
+        path: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
     ) -> Result<Prepared, String> {
         let known = Method::from_bytes(method.as_bytes())
             .map_err(|_| "the request method is not valid".to_string())?;
-        let path = PathAndQuery::try_from(path).map_err(|_| {
-            "the request target holds characters that must be percent-encoded".to_string()
-        })?;
+        let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>');
+        if !path.bytes().all(fits) {
+            let text = "the request target holds characters that must be percent-encoded";
+            return Err(text.into());
+        }
         let connection = fields
             .clone()
-            .filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+            .filter(|(name, _)| headers::is(name, "connection"));
         let options = ConnectionOptions::new(connection.map(|(_, value)| value));
         let mut prepared = Prepared {
             uri: to.uri.clone(),
@@ -115,14 +116,7 @@ impl Prepared {
                 false => Repeat::No,
             },
         };
-        let line = [
-            method,
-            " ",
-            path.as_str(),
-            " HTTP/1.1\r\nhost: ",
-            &to.host,
-            "\r\n",
-        ];
+        let line = [method, " ", path, " HTTP/1.1\r\nhost: ", &to.host, "\r\n"];
         for part in line {
             prepared.head.extend_from_slice(part.as_bytes());
         }
@@ -133,13 +127,10 @@ impl Prepared {
             if !headers::goes_up(name, &options) {
                 continue;
             }
-            if !headers::well_formed(name, value) {
-                return Err(format!("the header field `{}` is not valid", shown(name)));
-            }
-            if name.eq_ignore_ascii_case("idempotency-key") {
+            if headers::is(name, "idempotency-key") {
                 prepared.repeat = Repeat::SameKey;
             }
-            let lines = match name.eq_ignore_ascii_case("accept-encoding") {
+            let lines = match headers::is(name, "accept-encoding") {
                 true if !download => continue,
                 true => &mut prepared.codings,
                 false => &mut prepared.head,
@@ -163,12 +154,11 @@ impl Prepared {
         self.codings = Vec::new();
     }
 
-    /// The whole head, with the length of a body and the line that holds a key.
-    pub(super) fn head(&self, body: Option<usize>, key: [&[u8]; 2]) -> Vec<u8> {
-        let [field, key] = key;
-        let size = self.head.len() + self.codings.len() + field.len() + key.len();
-        let mut head = Vec::with_capacity(size + 64);
-        head.extend_from_slice(&self.head);
+    /// Lends the whole head, with the length of a body and the line that holds a key. Says how much of it is to be
+    /// [given back](Prepared::give_back).
+    pub(super) fn lend_head(&mut self, body: Option<usize>, key: [&[u8]; 2]) -> (Vec<u8>, usize) {
+        let mut head = mem::take(&mut self.head);
+        let size = head.len();
         match self.codings.is_empty() {
             true => reply::field(&mut head, "accept-encoding", b"identity"),
             false => head.extend_from_slice(&self.codings),
@@ -176,9 +166,15 @@ impl Prepared {
         if let Some(length) = body.or(self.expects_body.then_some(0)) {
             reply::number(&mut head, "content-length", length as u64);
         }
-        head.extend_from_slice(field);
-        head.extend_from_slice(key);
-        head.extend_from_slice(b"\r\n\r\n");
-        head
+        for part in [key[0], key[1], b"\r\n\r\n"] {
+            head.extend_from_slice(part);
+        }
+        (head, size)
+    }
+
+    /// The attempt is over: its key goes.
+    pub(super) fn give_back(&mut self, mut head: Vec<u8>, size: usize) {
+        head.truncate(size);
+        self.head = head;
     }
 }
