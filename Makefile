@@ -20,10 +20,10 @@ build: tools ## build target/release/alvus
 	$(CARGO) build --release --locked
 
 test: tools clients ## all tests: unit tables, sockets, real clients and servers
-	$(CARGO) test --locked -p alvus -p alvus_malloc
+	$(CARGO) test --locked --no-fail-fast -p alvus -p alvus_malloc
 
 unit: tools ## the tests that need nothing but Rust
-	$(CARGO) test --locked -p alvus -p alvus_malloc --lib $(foreach t,$(ALONE),--test $(t))
+	$(CARGO) test --locked --no-fail-fast -p alvus -p alvus_malloc --lib $(foreach t,$(ALONE),--test $(t))
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)

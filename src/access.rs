@@ -1,13 +1,12 @@
-//! Who may ask, under which name of ours, and from which web page. Pure; the socket's side of it is
-//! in [`crate::server`].
+//! Decides who may ask, by which of our names, and from which web page. Pure; [`crate::server`] applies it.
 //!
 //! Three questions, in this order:
-//! 1. [`Access::door`]: is it us whom the request names (DNS rebinding: a web page whose name was
-//!    made to point at us), and does it come from a web page that may ask? Such a page is known by its
-//!    `Origin`; where a browser sends none (an image, a link, a form), by `Sec-Fetch-Site`.
+//! 1. [`Access::door`]: does the request name us (else it may be DNS rebinding: a web page whose host name was made to
+//!    point at us), and may its web page ask? A page is known by its `Origin`; if a browser sends none (an image, a
+//!    link, a form), by `Sec-Fetch-Site`.
 //! 2. [`Access::client`]: does a request for the provider show a key of `CLIENT_KEYS`?
-//! 3. [`Access::page`]: may the pages about alvus itself be seen? On this machine, yes; from others,
-//!    with a client key, or with the cookie that a browser got for it.
+//! 3. [`Access::page`]: may this client see alvus' own pages? From this machine, yes. From others, with a client key,
+//!    or with the cookie that a browser got for it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,36 +26,35 @@ const BASIC: &str = "Basic realm=\"alvus\", charset=\"UTF-8\"";
 /// How long a browser may remember a preflight, in seconds.
 const PREFLIGHT_AGE: &str = "600";
 
-/// How long a browser keeps the cookie, in seconds: a month, so that a phone need not be told the key
-/// each time it is taken up.
+/// How long a browser keeps the cookie, in seconds: a month, so that a phone need not ask for the key each time.
 const COOKIE_AGE: &str = "2592000";
 
 /// The rules, and how often each client asked.
 #[derive(Debug)]
 pub struct Access {
     clients: Vec<ClientKey>,
-    /// Shared with the rules before a reload, by which requests may still be going.
+    /// Shared with the rules before a reload, which older requests still use.
     counts: Vec<Arc<Mutex<Asked>>>,
     bound: SocketAddr,
     hosts: Vec<Host>,
     origins: Vec<WebOrigin>,
-    /// Worth nothing but a look at the pages, and that until the clients change or alvus ends.
+    /// It only opens the pages, until the clients change or alvus ends.
     cookie: String,
 }
 
-/// What a client asked for so far.
+/// How much a client asked for so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Asked {
     /// Requests.
     pub requests: u64,
-    /// What the answers took.
+    /// The tokens that the answers took.
     pub tokens: Tokens,
 }
 
-/// What of a request decides.
+/// The parts of a request that decide.
 #[derive(Debug)]
 pub struct Visit<'a> {
-    /// The other end is a process of this machine, and speaks for no one else.
+    /// The client is a process of this machine, and not a proxy for another one.
     local: bool,
     target: &'a str,
     host: Option<&'a [u8]>,
@@ -64,22 +62,22 @@ pub struct Visit<'a> {
     authorization: Option<&'a [u8]>,
     api_key: Option<&'a [u8]>,
     cookie: Option<&'a [u8]>,
-    /// It may be a CORS preflight, and asks for these fields.
+    /// It may be a CORS preflight.
     preflight: bool,
     preflight_fields: Option<&'a [u8]>,
-    /// What a browser says of where the request comes from (Fetch Metadata): from another site; because
-    /// somebody follows a link, to a window of its own.
+    /// What a browser says of the request's source (Fetch Metadata): another site; a link that somebody followed in a
+    /// window of its own.
     foreign: bool,
     navigates: bool,
     to_window: bool,
-    /// It only looks: GET or HEAD.
+    /// The method is GET or HEAD.
     looks: bool,
-    /// It wants to go on in WebSocket. (Java's clients offer `h2c` each time and mean nothing by it.)
+    /// It asks for WebSocket. (Java's clients always offer `h2c`; that is ignored.)
     upgrades: bool,
 }
 
 impl<'a> Visit<'a> {
-    /// Reads the fields of a head. `target` is the request target as it came.
+    /// Reads the fields of a head. `target`: the request target as it came.
     pub fn new(
         peer: Option<IpAddr>,
         method: &str,
@@ -104,7 +102,7 @@ impl<'a> Visit<'a> {
         };
         for (name, value) in fields {
             let is = |ours: &str| name.eq_ignore_ascii_case(ours);
-            // By length first: most fields are none of these, and each name costs a comparison.
+            // By length first, as each comparison of a name costs, and few fields match.
             match name.len() {
                 4 if is("host") => visit.host = Some(value),
                 6 if is("origin") => visit.origin = Some(value),
@@ -112,11 +110,11 @@ impl<'a> Visit<'a> {
                 7 if is("api-key") => visit.api_key = Some(value),
                 7 if is("upgrade") => visit.upgrades = value.eq_ignore_ascii_case(b"websocket"),
                 9 if is("x-api-key") => visit.api_key = Some(value),
-                // a proxy on this machine speaks for someone elsewhere
+                // a proxy on this machine acts for another machine
                 9 if is("forwarded") => visit.local = false,
                 13 if is("authorization") => visit.authorization = Some(value),
                 14 if is("sec-fetch-site") => {
-                    let near = [&b"same-origin"[..], b"none"]; // `none`: typed, or no page at all
+                    let near = [&b"same-origin"[..], b"none"]; // `none`: typed by the user
                     visit.foreign = !near.contains(&value);
                 }
                 14 if is("sec-fetch-mode") => visit.navigates = value == b"navigate",
@@ -131,26 +129,26 @@ impl<'a> Visit<'a> {
         visit
     }
 
-    /// Whether it wants to go on in WebSocket.
+    /// Whether it asks for WebSocket.
     pub fn upgrades(&self) -> bool {
         self.upgrades
     }
 
-    /// The key it shows, wherever clients put it. The last field of a name counts.
+    /// The key that it shows, in any field that clients use. The last field of a name counts.
     fn keys(&self) -> [Option<&'a [u8]>; 2] {
         let bearer = self.authorization.and_then(|v| credentials(v, "bearer"));
         [bearer, self.api_key]
     }
 }
 
-/// What follows a scheme in `Authorization` (RFC 9110 §11.4); the scheme's case does not matter.
+/// The credentials after a scheme in `Authorization` (RFC 9110 §11.4), in any case.
 fn credentials<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
     let (start, rest) = value.split_at_checked(scheme.len())?;
     let fits = start.eq_ignore_ascii_case(scheme.as_bytes()) && rest.first() == Some(&b' ');
     fits.then(|| rest.trim_ascii())
 }
 
-/// The password of `Authorization: Basic` (RFC 7617); the user name is any.
+/// The password of `Authorization: Basic` (RFC 7617), with any user name.
 fn password(value: &[u8]) -> Option<Vec<u8>> {
     let pair = base64(credentials(value, "basic")?)?;
     let colon = pair.iter().position(|b| *b == b':')?;
@@ -180,6 +178,14 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// Whether a client may see the operator's pages.
+enum Trust {
+    Known,
+    /// Yes: a browser, by its password; it gets this `Set-Cookie`.
+    Cookie(String),
+    None,
+}
+
 impl Access {
     /// The rules of `config` for a server that listens on `bound`. `random` must not be guessable;
     /// `earlier` are the rules that these replace.
@@ -196,7 +202,7 @@ impl Access {
         let same_clients = earlier.filter(|e| e.clients == clients);
         let cookie = match same_clients {
             Some(earlier) => earlier.cookie.clone(),
-            // Cookies are shared by all ports of a host, so the name tells two of us apart.
+            // All ports of a host share cookies, so the name differs for each alvus.
             None => format!(
                 "alvus-{}={:032x}",
                 bound.port(),
@@ -218,7 +224,7 @@ impl Access {
         Some(self.counts[at].clone())
     }
 
-    /// The clients by name, and what each asked for.
+    /// The clients by name, and how much each asked for.
     pub fn clients(&self) -> Vec<(&str, Asked)> {
         let names = self.clients.iter().map(|c| c.name.as_str());
         let counts = (0..self.counts.len()).map(|at| self.change(at, |_| ()));
@@ -233,20 +239,20 @@ impl Access {
         *count
     }
 
-    /// Whether the request names us and comes from no web page that may not ask. `Ok`: the origin of
-    /// the page, if it comes from one that may, which [`crate::reply::Downstream`] passes on.
+    /// Whether the request names us, and its web page, if any, may ask. `Ok`: the page's origin, if there is one, for
+    /// [`crate::reply::Downstream`].
     ///
     /// # Errors
     /// The refusal.
     pub fn door<'a>(&self, visit: &Visit<'a>) -> Result<Option<&'a str>, Reply> {
-        // A target in absolute form names a host too, and counts more (RFC 9112 §3.2.2).
+        // A target in absolute form names a host too, and takes precedence (RFC 9112 §3.2.2).
         let absolute = Some(visit.target).filter(|target| !target.starts_with('/'));
         let named = absolute.and_then(|target| target.split_once("://"));
         let named = named.map(|(_, rest)| {
             let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
             &rest.as_bytes()[..end]
         });
-        // HTTP/1.0 asks for no Host; a browser, whom a web page could misuse, always sends one.
+        // HTTP/1.0 needs no Host. Browsers, which web pages could misuse, always send one.
         for host in named.into_iter().chain(visit.host) {
             if !self.is_us(host) {
                 let lossy = String::from_utf8_lossy(host);
@@ -277,8 +283,8 @@ impl Access {
         Ok(Some(origin))
     }
 
-    /// The door for whoever names no origin: no browser, a page of ours, or another site's page that makes a
-    /// browser ask without saying so. Of ours, such a page may show the pages that a person opens.
+    /// The same for a request without an origin: no browser, a page of ours, or another site's image, link or form.
+    /// Another site may link only to pages that a person opens.
     fn without_origin<'a>(&self, visit: &Visit<'a>) -> Result<Option<&'a str>, Reply> {
         let is_page = || {
             let target = route::origin_form(visit.target).unwrap_or_default();
@@ -287,7 +293,7 @@ impl Access {
         if !visit.foreign || (visit.navigates && visit.to_window && visit.looks && is_page()) {
             return Ok(None);
         }
-        let text = "a page of another site made this browser ask, and may not; if it should, it asks by fetch() and stands in ALLOWED_ORIGINS";
+        let text = "a page of another site made this browser ask, and may not; if it should, use fetch() there and add its origin to ALLOWED_ORIGINS";
         Err(Reply::error(403, "cross_site", text))
     }
 
@@ -311,7 +317,7 @@ impl Access {
             return false;
         };
         let known = match &host {
-            // Rebinding takes a name: whoever sends an address was connected to it.
+            // Rebinding needs a name. A client that sends an address has connected to it.
             Host::Address(ip) => {
                 let bound = self.bound.ip().to_canonical();
                 ip.is_loopback() || bound.is_unspecified() || bound == *ip
@@ -322,8 +328,8 @@ impl Access {
         known || self.hosts.contains(&host)
     }
 
-    /// Who asks for something of the provider's, by place in `CLIENT_KEYS`; `None` when there are no
-    /// client keys and everyone may.
+    /// The client of a request for the provider, by its index in `CLIENT_KEYS`; `None`: there are no client keys, and
+    /// everyone may ask.
     ///
     /// # Errors
     /// The refusal: 401, as OpenAI words it.
@@ -338,18 +344,18 @@ impl Access {
         }
     }
 
-    /// Counts a request of this client and gives its name.
+    /// Counts a request of this client and returns its name.
     pub fn counted(&self, client: usize) -> &str {
         self.change(client, |asked| asked.requests += 1);
         &self.clients[client].name
     }
 
-    /// Counts what the answer to this client took.
+    /// Counts the tokens of an answer to this client.
     pub fn spent(&self, client: usize, tokens: Tokens) {
         self.change(client, |asked| asked.tokens += tokens);
     }
 
-    /// The client with this key. Looks at all of them, whichever it is.
+    /// The client with this key. It compares all of them, so that the time does not tell which.
     fn known(&self, key: &[u8]) -> Option<usize> {
         let mut found = None;
         for (at, client) in self.clients.iter().enumerate() {
@@ -360,17 +366,20 @@ impl Access {
         found
     }
 
-    /// Whether the visitor may see what concerns the operator only; `Some` with the value of a
-    /// `Set-Cookie` if a browser should be given one.
-    fn trusts(&self, visit: &Visit<'_>) -> Result<Option<String>, ()> {
+    /// Whether this client may see the operator's pages.
+    fn trusts(&self, visit: &Visit<'_>) -> Trust {
         let cookies = visit.cookie.unwrap_or_default().split(|b| *b == b';');
         let mut known = visit.local;
         for cookie in cookies {
             known |= same(self.cookie.as_bytes(), cookie.trim_ascii());
         }
         if self.clients.is_empty() {
-            // Without clients there is nobody to give a cookie to.
-            return if visit.local { Ok(None) } else { Err(()) };
+            // Without CLIENT_KEYS there are no cookies.
+            return if visit.local {
+                Trust::Known
+            } else {
+                Trust::None
+            };
         }
         known |= visit
             .keys()
@@ -378,38 +387,39 @@ impl Access {
             .flatten()
             .any(|k| self.known(k).is_some());
         if known {
-            return Ok(None);
+            return Trust::Known;
         }
-        let password = visit.authorization.and_then(password).ok_or(())?;
-        self.known(&password).ok_or(())?;
-        Ok(Some(format!(
-            "{}; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict",
-            self.cookie
-        )))
+        let password = visit.authorization.and_then(password);
+        match password.and_then(|password| self.known(&password)) {
+            Some(_) => Trust::Cookie(format!(
+                "{}; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict",
+                self.cookie
+            )),
+            None => Trust::None,
+        }
     }
 
-    /// `/health` as the visitor may see it: `whole`, or its first field only.
+    /// `/health` as this client may see it: `whole`, or its first field only.
     pub fn health(&self, visit: &Visit<'_>, whole: Reply) -> Reply {
-        if self.trusts(visit).is_ok() {
+        if !matches!(self.trusts(visit), Trust::None) {
             return whole;
         }
         let status = whole.body.split(',').next().unwrap_or_default();
         Reply::json(whole.status, format!("{status}}}"))
     }
 
-    /// A page about alvus itself, which `show` makes, for those who may see it: processes of this
-    /// machine, and elsewhere whoever shows a client key, as a client does or as the password in a
-    /// browser's dialogue, which gets a cookie for it. Others get a refusal.
+    /// A page of alvus' own, made by `show`, for those who may see it: processes of this machine,
+    /// and from elsewhere those with a client key, in a field or as the password in a browser's
+    /// dialogue, which gets a cookie for it. Others get a refusal.
     pub fn page(&self, visit: &Visit<'_>, show: impl FnOnce() -> Reply) -> Reply {
         match self.trusts(visit) {
-            Ok(None) => show(),
-            Ok(Some(cookie)) => show().with("set-cookie", cookie),
-            Err(()) if self.clients.is_empty() => {
-                let text =
-                    "this page is for other machines only with a client key; set CLIENT_KEYS";
+            Trust::Known => show(),
+            Trust::Cookie(cookie) => show().with("set-cookie", cookie),
+            Trust::None if self.clients.is_empty() => {
+                let text = "other machines see this page only with a client key; set CLIENT_KEYS";
                 Reply::error(403, "no_client_keys", text)
             }
-            Err(()) => {
+            Trust::None => {
                 let shown = visit.authorization.is_some() || visit.api_key.is_some();
                 stranger(shown).with("www-authenticate", BASIC.into())
             }

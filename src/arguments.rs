@@ -82,6 +82,10 @@ pub static OPTIONS: &[Opt] = &[
     opt("version", "", &[], "the version"),
 ];
 
+/// What is wrong with the command line: one line in the operator's words, which repeats nothing that may be a key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Misused(pub String);
+
 /// What the command line asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Arguments {
@@ -94,8 +98,8 @@ impl Arguments {
     /// Reads the arguments, without the program's own name.
     ///
     /// # Errors
-    /// In the operator's words, in one line that repeats nothing that may be a key.
-    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, String> {
+    /// What is wrong with it.
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Misused> {
         use lexopt::prelude::*;
         let mut found = Arguments::default();
         let mut parser = lexopt::Parser::from_args(words);
@@ -121,7 +125,7 @@ impl Arguments {
                 "" => OsString::new(),
                 what => parser
                     .value()
-                    .map_err(|_| format!("--{} takes a {what}", option.name))?,
+                    .map_err(|_| Misused(format!("--{} takes a {what}", option.name)))?,
             };
             found.given.push((option.name, value));
         }
@@ -132,7 +136,7 @@ impl Arguments {
             command => command,
         };
         match found.given.iter().find(|(name, _)| !found.takes(name)) {
-            Some((name, _)) => Err(format!("{} takes no --{name}", found.command)),
+            Some((name, _)) => Err(Misused(format!("{} takes no --{name}", found.command))),
             None => Ok(found),
         }
     }
@@ -167,7 +171,7 @@ impl Arguments {
     }
 }
 
-fn command(word: &OsStr) -> Result<&'static str, String> {
+fn command(word: &OsStr) -> Result<&'static str, Misused> {
     let found = COMMANDS.iter().find(|(name, _)| word == *name);
     found.map(|(name, _)| *name).ok_or_else(|| {
         let known = COMMANDS.iter().map(|(name, _)| *name);
@@ -179,26 +183,29 @@ fn command(word: &OsStr) -> Result<&'static str, String> {
 const SHOWN: usize = 12;
 
 /// `what` stands in front of the word.
-fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static str>) -> String {
+fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static str>) -> Misused {
     let text = word.to_string_lossy();
     if text.is_empty() || text.len() > SHOWN || text.contains(char::is_control) {
         let what = what.trim_end_matches('-');
-        return format!("there is no such {what}(not shown here)");
+        return Misused(format!("there is no such {what}(not shown here)"));
     }
     let near = known.find(|name| strsim::jaro_winkler(name, &text) >= 0.85);
     let dashes = if what.ends_with('-') { "--" } else { "" };
     let meant = near.map(|near| format!("; did you mean {dashes}{near}?"));
-    format!("there is no {what}{text}{}", meant.unwrap_or_default())
+    Misused(format!(
+        "there is no {what}{text}{}",
+        meant.unwrap_or_default()
+    ))
 }
 
-fn misused(error: &lexopt::Error) -> String {
-    match error {
+fn misused(error: &lexopt::Error) -> Misused {
+    Misused(match error {
         lexopt::Error::MissingValue {
             option: Some(option),
         } => format!("{option} takes a value"),
         lexopt::Error::UnexpectedValue { .. } => "an option has a value that takes none".to_owned(),
         _ => "an argument cannot be read".to_owned(),
-    }
+    })
 }
 
 /// Columns of `--help`.
@@ -283,7 +290,7 @@ fn row(out: &mut String, wide: usize, name: &str, text: &str) {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Arguments, String> {
+    fn parse(line: &str) -> Result<Arguments, Misused> {
         Arguments::parse(line.split_whitespace().map(OsString::from))
     }
 
@@ -327,7 +334,7 @@ mod tests {
             ("check --json=yes", "an option has a value that takes none"),
         ] {
             assert!(
-                parse(line).is_err_and(|e| e.starts_with(words)),
+                parse(line).is_err_and(|e| e.0.starts_with(words)),
                 "{line}: {:?}",
                 parse(line)
             );
@@ -347,7 +354,7 @@ mod tests {
             "check --port 1 KEY",
         ] {
             let error = parse(&line.replace("KEY", key)).expect_err(line);
-            assert!(!error.contains("0123"), "{error}");
+            assert!(!error.0.contains("0123"), "{error:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! `alvus status`: asks a running alvus for its `/health` and makes a table of the answer.
 //!
-//! It is found where the same configuration would start it. Nothing is changed by asking.
+//! It asks where the same configuration would start an alvus. It changes nothing.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -10,20 +10,25 @@ use serde_json::Value;
 
 use crate::config::Config;
 
-/// `/health` never waits behind anything, so this is long.
+/// Long, as `/health` never waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A page of 1000 keys is a quarter of this.
 const LARGEST_PAGE: usize = 1024 * 1024;
-/// Between two looks of `--watch`.
+/// Time between two looks of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// What a running alvus says: its page as it came, and read. `name`: its machine, if HOST is no address.
+/// Why there is no page, in the operator's words.
+#[derive(Debug)]
+pub struct NoHealth(pub String);
+
+/// The `/health` of a running alvus, as text and parsed. `name`: its machine, if HOST is not an address.
 ///
 /// # Errors
-/// In the operator's words, when none answers or something else does.
-pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), String> {
+/// When no alvus answers.
+pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), NoHealth> {
     if config.port == 0 {
-        return Err("PORT is 0, so alvus listens on any free port; say which with --port".into());
+        let text = "PORT is 0, so alvus listens on any free port; say which with --port";
+        return Err(NoHealth(text.into()));
     }
     let local = address(config);
     let at = match name {
@@ -39,15 +44,20 @@ pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), St
                 }
                 _ => e.to_string(),
             };
-            format!("no alvus answers on {at}: {why} (is it running? HOST and PORT say where)")
+            NoHealth(format!(
+                "no alvus answers on {at}: {why} (is it running? HOST and PORT say where)"
+            ))
         })?;
-    let foreign = || format!("what answers on {at} is not alvus");
+    let foreign = || NoHealth(format!("what answers on {at} is not alvus"));
     let text = String::from_utf8(page).map_err(|_| foreign())?;
     let (_, body) = text.split_once("\r\n\r\n").ok_or_else(foreign)?;
     let page: Value = serde_json::from_str(body).map_err(|_| foreign())?;
     match (&page["status"], &page["error"]["message"]) {
         (Value::String(_), _) => Ok((body.to_owned(), page)),
-        (_, Value::String(message)) => Err(format!("alvus on {at}: {}", plain(message))),
+        (_, Value::String(message)) => {
+            let text = format!("alvus on {at}: {}", plain(message));
+            Err(NoHealth(text))
+        }
         _ => Err(foreign()),
     }
 }
@@ -64,7 +74,7 @@ pub fn pause() {
     std::thread::sleep(PAUSE);
 }
 
-/// Where an alvus with this configuration is reached from its own machine.
+/// The address of an alvus with this configuration, from its own machine.
 fn address(config: &Config) -> SocketAddr {
     let ip = match config.host {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -86,7 +96,7 @@ fn get(all: &[SocketAddr], host: &str, config: &Config) -> std::io::Result<Vec<u
     }
     let mut stream = stream?;
     let mut request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
-    // Any client may look; on an address of the network, even from here, only a client.
+    // Any client's key will do. On an address of the network one is needed even from here.
     if let Some(client) = config.client_keys.first() {
         request += "x-api-key: ";
         request += client.key.expose();
@@ -174,7 +184,7 @@ pub fn table(page: &Value, colours: bool) -> String {
     out
 }
 
-/// Columns as wide as their widest cell. The third is a state and has its colour.
+/// Writes columns as wide as their widest cell. The third is a state, in its colour.
 fn columns(out: &mut String, head: &[&str], mut rows: Vec<Vec<String>>, colours: bool) {
     rows.insert(0, head.iter().map(|h| h.to_string()).collect());
     let wide = |at: usize| {
@@ -207,7 +217,7 @@ fn columns(out: &mut String, head: &[&str], mut rows: Vec<Vec<String>>, colours:
     }
 }
 
-/// A time in its largest unit, as long as that leaves two digits or so.
+/// A time in a unit that leaves about two digits.
 fn span(seconds: u64) -> String {
     match seconds {
         0..600 => format!("{seconds} s"),
@@ -228,7 +238,7 @@ fn word(value: &Value) -> String {
     }
 }
 
-/// Whoever answers, nothing of it moves the terminal's cursor.
+/// A text without characters that move the terminal's cursor.
 fn plain(text: &str) -> String {
     text.replace(char::is_control, "?")
 }

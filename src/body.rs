@@ -1,5 +1,5 @@
-//! Request bodies in memory: each is buffered once, so that it can be sent again, and all of them
-//! together stay within one budget.
+//! Request bodies in memory. Each is buffered once, so that it can be sent again. All together stay
+//! within one budget.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ static ZEROS: [u8; 512] = [0; 512];
 #[derive(Debug, Clone)]
 pub struct Budget {
     used: Arc<AtomicUsize>,
-    /// Bytes; one body of this size always fits when no other is there.
+    /// In bytes. One body of this size always fits if there is no other.
     pub limit: usize,
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of this many bytes.
     pub fn new(limit: usize) -> Budget {
         Budget {
             used: Arc::default(),
@@ -25,7 +25,7 @@ impl Budget {
     }
 }
 
-/// Makes it so long, with zeros, if it is shorter. In a build for size, `resize` takes five instructions a byte.
+/// Makes it this long, with zeros, if it is shorter. In a build for size, `resize` takes five instructions a byte.
 pub fn lengthen(bytes: &mut Vec<u8>, size: usize) {
     bytes.reserve_exact(size.saturating_sub(bytes.len()));
     while bytes.len() < size {
@@ -34,10 +34,10 @@ pub fn lengthen(bytes: &mut Vec<u8>, size: usize) {
     }
 }
 
-/// One body; what it took of the budget is given back when it is dropped.
+/// One body. A drop gives its share of the budget back.
 #[derive(Debug)]
 pub struct Body {
-    /// What has been received; while it is being received, with room behind it.
+    /// What has been received; during the upload, with room behind it.
     pub bytes: Vec<u8>,
     counted: usize,
     budget: Budget,
@@ -53,10 +53,10 @@ impl Body {
         }
     }
 
-    /// Makes it at least so long, with zeros; `false` if the budget or the machine does not allow it.
+    /// Makes it at least this long, with zeros. `false`: the budget or the machine does not allow it.
     pub fn stretch(&mut self, size: usize) -> bool {
-        // An eighth ahead, so that a large body is not moved at each step. `Vec` by itself would
-        // double, and take twice the budget.
+        // An eighth ahead, so that a large body is not moved at each step. `Vec` itself would
+        // double, and need twice the budget.
         let ahead = size.saturating_add(size / 8);
         let fits = size <= self.counted || self.grow_to(ahead) || self.grow_to(size);
         if fits {
@@ -65,8 +65,8 @@ impl Body {
         fits
     }
 
-    /// Room for what is made of this body while that is still there, an eighth more and a little;
-    /// `None` if the budget does not allow it.
+    /// Room for a translation beside this body: its size, an eighth more and a little. `None`: the
+    /// budget does not allow it.
     pub fn room(&self) -> Option<Body> {
         let size = self.bytes.len();
         let wanted = size + size / 8 + 512;
@@ -80,13 +80,13 @@ impl Body {
         allowed.then_some(room) // else it is given back here
     }
 
-    /// There is never going to be such room, whoever leaves.
+    /// Whether there can never be such room, even if this is the only body.
     pub fn has_no_chance(&self) -> bool {
         let size = self.bytes.len();
         2 * size + size / 8 + 512 > self.budget.limit
     }
 
-    /// This room with what it was for: what that takes is what is counted.
+    /// Fills this room. From now on the bytes' real size counts.
     pub fn filled(mut self, mut bytes: Vec<u8>) -> Body {
         bytes.shrink_to_fit();
         let used = &self.budget.used;
@@ -97,7 +97,7 @@ impl Body {
         self
     }
 
-    /// Counts so many bytes that stand elsewhere; `false` if the budget does not allow it.
+    /// Counts bytes that are kept elsewhere. `false`: the budget does not allow it.
     pub fn count(&mut self, size: usize) -> bool {
         let more = size.saturating_sub(self.counted);
         let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
@@ -105,8 +105,7 @@ impl Body {
         before.saturating_add(more) <= self.budget.limit
     }
 
-    /// Puts other bytes in the place of some; `false`, and nothing is changed, if the budget does not
-    /// allow that.
+    /// Replaces some bytes by others. `false`: the budget does not allow it, and nothing is changed.
     pub fn splice(&mut self, place: Range<usize>, bytes: &[u8]) -> bool {
         let size = self.bytes.len();
         if !self.stretch((size + bytes.len()).saturating_sub(place.len())) {
@@ -120,7 +119,7 @@ impl Body {
     fn grow_to(&mut self, size: usize) -> bool {
         let more = size - self.counted;
         let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
-        // One byte beyond, which shows a body of unknown length to be too large.
+        // One byte beyond shows that a body of unknown length is too large.
         let allowed = before.saturating_add(more) <= self.budget.limit.saturating_add(1);
         let extra = size - self.bytes.len();
         if allowed && self.bytes.try_reserve_exact(extra).is_ok() {
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_of_the_machine_is_what_is_counted() {
+    fn a_body_takes_no_more_memory_than_is_counted() {
         let budget = Budget::new(1 << 20);
         let mut body = Body::new(&budget);
         while body.stretch(body.bytes.len() + 1000) {
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_of_a_body_is_counted_beside_it_and_then_in_its_place() {
+    fn a_translated_body_counts_beside_the_first_and_then_in_its_place() {
         let budget = Budget::new(10_000);
         let mut body = Body::new(&budget);
         assert!(body.stretch(4000));
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_elsewhere_is_counted_and_given_back() {
+    fn memory_that_is_kept_elsewhere_is_counted_and_given_back() {
         let budget = Budget::new(100);
         let mut body = Body::new(&budget);
         assert!(body.count(60) && body.count(40) && body.count(100));

@@ -1,4 +1,4 @@
-//! `alvus check`: one cheap request per key, and a verdict in words.
+//! `alvus check`: one cheap request for each key, and a verdict in words.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::logging::quote;
 use crate::peer::Client;
 use crate::reply::whole_seconds;
@@ -15,25 +15,25 @@ use crate::secret::ApiKey;
 use crate::upstream::{Failure, Origin, Prepared, Reuse, Upstream};
 use crate::verdict::{self, Verdict};
 
-/// How long a key may take: a person waits for the verdicts.
+/// How long a key may take, as a person waits.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Keys that are asked side by side.
+/// How many keys are asked at the same time.
 const ABREAST: usize = 16;
-/// Stack of a thread that asks; a TLS handshake takes half of it.
+/// Stack of a thread that asks. A TLS handshake takes half of it.
 const STACK: usize = 128 * 1024;
 
-/// What a key is worth at this moment.
+/// What the check found about a key.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Finding {
     /// The provider answered 2xx.
     Ok,
     /// The provider refuses this key with this status.
     Rejected(u16),
-    /// The key is good, and must rest that long (as far as the provider says).
+    /// The key works, but is limited, for this long if the provider says so.
     Limited(Option<Duration>),
-    /// The provider answered something that says nothing about the key.
+    /// The answer says nothing about the key.
     Unclear(u16),
-    /// A success that is no API's: a login page, a shop's front.
+    /// The answer is a web page, not an API's: a login page, for example.
     Page(u16),
     /// No answer.
     Unreachable(String),
@@ -46,7 +46,7 @@ impl Finding {
     }
 }
 
-/// What a check found, as one JSON document: each verdict in a word, and in the words of the text.
+/// The findings as one JSON document: each verdict as a word, and as text.
 pub fn json(findings: &[(ApiKey, Finding)]) -> String {
     let works = findings.iter().any(|(_, finding)| finding.works());
     let mut out = format!("{{\"ok\":{works},\"keys\":[");
@@ -106,17 +106,17 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Asks the provider for its list of models, once per key, and hands each verdict to `tell`, in the
-/// order of the keys. No key takes longer than [`PATIENCE`], and [`ABREAST`] are asked at a time.
-/// Returns whether at least one key works.
+/// Asks the provider for its list of models, once for each key, and passes each verdict to `tell`, in the order of
+/// the keys. A key may take [`PATIENCE`]; [`ABREAST`] are asked at a time. Returns whether at least one key works.
 ///
 /// # Errors
 /// In the operator's words, when the upstream's settings cannot be used.
-pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Result<bool, String> {
+pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Result<bool, Faults> {
     let upstream = Upstream::new(config, None)?;
     let path = route::upward(&config.target.base_path, "/v1/models");
     let target = Origin::new(&config.target)?;
-    let request = Prepared::new("GET", &target, &path, [].into_iter())?;
+    let request = Prepared::new("GET", &target, &path, [].into_iter());
+    let request = request.map_err(|unfit| Faults::from(unfit.0))?;
     let asker = Arc::new((upstream, request));
     let mut any = false;
     for (round, keys) in config.api_keys.chunks(ABREAST).enumerate() {
@@ -131,7 +131,7 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
 /// What was found so far, in the order of the keys.
 type Found = (Mutex<Vec<Option<Finding>>>, Condvar);
 
-/// What is found of these keys, in their order.
+/// The findings for these keys, in their order.
 fn side_by_side(asker: &Arc<(Upstream, Prepared)>, keys: &[ApiKey]) -> Vec<Finding> {
     let found: Arc<Found> = Arc::default();
     let lock = || found.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +142,7 @@ fn side_by_side(asker: &Arc<(Upstream, Prepared)>, keys: &[ApiKey]) -> Vec<Findi
             lock()[at] = Some(Finding::Unreachable(why));
         }
     }
-    // Who is late is left behind: the process ends soon.
+    // A late thread is left behind, as the process ends soon.
     let waited = found
         .1
         .wait_timeout_while(lock(), PATIENCE, |found| found.iter().any(Option::is_none));
@@ -166,7 +166,7 @@ fn start(
     let started = thread.spawn(move || {
         let finding = ask(&asker.0, asker.1.clone(), &key);
         let mut all = found.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Once they are told, there is no place left for who comes late.
+        // Late findings have no place any more.
         if let Some(place) = all.get_mut(at) {
             *place = Some(finding);
         }
@@ -195,7 +195,7 @@ fn ask(upstream: &Upstream, mut request: Prepared, key: &ApiKey) -> Finding {
     }
 }
 
-/// What an answer says about the key it was asked with. `start`: of its body.
+/// What an answer says about its key. `start`: the start of its body.
 fn weigh<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, start: &[u8]) -> Finding {
     let page = start.trim_ascii_start().first() == Some(&b'<')
         || header("content-type").is_some_and(|v| v.to_ascii_lowercase().starts_with(b"text/html"));
@@ -211,7 +211,7 @@ fn weigh<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, start: &[u8
         Verdict::Limited(wait) => Finding::Limited(wait),
         Verdict::Quota => Finding::Limited(None),
         Verdict::Refused { .. } => Finding::Rejected(status),
-        // A list of models is JSON, whoever's it is.
+        // A list of models is always JSON.
         Verdict::Pass
             if success && matches!(start.trim_ascii_start().first(), Some(b'{' | b'[')) =>
         {
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_apis_success_is_one() {
+    fn only_an_apis_success_counts_as_one() {
         for (status, kind, start, expected) in [
             (200, "application/json", "{\"data\":[", Finding::Ok),
             (200, "", " \n[]", Finding::Ok),

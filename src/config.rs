@@ -167,6 +167,12 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
+impl From<String> for Faults {
+    fn from(line: String) -> Faults {
+        Faults(vec![line])
+    }
+}
+
 /// Where settings come from; what stands later wins. An empty value counts as not set.
 #[derive(Debug)]
 pub struct Sources<'a> {

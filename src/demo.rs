@@ -1,8 +1,7 @@
-//! `alvus demo`: a provider to play with, so that a newcomer sees keys rotate before owning one. It speaks chat
-//! completions only.
+//! `alvus demo`: a provider to play with, so that a newcomer sees keys rotate without owning one. It speaks only chat
+//! completions.
 //!
-//! It speaks just enough HTTP for the proxy in front of it, on a loopback port of its own; nothing
-//! leaves the machine. It is no part of serving.
+//! It speaks just enough HTTP for alvus, on a loopback port of its own; nothing leaves the machine.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use crate::reply::quoted;
 
-/// The demo's keys; they open nothing.
+/// The demo's keys, which no provider knows.
 pub const KEYS: [&str; 3] = [
     "demo-key-of-no-worth-aaaa",
     "demo-key-of-no-worth-bbbb",
     "demo-key-of-no-worth-cccc",
 ];
 
-/// Requests each key may make in a [`WINDOW`].
+/// How many requests each key may make in a [`WINDOW`].
 pub const LIMIT: usize = 2;
 
 /// The window of [`LIMIT`], rolling.
@@ -29,7 +28,7 @@ pub const WINDOW: Duration = Duration::from_secs(15);
 /// Pause between two tokens of a streamed answer.
 const TOKEN_PAUSE: Duration = Duration::from_millis(80);
 
-/// A request body larger than this is no demo's.
+/// The largest request body.
 const MAX_BODY: u64 = 1024 * 1024;
 
 const WORDS: [&str; 9] = [
@@ -56,9 +55,15 @@ pub fn start() -> io::Result<String> {
     Ok(url)
 }
 
-/// One request, one answer, one connection.
-fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// A request.
+struct Asked {
+    line: String,
+    /// The index of its key.
+    key: Option<usize>,
+    body: serde_json::Value,
+}
+
+fn read(stream: &TcpStream) -> io::Result<Asked> {
     let mut reader = BufReader::new(stream);
     let mut request_line = String::new();
     reader.read_line(&mut request_line)?;
@@ -79,51 +84,47 @@ fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
     }
     let mut body = Vec::new();
     reader.take(length.min(MAX_BODY)).read_to_end(&mut body)?;
-    let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    let Some(key) = key else {
-        return plain(
-            stream,
-            "401 Unauthorized",
-            "",
-            r#"{"error":{"message":"no such key","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#,
-        );
+    Ok(Asked {
+        line: request_line,
+        key,
+        body: serde_json::from_slice(&body).unwrap_or_default(),
+    })
+}
+
+/// One request, one answer, one connection.
+fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let asked = read(stream)?;
+    let Some(key) = asked.key else {
+        let refusal = r#"{"error":{"message":"no such key","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#;
+        return plain(stream, "401 Unauthorized", "", refusal);
     };
-    // As the default provider: Messages and Responses are for alvus to translate.
-    if !["/chat/completions ", "/models"]
-        .iter()
-        .any(|path| request_line.contains(path))
-    {
+    // Like the default provider it does not know Messages and Responses; alvus translates them.
+    let is_list = asked.line.contains("/models");
+    if !is_list && !asked.line.contains("/chat/completions ") {
         let nothing = r#"{"status":404,"title":"Not Found"}"#;
         return plain(stream, "404 Not Found", "", nothing);
     }
     if let Some(wait) = over_limit(uses, key) {
         let after = format!("retry-after: {}\r\n", wait.as_secs() + 1);
-        return plain(
-            stream,
-            "429 Too Many Requests",
-            &after,
-            r#"{"status":429,"title":"Too Many Requests"}"#,
-        );
+        let refusal = r#"{"status":429,"title":"Too Many Requests"}"#;
+        return plain(stream, "429 Too Many Requests", &after, refusal);
     }
-    if request_line.contains("/models") {
-        plain(
-            stream,
-            "200 OK",
-            "",
-            r#"{"object":"list","data":[{"id":"demo","object":"model","created":0,"owned_by":"alvus"}]}"#,
-        )
-    } else if body["stream"] == true {
-        streamed(stream)
-    } else {
-        let (content, tokens) = (quoted(&WORDS.concat()), WORDS.len());
-        let answer = format!(
-            r#"{{"id":"demo","object":"chat.completion","created":0,"model":"demo","choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant","content":{content}}}}}],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens},"total_tokens":{tokens}}}}}"#
-        );
-        plain(stream, "200 OK", "", &answer)
+    if is_list {
+        let list = r#"{"object":"list","data":[{"id":"demo","object":"model","created":0,"owned_by":"alvus"}]}"#;
+        return plain(stream, "200 OK", "", list);
     }
+    if asked.body["stream"] == true {
+        return streamed(stream);
+    }
+    let (content, tokens) = (quoted(&WORDS.concat()), WORDS.len());
+    let answer = format!(
+        r#"{{"id":"demo","object":"chat.completion","created":0,"model":"demo","choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant","content":{content}}}}}],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens},"total_tokens":{tokens}}}}}"#
+    );
+    plain(stream, "200 OK", "", &answer)
 }
 
-/// How long this key must rest, if it has used its window up; else counts one use.
+/// How long this key must rest, if it has used up its window; else counts one use.
 fn over_limit(uses: &Uses, key: usize) -> Option<Duration> {
     let mut uses = uses.lock().unwrap_or_else(PoisonError::into_inner);
     let uses = &mut uses[key];

@@ -1,17 +1,17 @@
-//! The front door: one thread for each connection, which reads its requests by the letter of RFC
-//! 9112, has each answered in place, and closes it.
+//! The front door to clients. Each connection has one thread, which reads requests by the letter of
+//! RFC 9112, has each answered in place, and closes the connection.
 //!
-//! tiny_http listens, accepts and has the threads (`front/tiny_http`: the published crate with two
-//! joints). What faces a client is here, from the inside out:
+//! tiny_http accepts connections and starts their threads (`front/tiny_http`: the published crate
+//! with two small patches). The rest is here, from the inside out:
 //!
 //! - [`limits`]: what a client may use; [`slots`]: who is connected, and who makes room
 //! - [`head`], [`body`]: what the bytes mean; [`reader`]: how long they may take
 //! - [`request`], [`socket`]: what the handler gets, and the way back to the client
-//! - [`connection`]: the loop of one connection; [`linger`]: its end; [`refusal`]: what is said there
+//! - [`connection`]: the loop of one connection; [`linger`]: its end; [`refusal`]: the last answer
 //! - [`accept`]: lets connections in
 //!
-//! It knows nothing of keys, upstreams and settings. What the published crate does instead:
-//! `tests/front_door/README.md`.
+//! It knows nothing of keys, upstreams and settings. `tests/front_door/README.md` says what the
+//! published crate does instead.
 
 use std::io;
 use std::net::TcpListener;
@@ -37,10 +37,10 @@ pub use tiny_http::{HTTPVersion, Method};
 use linger::Lingering;
 use slots::Slots;
 
-/// What is done with each request.
+/// Called with each request.
 type Handler = Box<dyn Fn(Request<'_>) + Send + Sync>;
 
-/// What the connections of a server have in common.
+/// What all connections of a server share.
 struct Shared {
     limits: Limits,
     handler: Handler,
@@ -48,19 +48,18 @@ struct Shared {
     lingering: Lingering,
 }
 
-/// A server. When it is dropped, it accepts no more connections, those that wait for a request end,
-/// and those being served end with their answer.
+/// A server. Once dropped, it accepts no more connections; those that wait for a request end, and
+/// those being served end with their answer.
 pub struct Server {
     shared: Arc<Shared>,
     _http: tiny_http::Server,
 }
 
 impl Server {
-    /// Calls `handler` with each request that comes by `listener`, on the thread of its connection,
-    /// which looks for the next request when `handler` is done.
+    /// Calls `handler` with each request, on the thread of its connection. When `handler` returns,
+    /// that thread reads the next request.
     ///
-    /// [`Limits::thread_stack`] has to be large enough for `handler`. If it panics, that costs its
-    /// connection.
+    /// [`Limits::thread_stack`] must be large enough for `handler`. A panic of `handler` costs its connection.
     ///
     /// # Errors
     /// When the listener has no address.

@@ -1,7 +1,9 @@
-//! Which header fields travel: up to the provider, and back to the client.
+//! Which header fields are forwarded: to the provider, and back to the client.
 //!
-//! Names are judged here, and of values `Via` only; they pass byte for byte. Who sets `Host`, `Content-Length` and
-//! `Authorization` anew is [`crate::upstream`]; how an answer is framed is [`crate::stream`].
+//! It judges names, and of values only `Via`; values pass byte for byte. [`crate::upstream`] sets `Host`,
+//! `Content-Length` and `Authorization`; [`crate::stream`] frames an answer.
+
+use crate::token::is_token;
 
 /// Fields that belong to one connection, not to the message (RFC 9110 §7.6.1).
 static HOP_BY_HOP: Names = Names::new(&[
@@ -18,14 +20,14 @@ static HOP_BY_HOP: Names = Names::new(&[
 
 /// Fields of a request that stay on the client's side.
 static STAYS_DOWN: Names = Names::new(&[
-    "authorization", // the client's own, often a placeholder; the pool's key goes up instead
+    "authorization", // the client's own, often a placeholder; the pool's key is sent instead
     "x-api-key",
     "api-key",        // Azure's name for the same
     "x-goog-api-key", // Google's
-    "cookie",         // a browser's, meant for us
-    "origin",         // the web page that asks, and the one it came from: ours to judge
+    "cookie",         // a browser's, for us
+    "origin",         // the web page that asks, and the one before it: for us to judge
     "referer",
-    "expect",    // answered here: the body is buffered before anything goes up
+    "expect",    // answered here, as the body is buffered first
     "forwarded", // the provider need not learn about the local network
     "x-real-ip",
     "x-client-ip",
@@ -35,22 +37,21 @@ static STAYS_DOWN: Names = Names::new(&[
     "content-length", // set anew
 ]);
 
-/// Beginnings of names that stay there too: the unofficial forerunners of `Forwarded`; what tells browsers
-/// who may read an answer; what they tell about the page that asks and about themselves (`Sec-Fetch-…`,
-/// `Sec-CH-…`); what they say to us.
+/// Beginnings of names that are not forwarded either: the forerunners of `Forwarded`; CORS; what browsers tell about
+/// the page and themselves (`Sec-Fetch-…`, `Sec-CH-…`); fields for alvus.
 const STAYS_DOWN_PREFIXES: [&str; 4] = ["x-forwarded-", CORS_PREFIX, "sec-", OUR_PREFIX];
 
 /// Beginning of the names of our own fields.
 const OUR_PREFIX: &str = "x-alvus-";
 
-/// What we are called in `Via` (RFC 9110 §7.6.3), before what tells this process from another.
+/// The beginning of our name in `Via` (RFC 9110 §7.6.3); the rest differs in each process.
 pub const PSEUDONYM: &str = "alvus-";
 
-/// A request that came through so many proxies goes in circles, even if one of them hides the others. More
-/// than five are nowhere in use.
+/// A request that passed this many proxies goes in circles, even if one of them renames the others. Nobody uses more
+/// than five.
 const MOST_HOPS: usize = 16;
 
-/// Whether a request has been here before, by its `Via` fields; `own` is our name in them.
+/// Whether a request has been here before, by its `Via` fields. `own`: our name in them.
 pub fn goes_in_circles<'a>(vias: impl Iterator<Item = &'a [u8]>, own: &str) -> bool {
     let mut hops = 0;
     for hop in vias.flat_map(|via| via.split(|b| *b == b',')) {
@@ -78,7 +79,7 @@ impl ConnectionOptions {
         for value in values {
             for option in value.split(|b| *b == b',') {
                 let option = option.trim_ascii();
-                // The usual two name no field; skipping them saves the allocation.
+                // The usual two name no field. Skipping them saves an allocation.
                 if option.is_empty()
                     || option.eq_ignore_ascii_case(b"close")
                     || option.eq_ignore_ascii_case(b"keep-alive")
@@ -137,32 +138,14 @@ fn starts_with(name: &str, prefix: &str) -> bool {
     })
 }
 
-/// Whether a field can stand in a head as it is: a token for its name (RFC 9110 §5.6.2), and a value that
-/// cannot end the line.
+/// Whether a head can hold a field as it is: its name is a token (RFC 9110 §5.6.2), and its value cannot end the line.
 pub fn well_formed(name: impl AsRef<[u8]>, value: &[u8]) -> bool {
     let name = name.as_ref();
     let broken = |b: &u8| (*b < b' ' && *b != b'\t') || *b == 0x7f;
-    // Not `any`: this way several bytes are compared at a time.
+    // Not `any`: a fold compares several bytes at a time.
     let is_broken = value.iter().fold(false, |bad, b| bad | broken(b));
-    !name.is_empty() && name.iter().all(|b| TOKEN[usize::from(*b)]) && !is_broken
+    is_token(name) && !is_broken
 }
-
-/// Which bytes a token may hold.
-static TOKEN: [bool; 256] = {
-    let mut is_token = [false; 256];
-    let marks = b"!#$%&'*+-.^_`|~";
-    let mut at = 0;
-    while at < 256 {
-        is_token[at] = (at as u8).is_ascii_alphanumeric();
-        at += 1;
-    }
-    at = 0;
-    while at < marks.len() {
-        is_token[marks[at] as usize] = true;
-        at += 1;
-    }
-    is_token
-};
 
 /// Whether a request's field goes up to the provider.
 pub fn goes_up(name: &str, options: &ConnectionOptions) -> bool {
@@ -170,12 +153,11 @@ pub fn goes_up(name: &str, options: &ConnectionOptions) -> bool {
     !(STAYS_DOWN.has(name) || STAYS_DOWN_PREFIXES.iter().any(begins) || options.is_hop_by_hop(name))
 }
 
-/// Prefix of what tells a browser who may read an answer.
+/// The prefix of fields that tell browsers who may read an answer.
 const CORS_PREFIX: &str = "access-control-";
 
-/// Whether an answer's field comes back to the client. `Content-Length` does not: the framing
-/// says it where it is known. Which web pages may read an answer is for alvus to say
-/// (`ALLOWED_ORIGINS`), not for a provider that never saw the page; and so is what alvus did.
+/// Whether an answer's field goes back to the client. `Content-Length` does not, as we frame the answer. CORS fields
+/// do not: alvus decides which web pages may read an answer (`ALLOWED_ORIGINS`). Nor do fields of another alvus.
 pub fn comes_back(name: &str, options: &ConnectionOptions) -> bool {
     !(starts_with(name, CORS_PREFIX)
         || starts_with(name, OUR_PREFIX)
@@ -266,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_break_a_head_is_not_well_formed() {
+    fn a_field_that_would_break_a_head_is_not_well_formed() {
         for (name, value, well) in [
             ("x-a", &b"a b\t\xff"[..], true),
             ("", b"a", false),

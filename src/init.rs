@@ -1,6 +1,7 @@
-//! `alvus init`: provider, keys, network or not → a `.env` that works. Asks at a terminal; takes options otherwise.
+//! `alvus init`: writes a `.env` that works. It asks for provider, keys and network at a terminal, else it takes
+//! options.
 //!
-//! The keys are tried before anything is written. What stands in a file that is there is never lost unasked.
+//! It tries the keys before it writes. It never replaces a file without `--force`.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -13,7 +14,7 @@ use crate::config::{Config, PROVIDERS, Sources, Target};
 use crate::secret::ApiKey;
 use crate::upstream;
 
-/// What is known before anything is asked.
+/// What is known before it asks.
 #[derive(Debug)]
 pub struct Wishes {
     /// The file to write.
@@ -28,20 +29,20 @@ pub struct Wishes {
     pub check: bool,
     /// `--force`.
     pub force: bool,
-    /// Somebody sits there and answers.
+    /// There is a terminal to ask at.
     pub asks: bool,
 }
 
 /// Why nothing was written.
 #[derive(Debug)]
 pub enum Stopped {
-    /// What was asked for cannot be.
+    /// The options or answers cannot be used.
     Misused(String),
     /// No key works, or the file cannot be written.
     Failed(String),
 }
 
-/// One conversation.
+/// One conversation at the terminal.
 struct Talk<'a> {
     input: &'a mut dyn BufRead,
     output: &'a mut dyn Write,
@@ -78,13 +79,13 @@ pub fn run(
 }
 
 impl Talk<'_> {
-    /// Who no longer reads misses it.
+    /// Errors are ignored: nobody may be reading.
     fn say(&mut self, text: &str) {
         let _ = self.output.write_all(text.as_bytes());
         let _ = self.output.flush();
     }
 
-    /// A line of the answer; nothing at the end of the input.
+    /// One line of input; `None` at its end.
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let read = self.input.read_line(&mut line).unwrap_or(0);
@@ -137,12 +138,12 @@ fn provider(wishes: &Wishes, talk: &mut Talk) -> Result<(String, &'static str), 
         let text = if text.is_empty() { "1" } else { &text };
         match find(text) {
             Some(found) => return Ok(found),
-            None => talk.say("That is none of them, and no http:// or https:// URL.\n"),
+            None => talk.say("That is none of them, and not an http:// or https:// URL.\n"),
         }
     }
 }
 
-/// A configuration with the keys that were given, which are fit to be sent.
+/// A configuration with the keys that were given, checked.
 fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result<Config, Stopped> {
     loop {
         let text = match &wishes.keys {
@@ -170,7 +171,7 @@ fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result
             }
             Err(faults) if wishes.asks && wishes.keys.is_none() => {
                 talk.say(&format!("{faults}\n"));
-                // Whoever types nothing twice has left.
+                // The end of the input: nobody will answer.
                 if talk.input.fill_buf().is_ok_and(<[u8]>::is_empty) {
                     return Err(Stopped::Misused(faults.to_string()));
                 }
@@ -195,7 +196,7 @@ fn read_keys(wishes: &Wishes, talk: &mut Talk) -> String {
     text
 }
 
-/// Leaves those keys out that the provider refuses, as long as another one works.
+/// Drops the keys that the provider refuses, if another one works.
 fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(), Stopped> {
     talk.say(&format!("\nTrying them at {}:\n", config.target));
     let mut refused: Vec<ApiKey> = Vec::new();
@@ -205,7 +206,7 @@ fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(),
             refused.push(key.clone());
         }
     });
-    match works.map_err(Stopped::Misused)? {
+    match works.map_err(|faults| Stopped::Misused(faults.to_string()))? {
         true if refused.is_empty() => {}
         true => {
             config.api_keys.retain(|key| !refused.contains(key));
@@ -222,7 +223,7 @@ fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(),
     Ok(())
 }
 
-/// How other machines may call this one.
+/// This machine's name for other machines.
 fn own_name() -> Option<String> {
     let system = rustix::system::uname();
     let name = system.nodename().to_str().ok()?.to_ascii_lowercase();
@@ -241,11 +242,11 @@ fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped>
         text += &format!("KEY_HEADER={key_header}\n");
     }
     if lan {
-        let no_key = || Stopped::Failed("there is no randomness for a client's key".to_owned());
+        let no_key = || Stopped::Failed("the system has no randomness for a client key".to_owned());
         let random = upstream::random().ok_or_else(no_key)?;
         let key: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         text += &format!(
-            "# Who may ask, and with which key; add one for each device: name:key,name:key\nHOST=0.0.0.0\nCLIENT_KEYS=home:{key}\n"
+            "# The clients that may ask; add one for each device: name:key,name:key\nHOST=0.0.0.0\nCLIENT_KEYS=home:{key}\n"
         );
         if let Some(name) = own_name() {
             text += &format!("ALLOWED_HOSTS={name},{name}.local\n");
@@ -254,7 +255,7 @@ fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped>
     Ok(text)
 }
 
-/// Whole or not at all, and the owner's only.
+/// Writes the file as a whole or not at all, readable only by its owner.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");

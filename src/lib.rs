@@ -1,12 +1,13 @@
 //! alvus: a key-rotating reverse proxy for OpenAI-compatible APIs, for tiny machines.
 //!
-//! The heart is [`relay`]; a room uses only rooms above it in this list.
+//! The heart is [`relay`]. A room (module) uses only rooms of lower floors.
 
 // floor 0
 pub mod dialect;
 pub mod front;
 pub mod peer;
 pub mod secret;
+pub mod token;
 // floor 1
 pub mod body;
 pub mod config;

@@ -1,10 +1,9 @@
-//! What alvus says, line by line, to standard error.
+//! The log: lines on standard error.
 //!
-//! As text, or as JSON (`LOG_FORMAT`). With the time on a terminal and in a file; syslog, journald and
-//! `logger` add their own. When standard error is the journal, each line begins with its
-//! priority (sd-daemon(3)). A storm is cut and counted, and nobody waits for a line to be written: both
-//! in `queue.rs`. Key text cannot get here, since [`crate::secret::ApiKey`] does not print it; what
-//! others chose goes through [`shown()`] first.
+//! Lines are text or JSON (`LOG_FORMAT`). On a terminal and in a file they have the time; syslog, journald and `logger`
+//! add their own. In the journal each line begins with its priority (sd-daemon(3)). `queue.rs` cuts a storm of lines,
+//! and sees to it that nobody waits for a line. Key text cannot get here, as [`crate::secret::ApiKey`] does not print
+//! it. Text that others chose goes through [`shown()`] first.
 
 mod line;
 mod queue;
@@ -32,7 +31,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// As they are written, in the order of the levels.
+    /// Their names, in the order of the levels.
     pub const WORDS: &[&str] = &["error", "warn", "info", "debug"];
 
     /// The level that a word names, in upper or lower case.
@@ -69,7 +68,7 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// As they are written.
+    /// Their names.
     pub const WORDS: &[&str] = &["text", "json"];
 
     /// The format that a word names, in upper or lower case.
@@ -85,7 +84,7 @@ impl LogFormat {
 static LEVEL: AtomicU8 = AtomicU8::new(LogLevel::Info as u8);
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// Sets what is worth a line from now on, and how it is written.
+/// Sets which lines are written from now on, and how.
 pub fn set(level: LogLevel, format: LogFormat) {
     LEVEL.store(level as u8, Ordering::Relaxed);
     JSON.store(format == LogFormat::Json, Ordering::Relaxed);
@@ -114,12 +113,12 @@ fn formed(level: LogLevel, text: &str) -> String {
     format!("{}: {text}", level.word())
 }
 
-/// Writes text for the operator as it stands, whatever the level: the banner, the demo's words.
+/// Writes text for the operator as it is, whatever the level: the banner, the demo's words.
 pub fn say(text: &str) {
     say_as(LogLevel::Info, text);
 }
 
-/// The same for text that means more to the journal.
+/// The same with a priority for the journal.
 pub fn say_as(level: LogLevel, text: &str) {
     if JSON.load(Ordering::Relaxed) {
         put(level, Kind::Unlimited, &formed(level, text));
@@ -137,7 +136,7 @@ pub fn quote(out: &mut String, text: &str) {
                 out.push('\\');
                 out.push(c);
             }
-            // Also those that Unicode calls control characters and JSON does not.
+            // Unicode has more control characters than JSON.
             _ if c.is_control() => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }

@@ -1,35 +1,35 @@
-//! What this machine has, or the control group that alvus runs in: how much memory, how many threads.
-//! Looked at once, at the start; what follows from it is decided here, without I/O.
+//! The limits of this machine, or of alvus' control group: memory, threads, address space. It reads them once, at the
+//! start, and decides here, without I/O, what follows.
 //!
-//! A service manager or a container sets limits that a program sees only by looking: beyond the first
-//! it is killed, beyond the second it gets no thread, not even for `/health`.
+//! A service manager or a container sets limits that a program must read itself: beyond its memory it is killed, beyond
+//! its threads it gets none, not even for `/health`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
 
-/// Request bodies may take so much of the memory: one part in this many. The rest is for connections,
-/// answers under way, and the kernel's buffers of both, which a control group counts too.
+/// Request bodies may take one part in this many of the memory. The rest is for connections, answers, and the kernel's
+/// buffers of both, which a control group counts too.
 const SHARE_OF_BODIES: u64 = 2;
 
-/// Connections likewise, where nobody says how many there may be.
+/// Connections may take one part in this many, if `MAX_CONNECTIONS` is not set.
 const SHARE_OF_CONNECTIONS: u64 = 8;
 
-/// What a connection takes whose request waits: touched stack, buffers, and the kernel's part, which is
-/// the larger one. Measured, see docs/performance.md.
+/// The memory of a connection whose request waits: touched stack, buffers, and the kernel's part, which is larger.
+/// Measured; see docs/performance.md.
 const CONNECTION: u64 = 48 * 1024;
 
-/// More connections are no use to the few who share the keys of a household.
+/// The most connections by default; few people share one alvus.
 const MOST_CONNECTIONS: u64 = 1024;
 
-/// Of a limit of address space, request bodies take one part in this many, and stacks another one.
+/// Request bodies may take one part in this many of the address space, and stacks another one.
 const SHARE_OF_SPACE: u64 = 3;
 
-/// What the stack of a connection's thread takes of it, with its guard and what the library adds.
+/// Address space of a connection's stack, with its guard and what the library adds.
 const STACK: u64 = 160 * 1024;
 
-/// Threads for the rest of the house: the listener, name look-ups, signals, refusals.
+/// Threads for the rest: the listener, name look-ups, signals, refusals.
 const RESERVED_THREADS: usize = 16;
 
 /// Where control groups are mounted.
@@ -40,7 +40,7 @@ const GROUPS: &str = "sys/fs/cgroup";
 pub struct Machine {
     /// Bytes of memory.
     memory: Option<u64>,
-    /// A control group has less than the machine.
+    /// The memory is a control group's, which is less than the machine's.
     is_group: bool,
     /// Threads that can still be started.
     threads: Option<usize>,
@@ -49,7 +49,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Looks at the machine.
+    /// Reads the limits.
     pub fn look() -> Machine {
         let all = rustix::system::sysinfo();
         let total = u64::from(all.mem_unit).saturating_mul(all.totalram as u64);
@@ -100,34 +100,34 @@ impl Machine {
         }
     }
 
-    /// How many bytes request bodies may take at a time, where `wanted` were asked for.
+    /// How many bytes request bodies may take at a time, if `wanted` are configured.
     pub fn bodies(&self, wanted: usize) -> usize {
         let most = self.memory.map_or(u64::MAX, |n| n / SHARE_OF_BODIES);
         let most = most.min(self.space.map_or(u64::MAX, |n| n / SHARE_OF_SPACE));
         wanted.min(usize::try_from(most).unwrap_or(usize::MAX))
     }
 
-    /// How many connections the memory is good for.
+    /// How many connections the memory allows.
     pub fn connections_for_memory(&self) -> usize {
         let memory = self.memory.unwrap_or(u64::MAX);
         // At most MOST_CONNECTIONS.
         (memory / SHARE_OF_CONNECTIONS / CONNECTION).min(MOST_CONNECTIONS) as usize
     }
 
-    /// How many connections may have a thread at a time.
+    /// How many connections can have a thread.
     pub fn threads(&self) -> usize {
         let left = |threads: usize| threads.saturating_sub(RESERVED_THREADS).max(1);
         self.threads.map_or(usize::MAX, left)
     }
 
-    /// For how many threads of connections there is address space.
+    /// How many connections' stacks the address space allows.
     pub fn stacks(&self) -> usize {
         let stacks =
             |space: u64| usize::try_from(space / SHARE_OF_SPACE / STACK).unwrap_or(usize::MAX);
         self.space.map_or(usize::MAX, stacks).max(1)
     }
 
-    /// What there is of memory, in words.
+    /// The memory, in words.
     pub fn shown(&self) -> String {
         let whose = match self.is_group {
             true => "its control group",
@@ -140,16 +140,14 @@ impl Machine {
     }
 }
 
-/// What glibc's allocator is told: large blocks always go back to the system. By itself it takes the size
-/// of the largest block that was freed for what is to be kept from then on, in each of many arenas:
-/// with 32 MiB for request bodies, 132 MB were kept. musl's allocator needs none of this.
+/// Tells glibc's allocator to give large blocks back to the system. By default it keeps blocks up to the largest size
+/// that was freed, in each of many arenas: with 32 MiB for request bodies that were 132 MB.
 #[cfg(target_env = "gnu")]
 const TUNABLES: &str = "glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072:glibc.malloc.arena_max=2:glibc.pthread.stack_cache_size=524288";
 
-/// Begins this program once more with an allocator that gives back what it took: glibc reads
-/// [`TUNABLES`] before a program begins and from its environment only (`mallopt` is unsafe code). The
-/// process stays the same. Where `GLIBC_TUNABLES` is set, by us or by someone who knows better, and
-/// where it cannot be done, it does nothing.
+/// Executes this program again with [`TUNABLES`], which glibc reads only from the environment and before the program
+/// begins (`mallopt` would be unsafe code). The process stays the same. If `GLIBC_TUNABLES` is set already, or the call
+/// fails, nothing changes.
 #[cfg(target_env = "gnu")]
 pub fn tame_allocator() {
     use std::os::unix::process::CommandExt;
@@ -166,25 +164,24 @@ pub fn tame_allocator() {
     let mut again = std::process::Command::new(&program);
     again.arg0(arguments.next().unwrap_or_else(|| program.into()));
     again.args(arguments).env(NAME, TUNABLES);
-    let _ = again.exec(); // comes back only if it failed
+    let _ = again.exec(); // returns only if it failed
 }
 
-/// See the other one: musl's allocator gives back what it took.
+/// musl's allocator gives memory back by itself.
 #[cfg(not(target_env = "gnu"))]
 pub fn tame_allocator() {}
 
-/// A group and all that are above it. In a container the path may be one of outside, of which only the
-/// top is to be seen.
+/// A group and all groups above it. In a container the path may be the host's, of which only the top is visible.
 fn levels(mount: &Path, path: &str) -> Vec<PathBuf> {
     let inside = Path::new(path.trim_start_matches('/'));
     inside.ancestors().map(|level| mount.join(level)).collect()
 }
 
-/// The least of what these groups say in `file`, without what is in use by `used`; and of `so_far`.
+/// The smallest limit in `file` of these groups, less what is in use by `used`; at most `so_far`.
 fn least(so_far: Option<u64>, groups: &[PathBuf], file: &str, used: Option<&str>) -> Option<u64> {
     let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let limits = groups.iter().filter_map(|group| {
-        // "max" is no number.
+        // "max" is not a number.
         let limit = number(group.join(file))?;
         let used = used.and_then(|file| number(group.join(file)));
         Some(limit.saturating_sub(used.unwrap_or(0)))

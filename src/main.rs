@@ -1,4 +1,4 @@
-//! The command line: arguments, wiring, exit codes. Reads as a list.
+//! The program: arguments, wiring, exit codes.
 //!
 //! Exit codes: 0 done; 1 a failure at run time (port in use, no key works, no alvus answers); 2 bad
 //! arguments or configuration; 128 and its number after a second signal.
@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use alvus::arguments::{self, Arguments};
-use alvus::config::{self, Config, Loaded, Sources};
+use alvus::arguments::{self, Arguments, Misused};
+use alvus::ask::{self, NoHealth};
+use alvus::config::{self, Config, Faults, Loaded, Sources};
 use alvus::init::{self, Stopped, Wishes};
 use alvus::logging::{self, LogLevel, say};
 use alvus::relay::Relay;
@@ -20,7 +21,7 @@ use alvus::server::Server;
 use alvus::signals::{Order, Orders};
 use alvus::state::StateFile;
 use alvus::watch::{Files, Text};
-use alvus::{ask, check, demo, error, info, machine, warn};
+use alvus::{check, demo, error, info, machine, warn};
 
 #[cfg(target_env = "musl")]
 #[global_allocator]
@@ -33,7 +34,7 @@ extern crate alvus_memcpy as _;
 /// How long running requests may go on after the first SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// How long whoever reads the log may take for the last lines.
+/// How long to wait for the last lines of the log.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 const FAILED: u8 = 1;
@@ -41,11 +42,9 @@ const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let result = Arguments::parse(std::env::args_os().skip(1))
-        .map_err(|e| {
-            (
-                MISUSED,
-                format!("alvus: {e} (`alvus --help` lists what there is)"),
-            )
+        .map_err(|Misused(what)| {
+            let text = format!("alvus: {what} (`alvus --help` lists what there is)");
+            (MISUSED, text)
         })
         .and_then(|arguments| run(&arguments));
     let code = match result {
@@ -94,13 +93,13 @@ struct Setup {
 }
 
 impl Setup {
-    /// Reads the configuration, sets how the log is written and says what there is to say about it.
+    /// Reads the configuration, sets up the log, and logs warnings.
     fn load(&mut self) -> Result<Config, Exit> {
         let text = self.files.env.read();
         self.take_in(text, true).map(begin_with)
     }
 
-    /// Checks a file that was just read. Changes nothing. `keys`: those of the provider are needed.
+    /// Checks a file that was just read. Changes nothing. `keys`: the provider's keys are needed.
     fn take_in(&mut self, text: Text, keys: bool) -> Result<Loaded, Exit> {
         let shown = self.files.env.shown();
         let text = text.map_err(|e| (MISUSED, format!("error: cannot read {shown}: {e}")))?;
@@ -127,13 +126,13 @@ impl Setup {
     }
 }
 
-/// To standard output; a closed pipe (`alvus --help | head`) is no failure.
+/// Prints to standard output. A closed pipe (`alvus --help | head`) is not a failure.
 fn print(text: &str) -> Result<(), Exit> {
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }
 
-/// What was read is what alvus goes by.
+/// Logs the warnings, and applies the settings of the log.
 fn begin_with(loaded: Loaded) -> Config {
     logging::set(loaded.config.log, loaded.config.log_format);
     warn_of(loaded.warnings);
@@ -146,8 +145,8 @@ fn warn_of(warnings: Vec<String>) {
     }
 }
 
-/// Serves until told to stop. `setup`: where the configuration came from, to be read again after
-/// SIGHUP and after an edit.
+/// Serves until a signal. `setup`: where the configuration came from, to read it again after SIGHUP
+/// and after an edit.
 fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result<(), Exit> {
     let failed = |text: String| (FAILED, format!("error: {text}"));
     logging::detach();
@@ -172,36 +171,19 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
         {
             keep(memory, &server);
         }
-        let new = match (order, &mut setup) {
-            (Some(Order::Stop(_)), _) => break,
-            (Some(Order::Reload), Some(setup)) => {
-                let text = setup.files.env.read();
-                Some(setup.take_in(text, true))
-            }
-            (Some(Order::Reload), None) => Some(Ok(Loaded {
-                config: running.clone(),
-                warnings: Vec::new(),
-            })),
-            (None, Some(setup)) => {
-                let text = setup.files.news();
-                text.map(|text| setup.take_in(text, true))
-            }
-            (None, None) => None,
+        let is_asked = match order {
+            Some(Order::Stop(_)) => break,
+            order => order.is_some(),
         };
-        let done = match new {
-            Some(Ok(Loaded {
-                config: new,
-                warnings,
-            })) => {
-                let done = take_over(config, &mut running, new, &server);
-                warn_of(warnings);
-                done
+        match read_anew(is_asked, &mut setup, &running) {
+            Some(Ok(new)) => {
+                if let Err(faults) = take_over(config, &mut running, new.config, &server) {
+                    refuse(&faults.to_string());
+                }
+                warn_of(new.warnings);
             }
-            Some(Err((_, text))) => Err(text),
-            None => continue,
-        };
-        if let Err(text) = done {
-            refuse(&text);
+            Some(Err((_, text))) => refuse(&text),
+            None => {}
         }
     }
     server.close_door();
@@ -209,6 +191,24 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
     drain(&server, orders);
     memory.iter_mut().for_each(|memory| keep(memory, &server));
     Ok(())
+}
+
+/// The new configuration, after an order to reload or a change of a file.
+fn read_anew(
+    is_asked: bool,
+    setup: &mut Option<Setup>,
+    running: &Config,
+) -> Option<Result<Loaded, Exit>> {
+    let Some(setup) = setup else {
+        let config = running.clone();
+        let warnings = Vec::new();
+        return is_asked.then_some(Ok(Loaded { config, warnings }));
+    };
+    let text = match is_asked {
+        true => setup.files.env.read(),
+        false => setup.files.news()?,
+    };
+    Some(setup.take_in(text, true))
 }
 
 /// The first lines that an operator sees.
@@ -225,14 +225,13 @@ fn greet(config: &Config, server: &Server, addr: &str, first_words: &str) {
     }
 }
 
-/// Lets what is under way end, unless a second signal comes.
+/// Waits for the requests under way, unless a second signal comes.
 fn drain(server: &Server, mut orders: Orders) {
     info!(
         "stopping: {} requests under way; a second signal ends at once",
         server.in_flight()
     );
-    // The second signal must end a wait for requests that may take half a minute. Where no thread can be
-    // had for it, they have their time.
+    // A second signal ends the wait. If there is no thread for it, the wait takes its time.
     let second = std::thread::Builder::new().spawn(move || {
         loop {
             if let Some(Order::Stop(signal)) = orders.next(None) {
@@ -251,7 +250,7 @@ fn drain(server: &Server, mut orders: Orders) {
     }
 }
 
-/// Says why a reload came to nothing: one line for each fault.
+/// Logs why a reload was refused: one line for each fault.
 fn refuse(faults: &str) {
     let mut begin = "reload refused, the running configuration stays";
     for fault in faults.lines() {
@@ -261,7 +260,7 @@ fn refuse(faults: &str) {
     }
 }
 
-/// Takes up what an earlier alvus kept in this file.
+/// Takes over the rests in the state file.
 fn remember(path: PathBuf, relay: &Relay) -> StateFile {
     let salt = alvus::upstream::random().unwrap_or_default();
     let (file, rests, complaint) = StateFile::open(path, salt, Instant::now());
@@ -275,7 +274,7 @@ fn remember(path: PathBuf, relay: &Relay) -> StateFile {
     file
 }
 
-/// Keeps for a later alvus what this one knows.
+/// Writes the state file.
 fn keep(memory: &mut StateFile, server: &Server) {
     let limits = server.relay().limits(memory.salt());
     if let Err(text) = memory.keep(limits, Instant::now()) {
@@ -283,23 +282,23 @@ fn keep(memory: &mut StateFile, server: &Server) {
     }
 }
 
-/// Puts a reloaded configuration to work and says in one line what changed.
+/// Applies a reloaded configuration, and logs in one line what changed.
 fn take_over(
     started_with: &Config,
     running: &mut Config,
     new: Config,
     server: &Server,
-) -> Result<(), String> {
-    // Whatever can fail comes before anything changes.
+) -> Result<(), Faults> {
+    // All that can fail comes before anything changes.
     if new.client_keys.is_empty()
         && !running.client_keys.is_empty()
         && new.host.to_canonical().is_loopback()
         && !started_with.host.to_canonical().is_loopback()
     {
         let host = started_with.host;
-        return Err(format!(
+        return Err(Faults::from(format!(
             "without CLIENT_KEYS everyone on the network could use your keys: alvus listens on {host} until a restart"
-        ));
+        )));
     }
     let rules = server.rules(&new).map_err(|e| e.to_string())?;
     let merged = server.relay().reload(&new)?;
@@ -317,7 +316,7 @@ fn take_over(
         if live.is_empty() { "" } else { "; changed: " }
     );
     if !fixed.is_empty() {
-        warn!("changed, but only a restart brings it to work: {fixed}");
+        warn!("changed, but takes effect only after a restart: {fixed}");
     }
     *running = new;
     Ok(())
@@ -335,7 +334,7 @@ fn run_check(config: &Config) -> Result<(), Exit> {
     }
 }
 
-/// The same for programs: one JSON document on standard output, whatever is found.
+/// The same for programs: always one JSON document on standard output.
 fn check_in_json(loaded: Result<Config, Exit>) -> Result<(), Exit> {
     let mut findings = Vec::new();
     let done = loaded.and_then(|config| {
@@ -369,8 +368,8 @@ fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
         let (text, up) = match page {
             Ok((text, page)) if json => (text + "\n", ask::is_up(&page)),
             Ok((_, page)) => (ask::table(&page, colours), ask::is_up(&page)),
-            Err(text) if watch => (format!("{text}\n"), false),
-            Err(text) => return Err((FAILED, format!("error: {text}"))),
+            Err(NoHealth(text)) if watch => (format!("{text}\n"), false),
+            Err(NoHealth(text)) => return Err((FAILED, format!("error: {text}"))),
         };
         // To the top left corner of an empty screen.
         let clear = if watch && terminal && !json {
@@ -390,8 +389,7 @@ fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
     }
 }
 
-/// `HOST=pi.local alvus status`: a machine by its name, where to listen there must be an address. The name goes out of
-/// the settings.
+/// For `HOST=pi.local alvus status`: takes a machine's name out of the settings, where `HOST` must be an address.
 fn machine_asked(options: &mut Vec<(&'static str, OsString)>) -> Option<String> {
     let given = options.iter().find(|(name, _)| *name == "HOST");
     let host = given

@@ -1,39 +1,38 @@
-//! Takes the text of a key out of an answer that repeats it: an error that quotes it, a debugging
-//! endpoint. Pure, and in place: the answer keeps its length, and nothing of it waits but what may be the
-//! beginning of a key.
+//! Covers a key that an answer repeats: an error that quotes it, a debugging endpoint. Pure, and in place: the answer
+//! keeps its length, and only what may be the beginning of a key is held back.
 
 use std::borrow::Cow;
 
 /// How many characters of a key may be seen, as everywhere.
 const SEEN: usize = 4;
 
-/// Shorter keys are placeholders for servers that want none (`ollama`, `none`), and ordinary words.
+/// Shorter keys are placeholders for servers without keys (`ollama`, `none`), and ordinary words.
 const SHORT: usize = 12;
 
-/// Nobody's keys are longer, as they are written in an answer.
+/// No key is longer, as it is written in an answer.
 const LONG: usize = 1000;
 
-/// So much of an answer is looked through, in bytes. Errors and small documents are below; a longer one of
-/// known length is not looked at at all.
+/// How much of an answer is searched, in bytes; more than any error. A longer answer of known length is not searched at
+/// all.
 const LARGEST: u64 = 64 * 1024;
 
-/// One answer on its way.
+/// One answer that passes.
 #[derive(Debug, Default)]
 pub struct Mask {
-    /// The beginning of a key, perhaps: it waits for what follows.
+    /// What may be the beginning of a key, until more comes.
     held: Vec<u8>,
     passed: u64,
 }
 
 impl Mask {
-    /// For an answer of this type and length, if it is one to be looked through: what people can read, no
-    /// stream, not large.
+    /// For an answer of this type and length; `None`: it need not be searched. Searched is text that is not a stream,
+    /// and not large.
     pub fn of(content_type: Option<&[u8]>, length: Option<u64>) -> Option<Mask> {
         let small = length.is_none_or(|n| n <= LARGEST);
         (small && is_text(content_type)).then(Mask::default)
     }
 
-    /// Puts what waits at the start of `buffer`, and says how much that is. The next piece belongs behind it.
+    /// Puts the held bytes at the start of `buffer`, and returns how many. The next piece belongs behind them.
     pub fn begin(&mut self, buffer: &mut [u8]) -> usize {
         let n = self.held.len().min(buffer.len());
         buffer[..n].copy_from_slice(&self.held[..n]);
@@ -41,8 +40,8 @@ impl Mask {
         n
     }
 
-    /// Covers `key` in what [`Mask::begin`] and a reader put into `piece`. Says how much of it may go on; the
-    /// rest waits.
+    /// Covers `key` in what [`Mask::begin`] and a reader put into `piece`. Returns how much of it may go on; the rest
+    /// is held.
     pub fn pass(&mut self, piece: &mut [u8], key: &[u8]) -> usize {
         if self.passed > LARGEST || key.len() < SHORT {
             return piece.len();
@@ -70,7 +69,7 @@ impl Mask {
 /// Whether a body of this type can be read by people, so that a key in it would be seen.
 fn is_text(content_type: Option<&[u8]>) -> bool {
     let Some(kind) = content_type else {
-        return true; // nobody knows
+        return true; // not known, so perhaps
     };
     let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
     let kind = kind.trim_ascii();
@@ -105,11 +104,11 @@ fn escaped(key: &[u8]) -> Option<Cow<'_, [u8]>> {
     })
 }
 
-/// Puts stars over every occurrence of `needle`, but for its last characters. By Horspool's method, which
-/// looks at every thirtieth byte or so: on a small board most answers pass through here.
+/// Puts stars over each occurrence of `needle`, except its last characters. Horspool's method, which looks at every
+/// thirtieth byte or so: on a small board most answers pass through here.
 fn cover(text: &mut [u8], needle: &[u8]) {
     let last = needle.len() - 1;
-    // How far the window may move on when it ends in this byte.
+    // How far the window may move when it ends in this byte.
     let step = |left: usize| u8::try_from(left).unwrap_or(u8::MAX);
     let mut skip = [step(needle.len()); 256];
     for (at, byte) in needle[..last].iter().enumerate() {
@@ -119,7 +118,7 @@ fn cover(text: &mut [u8], needle: &[u8]) {
     while let Some(window) = text.get_mut(at..at + needle.len()) {
         if window[last] == needle[last] && window == needle {
             window[..needle.len() - SEEN].fill(b'*');
-            at += needle.len() - SEEN; // the next one may begin in what is seen
+            at += needle.len() - SEEN; // the next one may begin in the part that is left
             continue;
         }
         at += usize::from(skip[usize::from(window[last])]);
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_key_stays() {
+    fn text_other_than_the_key_stays() {
         for text in [
             "",
             "1234",
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_placeholder_that_is_an_ordinary_word_is_none() {
+    fn a_short_key_that_may_be_an_ordinary_word_is_not_masked() {
         assert_eq!(masked("ollama says no", "ollama"), "ollama says no");
     }
 
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_late_in_a_long_answer_is_not_looked_at() {
+    fn the_end_of_a_long_answer_is_not_searched() {
         let mut mask = Mask::default();
         let mut long = vec![b'x'; 70_000];
         assert_eq!(mask.pass(&mut long, KEY.as_bytes()), long.len());

@@ -1,9 +1,8 @@
-//! What alvus counts: requests, attempts, retries, waits, bytes, tokens, times to the first byte; which
-//! models answered ([`models`]); and, for the dashboard, the last minutes and the last events ([`recent`]).
+//! The counters: requests, attempts, retries, waits, bytes, tokens, times to the first byte; the models that answered
+//! ([`models`]); and for the dashboard the last minutes and events ([`recent`]).
 //!
-//! No clock in here: who reports an event knows its time. What a key has done is counted in
-//! [`crate::pool`]; text is made of it all in [`crate::status`]. One small lock, held for a few
-//! additions, so that a reader sees numbers of one moment.
+//! No clock: the caller passes the time. [`crate::pool`] counts what each key has done; [`crate::status`] makes text
+//! of it all. One small lock, held for a few additions, so that a reader sees the numbers of one moment.
 
 pub mod models;
 #[cfg(feature = "dashboard")]
@@ -25,7 +24,7 @@ pub enum Reason {
     Limited,
     /// The key's quota was spent.
     Quota,
-    /// The key was refused, or the request: another key shows whose fault it was.
+    /// The key or the request was refused: another key shows whose fault it was.
     Refused,
     /// An ejected key was probed and refused again.
     Probed,
@@ -37,9 +36,9 @@ pub enum Reason {
     Empty,
     /// The upstream could not be reached.
     Unreachable,
-    /// A kept connection was dead.
+    /// A pooled connection was dead.
     Stale,
-    /// No answer came, and the client allows the same request twice.
+    /// No answer came, and the client allows a repetition.
     Unanswered,
 }
 
@@ -59,11 +58,11 @@ impl Reason {
     ];
 }
 
-/// Upper bounds of the histogram of times to the first byte, in milliseconds: from an error at
-/// once to a reasoning model that thinks.
+/// Upper bounds of the histogram of times to the first byte, in milliseconds: from a quick error to
+/// a model that thinks for long.
 pub const BOUNDS: [u64; 9] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 120_000];
 
-/// What became of one request, as its client saw it.
+/// How one request ended, as its client saw it.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Answered<'a> {
     /// The status; 0 if the client left before there was one.
@@ -74,15 +73,15 @@ pub struct Answered<'a> {
     pub bytes_in: u64,
     /// Bytes of the answer's body.
     pub bytes_out: u64,
-    /// The answer broke off half-way.
+    /// The answer broke off.
     pub cut: bool,
     /// A key was limited on the way.
     pub limited: bool,
-    /// What the answer took, where it says so.
+    /// The tokens that the answer took, if it says so.
     pub tokens: Tokens,
-    /// The model that was asked, by the provider's name; empty if none.
+    /// The model by the provider's name; empty if none.
     pub model: &'a str,
-    /// The name that it was asked for by, if that is another one.
+    /// The model by the client's name, if that is another one.
     pub asked: Option<&'a str>,
 }
 
@@ -91,40 +90,39 @@ pub struct Answered<'a> {
 pub struct Counts {
     /// Requests by the first digit of their status; 0: the client left before there was one.
     pub requests: [u64; 6],
-    /// Answers that broke off half-way.
+    /// Answers that broke off.
     pub cut: u64,
     /// Requests that were served although a key was limited on the way.
     pub absorbed: u64,
-    /// What all answers took.
+    /// The tokens that all answers took.
     pub tokens: Tokens,
     /// Requests sent to the upstream.
     pub attempts: u64,
-    /// By [`Reason`].
+    /// Retries, by [`Reason`].
     pub retries: [u64; Reason::WORDS.len()],
     /// How often a key began to rest.
     pub cooldowns: u64,
-    /// How often a key was parked.
+    /// How often a key was parked: its quota was spent.
     pub parked: u64,
     /// How often a key was ejected.
     pub ejections: u64,
-    /// Attempts that an ejected key was refused at again.
+    /// Attempts at which an ejected key was refused again.
     pub failed_probes: u64,
     /// Requests that waited for a key.
     pub waits: u64,
-    /// How long, all together.
+    /// How long they waited, all together.
     pub waited: Duration,
     /// Bytes of request bodies.
     pub bytes_in: u64,
     /// Bytes of answers' bodies.
     pub bytes_out: u64,
-    /// Times to the first byte: how many up to each of [`BOUNDS`] (and above those before it),
-    /// the last for those beyond.
+    /// Times to the first byte: how many in each interval that [`BOUNDS`] ends; the last counts those beyond.
     pub first_bytes: [u64; BOUNDS.len() + 1],
     /// Their sum.
     pub first_byte_sum: Duration,
 }
 
-/// The counters; see the module's text. Every method is one event.
+/// The counters; see the module's text. Each method counts one event.
 #[derive(Debug)]
 pub struct Metrics {
     counts: Mutex<Counts>,
@@ -144,7 +142,7 @@ impl Metrics {
         }
     }
 
-    /// A request goes up; not for the first time if there is a reason.
+    /// An attempt is made. `again`: why, if it is not the first one.
     pub fn attempt(&self, again: Option<Reason>) {
         let mut counts = self.counts();
         counts.attempts += 1;
@@ -153,20 +151,20 @@ impl Metrics {
         }
     }
 
-    /// A request waited for a key, for so long.
+    /// A request waited for a key, this long.
     pub fn waited(&self, wait: Duration) {
         let mut counts = self.counts();
         counts.waits += 1;
         counts.waited += wait;
     }
 
-    /// A key, by its place in the configuration, was limited and rests for so long from `now` on.
+    /// A key was limited and rests this long from `now` on. `key`: its number in the configuration.
     pub fn cooldown(&self, key: usize, rest: Duration, now: Instant) {
         self.counts().cooldowns += 1;
         self.note(What::Limited, key, whole_seconds(rest), now);
     }
 
-    /// A key's quota is spent; it is parked for so long.
+    /// A key's quota is spent; it is parked this long.
     pub fn parked(&self, key: usize, rest: Duration, now: Instant) {
         self.counts().parked += 1;
         self.note(What::Parked, key, whole_seconds(rest), now);
@@ -178,7 +176,7 @@ impl Metrics {
         self.note(What::Ejected, key, status.into(), now);
     }
 
-    /// A request found out that an ejected key is still refused: what its end by itself costs.
+    /// A probe found that an ejected key is still refused.
     pub fn probe_failed(&self) {
         self.counts().failed_probes += 1;
     }
@@ -196,7 +194,7 @@ impl Metrics {
         let _ = (why, now);
     }
 
-    /// The configuration was taken over, with so many keys.
+    /// A configuration with this many keys was taken over.
     pub fn reloaded(&self, keys: usize, now: Instant) {
         self.note(What::Reloaded, 0, keys as u64, now);
     }
@@ -226,12 +224,12 @@ impl Metrics {
         }
     }
 
-    /// All of it, now.
+    /// All counters.
     pub fn snapshot(&self) -> Counts {
         self.counts().clone()
     }
 
-    /// Which models answered, and what that took.
+    /// The models that answered.
     pub fn models(&self) -> Vec<Model> {
         self.rows().rows()
     }
@@ -259,7 +257,7 @@ impl Metrics {
     }
 }
 
-/// Without the dashboard, nobody asks what happened.
+/// Stands in for the last events in a build without the dashboard.
 #[cfg(not(feature = "dashboard"))]
 enum What {
     Limited,

@@ -1,12 +1,11 @@
-//! The client's socket as seen from the other side: is it still there, and is it patient?
+//! The client's socket while alvus waits for the upstream: watches whether the client leaves, and sends heartbeats.
 //!
-//! A worker waits for three things: a key, the first byte, the next piece. In all of them the
-//! client may leave, and then nothing more may be spent on it. [`Client::wait`] therefore watches
-//! the upstream socket *and* the client's in one `poll(2)`, so that no watcher thread and no
-//! tick is needed.
+//! A request waits for three things: a key, the first byte, the next piece. If its client leaves
+//! meanwhile, nothing more may be spent on it. So [`Client::wait`] watches the upstream's socket
+//! *and* the client's in one `poll(2)`, without a watcher thread or a tick.
 //!
-//! A client that asked for a stream can be kept patient meanwhile: it gets a comment now and then
-//! (a *heartbeat*), which every reader of server-sent events skips. Nothing else is written here.
+//! A client that waits for a stream can get *heartbeats*: comments, which every reader of
+//! server-sent events skips. Nothing else is written here.
 
 use std::fmt;
 use std::io;
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 
-/// What says that the client closed its end. A half-closed client counts as gone, as in nginx.
+/// The events that mean that the client closed its end. A half-closed client counts as gone, as in nginx.
 const LEFT: PollFlags = PollFlags::RDHUP
     .union(PollFlags::HUP)
     .union(PollFlags::ERR)
@@ -29,20 +28,20 @@ const LEFT: PollFlags = PollFlags::RDHUP
 pub struct Client {
     socket: Option<Arc<dyn AsFd + Send + Sync>>,
     heart: Option<Arc<Heart>>,
-    /// From then on it counts as gone.
+    /// The client's deadline: from then on it counts as gone.
     due: Option<Instant>,
 }
 
-/// What keeps a client patient while there is nothing to tell it.
+/// The heartbeats of a client.
 struct Heart {
     every: Duration,
-    /// The head of the answer, which the first beat needs in front.
+    /// The head of the answer, sent before the first heartbeat.
     head: Vec<u8>,
     beat: Vec<u8>,
-    /// When the next beat is due; `None`: no more.
+    /// When the next heartbeat is due; `None`: no more.
     next: Mutex<Option<Instant>>,
     begun: AtomicBool,
-    /// A beat went out in part: the stream cannot go on.
+    /// A heartbeat was sent in part only: the stream cannot go on.
     lost: AtomicBool,
 }
 
@@ -51,9 +50,9 @@ struct Heart {
 pub enum Wake {
     /// The upstream socket can be read or written (or reports its own error when tried).
     Ready,
-    /// The client left; whatever the upstream does no longer matters.
+    /// The client left. The upstream no longer matters.
     ClientLeft,
-    /// Neither, for as long as was asked.
+    /// Neither happened in time.
     TimedOut,
 }
 
@@ -85,13 +84,13 @@ impl Client {
         }
     }
 
-    /// Nobody: for requests that alvus makes of its own accord, such as `alvus check`.
+    /// No client: for alvus' own requests, such as those of `alvus check`.
     pub fn nobody() -> Client {
         Client::default()
     }
 
-    /// The same client, which from now on gets `beat` whenever it has waited for `every`, and
-    /// before the first of them `head`.
+    /// The same client, with heartbeats: it gets `beat` each time it has waited for `every`, and
+    /// `head` before the first one.
     pub fn kept_patient(&self, every: Duration, head: Vec<u8>, beat: Vec<u8>) -> Client {
         let heart = Heart {
             every,
@@ -107,7 +106,7 @@ impl Client {
         }
     }
 
-    /// The same client, which must have its answer by then: whoever waits for it finds it gone.
+    /// The same client with a deadline: from then on it counts as gone.
     pub fn due(&self, at: Instant) -> Client {
         Client {
             due: Some(at),
@@ -115,12 +114,12 @@ impl Client {
         }
     }
 
-    /// Whether its time is over.
+    /// Whether its deadline has passed.
     pub fn is_late(&self) -> bool {
         self.due.is_some_and(|due| Instant::now() >= due)
     }
 
-    /// The answer comes: no more beats. Says whether there was one, and so a head.
+    /// The answer comes: no more heartbeats. Returns whether there was one, and so a head.
     pub fn stop_beats(&self) -> bool {
         let Some(heart) = &self.heart else {
             return false;
@@ -129,13 +128,13 @@ impl Client {
         heart.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether there was a beat so far.
+    /// Whether a heartbeat was sent.
     pub fn has_beats(&self) -> bool {
         let heart = self.heart.as_ref();
         heart.is_some_and(|heart| heart.begun.load(Ordering::Relaxed))
     }
 
-    /// Sends a beat if one is due. Says when the next one is.
+    /// Sends a heartbeat if one is due. Returns when the next one is.
     pub fn beat(&self) -> Option<Instant> {
         let (Some(heart), Some(socket)) = (&self.heart, &self.socket) else {
             return None;
@@ -157,14 +156,14 @@ impl Client {
             SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
         ) {
             Ok(n) if n == bytes.len() => {}
-            // A client that reads nothing has its buffer full of beats already.
+            // The buffer of a client that reads nothing is full of heartbeats: skip one.
             Err(rustix::io::Errno::AGAIN) if bytes.len() == heart.beat.len() => {}
             _ => heart.lost.store(true, Ordering::Relaxed),
         }
         *next
     }
 
-    /// Whether the client closed its connection, or its time is over.
+    /// Whether the client closed its connection, or its deadline has passed.
     pub fn has_left(&self) -> bool {
         let Some(socket) = &self.socket else {
             return false;
@@ -204,7 +203,7 @@ impl Client {
         }
     }
 
-    /// The same for several sockets; with [`Wake::Ready`] comes the place of the first that is.
+    /// The same for several sockets. With [`Wake::Ready`] comes the index of the first ready one.
     ///
     /// # Errors
     /// As [`Client::wait`].
@@ -223,7 +222,7 @@ impl Client {
         Ok((woken, ready.unwrap_or(0)))
     }
 
-    /// Waits on these; the client's own, where there is one, is the last of them.
+    /// Waits on these. The client's own socket, if there is one, is the last.
     fn wait_on(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<Wake> {
         let mut now = Instant::now();
         let deadline = timeout.and_then(|t| now.checked_add(t));
@@ -250,23 +249,23 @@ impl Client {
         }
     }
 
-    /// Ends the connection with a reset, so that what was sent so far cannot pass for a whole answer.
-    /// Needed only where nothing else tells the client: an answer whose end is the connection's end.
+    /// Ends the connection with a reset, so that a part cannot pass for the whole answer. Needed only if the answer
+    /// ends with the connection.
     pub fn reset(&self) {
         if let Some(socket) = &self.socket {
-            // Linux dissolves a connection when it is connected to AF_UNSPEC, and sends RST.
+            // On Linux a connect to AF_UNSPEC ends a connection with RST.
             let _ = rustix::net::connect_unspec(socket.as_fd());
         }
     }
 }
 
-/// What is watched of the client's socket.
+/// The events to watch on the client's socket.
 fn down(socket: &Arc<dyn AsFd + Send + Sync>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP)
 }
 
-/// Whether a write to this socket need not wait longer than `patience`. A client that leaves its
-/// answers lying fills the buffers between us.
+/// Whether a write to this socket is possible within `patience`. A client that does not read its
+/// answers fills the buffers between us.
 pub fn takes_more(socket: impl AsFd, patience: Duration) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];
     !matches!(wait_one(&mut fds, Some(patience)), Ok(Some(0)))
@@ -331,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_sockets_the_one_that_is_ready_is_named() {
+    fn the_ready_one_of_several_sockets_is_named() {
         let (_client, ours) = pair();
         let (first, _kept) = pair();
         let (second, mut far) = pair();
@@ -387,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_never_leaves() {
+    fn a_client_that_is_nobody_never_leaves() {
         let (upstream, _kept) = pair();
         assert!(!Client::nobody().has_left());
         let woken = Client::nobody().wait(upstream.as_fd(), Interest::Write, LONG);

@@ -1,17 +1,16 @@
-//! The pool of keys: which one is next, which ones rest, which ones are out. Pure: every call
-//! takes `now`; there is no lock, no clock and no I/O in here (the one lock is in
-//! [`crate::relay`]).
+//! The pool of keys: which one is next, which rest, which are ejected. Pure: every call takes
+//! `now`. There is no lock, no clock and no I/O in here; the one lock is in [`crate::relay`].
 //!
 //! Providers limit and refuse keys *per model*, so each model has a lane: its turns through the
-//! keys, its rests, its queue (`lane.rs`, `seat.rs`). A key as a whole is out for a minute at most,
-//! when two lanes have something against it or when it was called invalid: then every lane finds
-//! out for itself. So no request can take a key from another model for longer.
+//! keys, its rests, its queue (`lane.rs`, `seat.rs`). A key is out for all lanes if two lanes
+//! refused it, or an answer called it invalid, and for a minute only: then each lane probes it. So
+//! one model's requests cannot take a key from another model for longer.
 //!
-//! A request's *attempt* takes a key and one of `WORKERS` places together, and gives both back: that is
-//! here. What an attempt showed is in `report.rs`, which keys there are in `merge.rs`.
+//! An *attempt* takes a key and one of the `WORKERS` places together, and gives both back: this file does that.
+//! `report.rs` takes in what an attempt showed, `merge.rs` the list of keys.
 //!
-//! A reload merges: keys that stay keep their rests and counters, removed ones finish what they
-//! carry, ejected ones are probed at once.
+//! A reload merges: keys that stay keep their rests and counters, removed keys finish their
+//! requests, ejected keys are probed at once.
 
 mod backoff;
 mod lane;
@@ -40,37 +39,36 @@ pub use self::report::{Change, Report};
 pub use self::seat::{PROBE_GAP, Why};
 pub use self::view::{Counts, KeyView, ModelView, State};
 
-/// How many models can have a lane of their own at a time; the one that was not asked for the
-/// longest makes room.
+/// How many models can have a lane of their own at a time. The one unused longest makes room.
 pub const MAX_LANES: usize = 16;
 
-/// The longest name of a model that is kept, in bytes.
+/// Models with longer names, in bytes, get no lane.
 const MAX_MODEL_NAME: usize = 128;
 
-/// For so long a key that was served somewhere is no dead key.
+/// A key that was accepted somewhere this recently is not dead.
 const RECENT: Duration = Duration::from_secs(10 * 60);
 
-/// A key of this pool; a later key in the same place has another `era`.
+/// A key of this pool. A later key in the same slot has another `era`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct KeyId {
     at: usize,
     era: u32,
 }
 
-/// A model's lane, for as long as a request is in it.
+/// A model's lane; valid while a request is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneId(usize);
 
-/// The lane of those that find none of their own. Nothing that one of them meets may hold the others up,
-/// so no limits are kept in it.
+/// The lane of all models that have none of their own. No limits are kept in it, as one model's limit must not hold up
+/// the others.
 const UNKEPT: LaneId = LaneId(0);
 
-/// How the pool is to behave; all of it can change in a reload.
+/// The pool's settings. A reload can change all of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// The first rest after a 429 that names none.
+    /// The first rest after a 429 that does not say how long.
     pub cooldown: Duration,
-    /// Our own limit.
+    /// `RPM_LIMIT`.
     pub pace: Pace,
     /// The order of the keys.
     pub rotation: Rotation,
@@ -84,27 +82,27 @@ pub struct Picked {
     id: KeyId,
     lane: LaneId,
     at: Instant,
-    /// Its place in the configuration, counted from 0, as people know it.
+    /// Its number in the configuration, from 0, as people see it.
     pub index: usize,
     /// The key itself.
     pub key: ApiKey,
 }
 
-/// Who asks for a key.
+/// A request that asks for a key.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Asker<'a> {
-    /// Its place among the others; without one it is the last.
+    /// Its turn; without a ticket it is the last.
     pub ticket: Option<Ticket>,
-    /// Not these: they were refused for this very request.
+    /// Keys not to pick: they were refused for this request.
     pub avoid: &'a [Picked],
-    /// This one or none: it has the request's `Idempotency-Key`.
+    /// The only key to pick, if set.
     pub only: Option<&'a Picked>,
-    /// For [`Rotation::Sticky`]: the same number, the same key.
+    /// For [`Rotation::Sticky`]: the same number gets the same key.
     pub conversation: Option<u64>,
 }
 
 impl Asker<'_> {
-    /// Not every key will do.
+    /// Whether not every key will do.
     fn is_choosy(&self) -> bool {
         !self.avoid.is_empty() || self.only.is_some()
     }
@@ -113,17 +111,17 @@ impl Asker<'_> {
 /// What [`Pool::pick`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// Use this one. The pool counts it as in flight until [`Pool::release`].
+    /// This key. The attempt counts as in flight until [`Pool::release`].
     Key(Picked),
-    /// None is free; nothing can change before this instant unless the request is woken.
+    /// No key is free. Pick again at this instant, or when woken.
     Wait(Instant),
-    /// The same, for one that is not the first: whoever is looks up then, and wakes the next.
+    /// No key is free, and others are first: they pick at this instant, and wake the next. Wait until woken.
     Behind(Instant),
-    /// Others were here first, or all places are taken: the request will be woken.
+    /// Others are first, or all places are taken. Wait until woken.
     InTurn,
-    /// No other key than the ones to be avoided is ready.
+    /// The only ready keys are those to avoid.
     NoOther,
-    /// Every key of the pool was refused: one request a minute finds out whether that is over.
+    /// Every key of the pool was refused; one request a minute probes.
     Down,
 }
 
@@ -132,13 +130,13 @@ struct Slot {
     key: ApiKey,
     id: KeyId,
     index: usize,
-    /// In the configuration. One that is not is forgotten when its last request ends.
+    /// Whether it is in the configuration. A key that is not is forgotten when its last request ends.
     listed: bool,
-    /// Out for all models until then.
+    /// Out for all models until this instant.
     out: Option<(Why, Instant)>,
-    /// The last request that it was accepted for went out then.
+    /// When the last request went out that it was accepted for.
     served: Option<Instant>,
-    /// Refused since, for this lane; `two`: for another one as well, or called invalid by name.
+    /// Refused since then: the last lane, and how grave that is.
     refused: Option<(LaneId, Grave)>,
     /// For [`Pace::Fixed`].
     window: Window,
@@ -156,17 +154,17 @@ pub struct Pool {
     listed: Vec<usize>,
     /// The first one is [`UNKEPT`].
     lanes: Vec<Lane>,
-    /// Where in `listed` a new lane's first turn is: behind the last key that was picked.
+    /// Where in `listed` a new lane begins: after the last key that was picked.
     next: usize,
     /// Attempts under way.
     attempts: usize,
-    /// Requests that could have a key but no place, in turn.
+    /// Requests that could have a key but find no place, in turn.
     placeless: VecDeque<Ticket>,
-    /// Requests that may find now what they wait for.
+    /// Requests to wake: they may get now what they wait for.
     woken: Vec<Ticket>,
     next_ticket: u64,
     next_era: u32,
-    /// The latest instant it was told. Who looked at the clock first need not come first.
+    /// The latest `now` so far; see [`Pool::in_order`].
     latest: Instant,
     settings: Settings,
 }
@@ -194,7 +192,7 @@ impl Pool {
         pool
     }
 
-    /// A request for this model comes; it must [`Pool::exit`] the lane it is given.
+    /// A request for this model comes. It must [`Pool::exit`] its lane at its end.
     pub fn enter(&mut self, model: &str, now: Instant) -> (LaneId, Ticket) {
         let id = self.lane_for(model, now);
         let lane = &mut self.lanes[id.0];
@@ -204,14 +202,14 @@ impl Pool {
         (id, Ticket(self.next_ticket))
     }
 
-    /// The request is over, whatever became of it: nobody waits behind a place that nobody will take.
+    /// The request is over. Nobody waits behind it any more.
     pub fn exit(&mut self, lane: LaneId, ticket: Ticket) {
         self.leave(lane, ticket);
         self.lanes[lane.0].visitors -= 1;
     }
 
-    /// Picks the next key. A request with a ticket that gets a key leaves the queue with it; one
-    /// that does not is in it.
+    /// Picks the next key. A request with a ticket that gets a key leaves the queue; otherwise it
+    /// joins or keeps its place in it.
     pub fn pick(&mut self, lane: LaneId, asker: Asker<'_>, now: Instant) -> Pick {
         let now = self.in_order(now);
         if self.is_closed(lane, now) {
@@ -267,14 +265,14 @@ impl Pool {
         })
     }
 
-    /// Others in the lane have waited longer for any key.
+    /// Whether others in the lane have waited longer for any key.
     fn is_behind(&self, lane: LaneId, asker: &Asker<'_>) -> bool {
         let front = self.lanes[lane.0].front();
         let is_before = |front: Ticket| asker.ticket.is_some_and(|ticket| front < ticket);
         !asker.is_choosy() && front.is_some_and(is_before)
     }
 
-    /// Leaves the queue; a ticket that has left already is no matter. The next one is woken.
+    /// Leaves the queue, if the ticket is in it, and wakes the next.
     pub fn leave(&mut self, lane: LaneId, ticket: Ticket) {
         self.wants_no_place(Some(ticket));
         let was_first = self.lanes[lane.0].front() == Some(ticket);
@@ -289,7 +287,7 @@ impl Pool {
         self.listed.len()
     }
 
-    /// The key with this name or in this place, for [`Asker::only`].
+    /// The key with this name or number, for [`Asker::only`].
     pub fn named(&self, wanted: &str, lane: LaneId, now: Instant) -> Option<Picked> {
         let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
         let mut slots = slots.flatten();
@@ -311,12 +309,12 @@ impl Pool {
         self.lanes.iter().map(Lane::waiting).sum()
     }
 
-    /// Those that may find now what they wait for, since this was last asked.
+    /// The requests to wake since the last call.
     pub fn woken(&mut self) -> std::vec::Drain<'_, Ticket> {
         self.woken.drain(..)
     }
 
-    /// An answer took so many tokens; before its [`Pool::release`].
+    /// Counts an answer's tokens; call it before [`Pool::release`].
     pub fn spent(&mut self, picked: &Picked, tokens: Tokens) {
         let slot = self.slots[picked.id.at].as_mut();
         if let Some(slot) = slot.filter(|slot| slot.id == picked.id) {
@@ -324,7 +322,7 @@ impl Pool {
         }
     }
 
-    /// The attempt, stream and all, is over.
+    /// The attempt is over, its stream included.
     pub fn release(&mut self, picked: &Picked) {
         self.attempts = self.attempts.saturating_sub(1);
         let lane = &mut self.lanes[picked.lane.0];
@@ -340,19 +338,19 @@ impl Pool {
         self.wake_first(picked.lane);
     }
 
-    /// Threads look at the clock, and then wait for the lock: what happens later must not seem to
-    /// have happened before, or a request that went out before a refusal would seem to be news.
+    /// Never goes back. Threads read the clock and then wait for the lock, so an older `now` may
+    /// come later; a request sent before a refusal must not seem to be sent after it.
     fn in_order(&mut self, now: Instant) -> Instant {
         self.latest = self.latest.max(now);
         self.latest
     }
 
-    /// Whether the model refuses at the moment, whatever the key.
+    /// Whether the model refuses all keys at the moment.
     pub fn is_refusing(&self, lane: LaneId) -> bool {
         self.lanes[lane.0].backoff.is_refusing()
     }
 
-    /// The model is not asked for so long, as if it were overloaded.
+    /// Leaves the model alone for this time, as if it were overloaded.
     pub fn leave_alone(&mut self, lane: LaneId, time: Duration, now: Instant) {
         let now = self.in_order(now);
         let lane = &mut self.lanes[lane.0];
@@ -401,7 +399,7 @@ impl Pool {
     fn hand_out(&mut self, key: usize, lane: LaneId, now: Instant) -> Pick {
         let pace = self.settings.pace;
         let Some(slot) = &mut self.slots[key] else {
-            return Pick::InTurn; // a lane hands out no key that is gone
+            return Pick::InTurn; // cannot be: a lane hands out only keys that are there
         };
         self.lanes[lane.0].hand_out(key, now);
         self.attempts += 1;
@@ -427,7 +425,7 @@ impl Pool {
         first.is_some_and(|first| ticket.is_none_or(|ticket| *first < ticket))
     }
 
-    /// It has what it wants, or cannot use a place yet: the next one may.
+    /// The request no longer waits for a place: another one may have it.
     fn wants_no_place(&mut self, ticket: Option<Ticket>) {
         let at = ticket.and_then(|ticket| self.placeless.binary_search(&ticket).ok());
         if let Some(at) = at {
@@ -461,8 +459,8 @@ fn fitness(slot: Option<&Slot>, pace: Pace, now: Instant) -> Fitness {
     }
 }
 
-/// Rendezvous hashing (Thaler and Ravishankar, 1998): each conversation has its own order of
-/// preference among the keys, and a key that comes or goes moves only its own conversations.
+/// Rendezvous hashing (Thaler and Ravishankar, 1998): each conversation has its own order of keys,
+/// and a key that comes or goes moves only its own conversations.
 fn affinity(conversation: u64, slot: Option<&Slot>) -> u64 {
     let mut hasher = DefaultHasher::new();
     conversation.hash(&mut hasher);

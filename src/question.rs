@@ -1,7 +1,7 @@
-//! What alvus reads of a request's body: which model, whether a stream is wanted, and which
-//! conversation it belongs to. Pure, in one pass, and nothing of the body is kept but these three.
+//! Reads three things from a request's body: the model, whether a stream is wanted, and the
+//! conversation. Pure, in one pass.
 //!
-//! A body is not checked: of one that is no JSON the upstream will say so.
+//! The body is not checked: the upstream refuses one that is not JSON.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,19 +10,19 @@ use serde_json::Value;
 
 use crate::dialect::scan::{Fields, Items};
 
-/// See the module's text. A body that is no JSON object, or is cut short, is the default.
+/// See the module's text. The default, if the body is not a JSON object or is cut short.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Question {
     /// The `model`; empty if there is none.
     pub model: String,
     /// The `stream` flag.
     pub streams: bool,
-    /// A number for the conversation: the same for the same model, instructions and first
-    /// message of the user, however long the conversation has become. Only where it was asked for.
+    /// A number for the conversation: always the same for the same model, instructions and first
+    /// message of the user. `None` if not wanted.
     pub conversation: Option<u64>,
 }
 
-/// Whether the conversation is of interest.
+/// Whether to read the conversation.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Conversation {
     /// It is.
@@ -44,7 +44,7 @@ fn read(body: &[u8], wanted: bool) -> Option<Question> {
     let mut begun = false;
     let mut fields = Fields::of(body);
     for (name, value) in fields.by_ref() {
-        // Of a name that stands twice the last value counts, as for other parsers.
+        // If a name occurs twice the last value counts, as in other parsers.
         match meant(name)?.as_ref() {
             b"model" => {
                 question.model = match value.first() {
@@ -66,7 +66,7 @@ fn read(body: &[u8], wanted: bool) -> Option<Question> {
     fields.whole.then_some(question)
 }
 
-/// The messages up to the user's first one; whether there is any.
+/// Hashes the messages up to the user's first one. Returns whether there is any.
 fn hash_beginning(messages: &[u8], hasher: &mut DefaultHasher) -> bool {
     let mut begun = false;
     for message in Items::of(messages) {
@@ -80,7 +80,7 @@ fn hash_beginning(messages: &[u8], hasher: &mut DefaultHasher) -> bool {
     begun
 }
 
-/// What a name in its quotes means: nearly always what stands there.
+/// The text of a name in its quotes. Hardly any has an escape.
 fn meant(name: &[u8]) -> Option<Cow<'_, [u8]>> {
     match name.contains(&b'\\') {
         true => Some(plain(name)?.into_owned().into_bytes().into()),
@@ -88,11 +88,11 @@ fn meant(name: &[u8]) -> Option<Cow<'_, [u8]>> {
     }
 }
 
-/// What a string in its quotes means, if it can be one.
+/// The text of a string in its quotes, if it is valid.
 fn plain(string: &[u8]) -> Option<Cow<'_, str>> {
     let inside = string.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     if inside.iter().any(|b| *b < b' ' || *b == b'\\') {
-        // Seldom, and short: a parser's work.
+        // Escapes are rare here: leave them to a parser.
         return match serde_json::from_slice(string) {
             Ok(Value::String(text)) => Some(text.into()),
             _ => None,
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_conversation_has_no_number() {
+    fn a_body_without_a_conversation_has_no_number() {
         for body in [
             r#"{"model":"m"}"#,
             r#"{"model":"m","messages":[]}"#,

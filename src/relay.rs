@@ -1,13 +1,8 @@
 //! **The heart.** One request's way through alvus, from the first key to the last byte.
 //!
-//! [`Relay::ask`] is the loop. What its steps mean is decided elsewhere and without I/O: which
-//! key in [`crate::pool`], whose fault in [`crate::verdict`], what next in [`crate::retry`]. The
-//! rooms beside it: `lease.rs` takes a key and waits for one, `examine.rs` reads as much of an
-//! answer as it takes to judge it, `report.rs` tells the pool, the log and the counters,
-//! `errors.rs` has the words for what could not be served, `deliver.rs` tells the client,
-//! `voice.rs` in which dialect, `translate.rs` and `spoken.rs` what that takes, `known.rs` of which upstream,
-//! `names.rs` which model is asked, `owners.rs` with which key only, `wishes.rs` what else a client wants;
-//! `listing.rs` keeps the lists of models, `standing.rs` knows how the places are doing.
+//! [`Relay::ask`] is the loop. Its decisions are made elsewhere, without I/O: [`crate::pool`] picks the key,
+//! [`crate::verdict`] says whose fault an answer is, [`crate::retry`] says what is next. The files in `relay/` are the
+//! steps of the loop; `docs/architecture.md` lists them.
 
 mod as_event;
 mod deliver;
@@ -49,7 +44,7 @@ use self::standing::Standing;
 use self::voice::Voice;
 use self::wishes::Wishes;
 use crate::body::Body;
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::metrics::{Metrics, Reason};
 use crate::peer::Client;
 use crate::pool::{KeyView, Merged, ModelView, Picked, Pool};
@@ -70,7 +65,7 @@ impl Relay {
             Err(reply) => return reply.deliver(exchange, out, Outcome::new(String::new())),
         };
         loop {
-            // A key, and a place among those that ask; perhaps after a wait.
+            // A key and one of the WORKERS' places, perhaps after a wait.
             let mut lease = match self.lease(&mut trip, &exchange.client) {
                 Ok(lease) => lease,
                 Err(Unserved::NotSoon) => {
@@ -100,7 +95,7 @@ impl Relay {
                 (Step::Pass, Came::Answer(mut answer, verdict)) => {
                     self.settle(&trip, &mut answer, verdict);
                     self.note_owner(&exchange.mapped, &mut answer, &lease.picked, now);
-                    exchange.body = None; // a stream may last; its question need not
+                    exchange.body = None; // an answer may stream for long, and no longer needs it
                     let outcome = answer.deliver(exchange, out, trip.outcome);
                     lease.tokens = outcome.tokens;
                     return outcome;
@@ -111,14 +106,15 @@ impl Relay {
                 }
                 (_, came) => trip.last = came.into_last_words(attempt),
             }
-            drop(lease); // who pauses holds no key and no place
+            drop(lease); // a request that pauses holds no key and no place
             if let Err(why) = self.pause(step, &mut trip, &exchange.client) {
                 return self.unserved(why, trip, exchange, out);
             }
         }
     }
 
-    /// Serves one request, or tells what is known already. Whose time runs out hears so.
+    /// Serves one request: by the loop, or from a list of models that is kept. A client whose own
+    /// deadline passes is told so.
     pub fn serve(&self, mut exchange: Exchange, out: &mut dyn Write) -> Outcome {
         let outcome = match exchange.mapped.list.take() {
             Some(name) => self.list(&name, &mut exchange, out),
@@ -154,10 +150,10 @@ impl Relay {
         }
     }
 
-    /// What the client is about to hear settles whose fault the refusals on the way were.
+    /// The final answer settles whose fault the earlier refusals were.
     fn settle(&self, trip: &Trip, answer: &mut Answer, verdict: Verdict) {
         match verdict {
-            // As Groq says it: with 429 agents would ask again and again.
+            // Groq says 413 for this too; after a 429 agents would ask again and again.
             Verdict::TooMuch if answer.status == 429 => answer.status = 413,
             Verdict::Pass if answer.status < 400 => self.eject(&trip.refused, &trip.outcome.model),
             Verdict::Refused { .. } => {
@@ -174,14 +170,13 @@ pub struct Relay {
     /// The one lock around the pool. It is never held while something is sent, waited for or
     /// logged.
     shared: Mutex<Shared>,
-    /// Replaced as a whole by a reload; a request keeps the one it began with. Who locks both
-    /// locks `shared` first.
+    /// Replaced as a whole by a reload; a request keeps the one it began with. Lock order: `shared`, then this.
     policy: Mutex<Arc<Policy>>,
-    /// How the target is doing, and the host of the visual models.
+    /// The health of the target, and of the host of the visual models.
     target: Standing,
     genai: Standing,
     owners: Owners,
-    /// The words of the last refusal, for who asks while every key is refused.
+    /// The last refusal, which a request gets while every key is refused.
     last_refusal: Mutex<Option<Kept>>,
     metrics: Metrics,
 }
@@ -191,44 +186,44 @@ pub struct Relay {
 pub struct Mapped {
     policy: Arc<Policy>,
     request: Prepared,
-    /// It goes to the host of the visual models.
+    /// The request goes to the host of the visual models.
     is_genai: bool,
-    /// What it is limited by where its body names no model.
+    /// The path's kind: its lane where the body names no model.
     kind: Cow<'static, str>,
-    /// Its streams end with a sign in OpenAI's API.
+    /// A path of chat or text completions: its streams end with `[DONE]`.
     is_completion: bool,
-    /// The model that was asked for, where another one is asked in its place.
+    /// The model that the client named, if `MODEL_MAP` puts another one in its place.
     asked: Option<String>,
-    /// It goes on with something that was made with this key.
+    /// The request continues something that was made with this key.
     owner: Option<Picked>,
-    /// It may make something that is come back for.
+    /// Its answer may have an id that a later request names.
     stores: bool,
-    /// Which of those that may be asked for it, counted from 0.
+    /// Which of its stand-in models is asked, counted from 0.
     turn: usize,
     voice: Voice,
     wishes: Wishes,
-    /// The list of models that is asked for, where it is one that is kept.
+    /// The name of the list of models that it asks for, if alvus keeps that list.
     list: Option<String>,
-    /// It makes something, so an error inside a 200 is its own and no stored object's.
+    /// It is a POST: an error inside a 200 is about this request, and not part of a stored object.
     makes: bool,
 }
 
 /// One request as the relay sees it.
 #[derive(Debug)]
 pub struct Exchange<'a> {
-    /// What goes up.
+    /// The request for the upstream.
     pub mapped: Mapped,
     /// The buffered body, if the request has one.
     pub body: Option<Body>,
     /// The memory that all bodies share.
     pub bodies: body::Budget,
-    /// Who asked.
+    /// The client's connection, which may close at any time.
     pub client: Client,
-    /// What the client's connection allows.
+    /// What the client's connection allows of an answer.
     pub down: Downstream<'a>,
 }
 
-/// What one request has come to so far.
+/// The state of one request on its way through the loop.
 struct Trip<'a> {
     arrived: Instant,
     entry: Entry<'a>,
@@ -237,12 +232,12 @@ struct Trip<'a> {
     policy: Arc<Policy>,
     journey: Journey,
     outcome: Outcome,
-    /// What providers limit it with, where that is not the model alone; see [`Mapped::lane`].
+    /// The name of its lane, if that is not the model; see [`Mapped::lane`].
     lane: Option<String>,
     /// Keys that were refused for this request, with status and whether the words named the key.
     refused: Vec<(Picked, u16, bool)>,
     stand_ins: StandIns,
-    /// The only key that it may be sent again with.
+    /// If set, the only key that it may be sent with.
     bound: Option<Picked>,
     reuse: Reuse,
     /// Why the next attempt is made.
@@ -251,9 +246,9 @@ struct Trip<'a> {
     last: Option<Last>,
 }
 
-/// The latest words on a request.
+/// What the latest failed attempt left for the client.
 enum Last {
-    /// The upstream's own.
+    /// The upstream's answer.
     Kept(Kept),
     /// What went wrong.
     Failed(Failure),
@@ -261,26 +256,26 @@ enum Last {
 
 /// What an attempt brought.
 enum Came {
-    /// An answer, and what it says.
+    /// An answer and its verdict.
     Answer(Box<Answer>, Verdict),
     /// An answer that ended before its first word.
     Empty,
-    /// None.
+    /// No answer.
     Nothing(Failure),
 }
 
 impl Trip<'_> {
-    /// What providers limit it with.
+    /// The name of its lane.
     fn lane(&self) -> &str {
         self.lane.as_deref().unwrap_or(&self.outcome.model)
     }
 
-    /// The upstream's latest words are that there is no such model.
+    /// The upstream's latest answer was that there is no such model.
     fn was_not_found(&self) -> bool {
         matches!(&self.last, Some(Last::Kept(kept)) if kept.status == 404)
     }
 
-    /// Where it goes, as people write it.
+    /// The upstream's origin, as people write it.
     fn origin(&self) -> &str {
         self.policy.origin(self.is_genai)
     }
@@ -306,8 +301,8 @@ impl Came {
         }
     }
 
-    /// What the client hears if this was the last attempt. A 429 is not among it: the client is
-    /// told about keys that rest, in words that it waits at.
+    /// What the client hears if this was the last attempt. Not a 429: instead the client is told
+    /// which keys rest, in words that make agents wait.
     fn into_last_words(self, attempt: Attempt) -> Option<Last> {
         match (self, attempt) {
             (Came::Answer(answer, _), Attempt::Answered(Verdict::Refused { .. })) => {
@@ -324,11 +319,11 @@ impl Came {
 }
 
 impl Relay {
-    /// Everything that `config` says about keys and the provider.
+    /// A relay with the keys and the provider of `config`.
     ///
     /// # Errors
     /// In the operator's words, when the upstream's settings cannot be used.
-    pub fn new(config: &Config) -> Result<Relay, String> {
+    pub fn new(config: &Config) -> Result<Relay, Faults> {
         let now = Instant::now();
         let pool = Pool::new(&config.api_keys, policy::settings(config), now);
         Ok(Relay {
@@ -342,17 +337,17 @@ impl Relay {
         })
     }
 
-    /// Takes over another configuration: keys are merged, everything else holds for requests that
-    /// come from now on. Nothing changes if it fails.
+    /// Takes over another configuration. Keys are merged; everything else holds for requests that
+    /// come from now on. On an error nothing changes.
     ///
     /// # Errors
     /// In the operator's words, when the upstream's settings cannot be used.
-    pub fn reload(&self, config: &Config) -> Result<Merged, String> {
+    pub fn reload(&self, config: &Config) -> Result<Merged, Faults> {
         let earlier = self.policy().clone();
         let policy = Arc::new(Policy::new(config, Some(&earlier))?);
         policy.upstream.takes_over();
         let now = Instant::now();
-        // At once, for who picks a key looks at both: no provider is to see another one's.
+        // Both under one lock, as `pick` compares them: no provider may see another provider's keys.
         let merged = self.pool(|pool| {
             *self.policy() = policy;
             pool.merge(&config.api_keys, policy::settings(config), now)
@@ -362,8 +357,7 @@ impl Relay {
         Ok(merged)
     }
 
-    /// A request begins: what it asks for, and its place among the others. What comes back instead is
-    /// the answer to it already.
+    /// A request begins: reads what it asks for and enters its lane. The error is the answer, if it needs no attempt.
     fn begin(&self, exchange: &mut Exchange) -> Result<Trip<'_>, Reply> {
         if let Some(reply) = exchange.prepare() {
             return Err(reply);
@@ -422,7 +416,7 @@ impl Relay {
         })
     }
 
-    /// The keys as they stand. Requests go on meanwhile.
+    /// The state of all keys. Requests go on meanwhile.
     pub fn keys(&self) -> Vec<KeyView> {
         let now = Instant::now();
         let down = self.pool(|pool| pool.is_down(now));
@@ -441,17 +435,17 @@ impl Relay {
         self.pool(|pool| pool.waiting())
     }
 
-    /// What the upstream has against which key; see [`Pool::limits`].
+    /// The rests of all keys, for the state file; see [`Pool::limits`].
     pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Rest> {
         self.pool(|pool| pool.limits(salt, Instant::now()))
     }
 
-    /// Takes up what an earlier alvus knew; see [`Pool::restore`].
+    /// Takes over rests from the state file; see [`Pool::restore`].
     pub fn restore(&self, salt: &[u8; SALT], rests: &[Rest]) -> usize {
         self.pool(|pool| pool.restore(salt, rests, Instant::now()))
     }
 
-    /// What is counted.
+    /// The counters.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -471,7 +465,7 @@ impl Relay {
     }
 }
 
-/// A panic while it was locked costs one request, not the proxy.
+/// Locks, also after a panic of the last holder: that panic costs one request, not the proxy.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
 //! Answers of our own, and the bytes of an answer's head. Pure.
 //!
-//! Errors have OpenAI's shape, since that is what every client behind us can read.
+//! Errors have OpenAI's shape, as every client can read that.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::logging::quote;
 pub enum Framing {
     /// No body: HEAD, 204, 304.
     None,
-    /// Exactly so many bytes.
+    /// Exactly this many bytes.
     Length(u64),
     /// Chunks, ended by an empty one.
     Chunked,
@@ -20,7 +20,7 @@ pub enum Framing {
     UntilClose,
 }
 
-/// What the client's side of an exchange allows.
+/// What the client's connection allows of an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Downstream<'a> {
     /// The client speaks HTTP/1.1.
@@ -29,7 +29,7 @@ pub struct Downstream<'a> {
     pub keep_alive: bool,
     /// The request was a HEAD: no body follows, whatever the head says.
     pub head_only: bool,
-    /// The web origin that may read the answer, when a browser asked for one that is allowed.
+    /// The web origin that may read the answer, if a web page asked.
     pub origin: Option<&'a str>,
 }
 
@@ -47,7 +47,7 @@ impl Downstream<'_> {
 /// Begins a head: status line and framing. Fields follow with [`field`], [`end_head`] ends it.
 pub fn begin_head(out: &mut Vec<u8>, status: u16, framing: Framing, down: Downstream) {
     let keep = down.keep_alive && framing != Framing::UntilClose;
-    // Not `write!`: that machinery costs as much as the rest of the head.
+    // Not `write!`: it costs as much as the rest of the head.
     out.extend_from_slice(b"HTTP/1.1 ");
     digits(out, status.into());
     out.push(b' ');
@@ -65,14 +65,14 @@ pub fn begin_head(out: &mut Vec<u8>, status: u16, framing: Framing, down: Downst
         (true, true) => {}
     }
     if let Some(origin) = down.origin {
-        // `*` names every field, since no cookie goes with such a request (Fetch, CORS protocol).
+        // `*` means every field, as such a request has no cookies (Fetch, CORS protocol).
         put("vary: origin\r\naccess-control-expose-headers: *\r\naccess-control-allow-origin: ");
         put(origin);
         put("\r\n");
     }
 }
 
-/// Adds one field; name and value must come from a parsed message or from us.
+/// Adds one field. Name and value must come from a parsed message or from us.
 pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -89,10 +89,15 @@ pub fn number(out: &mut Vec<u8>, name: &str, value: u64) {
 }
 
 fn digits(out: &mut Vec<u8>, number: u64) {
-    if number >= 10 {
-        digits(out, number / 10);
+    // In 32 bits if they suffice: a 64-bit division takes a small CPU a hundred instructions.
+    let (rest, last) = match u32::try_from(number) {
+        Ok(number) => (u64::from(number / 10), number % 10),
+        Err(_) => (number / 10, (number % 10) as u32),
+    };
+    if rest > 0 {
+        digits(out, rest);
     }
-    out.push(b'0' + (number % 10) as u8);
+    out.push(b'0' + last as u8);
 }
 
 /// Ends a head.
@@ -100,7 +105,7 @@ pub fn end_head(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// An answer of our own, small enough to stand in memory.
+/// A small answer of our own.
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub struct Reply {
     /// The status code.
@@ -115,6 +120,16 @@ pub struct Reply {
     pub lines: Vec<u8>,
     /// The body.
     pub body: String,
+}
+
+/// What is wrong with a request, in words for its client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadRequest(pub String);
+
+impl From<BadRequest> for Reply {
+    fn from(bad: BadRequest) -> Reply {
+        Reply::error(400, "bad_request", &bad.0)
+    }
 }
 
 impl Reply {
@@ -135,7 +150,7 @@ impl Reply {
         Reply::json(status, error_json(kind(status), code, message))
     }
 
-    /// What an error says in words.
+    /// The message of an error.
     pub fn reason(&self) -> Option<String> {
         let body: serde_json::Value = serde_json::from_str(&self.body).ok()?;
         Some(body["error"]["message"].as_str()?.to_owned())
@@ -188,12 +203,12 @@ impl Reply {
     }
 }
 
-/// A number that nobody can guess, and no two requests share: for jitter and identifiers.
+/// A random number for jitter and ids.
 pub fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Seconds, rounded up and at least one: a client that comes back early only waits again.
+/// Seconds, rounded up, at least one: a client that comes back early would only wait again.
 pub fn whole_seconds(wait: Duration) -> u64 {
     let up = u64::from(wait.subsec_nanos() > 0);
     wait.as_secs().saturating_add(up).max(1)
@@ -205,9 +220,8 @@ pub fn error_json(kind: &str, code: &str, message: &str) -> String {
     format!(r#"{{"error":{{"code":{code},"message":{message},"param":null,"type":{kind}}}}}"#)
 }
 
-/// An error as the only event of a stream in which nothing but comments came before. Agents that
-/// know no event of an error decide by its words whether to ask again: pi by "rate limit" and
-/// "service unavailable", Qwen Code and Cline by a `code` that is a number.
+/// An error as the only event of a stream that had only comments before. Agents decide by its words whether to ask
+/// again: pi by "rate limit" and "service unavailable", Qwen Code and Cline by a `code` that is a number.
 pub fn late_error(status: u16, message: &str) -> String {
     let name = reason(status).to_ascii_lowercase();
     let message = quoted(&format!("{status} {name} (rate limit): {message}"));
@@ -223,7 +237,7 @@ pub fn cut_error() -> String {
     error_json("server_error", "stream_truncated", message)
 }
 
-/// The field that names an answer, for who compares logs; Qwen Code asks again only with it.
+/// Adds the field that names an answer, for those who compare logs. Qwen Code asks again only with it.
 pub fn request_id(out: &mut Vec<u8>) {
     out.extend_from_slice(REQUEST_ID.as_bytes());
     out.extend_from_slice(b": ");
@@ -238,8 +252,7 @@ pub fn request_id(out: &mut Vec<u8>) {
 /// See [`request_id`].
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// A JSON string. What alvus itself says in JSON is put together by hand: serde_json's way to write
-/// a value links the writing of floats, 20 kB.
+/// A JSON string. alvus writes its own JSON by hand: serde_json's writer would link code for floats, 20 kB.
 pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     quote(&mut out, text);

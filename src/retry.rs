@@ -1,8 +1,8 @@
-//! What to do next with one request: pure deciding, never sleeping ([`crate::relay`] acts).
+//! Decides what to do next with one request. Pure: it never waits; [`crate::relay`] acts.
 //!
-//! The rule behind all of it: a chat request costs money. It is sent again when nothing reached
-//! the upstream, or when the upstream refused it or failed before its first word; where it may be
-//! at work on it already, once more at most, unless the client allowed more.
+//! The rule: a chat request costs money. It is sent again if nothing reached the upstream, or if
+//! the upstream refused it or failed before its first word. If the upstream may be at work on it,
+//! it is sent once more at most, unless the client allowed more.
 
 use std::time::{Duration, Instant};
 
@@ -14,21 +14,20 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
 
-/// Keys spent on a request that is refused with each of them.
+/// How many keys a request may be refused with.
 const MAX_REFUSALS: u32 = 3;
 
-/// A request that the upstream may have worked on is tried once more only if its client has
-/// waited no longer than this.
+/// A request that the upstream may have worked on is sent once more only within this time of its arrival.
 const UNSURE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How an attempt ended.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Attempt {
-    /// The upstream answered, and this is what the answer says.
+    /// The upstream answered, with this verdict.
     Answered(Verdict),
-    /// An ejected key was probed and refused again: as if it had not been tried.
+    /// An ejected key was probed and refused again: it does not count.
     StillOut,
-    /// It began an answer and ended it before its first word: no event, no body.
+    /// The upstream began an answer and ended it before its first word.
     Empty,
     /// Nothing was sent: DNS, connect, TLS.
     NotSent,
@@ -45,11 +44,11 @@ pub enum Attempt {
 pub enum Step {
     /// Pick a key and send, at once.
     Again,
-    /// The same on a new connection: where one pooled connection is dead, others may be.
+    /// The same, on a new connection: if one pooled connection is dead, others may be.
     Afresh,
     /// Wait for this long, then pick a key and send.
     Pause(Duration),
-    /// Wait until then for a key, or until one is given back.
+    /// Wait for a key, until then or until one is given back.
     WaitForKey(Instant),
     /// Give the client this answer as it is.
     Pass,
@@ -60,41 +59,41 @@ pub enum Step {
 /// How far one request may go.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Rounds of waiting (for a key, or after trouble) at most. Pauses after an attempt that sent
-    /// nothing are not counted, nor are waits for an overloaded model: only time bounds those.
+    /// The most rounds of waiting, for a key or after trouble. Pauses after an attempt that sent
+    /// nothing do not count, nor do waits for an overloaded model: only `max_wait` bounds those.
     pub max_retries: u32,
     /// Time from the request's arrival after which no further round begins.
     pub max_wait: Duration,
 }
 
-/// What the client allows, by what it asked with.
+/// Whether the client allows repetition.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Repeat {
-    /// Nothing: a POST.
+    /// It does not: a POST.
     No,
     /// An idempotent method (RFC 9110 §9.2.2).
     Yes,
-    /// An `Idempotency-Key`, by which the upstream sorts out repetitions of one account.
+    /// An `Idempotency-Key`: the upstream recognises repetitions, within one account.
     SameKey,
 }
 
-/// What all requests together try again while the provider is in trouble, so that an outage does
-/// not multiply its load, nor eat a free tier's forty requests a minute. As Finagle's and Envoy's
-/// budgets: a fifth of the requests, and a few a minute. Who finds it spent waits for its turn.
+/// The retry budget of all requests together while the provider is in trouble, so that an outage does not multiply
+/// its load or use up a free tier's 40 requests a minute. Like Finagle's and Envoy's: a fifth of the requests, and a
+/// few a minute. If it is spent, a retry waits for its turn.
 #[derive(Debug)]
 pub struct Budget {
-    /// In fifths of a retry; below zero: so many are promised.
+    /// In fifths of a retry. Below zero: that many are promised to retries that wait.
     fifths: i32,
     filled: Instant,
 }
 
 impl Budget {
-    /// Retries at hand at most.
+    /// The most retries it holds.
     const MOST: i32 = 20;
-    /// One more comes in so much time, whether requests come or not.
+    /// Another retry comes in this time, even without requests.
     const EVERY: Duration = Duration::from_secs(6);
 
-    /// A full one.
+    /// A full budget.
     pub fn new(now: Instant) -> Budget {
         Budget {
             fifths: 5 * Budget::MOST,
@@ -107,13 +106,13 @@ impl Budget {
         self.fifths = (self.fifths + 1).min(5 * Budget::MOST);
     }
 
-    /// The provider is well again: nobody need wait for a turn.
+    /// The provider is well again: the next retry need not wait for a turn.
     pub fn recovered(&mut self) {
         self.fifths = self.fifths.max(0);
     }
 
-    /// Takes one retry. Says how long it has to wait for its turn; `None`: longer than `most`, and
-    /// nothing is taken.
+    /// Takes one retry. Returns how long it must wait for its turn; `None`: that would be longer
+    /// than `most`, and nothing is taken.
     fn take(&mut self, most: Option<Duration>, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.filled);
         let times = passed.as_secs() / Budget::EVERY.as_secs();
@@ -127,14 +126,14 @@ impl Budget {
         let promised = left.min(0).unsigned_abs().div_ceil(5);
         let wait = Budget::EVERY.saturating_mul(promised);
         if most.is_some_and(|most| wait > most) {
-            return None; // who does not wait for it must not make others wait
+            return None; // a request that will not wait must not make others wait
         }
         self.fifths = left;
         Some(wait)
     }
 }
 
-/// What one request has been through.
+/// What one request has been through, and may still do.
 #[derive(Debug)]
 pub struct Journey {
     limits: Limits,
@@ -149,15 +148,15 @@ pub struct Journey {
     stale_tried: bool,
     unsure_tried: bool,
     nowhere_tried: bool,
-    /// The next wait for a key, or the one under way, is paid for: one wait is one round, however
-    /// often it is looked at.
+    /// The present or next wait for a key is counted already: one wait is one round, however often
+    /// a key is picked during it.
     wait_is_paid: bool,
     refusals: u32,
 }
 
 impl Journey {
-    /// A request that arrived `now`. `seed`: any number, different for each request, so that those
-    /// which fail together do not come back together.
+    /// A request that arrived `now`. `seed`: a random number, so that requests which fail together
+    /// do not come back together.
     pub fn new(limits: Limits, repeat: Repeat, seed: u64, now: Instant) -> Journey {
         Journey {
             limits,
@@ -175,17 +174,17 @@ impl Journey {
         }
     }
 
-    /// When the client will have waited long enough; `None`: beyond what the clock can count.
+    /// When waiting ends; `None`: later than the clock can count.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
     /// After an attempt.
     pub fn attempted(&mut self, attempt: Attempt, budget: &mut Budget, now: Instant) -> Step {
-        // Who waits for an overloaded model asks it in turn with the others.
+        // A wait for an overloaded model counts no round: its requests take turns.
         self.wait_is_paid = matches!(attempt, Attempt::Answered(Verdict::Overloaded(_)));
         match attempt {
-            // The pool knows now who must rest; picking the next key may mean waiting for it.
+            // The pool knows which key rests now. Picking the next one may mean a wait.
             Attempt::StillOut
             | Attempt::Answered(Verdict::Limited(_) | Verdict::Quota | Verdict::Overloaded(_)) => {
                 Step::Again
@@ -204,8 +203,7 @@ impl Journey {
                 true => self.pause(stated.unwrap_or_default(), budget, now, Step::Pass),
                 false => Step::Pass,
             },
-            // An edge that is being changed, perhaps; more often the path is wrong, which costs the
-            // others nothing.
+            // Perhaps a proxy that is being changed, so once more. More often the path is wrong.
             Attempt::Answered(Verdict::Nowhere) => {
                 let again = !std::mem::replace(&mut self.nowhere_tried, true);
                 let pause = again.then(|| self.pause_in_time(Duration::ZERO, now));
@@ -216,7 +214,7 @@ impl Journey {
                 self.stale_tried = true;
                 Step::Afresh
             }
-            // Costs nobody anything, so a network may be away for as long as the client would wait.
+            // A retry costs nothing here, so the network may be away for as long as the client waits.
             Attempt::NotSent => match self.pause_in_time(Duration::ZERO, now) {
                 Some(pause) => Step::Pause(pause),
                 None => Step::GiveUp,
@@ -241,7 +239,7 @@ impl Journey {
         self.repeat == Repeat::SameKey && !refused
     }
 
-    /// When no key is free before `soonest`. Asked again during one wait, it counts one round.
+    /// No key is free before `soonest`. Calls during one wait count one round.
     pub fn no_key(&mut self, soonest: Instant, now: Instant) -> Step {
         let in_time = self.in_time(soonest.saturating_duration_since(now), now);
         if in_time && (self.wait_is_paid || self.begin_round()) {

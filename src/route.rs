@@ -1,4 +1,4 @@
-//! Where a request target leads: to a page of alvus' own, or onto the provider's paths. Pure.
+//! Maps a request target to a page of alvus' own, or to the provider's path. Pure.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ pub struct BadTarget(pub &'static str);
 /// The query parameter in which Google's clients send their key.
 const KEY_PARAMETER: &str = "key";
 
-/// The path clients put in front of everything (`OPENAI_BASE_URL=http://…/v1`).
+/// The path that clients put before all paths (`OPENAI_BASE_URL=http://…/v1`).
 const CLIENT_BASE: &str = "/v1";
 
 /// The origin-form of a request target (RFC 9112 §3.2): an absolute-form one is reduced.
 ///
 /// # Errors
-/// For fragments, `*` and authority-form targets, which lead nowhere behind a reverse proxy.
+/// For fragments, `*` and authority-form targets, which a reverse proxy cannot map.
 pub fn origin_form(target: &str) -> Result<&str, BadTarget> {
     if target.contains('#') {
         return Err(BadTarget(
@@ -43,10 +43,10 @@ pub fn origin_form(target: &str) -> Result<&str, BadTarget> {
     }
 }
 
-/// What alvus answers itself. Other paths lead to the provider.
+/// The paths that alvus answers itself. Others lead to the provider.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Own {
-    /// What this is, in a few lines.
+    /// The page at `/`.
     Front,
     /// The state of the keys.
     Health,
@@ -56,9 +56,9 @@ pub enum Own {
     Dashboard,
     /// What it shows.
     Data,
-    /// Claude Code's first question, whether anybody is there.
+    /// Claude Code's first request, whether a server is there.
     Hello,
-    /// What browsers and crawlers ask every server for, unbidden: it would cost a key each time.
+    /// What browsers and crawlers ask of every server. Upstream it would cost a key each time.
     Nothing,
 }
 
@@ -79,13 +79,13 @@ pub fn own(path: &str) -> Option<Own> {
     })
 }
 
-/// Whether a segment of this path is `.` or `..`, as it stands or to a server that decodes it: then it leads
-/// elsewhere than it looks, perhaps out of the provider's API.
+/// Whether a segment of this path is `.` or `..`, as written or once decoded: then it may lead out of the provider's
+/// API.
 pub fn has_dot_segments(path: &str) -> bool {
     if !path.contains('.') && !path.contains('%') {
-        return false; // nearly all
+        return false; // true of nearly all paths
     }
-    let mut dots = Some(0); // in this segment so far; `None`: there is more in it
+    let mut dots = Some(0); // the dots of this segment; `None`: it has other characters
     for byte in decoded(path).chain([b'/']) {
         match byte {
             b'/' | b'\\' | b';' if matches!(dots, Some(1 | 2)) => return true,
@@ -97,7 +97,7 @@ pub fn has_dot_segments(path: &str) -> bool {
     false
 }
 
-/// The bytes of a text with its percent-encoding taken off; what is no encoding stays.
+/// The percent-decoded bytes of a text. Invalid encodings stay as they are.
 fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
     let digit = |b: Option<&u8>| char::from(*b?).to_digit(16);
     let mut rest = text.as_bytes();
@@ -120,23 +120,22 @@ pub fn path(target: &str) -> &str {
     &target[..end.unwrap_or(target.len())]
 }
 
-/// Whether an origin-form target is one of NVIDIA's visual models, which have a host of their own
-/// (`GENAI_BASE_URL`) and whose path stays as it is.
+/// Whether an origin-form target is one of NVIDIA's visual models: they have their own host
+/// (`GENAI_BASE_URL`), and their path is not changed.
 pub fn is_genai(target: &str) -> bool {
     path(target).contains("/genai/")
 }
 
-/// Whether an origin-form target is one of the two whose streams end with `data: [DONE]` in
-/// OpenAI's API: completions and chat completions.
+/// Whether an origin-form target is completions or chat completions, whose streams end with `data: [DONE]`.
 pub fn is_completion(target: &str) -> bool {
     path(target).ends_with("/completions")
 }
 
-/// Kinds of requests that are a chat, or near enough.
+/// The kinds of paths that are a chat, or as good as one.
 pub const TALKS: [&str; 3] = ["/chat", "/completions", "/messages"];
 
-/// What a request is about whose body names no model: the first segment of its path behind `/v1`,
-/// such as `/models` or `/files`. Providers limit and refuse these apart from each other.
+/// The kind of a path: its first segment after `/v1`, such as `/models` or `/files`. Providers
+/// limit and refuse these separately.
 pub fn kind(target: &str) -> Cow<'static, str> {
     let path = path(target);
     let rest = path.strip_prefix(CLIENT_BASE).unwrap_or(path);
@@ -165,7 +164,7 @@ pub fn upward(base_path: &str, target: &str) -> String {
     up
 }
 
-/// The same for a target whose path stays as it is.
+/// The same for a target whose path is not changed.
 pub fn upward_whole(base_path: &str, target: &str) -> String {
     let mut up = String::with_capacity(base_path.len() + target.len());
     up.push_str(base_path);
@@ -173,7 +172,7 @@ pub fn upward_whole(base_path: &str, target: &str) -> String {
     up
 }
 
-/// Adds a target without the parameters of its query that hold a client's key.
+/// Appends a target without the query parameters that hold a client's key.
 fn push_without_key(up: &mut String, target: &str) {
     let Some((path, query)) = target.split_once('?') else {
         return up.push_str(target);

@@ -1,6 +1,6 @@
 //! A provider's API key as a type that cannot be printed by accident.
 //!
-//! `Debug` and `Display` show the label only; [`ApiKey::expose`] is the one way to the text, so `grep expose` lists
+//! `Debug` and `Display` show only the label. [`ApiKey::expose`] is the only way to the text, so `grep expose` lists
 //! every place where a key leaves this type.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use ring::digest;
 /// Bytes of a salt for [`tag`].
 pub const SALT: usize = 16;
 
-/// Eight bytes of a salted hash: enough to tell a few hundred keys apart, and nothing to learn a key from.
+/// Eight bytes of a salted hash: enough to tell keys apart, and too little to learn a key from.
 pub type Tag = [u8; 8];
 
 /// The start of SHA-256 over salt and text.
@@ -35,7 +35,7 @@ const SHORT: usize = 12;
 /// One API key, perhaps with a name. Compare it, clone it, hash it, but never print it: `{}` and `{:?}` give its
 /// [label](ApiKey::label). The name is for people only: two keys are the same if their texts are.
 #[derive(Clone)]
-pub struct ApiKey(Arc<Named>); // every request clones one
+pub struct ApiKey(Arc<Named>); // each request clones one
 
 struct Named {
     text: Box<str>,
@@ -58,8 +58,7 @@ impl Hash for ApiKey {
 }
 
 impl ApiKey {
-    /// Wraps the text of a key as it is. Whether it can travel in a header is [`ApiKey::fault`]'s question;
-    /// `config` asks it of every key it reads.
+    /// Wraps the text of a key as it is. [`ApiKey::fault`] says whether a header can hold it; `config` checks each key.
     pub fn new(text: impl AsRef<str>) -> ApiKey {
         ApiKey::named("", text)
     }
@@ -70,13 +69,13 @@ impl ApiKey {
         ApiKey(Arc::new(Named { text, name }))
     }
 
-    /// What its owner calls it, if anything.
+    /// The owner's name for it, if any.
     pub fn name(&self) -> Option<&str> {
         (!self.0.name.is_empty()).then_some(&self.0.name)
     }
 
-    /// Why this text cannot be sent in an `Authorization` header, in words that hold none of it; `None` when it can.
-    /// A header value may hold visible ASCII; a space would split the credential.
+    /// Why an `Authorization` header cannot hold this text, in words that show none of it; `None` if it can. Allowed is
+    /// visible ASCII; a space would split the credential.
     pub fn fault(&self) -> Option<&'static str> {
         let text = &self.0.text;
         if text.is_empty() {
@@ -97,7 +96,7 @@ impl ApiKey {
         self.0.text.chars().count()
     }
 
-    /// What people may see: its name, "…" and the last 4 characters, or "…" alone for a key of fewer than 12.
+    /// What people may see: its name, "…" and the last 4 characters; only "…" for a key of fewer than 12.
     pub fn label(&self) -> String {
         let length = self.characters();
         let hidden = if length < SHORT {
@@ -120,7 +119,7 @@ impl ApiKey {
         same(self.0.text.as_bytes(), given)
     }
 
-    /// What a file may know this key by.
+    /// Its name in a file.
     pub fn tag(&self, salt: &[u8; SALT]) -> Tag {
         tag(salt, self.0.text.as_bytes())
     }
@@ -131,15 +130,15 @@ impl ApiKey {
     }
 }
 
-/// Whether two secrets are equal. How long it takes depends on the length of what was `given` and on
-/// nothing else, so that no one can find a secret out letter by letter.
+/// Whether two secrets are equal. The time depends only on the length of `given`, so that nobody can find a secret
+/// letter by letter.
 pub fn same(secret: &[u8], given: &[u8]) -> bool {
     let mut differs = secret.len() ^ given.len();
     for (at, byte) in given.iter().enumerate() {
         let ours = secret.get(at % secret.len().max(1)).unwrap_or(&0);
         differs |= usize::from(byte ^ ours);
     }
-    black_box(differs) == 0 // or the compiler might leave the loop early
+    black_box(differs) == 0 // else the compiler might leave the loop early
 }
 
 impl fmt::Display for ApiKey {

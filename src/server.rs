@@ -1,11 +1,10 @@
-//! The front door: listens, lets in, serves, drains at the end.
+//! The server: listens, admits requests, serves them, and drains at the stop.
 //!
-//! The only room that names [`crate::front`]. A request is served from head to end by the thread of its
-//! connection: it is never handed over, so it wakes nobody and needs no second stack. Who waits,
-//! waits in [`crate::relay`]; `/health`, the other pages and refusals never do.
+//! No other room uses [`crate::front`]. The thread of a connection serves its requests from head to end, without a
+//! hand-over. Requests for the upstream wait in [`crate::relay`]; pages such as `/health`, and refusals, never wait.
 //!
-//! A request goes through `reception.rs` (who may come in), `upload.rs` (its body) and `serve.rs` (to the
-//! relay and back); `answer.rs` has our own answers, `room.rs` how many come in.
+//! A request goes through `reception.rs` (admission), `upload.rs` (its body) and `serve.rs` (to the relay and back).
+//! `answer.rs` has our own answers, `room.rs` counts what the machine has room for.
 
 mod answer;
 mod reception;
@@ -28,13 +27,12 @@ use crate::machine::Machine;
 use crate::relay::Relay;
 use crate::upstream;
 
-/// Connections that requests for the upstream may not take up: for `/health` and refusals. Of few
-/// connections a quarter at most: a place is free a moment after its client has the answer, and who
-/// asks next, on another connection, must find one.
+/// Connections that requests for the upstream may not take: they are for `/health` and refusals. A quarter of all at
+/// most: a place becomes free only a moment after its answer, and a client's next request must still find one.
 const KEPT_FREE: usize = 8;
 /// Stack of a connection's thread. The deepest calls, a TLS handshake and an error of 128 nested
-/// lists, take half of it. Only pages that are touched cost memory, but 256 of the whole have to
-/// fit into the address space of a small board (`tests/endure.rs`).
+/// lists, take half of it. Untouched pages cost no memory, but 256 stacks must fit into the address
+/// space of a small board (`tests/endure.rs`).
 const STACK: usize = 128 * 1024;
 /// Longest pause within a body.
 const BODY_PAUSE: Duration = Duration::from_secs(10);
@@ -43,12 +41,12 @@ const BODY_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Server {
     inner: Arc<Inner>,
-    /// Kept, because it ends with its last owner.
+    /// Kept only because the server ends when this is dropped.
     _http: Arc<front::Server>,
 }
 
 struct Inner {
-    /// A second handle of the listening socket, to close the door with.
+    /// A second handle of the listening socket, to close it with.
     listener: TcpListener,
     relay: Relay,
     desk: Mutex<Desk>,
@@ -56,9 +54,9 @@ struct Inner {
     called: Condvar,
     workers: usize,
     connections: usize,
-    /// How many requests may be in the house.
+    /// How many requests may be admitted at a time.
     places: usize,
-    /// For all request bodies together, and so for each.
+    /// The memory of all request bodies together, and so the bound for each.
     bodies: Budget,
     /// Replaced as a whole by a reload.
     rules: Mutex<Arc<Rules>>,
@@ -68,7 +66,7 @@ struct Inner {
     dashboard: bool,
 }
 
-/// What a reload changes at the front door.
+/// The rules of admission, which a reload replaces.
 pub struct Rules {
     access: Access,
 }
@@ -81,17 +79,17 @@ impl Rules {
     }
 }
 
-/// Who is in the house.
+/// The admitted requests.
 #[derive(Default)]
 struct Desk {
     /// Requests that are being received, wait, or are served.
     inside: usize,
-    /// Those whose bodies are on the way, which the stop breaks off.
+    /// The clients that are sending a body, which a stop cuts short.
     uploads: Vec<ClientSocket>,
     draining: bool,
 }
 
-/// A place in the house, from when a request is let in until it is answered.
+/// An admitted request's place, until it is answered.
 struct Place<'a>(&'a Inner);
 
 impl Drop for Place<'_> {
@@ -145,7 +143,7 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     ///
     /// # Errors
     /// When the system cannot say.
@@ -153,20 +151,19 @@ impl Server {
         self.inner.listener.local_addr()
     }
 
-    /// What it took of the memory there is, in words.
+    /// What it uses of the machine's memory, in words.
     pub fn memory(&self) -> String {
         let (mb, connections) = (self.inner.bodies.limit >> 20, self.inner.connections);
         let there_is = Machine::look().shown();
         format!("up to {mb} MiB for request bodies and {connections} connections, of {there_is}")
     }
 
-    /// What serves the requests.
+    /// The relay.
     pub fn relay(&self) -> &Relay {
         &self.inner.relay
     }
 
-    /// The rules of `config`, with the counts of clients so far; [`Server::admit`] brings them to
-    /// work.
+    /// The rules of `config`, with the clients' counts so far. They hold once given to [`Server::admit`].
     ///
     /// # Errors
     /// When the system has no randomness to give.
@@ -175,7 +172,7 @@ impl Server {
         Rules::new(config, self.addr()?, Some(&earlier.access))
     }
 
-    /// From now on, these rules hold.
+    /// These rules hold from now on.
     pub fn admit(&self, rules: Rules) {
         let rules = Arc::new(rules);
         *self
@@ -185,8 +182,8 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
-    /// Accepts no more connections. Idle ones are closed; a request that comes on one before that,
-    /// is still on its way, or waits, is answered with 503.
+    /// Accepts no more connections and closes idle ones. Requests that still arrive, upload or wait
+    /// are answered with 503.
     pub fn close_door(&self) {
         let mut desk = self.inner.desk();
         desk.draining = true;
@@ -195,7 +192,7 @@ impl Server {
             .for_each(|client| client.stop_reading());
         drop(desk);
         self.inner.relay.stop();
-        // Wakes the accept thread, and makes the kernel refuse whoever comes now.
+        // Wakes the accept thread, and makes the kernel refuse new connections.
         let _ = rustix::net::shutdown(&self.inner.listener, rustix::net::Shutdown::Read);
     }
 

@@ -1,8 +1,7 @@
 //! Signals as messages: the main thread asks for the next one and acts on it.
 //!
-//! A handler sets a flag and rings a bell (one byte into a socket pair), so that waiting for a
-//! signal is a read that may have a time limit. SIGPIPE stays ignored (Rust's own default): a
-//! client that leaves is an error of one write.
+//! A handler sets a flag and writes one byte into a socket pair, so that a wait for a signal is a read with a time
+//! limit. SIGPIPE stays ignored, as Rust does by default: a client that leaves is an error of one write.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
@@ -13,17 +12,16 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 
-/// What the operator wants.
+/// What the operator orders.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Order {
-    /// SIGTERM or SIGINT, by its number: finish and go; the second time, go.
+    /// SIGTERM or SIGINT, by its number: finish and end; the second time, end at once.
     Stop(u8),
     /// SIGHUP: read the configuration again.
     Reload,
 }
 
-/// The signals meant for us, kept from the moment this exists; equal ones that nobody has asked
-/// for yet count as one.
+/// The signals since this was made. Equal ones that were not fetched yet count as one.
 #[derive(Debug)]
 pub struct Orders {
     bell: UnixStream,
@@ -44,7 +42,7 @@ impl Orders {
             stop: Arc::default(),
             reload: Arc::default(),
         };
-        // In this order, which is the order in which they run: who hears the bell sees the flag.
+        // Handlers run in this order, so that the flag is set before the byte arrives.
         for signal in [SIGTERM, SIGINT] {
             flag::register_usize(signal, orders.stop.clone(), signal as usize)?;
             pipe::register(signal, rope.try_clone()?)?;
@@ -67,7 +65,7 @@ impl Orders {
             self.bell.set_read_timeout(patience).ok()?;
             match self.bell.read(&mut [0; 16]) {
                 Err(e) if e.kind() != ErrorKind::Interrupted => return None,
-                _ => {} // rung, maybe for a flag that was seen already
+                _ => {} // perhaps for a flag that was seen already
             }
         }
     }

@@ -1,6 +1,6 @@
-//! Server-sent events as far as alvus reads them: the data of a stream's first events, and what its last
-//! ones say, as the end of a whole answer does: that it is over (`ending.rs`), and how many tokens it took.
-//! Pure. Format: WHATWG HTML, "Server-sent events".
+//! Server-sent events, as far as alvus reads them: the data of a stream's first events; and in `ending.rs` the closing
+//! sign and the token count at the end of a stream, and of a whole answer. Pure. Format: WHATWG HTML, "Server-sent
+//! events".
 
 mod ending;
 
@@ -25,9 +25,8 @@ impl std::ops::AddAssign for Tokens {
     }
 }
 
-/// The data of the next event that has any, once it is complete, and where the event ends. Comment
-/// lines (`: …`, by which providers say that they are still thinking) and events without data do
-/// not count.
+/// The data of the next complete event that has data, and where the event ends. Comment lines (`:
+/// …`, heartbeats of providers) and events without data are skipped.
 pub fn next_data(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut data: Vec<u8> = Vec::new();
     let mut from = match stream.starts_with(b"\xef\xbb\xbf") {
@@ -40,7 +39,7 @@ pub fn next_data(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
     {
         let line = &stream[from..from + length];
         from += length;
-        // A CR at the very end may be half of a CR LF; it ends the line all the same.
+        // A CR at the very end may be half of a CR LF. It ends the line all the same.
         from += 1 + usize::from(stream[from..].starts_with(b"\r\n"));
         if line.is_empty() && !data.is_empty() {
             data.pop(); // the last line's own end
@@ -57,22 +56,22 @@ pub fn next_data(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
     None
 }
 
-/// Whether a stream, or its beginning, holds nothing but comments and blank lines.
+/// Whether a stream, or its beginning, has only comments and blank lines.
 pub fn is_silent(stream: &[u8]) -> bool {
     let mut lines = stream.split(|b| matches!(b, b'\n' | b'\r'));
     lines.all(|line| line.is_empty() || line.starts_with(b":"))
 }
 
-/// Models whose streams were seen to say when they are over, so that one that ends without saying
-/// so is known to be broken off. A few, and the latest.
+/// The models whose streams were seen to end with a closing sign. A stream of theirs without one
+/// was broken off. Only the latest few.
 #[derive(Debug, Default)]
 pub struct Marked(Mutex<Vec<u64>>);
 
-/// A pool serves a few models; one that is forgotten is learned anew with its next stream.
+/// How many models are remembered. A forgotten one is learned again from its next stream.
 const MARKED: usize = 32;
 
 impl Marked {
-    /// A stream of this model said that it is over.
+    /// A stream of this model ended with a closing sign.
     pub fn add(&self, model: &str) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let model = number(model);
@@ -84,7 +83,7 @@ impl Marked {
         }
     }
 
-    /// Whether one ever did.
+    /// Whether a stream of this model did.
     pub fn has(&self, model: &str) -> bool {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.contains(&number(model))

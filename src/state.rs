@@ -1,17 +1,17 @@
-//! What survives a restart: which keys rest for which model. A file of lines, each good by itself:
+//! The state file: which keys rest for which model, kept over a restart. Each line is valid by itself:
 //!
 //! ```text
 //! alvus-state 1 salt=00112233445566778899aabbccddeeff clock=1790000000
 //! 0123456789abcdef cooling 3600 meta/llama-3.3-70b-instruct
 //! ```
 //!
-//! A key is known by a salted hash, its [`Tag`]. A time is what is left of it. What passed while alvus was off counts
-//! only if the clock was set when the line was written. What else is held against keys (an ejection, a suspicion) is
-//! found out again: a probe costs less than a wrong hour.
+//! A key is named by a salted hash, its [`Tag`]. A time is what was left of the rest. The time while alvus was off is
+//! subtracted only if the clock was set when the file was written. Ejections and suspicions are not kept: a probe costs
+//! less than a wrong hour.
 //!
-//! Made for SD cards: there is an occasion to write [`EVERY`] 30 s and at the end, used if something changed that
-//! outlasts the next one. A new file takes the old one's place, so a power cut leaves one of the two. No link is
-//! followed: the folder may be others' too.
+//! Made for SD cards: it is written every 30 s ([`EVERY`]) and at the end, but only after a change that outlasts the
+//! next write. A new file replaces the old one, so that a power cut leaves one of the two. No link is followed, as
+//! others may write in the folder too.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -24,7 +24,7 @@ use rustix::fs::OFlags;
 
 use crate::secret::{SALT, Tag};
 
-/// How often there is an occasion to write, and the shortest rest worth it.
+/// How often the file may be written, and the shortest rest that is kept.
 pub const EVERY: Duration = Duration::from_secs(30);
 
 const MAGIC: &str = "alvus-state 1 salt=";
@@ -32,7 +32,7 @@ const MAGIC: &str = "alvus-state 1 salt=";
 const CLOCK_IS_SET: u64 = 1_704_067_200;
 /// No rest is longer than a month, in seconds.
 const LONGEST: u64 = 31 * 24 * 60 * 60;
-/// Rests in a file, those that last longest, and bytes of a model's name: 1 MiB at most.
+/// The most rests in a file (the longest ones), and bytes of a model's name: 1 MiB at most.
 const MOST: usize = 4096;
 const LONGEST_NAME: usize = 200;
 const LARGEST: u64 = 1024 * 1024;
@@ -48,12 +48,12 @@ pub struct Rest {
     pub until: Instant,
 }
 
-/// The text of a file that is written `now`, when the wall clock, in seconds since 1970, says `clock`.
+/// The text of a file that is written `now`. `clock`: the wall clock, in seconds since 1970.
 pub fn to_text(salt: &[u8; SALT], rests: &[Rest], now: Instant, clock: u64) -> String {
     let salt = u128::from_be_bytes(*salt);
     let mut out = format!("{MAGIC}{salt:032x} clock={clock}\n");
     for Rest { key, model, until } in rests {
-        // A name that breaks its line is none that is worth a rest.
+        // A name with a line break cannot be kept.
         if model.len() <= LONGEST_NAME && !model.contains(char::is_control) {
             let left = until.saturating_duration_since(now);
             let left = left.as_secs() + u64::from(left.subsec_nanos() > 0);
@@ -64,7 +64,7 @@ pub fn to_text(salt: &[u8; SALT], rests: &[Rest], now: Instant, clock: u64) -> S
     out
 }
 
-/// What a file says: its salt, the rests that go on, and whether some of it cannot be read. `None`: it is not ours.
+/// Reads a file: its salt, the rests that go on, and whether a part cannot be read. `None`: it is not a state file.
 pub fn from_text(text: &str, now: Instant, clock: u64) -> Option<([u8; SALT], Vec<Rest>, bool)> {
     let (head, lines) = text.strip_prefix(MAGIC)?.split_once('\n')?;
     let (salt, written) = head.split_once(" clock=")?;
@@ -88,7 +88,7 @@ pub fn from_text(text: &str, now: Instant, clock: u64) -> Option<([u8; SALT], Ve
     Some((salt, rests, damaged))
 }
 
-/// One line. `Some(None)`: what 0.1.0 wrote besides, of keys as a whole, and its last line.
+/// Reads one line. `Some(None)`: a line of 0.1.0 that is not used any more.
 fn read_line(line: &str) -> Option<Option<(u64, u64, &str)>> {
     let mut words = line.strip_suffix('\n')?.splitn(4, ' ');
     let key = words.next()?;
@@ -106,23 +106,23 @@ fn read_line(line: &str) -> Option<Option<(u64, u64, &str)>> {
     }
 }
 
-/// The file, and what stands in it.
+/// The file, and what is in it.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
     salt: [u8; SALT],
     written: Vec<Rest>,
-    /// When there was an occasion to write last.
+    /// When it was last considered to write.
     looked: Instant,
-    /// Someone else's file: it stays as it is.
+    /// It is somebody else's file and stays as it is.
     foreign: bool,
-    /// The last write failed, and that was said.
+    /// The last write failed, and that was logged.
     failing: bool,
 }
 
 impl StateFile {
-    /// Reads the file, if there is one: with it, what it says, and a complaint in the operator's words. `random`: the
-    /// salt of a file that is not there yet.
+    /// Reads the file, if there is one. Returns its rests, and a complaint in the operator's words. `random`: the salt
+    /// for a new file.
     pub fn open(
         path: PathBuf,
         random: [u8; SALT],
@@ -135,14 +135,15 @@ impl StateFile {
                 foreign = true;
                 Some(format!("cannot be read: {e}; nothing is kept there"))
             }
-            // What a power cut leaves of a file on many a file system.
+            // Some file systems leave this after a power cut.
             Ok(bytes) if bytes.iter().all(|byte| *byte == 0) => {
                 Some("is damaged: it is empty".to_owned())
             }
             Ok(bytes) => match from_text(&String::from_utf8_lossy(&bytes), now, clock()) {
                 Some((its, found, damaged)) => {
                     (salt, rests) = (its, found);
-                    damaged.then(|| "is damaged: what cannot be read of it is ignored".to_owned())
+                    damaged
+                        .then(|| "is damaged: the parts that cannot be read are ignored".to_owned())
                 }
                 None => {
                     foreign = true;
@@ -162,22 +163,22 @@ impl StateFile {
         (file, rests, complaint)
     }
 
-    /// What the tags in it are made with.
+    /// The salt of its tags.
     pub fn salt(&self) -> &[u8; SALT] {
         &self.salt
     }
 
-    /// How long until the next occasion to write.
+    /// How long until it may be written again.
     pub fn pause(&self, now: Instant) -> Duration {
         (self.looked + EVERY).saturating_duration_since(now)
     }
 
-    /// Writes the file if that is worth it.
+    /// Writes the file, if something changed that is worth it.
     ///
     /// # Errors
-    /// In the operator's words, when it cannot be written; once for a row of failures. What was
-    /// written before is still there, and the next call tries again.
-    pub fn keep(&mut self, mut rests: Vec<Rest>, now: Instant) -> Result<(), String> {
+    /// In the operator's words, when it cannot be written; once for a row of failures. The old file
+    /// is still there, and the next call tries again.
+    pub fn keep(&mut self, mut rests: Vec<Rest>, now: Instant) -> io::Result<()> {
         self.looked = now;
         if rests.len() > MOST {
             rests.sort_by_key(|rest| std::cmp::Reverse(rest.until));
@@ -201,8 +202,11 @@ impl StateFile {
             Err(e) => {
                 self.failing = true;
                 let path = self.path.display();
-                Err(format!(
-                    "cannot write {path} (STATE_FILE): {e}; alvus goes on without, and tries again"
+                Err(io::Error::new(
+                    e.kind(),
+                    format!(
+                        "cannot write {path} (STATE_FILE): {e}; alvus goes on without, and tries again"
+                    ),
                 ))
             }
         }
@@ -210,7 +214,7 @@ impl StateFile {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // Non-blocking: whoever opens a FIFO would wait for its writer.
+    // Non-blocking: the open of a FIFO would wait for its writer.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new()
         .read(true)
@@ -224,12 +228,12 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts a new file in the place of the old one; all of it, or nothing.
+/// Replaces the file by a new one, as a whole or not at all.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
-    let _ = fs::remove_file(&new); // of an alvus that died while it wrote; or a link that somebody laid
+    let _ = fs::remove_file(&new); // left by an alvus that died while it wrote, or a link that somebody made
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)
@@ -243,7 +247,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         let _ = fs::remove_file(&new);
         return Err(e);
     }
-    // The name, too, must outlive a power cut; a file system that cannot do that has done its best.
+    // The name must survive a power cut too. Not every file system can do that.
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -251,7 +255,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Seconds since 1970 by the wall clock, for what it is worth.
+/// Seconds since 1970 by the wall clock, which may be wrong.
 fn clock() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |since| since.as_secs())

@@ -1,35 +1,34 @@
-//! From the upstream to the client: read a piece, frame it, write it, flush it.
+//! Copies a body from the upstream to the client: read a piece, frame it, write it, flush it.
 //!
-//! Nothing is held back: each piece that a read returns is on its way before the next read. A
-//! read that fails and a write that fails are different events, for only the first is the
-//! upstream's doing. A body that was cut short never gets its terminating chunk.
+//! Nothing is held back: each piece is sent before the next read. A failed read and a failed write are told apart, as
+//! only the first is the upstream's fault. A body that is cut short never gets its terminating chunk.
 
 use std::io::{self, ErrorKind, Read, Write};
 
 use crate::body::lengthen;
 use crate::reply::Framing;
 
-/// Most bytes moved at a time, one read and one write each: for large downloads.
+/// The most bytes of one read and one write, for large downloads.
 const PIECE: usize = 16 * 1024;
-/// A token is some hundred bytes. So a body of unknown length begins with this, and gets a whole
+/// A body of unknown length begins with this, as a token has some hundred bytes, and gets a whole
 /// [`PIECE`] when a read has filled it: 128 streams take 0.5 MB less.
 const FIRST_PIECE: usize = 2 * 1024;
 
-/// Room in front of a piece for its chunk-size line: up to 8 hex digits, CR, LF.
+/// Room before a piece for its chunk-size line: up to 8 hex digits, CR, LF.
 const CHUNK_LINE: usize = 10;
 
 /// How a copy ended.
 #[derive(Debug)]
 pub enum CopyEnd {
-    /// The whole body is with the client.
+    /// The client has the whole body.
     Done,
-    /// Writing failed: nobody reads any more.
+    /// A write failed: the client has left.
     ClientLeft,
-    /// Reading failed or stopped short: what was sent so far is not the whole.
+    /// A read failed or ended early: the client has only a part.
     UpstreamBroke(io::Error),
 }
 
-/// What was moved, and how it ended.
+/// How much was copied, and how it ended.
 #[derive(Debug)]
 pub struct Copied {
     /// Body bytes that reached the client's socket.
@@ -38,9 +37,8 @@ pub struct Copied {
     pub end: CopyEnd,
 }
 
-/// Copies a whole body to `to`, in `framing`, flushing after each piece. `head` goes first, in one
-/// write with the first piece when that piece is at hand (a stated length), at once otherwise; its memory serves
-/// for the pieces.
+/// Copies a whole body to `to`, in `framing`, with a flush after each piece. `head` goes first: with the first piece in
+/// one write if the length is stated, else at once. Its memory is used for the pieces.
 pub fn copy(from: &mut impl Read, to: &mut dyn Write, head: Vec<u8>, framing: Framing) -> Copied {
     let mut copied = Copied {
         bytes: 0,
@@ -63,13 +61,12 @@ fn copy_pieces(
     if framing == Framing::None || framing == Framing::Length(0) {
         return send(to, &head);
     }
-    // What is short needs no more room than it has bytes: fewer to allocate, zero and touch.
+    // A short body gets only the room that it needs.
     let mut piece = match framing {
         Framing::Length(length) => length.min(PIECE as u64) as usize,
         _ => FIRST_PIECE,
     };
-    // An upstream that states a length has its body at hand; a stream's head must not wait for
-    // the first token.
+    // An upstream that states a length has its body ready. A stream's head must not wait for the first token.
     let (mut buffer, mut used) = (head, 0);
     if !matches!(framing, Framing::Length(_)) {
         send(to, &buffer)?;
@@ -81,7 +78,7 @@ fn copy_pieces(
         let n = match read(from, &mut buffer[start..start + piece]) {
             Ok(n) => n,
             Err(e) => {
-                // At least the head, so that the client sees a cut body and not a cut head.
+                // Send at least the head, so that the client sees a cut body and not a cut head.
                 let _ = send(to, &buffer[used..start]);
                 return Err(CopyEnd::UpstreamBroke(e));
             }

@@ -1,15 +1,13 @@
-//! The way up: sends one attempt and hands back the answer's head and a reader of its body.
+//! Sends one attempt to the upstream, and returns the answer's head and a reader of its body.
 //!
-//! The only room that names ureq and rustls, and the only one with outgoing sockets. It decides
-//! nothing about keys or retries; it says *how far an attempt came*: not sent, maybe sent,
-//! answered.
+//! No other room uses ureq or rustls, or opens sockets to a provider. It decides nothing about keys
+//! or retries. It says *how far an attempt came*: not sent, maybe sent, answered.
 //!
 //! Every wait on an upstream socket also watches the client ([`Client::wait`]), so a client that
 //! leaves cancels its call at once.
 //!
-//! `prepared.rs` is what goes up, `answer.rs` what comes back; `call.rs` is the state of the call under way,
-//! `wire.rs` the connections, `buffers.rs`, `fields.rs`, `chunks.rs`, `dial.rs`, `dns.rs`, `tls.rs` and `alarm.rs` what
-//! they need.
+//! `prepared.rs` is the request, `answer.rs` the answer, `call.rs` the state of the call under way, `wire.rs` the
+//! connections. The other files serve those.
 
 mod alarm;
 mod answer;
@@ -38,12 +36,12 @@ pub use self::prepared::{Origin, Prepared, pseudonym};
 use self::tls::TlsSetup;
 pub use self::tls::random;
 use self::wire::Dialler;
-use crate::config::{Config, Target};
+use crate::config::{Config, Faults, Target};
 use crate::headers;
 use crate::peer::Client;
 use crate::secret::ApiKey;
 
-/// Input buffer of a connection, at most. An answer's head must fit.
+/// The largest input buffer of a connection. An answer's head must fit.
 const INPUT_BUFFER: usize = 16 * 1024;
 /// How long an idle connection is kept. Below nginx's 75 s, so that we close first.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
@@ -52,7 +50,7 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
 pub enum Failure {
     /// Not one byte of the request went out: name, connect, TLS.
     NotSent(String),
-    /// Nor will it at another try: the target, its certificate or the key cannot be used.
+    /// Nothing was sent, and a retry will not help: the target, its certificate or the key cannot be used.
     Never(String),
     /// A pooled connection was dead: it ended as soon as the request was written, and nothing came back.
     Stale(String),
@@ -69,9 +67,9 @@ pub enum Failure {
 /// Whether an attempt may go out on a connection that an earlier one left open.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Reuse {
-    /// Yes, as usual.
+    /// It may, as usual.
     Allowed,
-    /// No; all idle connections are closed, for one of them was just found dead.
+    /// It may not, and all idle connections are closed: one of them was just found dead.
     Never,
 }
 
@@ -79,12 +77,12 @@ pub enum Reuse {
 #[derive(Debug)]
 pub struct Upstream {
     agent: ureq::Agent,
-    /// What the agent was made for and with; one that was made otherwise cannot take its place.
+    /// The settings that the agent was made with. A later one may use its connections only if these are equal.
     made: Made,
     names: CachingResolver,
     tls: Arc<TlsSetup>,
     idle_timeout: Duration,
-    /// What stands before the key in its field.
+    /// What precedes the key in its field.
     key_field: String,
     /// The last answer was a web page.
     web_page: AtomicBool,
@@ -99,13 +97,13 @@ struct Made {
 }
 
 impl Upstream {
-    /// The provider of this configuration. `SSL_CERT_FILE` is read here, once.
+    /// The upstream of this configuration. `SSL_CERT_FILE` is read here, once.
     ///
-    /// What an `earlier` one has and this one can use goes on: names, TLS sessions, idle connections.
+    /// It keeps what it can use of an `earlier` one: names, TLS sessions, idle connections.
     ///
     /// # Errors
     /// In the operator's words, when the file cannot be read or holds no certificate.
-    pub fn new(config: &Config, earlier: Option<&Upstream>) -> Result<Upstream, String> {
+    pub fn new(config: &Config, earlier: Option<&Upstream>) -> Result<Upstream, Faults> {
         let extra_roots = tls::extra_roots(config)?;
         let same = earlier.filter(|earlier| earlier.tls.extra_roots == extra_roots);
         let made = Made {
@@ -142,11 +140,11 @@ impl Upstream {
         })
     }
 
-    /// From now on this one serves: names that only an earlier one asked for are forgotten.
+    /// This upstream serves from now on: names that only an earlier one needs are forgotten.
     pub fn takes_over(&self) {
         let hosts = self.made.targets.iter().map(|target| {
             let authority = target.authority.as_str();
-            // An address in brackets has colons of its own.
+            // An IPv6 address in brackets has colons of its own.
             let end = authority
                 .rfind(':')
                 .filter(|at| !authority[*at..].contains(']'));
@@ -155,8 +153,7 @@ impl Upstream {
         self.names.keep(&hosts.collect::<Vec<_>>());
     }
 
-    /// Sends one attempt with `key` and waits for the answer's head. The request is lent, and there again when this
-    /// is over.
+    /// Sends one attempt with `key` and waits for the answer's head. The request is lent, and given back.
     ///
     /// # Errors
     /// [`Failure`] says how far the attempt came.
@@ -174,13 +171,13 @@ impl Upstream {
                 "the key cannot stand in a header field".into(),
             ));
         }
-        // All that ureq gets to know; what is asked goes around it (`wire.rs`).
+        // ureq gets only this. The real request bypasses it (`wire.rs`).
         let mut request = http::Request::new(());
         *request.uri_mut() = prepared.uri.clone();
         if prepared.is_head {
             *request.method_mut() = Method::HEAD;
         }
-        // Else ureq would put together a line for it.
+        // Without it ureq would build a Host line.
         let host = http::HeaderValue::from_static("-");
         request.headers_mut().insert(http::header::HOST, host);
         if reuse == Reuse::Never {
@@ -208,14 +205,14 @@ impl Upstream {
         Ok(answer)
     }
 
-    /// A web page where an API was asked is somebody else's answer. It passes, since it may be what
-    /// was wanted, but the log says so, once until another kind of answer comes.
+    /// A web page is rarely an API's answer. It passes, as it may be wanted, but the log says so,
+    /// once until another kind of answer comes.
     fn notice_web_page(&self, asked: &Uri, answer: &Answer) {
         let kind = answer.header("content-type").unwrap_or_default();
         let html = kind
             .get(..9)
             .is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
-        // Errors as a page are common: a CDN's 502, say.
+        // Errors are often pages: a CDN's 502, say.
         let page = html && answer.status < 400;
         if page && !self.web_page.load(Ordering::Relaxed) {
             crate::warn!(
@@ -229,7 +226,7 @@ impl Upstream {
     }
 }
 
-/// What sends requests as this configuration says.
+/// The ureq agent for this configuration.
 fn agent(config: &Config, tls: Arc<TlsSetup>, names: CachingResolver) -> ureq::Agent {
     let settings = ureq::Agent::config_builder()
         .http_status_as_error(false)

@@ -1,10 +1,9 @@
 //! What an upstream's answer means: whose limit or fault it is, and for how long. Pure: no clock,
-//! no I/O. Nothing is decided here about the request: that is [`crate::retry`].
+//! no I/O. What to do with the request is decided in [`crate::retry`].
 //!
-//! Words are only a suspicion, of which kind a refusal is; what comes of it is the pool's business.
-//! `said.rs` finds an error's texts, codes and times in whatever nesting, `words.rs` takes them
-//! apart, `kinds.rs` knows the kinds, `sentence.rs` and `time.rs` the ways to say a time, and
-//! `inside.rs` answers that call themselves a success.
+//! Words only suggest the kind of a refusal; the pool decides what follows. `said.rs` finds an
+//! error's texts, codes and times at any depth, `words.rs` takes them apart, `kinds.rs` knows the
+//! kinds, `sentence.rs` and `time.rs` read times, and `inside.rs` judges errors inside a success.
 
 mod inside;
 mod key;
@@ -29,28 +28,25 @@ use self::time::{Date, any_form, decimal};
 /// What one answer says: whose limit or fault it is.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Verdict {
-    /// The answer is for the client, whatever its status: the key did its work, or the request is
-    /// to blame.
+    /// The answer is for the client, whatever its status: the key was accepted, or the request is to blame.
     Pass,
-    /// No waiting cures it: one request over the limit, a limit of nothing, fewer `max_tokens`
-    /// wanted. It passes at once, and nobody rests.
+    /// A limit that no wait cures: one request is larger than it, it is zero, or fewer `max_tokens`
+    /// are wanted. The answer passes at once, and no key rests.
     TooMuch,
     /// The key's limit for this model: it rests for as long as the upstream said, if it said.
     Limited(Option<Duration>),
-    /// Words of a quota of hours, a day or a month, and no time with them.
+    /// The key's quota of hours, a day or a month is spent, and no time is stated.
     Quota,
-    /// The key was refused for this request: its own fault or the request's. Another key will
-    /// tell.
+    /// The key was refused for this request. Whether the key or the request is to blame, another key will show.
     Refused {
-        /// The words call the key itself invalid.
+        /// The answer calls the key itself invalid.
         names_key: bool,
     },
-    /// The model is overloaded; no key is to blame. How long it asks to wait, if it does.
+    /// The model is overloaded; no key is to blame. With the wait that is stated, if any.
     Overloaded(Option<Duration>),
-    /// The provider is in trouble and did no work on the request; no key is to blame. How long it
-    /// asks to wait, if it does.
+    /// The provider is in trouble and did no work on the request; no key is to blame. With the stated wait.
     Trouble(Option<Duration>),
-    /// The provider failed on a request that it may have worked on; likewise.
+    /// The provider failed on a request that it may have worked on; no key is to blame. With the stated wait.
     Failed(Option<Duration>),
     /// A web page says that there is no such path.
     Nowhere,
@@ -59,17 +55,17 @@ pub enum Verdict {
 /// The longest rest an answer can impose. Longer ones are mistakes, or epochs in a wrong unit.
 pub const MAX_REST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The shortest rest: `Retry-After: 0` after a 429 is a wish, not a fact.
+/// The shortest rest: `Retry-After: 0` after a 429 is not believed.
 pub const MIN_REST: Duration = Duration::from_secs(1);
 
-/// How much of an error's body is looked at, in bytes.
+/// How much of an error's body is read, in bytes.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
-/// A day's quota is not back before. Gemini states half a minute with each of its limits; its code
-/// (`…PerDay…`) knows better.
+/// A shorter stated time is not believed for a day's quota. Gemini states half a minute with each
+/// of its limits, even where its code says `…PerDay…`.
 const SHORT_OF_A_DAY: Duration = Duration::from_secs(120);
 
-/// The fields that tell of a limit's classes, with a star for what they tell: Together; OpenAI and Groq;
+/// The header fields about classes of limits, with a star for limit, remaining or reset: Together; OpenAI and Groq;
 /// Cerebras and SambaNova; Mistral; Anthropic; the standard's draft.
 const CLASSES: &str = "\
     x-ratelimit-* x-ratelimit-*-requests x-ratelimit-*-tokens x-ratelimit-*-requests-minute \
@@ -97,19 +93,19 @@ pub fn judge<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, body: &
     by_status(status, &said, fields.day_is_spent(), stated)
 }
 
-/// What comes as a web page is not the API's word: an edge, a captive portal, a firewall says it.
-/// Where a page is what one gets for a wrong path it is looked for once more, and no more.
+/// A web page is not the API's answer: an edge, a captive portal or a firewall sent it. A page that
+/// may mean a wrong path is retried once only.
 fn page(status: u16, stated: Option<Duration>) -> Verdict {
     match status {
         413 | 414 | 431 => Verdict::Pass,
         404 | 405 | 410 => Verdict::Nowhere,
-        // The edge gave up waiting for one that may be at work still.
+        // The edge gave up on a server that may still be at work.
         504 | 524 => Verdict::Failed(stated),
         _ => Verdict::Trouble(stated),
     }
 }
 
-/// The rules, in order. Where an answer may quote the request (400, 404, 422 …) they are strict.
+/// The rules, in order. For a status with which an answer may quote the request (400, 404, 422 …) they are strict.
 fn by_status(
     status: u16,
     said: &Said,
@@ -133,23 +129,23 @@ fn by_status(
         400 if kinds.limit_strictly() => limit(&kinds, day_is_spent, stated()),
         500.. if kinds.limit_code() && !kinds.overloaded() => limit(&kinds, day_is_spent, stated()),
         404 if kinds.other_account() => Verdict::Refused { names_key },
-        // Of the edge it has no words, of a server that began there are some.
+        // An edge sends it without words, a server that has begun with words.
         408 if said.texts.iter().all(String::is_empty) => Verdict::Trouble(stated()),
         408 => Verdict::Failed(stated()),
         425 | 498 | 500 | 502..=504 | 507 | 511 | 520..=527 | 529 | 530 if kinds.overloaded() => {
             Verdict::Overloaded(stated())
         }
-        // After the provider may have begun: 524 is Cloudflare's 504. Not 508, which is how alvus says that
-        // a request goes in circles: it would only go round once more.
+        // The provider may have begun. 524 is Cloudflare's 504. Not 508: alvus itself sends it for a request that goes
+        // in circles.
         500 | 502 | 504 | 507 | 524 => Verdict::Failed(stated()),
-        // At or before the provider, which did no work: Cloudflare's 52x and 530, Anthropic's 529, an
-        // expired login of the edge (498), a captive portal (511).
+        // The provider did no work: Cloudflare's 52x and 530, Anthropic's 529, an edge's expired login (498), a captive
+        // portal (511).
         425 | 498 | 503 | 511 | 520..=527 | 529 | 530 => Verdict::Trouble(stated()),
         _ => Verdict::Pass,
     }
 }
 
-/// A 429 and its like. A stated time counts before words.
+/// Judges a 429 and its like. A stated time counts before words.
 fn limit(kinds: &Kinds, day_is_spent: bool, stated: Option<Duration>) -> Verdict {
     if kinds.too_much() {
         Verdict::TooMuch
@@ -176,7 +172,7 @@ fn bounded(rest: Option<Duration>) -> Option<Duration> {
 struct Fields<'a>(&'a dyn Fn(&str) -> Option<&'a str>);
 
 impl Fields<'_> {
-    /// What speaks of this very refusal.
+    /// The time of this refusal: `retry-after` and its variant.
     fn stated_first(&self) -> Option<Duration> {
         let by_field = || any_form((self.0)("retry-after")?, self.date());
         let by_ms = (self.0)("retry-after-ms").and_then(decimal);
@@ -187,7 +183,7 @@ impl Fields<'_> {
         bounded(self.stated_first().or_else(|| self.longest_reset()))
     }
 
-    /// The limit that is spent and begins anew last.
+    /// The latest reset among the spent limits.
     fn longest_reset(&self) -> Option<Duration> {
         let classes = CLASSES.split(' ');
         let spent = classes.filter(|class| self.is_zero(class, "remaining"));
@@ -195,13 +191,13 @@ impl Fields<'_> {
         spent.filter_map(reset).max()
     }
 
-    /// A class that is a day's by its name is spent.
+    /// Whether a class that is a day's by its name is spent.
     fn day_is_spent(&self) -> bool {
         let mut days = CLASSES.split(' ').filter(|class| class.ends_with("-day"));
         days.any(|class| self.is_zero(class, "remaining"))
     }
 
-    /// A limit of nothing: the model is not on this plan (Mistral). Waiting will not help.
+    /// Whether a limit is zero: the model is not on this plan (Mistral), and a wait will not help.
     fn no_limit_at_all(&self) -> bool {
         CLASSES.split(' ').any(|class| self.is_zero(class, "limit"))
     }
@@ -214,7 +210,7 @@ impl Fields<'_> {
         (self.0)(&class.replace('*', what))
     }
 
-    /// A web page, by its type or its beginning, or a challenge in one.
+    /// Whether it is a web page, by its type or its beginning, or a challenge in one.
     fn is_page(&self, body: &[u8]) -> bool {
         let begins = |text: &[u8], with: &str| {
             let start = text.get(..with.len());

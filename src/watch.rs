@@ -1,13 +1,11 @@
-//! The files the configuration comes from, `.env` and perhaps one with the keys: reads them, and notices edits.
+//! Reads the files of the configuration, `.env` and perhaps one with keys, and notices edits.
 //!
-//! [`EnvFile::news`] is one look: one `stat(2)`, which follows symbolic links. It is asked about
-//! once a second by the main thread, which has nothing else to do. Why not inotify: it watches
-//! names in one directory, so a chain of links (how Kubernetes and stow swap files) would need a
-//! watch for each directory on the way, renewed after each swap, and it says nothing about NFS,
-//! FUSE or overlay mounts that change from below. A look costs about 2 µs a second on a PC, some
-//! 20 µs on a Pi Zero. Where there is no file, nobody looks.
+//! [`EnvFile::news`] is one `stat(2)`, which follows symbolic links. The main thread, which has nothing else to do,
+//! calls it about once a second. Not inotify: that watches names in one directory, so that a chain of links (as
+//! Kubernetes and stow swap files) would need a watch for each directory; and it does not see changes below NFS, FUSE
+//! or overlay mounts. A look costs 2 µs on a PC and 20 µs on a Pi Zero. If there is no file, nothing is watched.
 //!
-//! Nothing here parses or judges: what a file says is [`crate::config`]'s business.
+//! [`crate::config`] parses the text.
 
 use std::fs::{self, File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,18 +14,17 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Between two looks. With [`SETTLE`] after it, an edit is at work within 1.5 s.
+/// Time between two looks. With [`SETTLE`] after it, an edit takes effect within 1.5 s.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A file that just changed is read when it has stayed the same for so long: an editor that writes
-/// in place empties it first.
+/// A changed file is read once it has stayed the same for this long: an editor that writes in place empties it first.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// A larger file is none of ours: ten thousand keys take less than one of these MiB.
+/// A larger file is not a configuration: ten thousand keys take less than 1 MiB.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// What tells one state of a file from another without reading it. Inode and device for a file
-/// that was put in its place, times and size for one written in place; `ctime` cannot be set back.
+/// Tells two states of a file apart without reading it. Inode and device show a file that was
+/// replaced, times and size one written in place; `ctime` cannot be set back.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 struct Stamp {
     dev: u64,
@@ -38,7 +35,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// `None`: it is not there, or cannot be reached.
+    /// `None`: the file is not there, or cannot be reached.
     fn of(path: &Path) -> Option<Stamp> {
         fs::metadata(path).ok().map(|m: Metadata| Stamp {
             dev: m.dev(),
@@ -50,7 +47,7 @@ impl Stamp {
     }
 }
 
-/// The text of the file; `None` if there need not be one, and is none.
+/// The text of the file; `None`: there is none, and none is needed.
 pub type Text = io::Result<Option<String>>;
 
 /// `.env`, or the file that `--env-file` names.
@@ -59,13 +56,13 @@ pub struct EnvFile {
     path: PathBuf,
     /// The operator named it, so it must be there.
     named: bool,
-    /// There was a file when it was last read, so it is worth looking at.
+    /// There was a file once, so it is watched.
     watched: bool,
-    /// As it was last looked at.
+    /// Its state at the last look.
     seen: Option<Stamp>,
-    /// As it was when it was last read.
+    /// Its state when it was last read.
     read: Option<Stamp>,
-    /// Of what was read last, or of why it could not be.
+    /// A hash of the last text, or of the last error.
     fingerprint: u64,
 }
 
@@ -82,13 +79,13 @@ impl EnvFile {
         }
     }
 
-    /// What messages call it.
+    /// Its name in messages.
     pub fn shown(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// Whether others on this machine can read it, keys and all. What systemd and Docker put into `/run` has the mode
-    /// that they give it.
+    /// Whether others on this machine can read it. Files in `/run` have the mode that systemd or Docker gives them, and
+    /// do not count.
     fn is_open_to_others(&self) -> bool {
         let open = |m: Metadata| m.permissions().mode() & 0o077 != 0;
         !self.path.starts_with("/run") && fs::metadata(&self.path).is_ok_and(open)
@@ -97,10 +94,9 @@ impl EnvFile {
     /// Reads it as it is.
     ///
     /// # Errors
-    /// When it cannot be read, is no regular file, is too large, is not UTF-8, or was named and is not
-    /// there.
+    /// When it cannot be read, is not a regular file, is too large, is not UTF-8, or was named and is missing.
     pub fn read(&mut self) -> Text {
-        // First the stamp: an edit while reading is seen by the next look.
+        // First the stamp, so that the next look sees an edit during the read.
         self.seen = Stamp::of(&self.path);
         self.read = self.seen;
         let text = match read_regular(&self.path) {
@@ -108,20 +104,20 @@ impl EnvFile {
             Err(e) if e.kind() == ErrorKind::NotFound && !self.named => Ok(None),
             Err(e) => Err(e),
         };
-        // A file that went away may come back; one that was never there is not waited for.
+        // A file that went away may come back. One that was never there is not watched.
         self.watched |= matches!(text, Ok(Some(_)));
         self.fingerprint = fingerprint(&text);
         text
     }
 
-    /// How long to wait before the next look; `None`: there is nothing to look at.
+    /// How long to wait before the next look; `None`: nothing is watched.
     pub fn pause(&self) -> Option<Duration> {
         let settled = self.seen == self.read;
         self.watched.then_some(if settled { LOOK } else { SETTLE })
     }
 
-    /// Looks, and reads the file once it has changed and come to rest. `None`: nothing new, which
-    /// is also so when it was written again with the same content.
+    /// Looks, and reads the file once it has changed and come to rest. `None`: nothing new, or the
+    /// same content again.
     pub fn news(&mut self) -> Option<Text> {
         if !self.came_to_rest(Stamp::of(&self.path)) {
             return None;
@@ -131,7 +127,7 @@ impl EnvFile {
         (self.fingerprint != before).then_some(text)
     }
 
-    /// At start it need not be there; going away later is no wish to run without it.
+    /// Reads it again. At the start it may be missing; a file that goes away later is an error.
     fn again(&mut self) -> Text {
         match self.read() {
             Ok(None) if self.watched => Err(ErrorKind::NotFound.into()),
@@ -139,7 +135,7 @@ impl EnvFile {
         }
     }
 
-    /// Whether it differs from what was read, but not from what was seen the last time.
+    /// Whether it differs from what was read, but no longer from the last look.
     fn came_to_rest(&mut self, stamp: Option<Stamp>) -> bool {
         let rests = stamp == self.seen;
         self.seen = stamp;
@@ -152,18 +148,18 @@ impl EnvFile {
 pub struct Files {
     /// `.env`, or the file that `--env-file` names.
     pub env: EnvFile,
-    /// The one that `API_KEYS_FILE` names.
+    /// The file that `API_KEYS_FILE` names.
     keys: Option<EnvFile>,
 }
 
 impl Files {
-    /// The first one as in [`EnvFile::new`].
+    /// `named`: as in [`EnvFile::new`].
     pub fn new(named: Option<PathBuf>) -> Files {
         let env = EnvFile::new(named);
         Files { env, keys: None }
     }
 
-    /// Reads the file with the keys, which is looked at from now on.
+    /// Reads the file with the keys, and watches it from now on.
     ///
     /// # Errors
     /// As [`EnvFile::read`].
@@ -175,7 +171,7 @@ impl Files {
         text.flatten().ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    /// There is no file with keys, or no longer.
+    /// There is no file with keys any more.
     pub fn forget_keys(&mut self) {
         self.keys = None;
     }
@@ -184,18 +180,18 @@ impl Files {
         [Some(&self.env), self.keys.as_ref()].into_iter().flatten()
     }
 
-    /// The names of those that others on this machine can read.
+    /// The names of the files that others on this machine can read.
     pub fn open_to_others(&self) -> Vec<String> {
         let open = self.all().filter(|file| file.is_open_to_others());
         open.map(EnvFile::shown).collect()
     }
 
-    /// How long to wait before the next look, as [`EnvFile::pause`].
+    /// How long to wait before the next look; see [`EnvFile::pause`].
     pub fn pause(&self) -> Option<Duration> {
         self.all().filter_map(EnvFile::pause).min()
     }
 
-    /// The text of `.env`, if that or the keys have changed, as [`EnvFile::news`].
+    /// The text of `.env`, if that or the keys have changed; see [`EnvFile::news`].
     pub fn news(&mut self) -> Option<Text> {
         let keys_changed = self.keys.as_mut().is_some_and(|file| file.news().is_some());
         match self.env.news() {
@@ -205,11 +201,10 @@ impl Files {
     }
 }
 
-/// The text of a file that can be read to its end, and again: one that ends when somebody feels like it (a
-/// pipe, a terminal) would keep alvus from starting, or from ever looking at anything else.
+/// Reads a regular file. A pipe or a terminal would hold alvus up, at the start or at a later look.
 fn read_regular(path: &Path) -> io::Result<String> {
     let refuse = |words: String| Err(io::Error::new(ErrorKind::InvalidInput, words));
-    // Before it is opened: that alone waits where it is a pipe.
+    // Before the open, as that alone waits if it is a pipe.
     let kind = fs::metadata(path)?.file_type();
     let what = match kind {
         _ if kind.is_file() => None,
@@ -231,7 +226,7 @@ fn read_regular(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Tells contents apart; the content itself (keys!) is not kept for that.
+/// A hash of the text, so that the keys in it need not be kept.
 fn fingerprint(text: &Text) -> u64 {
     let mut hasher = DefaultHasher::new();
     match text {

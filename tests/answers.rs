@@ -268,7 +268,7 @@ fn an_empty_answer_is_asked_for_again() {
 }
 
 #[test]
-fn who_never_gets_anything_hears_of_it() {
+fn a_client_is_told_if_every_answer_is_empty() {
     let upstream = Upstream::new(|_| stream(&[DONE]));
     let alvus = Alvus::before_with(&upstream, &[("MAX_RETRIES", "1")]);
     let (status, _, text) = ask(&alvus, &chat("m", true));
@@ -277,7 +277,7 @@ fn who_never_gets_anything_hears_of_it() {
 }
 
 #[test]
-fn what_ends_by_itself_without_a_word_is_an_answer() {
+fn an_answer_that_ends_without_content_by_itself_passes() {
     let silent = [ROLE, STOP, DONE];
     let (_, text, asked) = first(stream(&silent), &chat("m", true));
     assert_eq!((text, asked), (silent.concat(), 1));
@@ -331,7 +331,7 @@ fn a_stream_is_whole_or_not_by_its_own_events() {
 }
 
 #[test]
-fn what_one_models_streams_look_like_says_nothing_about_anothers() {
+fn streams_of_one_model_say_nothing_about_anothers() {
     let bare = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\n";
     let upstream = Upstream::scripted(vec![
         stream(&[bare, DONE]),
@@ -469,7 +469,7 @@ fn an_error_that_came_compressed_passes_as_it_came() {
 }
 
 #[test]
-fn what_is_made_is_asked_for_in_plain_text_and_a_download_as_the_client_likes() {
+fn answers_to_a_post_are_asked_for_uncompressed_and_downloads_as_the_client_likes() {
     let upstream = Upstream::new(|_| answer(200, JSON, GOOD));
     let alvus = Alvus::before(&upstream);
     let codings = "Accept-Encoding: gzip, br\r\n";

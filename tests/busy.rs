@@ -166,7 +166,7 @@ fn health_answers_while_every_worker_streams() {
 }
 
 #[test]
-fn who_was_turned_away_can_ask_again_on_the_same_connection() {
+fn a_refused_client_can_ask_again_on_the_same_connection() {
     let (upstream, go) = holds_the_first();
     let alvus = Alvus::before_with(&upstream, &[("WORKERS", "1"), ("MAX_WAIT_SEC", "1")]);
     let mut first = ask(&alvus);
@@ -226,7 +226,7 @@ fn as_many_may_wait_as_there_are_connections_but_those_that_are_kept_for_health(
 }
 
 #[test]
-fn who_waits_for_a_tired_model_keeps_nobody_from_a_ready_one() {
+fn requests_that_wait_for_a_resting_model_keep_none_from_a_ready_one() {
     let upstream = Upstream::new(|seen| match seen.body_text().contains("tired") {
         true => answer(429, "Retry-After: 100\r\n", ""),
         false => ok(),

@@ -61,7 +61,7 @@ fn a_page_of_another_site_spends_no_key_by_an_image_a_link_or_a_form() {
 }
 
 #[test]
-fn who_types_the_address_and_who_is_no_browser_may_ask() {
+fn a_typed_address_and_a_client_that_is_no_browser_may_ask() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     for fields in [
@@ -140,7 +140,7 @@ fn desktop_agents_may_ask_by_their_origins() {
 // ---- what alvus answers itself --------------------------------------------------------------------
 
 #[test]
-fn what_browsers_and_agents_ask_every_server_for_costs_no_key() {
+fn paths_that_browsers_ask_of_every_server_cost_no_key() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     let front = ask(&alvus, "GET /", &[]);

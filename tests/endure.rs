@@ -473,7 +473,7 @@ fn the_address_space_of_a_small_board_is_enough() {
 }
 
 #[test]
-fn of_few_descriptors_those_that_wait_leave_some_to_those_that_ask() {
+fn waiting_requests_leave_descriptors_to_attempts() {
     if std::env::var_os("ALVUS_RUNNER").is_some() {
         return; // the limit would be the emulator's
     }
@@ -507,7 +507,7 @@ fn of_few_descriptors_those_that_wait_leave_some_to_those_that_ask() {
 }
 
 #[test]
-fn what_uploads_took_is_given_back_by_every_build() {
+fn every_build_gives_the_memory_of_uploads_back() {
     const MB: usize = 1 << 20;
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);

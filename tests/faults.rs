@@ -92,13 +92,13 @@ fn timed_out(upstream: &Upstream) {
 // ---- no connection ------------------------------------------------------------------------------
 
 #[test]
-fn a_refused_connection() {
+fn a_refused_connection_is_an_unreachable_upstream() {
     let url = format!("http://{}/v1", dead_addr());
     unreachable(&url, &[], "refused");
 }
 
 #[test]
-fn a_connection_that_nothing_answers() {
+fn a_connection_that_nothing_answers_is_an_unreachable_upstream() {
     // A listener whose queue is full drops what knocks on it, as a dropped route does.
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
     let full = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -111,7 +111,7 @@ fn a_connection_that_nothing_answers() {
 }
 
 #[test]
-fn a_name_that_does_not_exist() {
+fn a_name_that_does_not_exist_is_an_unreachable_upstream() {
     // Longer than a label may be (RFC 1035 §2.3.4), so that no name server is asked.
     let url = format!("http://{}.invalid/v1", "x".repeat(64));
     unreachable(&url, &[], "lookup");
@@ -135,7 +135,7 @@ fn a_host_that_no_certificate_can_be_for_is_a_fault_at_the_start() {
 }
 
 #[test]
-fn whatever_the_front_door_lets_in_is_short_enough_for_the_way_up() {
+fn every_target_that_the_front_door_accepts_reaches_the_upstream() {
     let upstream = Upstream::new(|_| ok());
     let long_path = format!("{}/{}", upstream.base_url(), "p".repeat(3000));
     let alvus = before(&long_path, &[]);
@@ -168,18 +168,18 @@ fn reset(stream: &TcpStream) {
 }
 
 #[test]
-fn a_reset_before_the_head() {
+fn a_reset_before_the_head_is_a_broken_upstream() {
     let upstream = Upstream::new(|_| Act::Do(Box::new(|stream| reset(stream))));
     broke(&upstream, "reset");
 }
 
 #[test]
-fn an_end_before_the_head() {
+fn an_end_before_the_head_is_a_broken_upstream() {
     broke(&answers(""), "it closed the connection");
 }
 
 #[test]
-fn a_stall_before_the_head() {
+fn a_stall_before_the_head_is_a_timeout() {
     timed_out(&Upstream::new(|_| {
         Act::Do(Box::new(|stream| drop(stream.read(&mut [0]))))
     }));
@@ -204,17 +204,17 @@ fn drips(begin: &'static str, piece: &'static str, pause: Duration) -> Upstream 
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[test]
-fn a_head_that_drips() {
+fn a_head_that_drips_is_a_timeout() {
     timed_out(&drips("HTTP/1.1 200 OK\r\nX-A: ", "a", PAUSE));
 }
 
 #[test]
-fn interim_answers_without_an_end() {
+fn interim_answers_without_an_end_are_a_timeout() {
     timed_out(&drips("", "HTTP/1.1 103 Early Hints\r\n\r\n", PAUSE));
 }
 
 #[test]
-fn a_head_of_64_kib() {
+fn a_head_of_64_kib_is_a_broken_upstream() {
     let long = "a".repeat(64 * 1024);
     broke(
         &answers(format!("HTTP/1.1 200 OK\r\nX-Long: {long}\r\n\r\n")),
@@ -223,7 +223,7 @@ fn a_head_of_64_kib() {
 }
 
 #[test]
-fn a_head_without_an_end() {
+fn a_head_without_an_end_is_a_broken_upstream() {
     let upstream = Upstream::new(|_| {
         Act::Do(Box::new(|stream| {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
@@ -237,7 +237,7 @@ fn a_head_without_an_end() {
 }
 
 #[test]
-fn two_hundred_fields() {
+fn two_hundred_fields_are_a_broken_upstream() {
     let fields = "X-A: b\r\n".repeat(200);
     broke(
         &answers(format!(
@@ -248,7 +248,7 @@ fn two_hundred_fields() {
 }
 
 #[test]
-fn garbage_instead_of_a_head() {
+fn garbage_instead_of_a_head_is_a_broken_upstream() {
     for garbage in [
         &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
         b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", // HTTP/2 SETTINGS
@@ -276,7 +276,7 @@ fn garbage_instead_of_a_head() {
 
 /// Whatever follows an answer is not part of it, and no answer to anything else.
 #[test]
-fn what_comes_behind_an_answer_is_never_the_next_one() {
+fn bytes_behind_an_answer_are_never_the_next_answer() {
     const MORE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned";
     for (status, method, framing, body) in [
         (200, "POST", "Content-Length: 2", "{}"),
@@ -379,7 +379,7 @@ fn noted(alvus: &Alvus) {
 }
 
 #[test]
-fn chunks_that_are_none_break_the_answer_off() {
+fn malformed_chunks_break_the_answer_off() {
     for bad in [
         "-2\r\n{}\r\n0\r\n\r\n",
         "0x2\r\n{}\r\n0\r\n\r\n",
@@ -490,7 +490,7 @@ fn a_refusal_whose_words_drip_or_never_end_does_not_hold_the_next_key_up() {
 }
 
 #[test]
-fn an_upload_that_the_upstream_does_not_take() {
+fn an_upload_that_the_upstream_does_not_take_is_a_timeout() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap(); // accepts, and reads nothing
     let url = format!("http://{}/v1", upstream.local_addr().unwrap());
     let alvus = before(&url, &[]);
@@ -713,7 +713,7 @@ fn certificates_that_do_not_hold_are_named_as_such() {
         "not valid for localhost but for other.test: another host",
     );
     let good = tls_upstream(ca.good(), OVER_TLS, true);
-    hopeless(&good, &[], "signed by nobody that alvus knows");
+    hopeless(&good, &[], "not signed by a CA that alvus knows");
     hopeless(&good, &[], "SSL_CERT_FILE");
     assert_eq!(before(&good, &trust).ask().text(), "over TLS");
 }
@@ -825,7 +825,7 @@ fn an_end_without_close_notify_is_no_end_of_a_body() {
 }
 
 #[test]
-fn an_end_before_the_head_over_tls() {
+fn an_end_before_the_head_over_tls_is_a_broken_upstream() {
     let ca = Ca::new();
     let file = ca.file();
     for notify in [false, true] {
@@ -858,36 +858,36 @@ fn greets(greeting: &'static [u8]) -> (String, std::sync::mpsc::Sender<()>) {
 }
 
 #[test]
-fn who_speaks_no_tls_is_told_apart() {
+fn a_server_without_tls_is_named_as_such() {
     let (url, _done) = greets(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-    hopeless(&url, &[], "no TLS is spoken there");
+    hopeless(&url, &[], "it does not speak TLS");
 }
 
 #[test]
-fn a_handshake_that_is_refused() {
+fn a_refused_handshake_is_named_as_such() {
     let (url, _done) = greets(b"\x15\x03\x03\x00\x02\x02\x28"); // fatal: handshake_failure
     hopeless(
         &url,
         &[],
-        "it refuses TLS as alvus speaks it (handshake failure)",
+        "it refused the TLS handshake (handshake failure)",
     );
 }
 
 #[test]
-fn a_handshake_that_stalls() {
+fn a_handshake_that_stalls_is_an_unreachable_upstream() {
     let (url, _done) = greets(b"");
     unreachable(&url, &[], "timed out");
 }
 
 #[test]
-fn a_handshake_that_breaks_off() {
+fn a_handshake_that_breaks_off_is_an_unreachable_upstream() {
     let (url, _done) = greets(b"\x16\x03\x03\x00\x50");
     unreachable(&url, &[], "it closed the connection");
 }
 
 /// rustls declines (RFC 5246 §7.2.2, no_renegotiation), and OpenSSL takes that for an end.
 #[test]
-fn a_renegotiation_that_the_upstream_wants() {
+fn a_renegotiation_that_the_upstream_wants_is_declined() {
     let ca = Ca::new();
     ca.good(); // leaves cert.pem and key.pem there
     for begun in [false, true] {

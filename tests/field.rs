@@ -39,7 +39,7 @@ const LOG_LINES: usize = 5;
 const SOON: Duration = Duration::from_secs(1);
 
 #[test]
-fn what_providers_really_answer_is_taken_for_what_it_is() {
+fn answers_of_real_providers_are_judged_as_their_cases_say() {
     let mut cases = files();
     assert!(!cases.is_empty(), "no file of tests/field was run");
     cases.sort_by(|a, b| b.length().total_cmp(&a.length()));

@@ -204,7 +204,7 @@ fn no_request_takes_a_key_from_others_for_longer_than_a_minute() {
 }
 
 #[test]
-fn what_an_answer_quotes_of_a_request_is_held_against_nobody() {
+fn words_that_an_answer_quotes_from_a_request_blame_no_key() {
     let mut parts = Parts::read();
     for _ in 0..ANSWERS {
         let said = parts.says();

@@ -225,7 +225,7 @@ fn at_a_terminal_it_asks_until_it_can_go_on() {
 }
 
 #[test]
-fn who_stops_answering_has_written_nothing() {
+fn nothing_is_written_if_the_answers_stop() {
     let dead = format!("http://{}/v1", dead_addr());
     for answers in [
         "".to_owned(),

@@ -126,7 +126,7 @@ fn a_refused_key_is_out_and_the_next_one_answers() {
 }
 
 #[test]
-fn what_every_key_is_refused_for_is_the_requests_own_fault_and_no_key_changes() {
+fn a_refusal_with_every_key_is_the_requests_fault_and_no_key_changes() {
     let upstream = Upstream::new(|_| answer(401, "X-Why: scope\r\n", "not with these"));
     let alvus = Alvus::before(&upstream);
     for n in 1..=20 {
@@ -499,7 +499,7 @@ fn a_pool_whose_every_key_is_called_invalid_is_down_and_asks_once_a_minute() {
 }
 
 #[test]
-fn of_two_403_the_second_one_passes_and_later_requests_use_both_keys() {
+fn the_second_of_two_403_passes_and_later_requests_use_both_keys() {
     let upstream = Upstream::new(|seen| {
         let index = seen.key_index();
         answer(

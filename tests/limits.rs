@@ -393,7 +393,7 @@ fn a_streams_client_that_waits_for_the_first_word_hears_a_heartbeat() {
 }
 
 #[test]
-fn what_fails_after_a_heartbeat_is_an_error_event_in_openais_shape() {
+fn a_failure_after_a_heartbeat_is_an_error_event_in_openais_shape() {
     let moderated = r#"{"error":{"message":"no","type":"moderation","code":451}}"#;
     for (second, code) in [
         (
@@ -423,7 +423,7 @@ fn what_fails_after_a_heartbeat_is_an_error_event_in_openais_shape() {
 }
 
 #[test]
-fn who_asked_for_no_stream_hears_no_heartbeat() {
+fn a_client_that_asked_for_no_stream_gets_no_heartbeat() {
     let upstream = Upstream::scripted(vec![answer(429, "Retry-After: 2\r\n", ""), ok()]);
     let env = [("API_KEYS", common::KEYS[0]), ("HEARTBEAT_SEC", "1")];
     let alvus = Alvus::before_with(&upstream, &env);

@@ -416,7 +416,7 @@ fn a_log_that_cannot_be_written_costs_nothing_but_the_log() {
 }
 
 #[test]
-fn what_a_client_chose_is_cut_and_spelled_out_wherever_it_is_shown() {
+fn text_that_a_client_chose_is_cut_and_escaped_wherever_it_is_shown() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     let (long, trap) = (

@@ -212,7 +212,7 @@ fn limited_and_dead_keys_are_not_seen() {
 }
 
 #[test]
-fn who_waits_hears_pings_and_a_late_refusal_is_an_overload() {
+fn a_waiting_client_gets_pings_and_a_late_refusal_is_an_overload() {
     let upstream = Upstream::new(|_| answer(429, "Retry-After: 60\r\n", "{}"));
     let more = [
         TRANSLATE,
@@ -247,7 +247,7 @@ fn who_waits_hears_pings_and_a_late_refusal_is_an_overload() {
 }
 
 #[test]
-fn what_breaks_after_the_first_word_is_cut_and_never_ended() {
+fn a_stream_that_breaks_after_its_first_word_is_cut_and_never_ended() {
     let upstream = Upstream::new(|_| {
         Act::Do(Box::new(|stream| {
             let words = SSE_HEAD.to_string() + &delta(json!({"content": "hi"}));

@@ -283,7 +283,7 @@ fn tokens_are_counted_by_key_model_and_client_whatever_the_shape_of_the_answer()
 }
 
 #[test]
-fn what_is_only_fetched_takes_no_tokens() {
+fn an_answer_that_is_only_fetched_counts_no_tokens() {
     let upstream = Upstream::new(|_| {
         let json = "Content-Type: application/json\r\n";
         answer(

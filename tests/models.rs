@@ -138,7 +138,7 @@ fn nobody_stands_in_under_an_idempotency_key() {
 }
 
 #[test]
-fn what_every_model_is_refused_for_is_told() {
+fn a_refusal_by_every_model_is_passed_on() {
     let upstream = Upstream::new(|_| answer(404, "", "{}"));
     let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b,alone=c")]);
     for (body, status, expected) in [
@@ -171,7 +171,7 @@ fn the_key_goes_up_in_the_field_that_the_provider_wants() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_a_fault_at_start() {
+fn settings_that_cannot_be_meant_are_a_fault_at_start() {
     for (name, value, why) in [
         ("MODEL_MAP", "claude", "has no \"=\""),
         ("MODEL_MAP", "a*=b,ab=c", "is never reached"),

@@ -198,7 +198,7 @@ fn more_workers_than_connections_are_a_fault_that_names_both() {
 }
 
 #[test]
-fn of_workers_and_connections_what_is_not_set_follows_what_is() {
+fn the_unset_one_of_workers_and_connections_follows_the_other() {
     let upstream = Upstream::new(|_| ok());
     for set in [
         ("MAX_CONNECTIONS", "8"),

@@ -204,7 +204,7 @@ fn limited_and_dead_keys_are_not_seen() {
 }
 
 #[test]
-fn who_waits_hears_a_response_begin_and_a_late_refusal_is_a_limit() {
+fn a_waiting_client_sees_a_response_begin_and_a_late_refusal_is_a_limit() {
     let busy = Upstream::new(|_| refused(503, "the model is overloaded"));
     let waits = [
         ("HEARTBEAT_SEC", "1"),
@@ -286,7 +286,7 @@ fn an_answer_goes_on_behind_the_signs_of_life() {
 }
 
 #[test]
-fn what_breaks_after_the_first_word_is_cut_and_never_ended() {
+fn a_stream_that_breaks_after_its_first_word_is_cut_and_never_ended() {
     let broken = |end: &'static str| {
         Upstream::new(move |_| {
             Act::Do(Box::new(move |stream| {
@@ -412,7 +412,7 @@ fn an_answer_that_no_memory_is_left_for_fails_in_words() {
 }
 
 #[test]
-fn what_speaks_the_dialect_itself_hears_every_byte_as_it_was() {
+fn an_upstream_that_speaks_the_dialect_gets_every_byte_as_it_was() {
     let answered = r#"{"id":"resp_up","object":"response","status":"completed","output":[{"type":"message"}]}"#;
     let upstream = Upstream::new(move |seen| match seen.body_text().contains("unknown") {
         true => answer(
@@ -506,7 +506,7 @@ fn the_first_event_that_tells_something_decides_and_a_limit_goes_to_another_key(
 }
 
 #[test]
-fn a_document_in_place_of_a_stream_is_told_as_its_end_to_who_heard_it_begin() {
+fn a_document_in_place_of_a_begun_stream_is_sent_as_its_end() {
     let (open, gate) = common::gate();
     let gate = std::sync::Mutex::new(gate);
     let document = completed()["response"].to_string();
@@ -544,7 +544,7 @@ fn a_refusal_that_passes_says_when_to_come_back() {
 }
 
 #[test]
-fn who_comes_back_for_what_was_made_gets_the_key_that_made_it() {
+fn a_request_for_a_stored_object_goes_out_with_the_key_that_made_it() {
     let upstream = Upstream::new(|seen| {
         let key = seen.key_index();
         match (&*seen.method, &*seen.target) {

@@ -132,7 +132,7 @@ fn a_kill_costs_no_more_than_was_learned_since_the_last_write_half_a_minute_ago(
 }
 
 #[test]
-fn what_is_known_of_keys_that_are_no_longer_listed_is_no_matter() {
+fn rests_of_keys_that_are_no_longer_listed_are_ignored() {
     let dir = TempDir::new();
     let file = kept(&dir);
     let upstream = Upstream::new(|_| ok());

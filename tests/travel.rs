@@ -224,7 +224,7 @@ fn health_is_answered_by_alvus_itself() {
 }
 
 #[test]
-fn whatever_only_looks_like_health_goes_up() {
+fn paths_that_only_look_like_health_go_to_the_provider() {
     let upstream = Upstream::new(|_| ok());
     let alvus = Alvus::before(&upstream);
     for target in ["/v1/health", "/health/", "/healthz", "/Health"] {

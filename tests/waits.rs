@@ -35,7 +35,7 @@ fn waiting(alvus: &Alvus, n: usize) {
 }
 
 #[test]
-fn of_five_hundred_that_wait_for_resting_keys_all_are_served_in_the_order_in_which_they_came() {
+fn five_hundred_waiting_requests_are_all_served_in_the_order_in_which_they_came() {
     const CLIENTS: usize = 500;
     many_descriptors();
     let (all_in, served) = (
@@ -191,7 +191,7 @@ fn naps(alvus: &Alvus) -> HashMap<String, String> {
 }
 
 #[test]
-fn who_waits_is_woken_by_nothing_until_it_leaves_which_is_noticed_at_once() {
+fn a_wait_ends_only_when_its_client_leaves_and_then_at_once() {
     const CLIENTS: usize = 40;
     let asked = Mutex::new(HashMap::new());
     let upstream = Upstream::new(move |seen| {
@@ -231,7 +231,7 @@ fn who_waits_is_woken_by_nothing_until_it_leaves_which_is_noticed_at_once() {
 }
 
 #[test]
-fn of_those_that_wait_for_the_same_rest_one_looks_up_at_its_end() {
+fn only_one_of_the_waiting_requests_wakes_at_the_end_of_a_rest() {
     const CLIENTS: usize = 60;
     let upstream = Upstream::new(|_| answer(429, "Retry-After: 2\r\n", ""));
     let alvus = Alvus::before_with(&upstream, &[("MAX_RETRIES", "1000")]);

@@ -127,7 +127,7 @@ fn a_key_in_an_answer_of_unknown_length_is_masked_however_it_is_cut() {
 }
 
 #[test]
-fn what_is_compressed_large_or_a_stream_is_not_touched() {
+fn compressed_answers_large_ones_and_streams_are_not_touched() {
     let large = "x".repeat(64 * 1024) + "KEY";
     let large: &'static str = Box::leak(large.into_boxed_str());
     for (fields, around) in [
@@ -255,7 +255,7 @@ fn a_head_that_asks_for_a_stream_gets_no_heartbeat() {
 }
 
 #[test]
-fn whoever_stands_between_is_told_to_pass_a_stream_on_as_it_comes() {
+fn proxies_are_told_to_pass_a_stream_on_as_it_comes() {
     let event = chunk("data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n");
     for theirs in ["", "X-Accel-Buffering: yes\r\n"] {
         let head = SSE_HEAD.replace("Transfer", &format!("{theirs}Transfer"));

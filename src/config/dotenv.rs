@@ -1,26 +1,25 @@
-//! The `.env` syntax: text → assignments with line numbers, or the reasons why not.
+//! Parses `.env` text into assignments with line numbers, or the reasons why not.
 //!
-//! Our own few lines instead of `dotenvy`, because its parser expands `$` (a key may hold one), refuses spaces in an
-//! unquoted value, and quotes the whole offending line in its error: a line that may hold a key. The errors here
-//! hold a line number and fixed words, never the line.
+//! Not `dotenvy`: its parser expands `$`, which a key may contain, refuses spaces in an unquoted value, and quotes the
+//! whole bad line, which may hold a key. Errors here have a line number and fixed words, never the line.
 //!
-//! Known: `NAME=value`, `export NAME=value`, spaces around `=`, `'literal'`, `"with \n \t \\ \" escapes"`, `#` at the
-//! start of a line or after a space, CRLF, a byte order mark; in quotes, values over several lines. Not known: `$`
-//! expansion.
+//! Supported: `NAME=value`, `export NAME=value`, spaces around `=`, `'literal'`, `"with \n \t \\ \" escapes"`, `#` at
+//! the start of a line or after a space, CRLF, a byte order mark; in quotes, values over several lines. Not supported:
+//! `$` expansion.
 
 use std::borrow::Cow;
 
-/// One `NAME=value`, in the order of the file; the caller lets the last one win.
+/// One `NAME=value`. The last one of a name wins.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Assignment<'a> {
     /// Counted from 1.
     pub line: usize,
     pub name: &'a str,
-    /// Ten thousand keys are half a megabyte, so it is copied only where an escape makes it differ.
+    /// Copied only if it has an escape: ten thousand keys are half a megabyte.
     pub value: Cow<'a, str>,
 }
 
-/// A line that cannot be read, and why, in words that hold none of it.
+/// A line that cannot be read, and why, in words that show none of it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadLine {
     /// Counted from 1.
@@ -52,7 +51,7 @@ pub fn parse(text: &str) -> (Vec<Assignment<'_>>, Vec<BadLine>) {
     (good, bad)
 }
 
-/// The one that the text begins with, and the lines after it.
+/// The assignment at the start of the text, and the lines after it.
 fn assignment(text: &str) -> Result<(&str, Cow<'_, str>, &str), &'static str> {
     const SHAPE: &str = "is not NAME=value (nor a comment, which starts with #)";
     let (name, value) = text.split_once('=').ok_or(SHAPE)?;
@@ -91,9 +90,9 @@ fn read_value(text: &str) -> Result<(Cow<'_, str>, &str), &'static str> {
     }
     let (text, after) = text.split_once('\n').unwrap_or((text, ""));
     if !text.contains('#') {
-        return Ok((text.trim().into(), after)); // looked through far quicker
+        return Ok((text.trim().into(), after)); // the fast way for most values
     }
-    // The space before `start` counts: in `NAME= # note` all is comment, in `NAME=#1` nothing is.
+    // The space before `start` counts: `NAME= # note` is all comment, `NAME=#1` has none.
     let mut after_space = false;
     let comment = text.find(|c: char| {
         let found = c == '#' && after_space;
@@ -125,7 +124,7 @@ fn double_quoted(text: &str) -> Result<(String, &str), &'static str> {
     Err("opens a \" that is not closed")
 }
 
-/// Nothing else stands on the line; returns those after it.
+/// Checks that the rest of the line is empty or a comment. Returns the lines after it.
 fn only_comment(rest: &str) -> Result<&str, &'static str> {
     let (rest, after) = rest.split_once('\n').unwrap_or((rest, ""));
     let trimmed = rest.trim_start();

@@ -1,4 +1,4 @@
-//! What values a setting takes: how each is read, and what the operator reads about it.
+//! The forms of settings: how a value is read, and what messages say about it.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -11,25 +11,25 @@ use crate::dialect::models::ModelMap;
 use crate::logging::{LogFormat, LogLevel};
 use crate::secret::ApiKey;
 
-/// What values a [`super::Variable`] takes.
+/// The form of a [`super::Variable`]'s values.
 #[derive(Debug)]
 pub enum Form {
     /// Digits, `min` and `max` included.
     Number {
         /// Smallest allowed value.
         min: u64,
-        /// Largest allowed value; must fit the type of the field that it ends in, also on 32 bits.
+        /// Largest allowed value. It must fit the field's type, also on 32 bits.
         max: u64,
-        /// What is counted, in the plural, or nothing.
+        /// The unit, in the plural, or nothing.
         unit: &'static str,
     },
     /// One of a few words, in upper or lower case.
     Word(&'static [&'static str]),
     /// yes or no, in any of the ways people write them.
     Switch,
-    /// Text of a form of its own, to follow "expected"; a value for the messages, where the default is none.
+    /// Text of its own form: the words after "expected", and an example if there is no default.
     Text(&'static str, &'static str),
-    /// The same, and never shown.
+    /// The same, but values are never shown.
     Secret(&'static str, &'static str),
     /// The path of a file, taken as it is.
     File,
@@ -38,10 +38,10 @@ pub enum Form {
 /// The longest sensible wait, in seconds: a day.
 const DAY: u64 = 24 * 60 * 60;
 
-/// The highest `RPM_LIMIT`: above this, a limit is none that a small box has to pace itself for.
+/// The highest `RPM_LIMIT`: a small box need not pace itself for a higher one.
 const MAX_RATE: u64 = 1000;
 
-/// A unit that a field counts in bytes.
+/// The unit of a size that its field counts in bytes.
 pub(super) const MIB: &str = "MiB";
 
 pub(super) const fn number(min: u64, max: u64, unit: &'static str) -> Form {
@@ -76,10 +76,10 @@ pub(super) const MODELS: Form = Form::Text(
 );
 pub(super) const RATE: Form = Form::Text("a whole number of requests from 0 to 1000, or auto", "");
 
-/// What may become of requests in a dialect: [`Speech`].
+/// The words of [`Speech`].
 pub(super) const SPEECHES: &[&str] = &["auto", "translate", "pass"];
 
-/// The fields that a provider may want its key in; behind the first one's stands `Bearer`.
+/// The header fields for a provider's key. In the first one it follows `Bearer`.
 pub(super) const KEY_HEADERS: &[&str] =
     &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
@@ -88,7 +88,7 @@ const YES: &[&str] = &["yes", "true", "1", "on"];
 const NO: &[&str] = &["no", "false", "0", "off"];
 
 impl Form {
-    /// What a value must be, to follow the word "expected".
+    /// The words after "expected".
     pub(super) fn expected(&self) -> String {
         match self {
             Form::Text(words, _) | Form::Secret(words, _) => (*words).to_owned(),
@@ -102,7 +102,7 @@ impl Form {
         }
     }
 
-    /// A value for the messages, where the default is none.
+    /// An example for messages, if there is no default.
     pub(super) fn example(&self) -> &'static str {
         match self {
             Form::Text(_, example) | Form::Secret(_, example) => example,
@@ -110,7 +110,7 @@ impl Form {
         }
     }
 
-    /// What [`Form::expected`] says, for the tables, as a sentence; nothing where the help says it all.
+    /// The same as a sentence for the tables; empty if the help says it.
     pub fn limits(&self) -> String {
         match self {
             Form::Number { min, max, .. } => format!(" {min} to {max}."),
@@ -125,7 +125,7 @@ impl Form {
         match self {
             Form::Secret(..) => "something not shown here".to_owned(),
             _ if like_a_key(value) => "something that looks like a key".to_owned(),
-            // Passwords stand before an @, keys in a query.
+            // A password may precede an @, a key may be in a query.
             _ if value.contains("://") && value.contains(['@', '?', '#']) => {
                 "a URL not shown here".to_owned()
             }
@@ -145,7 +145,7 @@ fn or(words: &[&str]) -> String {
 /// A run of this many letters and digits, with both in it, is taken for a key in the wrong place.
 const KEY_LIKE: usize = 20;
 
-/// Whether something in it may be a key.
+/// Whether a part of it may be a key.
 pub(super) fn like_a_key(value: &str) -> bool {
     let mut runs = value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
     runs.any(|run| {
@@ -165,20 +165,25 @@ pub(super) fn shown(text: &str) -> String {
     format!("{}{rest}", start.escape_debug())
 }
 
-/// Why a value is not taken, besides what [`Form::expected`] says; follows the value. Holds none of a secret.
-pub(super) type Why = Option<Cow<'static, str>>;
+/// Why a value is refused.
+pub(super) enum Why {
+    /// It is not what [`Form::expected`] says.
+    Unexpected,
+    /// The words after the value in the message, with no part of a secret.
+    Because(Cow<'static, str>),
+}
 
 /// A type that a setting is read as.
 pub(super) trait Value: Sized {
     fn read(text: &str, form: &Form) -> Result<Self, Why>;
 
-    /// For a value that need not be text.
+    /// Reads a value that need not be text.
     fn read_raw(value: &OsStr, form: &Form) -> Result<Self, Why> {
         Self::read(text_of(value).trim(), form)
     }
 }
 
-/// As `to_string_lossy`, which is slow where nothing is lost.
+/// As `to_string_lossy`, but fast for valid text.
 pub(super) fn text_of(value: &OsStr) -> Cow<'_, str> {
     match value.to_str() {
         Some(text) => text.into(),
@@ -194,21 +199,21 @@ pub(super) fn whole_number(text: &str) -> Option<u64> {
 
 fn bounded(text: &str, form: &Form) -> Result<u64, Why> {
     let Form::Number { min, max, unit } = form else {
-        return Err(None);
+        return Err(Why::Unexpected);
     };
     let number = whole_number(text).filter(|n| (min..=max).contains(&n));
     let scale = if *unit == MIB { 1024 * 1024 } else { 1 };
-    number.map(|n| n * scale).ok_or(None)
+    number.map(|n| n * scale).ok_or(Why::Unexpected)
 }
 
-/// Which of the form's words it is.
+/// The index of this word among the form's.
 fn place(text: &str, form: &Form) -> Result<usize, Why> {
     let Form::Word(words) = form else {
-        return Err(None);
+        return Err(Why::Unexpected);
     };
     let mut words = words.iter();
     let at = words.position(|word| word.eq_ignore_ascii_case(text));
-    at.ok_or(None)
+    at.ok_or(Why::Unexpected)
 }
 
 fn is_one_of(words: &[&str], text: &str) -> bool {
@@ -216,11 +221,11 @@ fn is_one_of(words: &[&str], text: &str) -> bool {
 }
 
 fn because<T>(why: impl Into<Cow<'static, str>>) -> Result<T, Why> {
-    Err(Some(why.into()))
+    Err(Why::Because(why.into()))
 }
 
 fn fitted<T: TryFrom<u64>>(text: &str, form: &Form) -> Result<T, Why> {
-    T::try_from(bounded(text, form)?).map_err(|_| None)
+    T::try_from(bounded(text, form)?).map_err(|_| Why::Unexpected)
 }
 
 /// How each type is read.
@@ -240,12 +245,12 @@ read! {
     usize: |text, form| fitted(text, form);
     Duration: |text, form| bounded(text, form).map(Duration::from_secs);
     bool: |text, _form| match (is_one_of(YES, text), is_one_of(NO, text)) {
-        (false, false) => Err(None),
+        (false, false) => Err(Why::Unexpected),
         (yes, _) => Ok(yes),
     };
     &'static str: |text, form| place(text, form).map(|at| KEY_HEADERS[at]);
-    LogLevel: |text, _form| LogLevel::parse(text).ok_or(None);
-    LogFormat: |text, _form| LogFormat::parse(text).ok_or(None);
+    LogLevel: |text, _form| LogLevel::parse(text).ok_or(Why::Unexpected);
+    LogFormat: |text, _form| LogFormat::parse(text).ok_or(Why::Unexpected);
     Rotation: |text, form| place(text, form).map(|at| [Rotation::RoundRobin, Rotation::Sticky][at]);
     Pace: |text, _form| match text.eq_ignore_ascii_case("auto") {
         true => Ok(Pace::Auto),
@@ -259,18 +264,18 @@ read! {
         true => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         false => {
             let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-            bare.unwrap_or(text).parse().map_err(|_| None)
+            bare.unwrap_or(text).parse().map_err(|_| Why::Unexpected)
         }
     };
     Target: |text, _form| Target::parse(text).or_else(because);
     Option<Target>: |text, form| Target::read(text, form).map(Some);
     Vec<Host>: |text, _form| guests::hosts(text).or_else(because);
     Vec<WebOrigin>: |text, _form| guests::origins(text).or_else(because);
-    ModelMap: |text, _form| ModelMap::parse(text).or_else(|why| match like_a_key(text) {
-        true => Err(None),
-        false => because(why),
+    ModelMap: |text, _form| ModelMap::parse(text).or_else(|malformed| match like_a_key(text) {
+        true => Err(Why::Unexpected),
+        false => because(malformed.0),
     });
-    // Keys may stand in a file as well, and have more than one fault: `keys.rs`, `guests.rs`.
+    // Keys may come from a file, and may have several faults: see `keys.rs`, `guests.rs`.
     Vec<ApiKey>: |_text, _form| Ok(Vec::new());
     Vec<ClientKey>: |_text, _form| Ok(Vec::new());
 }
@@ -288,33 +293,33 @@ impl Value for Option<PathBuf> {
 /// Requests a minute that alvus itself allows a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pace {
-    /// As many as come.
+    /// No limit of ours.
     #[default]
     Off,
-    /// So many with each key, all models together.
+    /// This many with each key, all models together.
     Fixed(u32),
-    /// As many with each key and model as were accepted in the minute before its last 429.
+    /// With each key and model as many as were accepted before its last 429.
     Auto,
 }
 
 /// Which of the ready keys is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rotation {
-    /// The one whose last turn is the longest ago.
+    /// The one unused longest.
     #[default]
     RoundRobin,
-    /// The one that this conversation had before, while it is ready.
+    /// The one that this conversation used before, while it is ready.
     Sticky,
 }
 
-/// What becomes of requests in a dialect that not every provider speaks.
+/// Whether requests in a client's dialect are translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Speech {
-    /// They are translated where the provider does not speak it.
+    /// If the provider does not speak it.
     #[default]
     Auto,
-    /// They are translated.
+    /// Always.
     Translate,
-    /// They go up as they are.
+    /// Never: they pass as they are.
     Pass,
 }

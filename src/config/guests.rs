@@ -1,31 +1,30 @@
-//! Who may ask: the lists of `CLIENT_KEYS`, `ALLOWED_HOSTS` and `ALLOWED_ORIGINS`.
+//! Who may ask: parses `CLIENT_KEYS`, `ALLOWED_HOSTS` and `ALLOWED_ORIGINS`.
 //!
-//! Only their form is checked here; [`crate::access`] applies them. What is said about a client key never holds any
-//! of it.
+//! It checks only their form; [`crate::access`] applies them. Messages show no part of a client key.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::secret::ApiKey;
 
-/// More clients than a household has; each is a line of `/health` and a label of `/metrics`.
+/// The most clients; each is a line of `/health` and a label of `/metrics`.
 pub const MAX_CLIENTS: usize = 64;
 
-/// A name stands in logs and pages.
+/// The longest name, as it is shown in logs and pages.
 const LONGEST_NAME: usize = 32;
 
-/// A key below this many characters could be guessed by someone on the same network.
+/// Somebody on the same network could guess a shorter key.
 const GUESSABLE: usize = 16;
 
-/// A client that may ask, and the key it shows.
+/// A client that may ask, and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientKey {
     /// 1 to 32 letters, digits, `.`, `_` or `-`.
     pub name: String,
-    /// Fit for a header.
+    /// Visible ASCII characters only.
     pub key: ApiKey,
 }
 
-/// The clients of `CLIENT_KEYS`, and what is wrong with the list, in words that follow its name.
+/// The clients of `CLIENT_KEYS`, and the list's faults, in words that follow its name.
 pub fn client_keys(text: &str, api_keys: &[ApiKey]) -> (Vec<ClientKey>, Vec<String>) {
     let mut found: Vec<ClientKey> = Vec::new();
     let mut faults = Vec::new();
@@ -70,7 +69,7 @@ fn client_key(
         return Err("has the key of an earlier one");
     }
     if api_keys.contains(&key) {
-        return Err("has one of API_KEYS, which is the provider's and not to be given away");
+        return Err("has one of API_KEYS, which is for the provider and not to be given away");
     }
     Ok(ClientKey {
         name: name.to_owned(),
@@ -78,13 +77,13 @@ fn client_key(
     })
 }
 
-/// Whether it can name a client or a key.
+/// Whether it is a valid name of a client or a key.
 pub(super) fn is_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// A warning when keys could be guessed.
+/// A warning if keys could be guessed.
 pub fn short_keys(clients: &[ClientKey]) -> Option<String> {
     let short = |c: &&ClientKey| c.key.characters() < GUESSABLE;
     let names: Vec<&str> = clients
@@ -100,22 +99,21 @@ pub fn short_keys(clients: &[ClientKey]) -> Option<String> {
     })
 }
 
-/// Where a request says it is going.
+/// The host that a request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// An address; one of IPv4 inside of IPv6 is taken as what it is.
+    /// An address. IPv4 inside IPv6 becomes IPv4.
     Address(IpAddr),
     /// A name in lower case, without the final dot.
     Name(String),
 }
 
-/// The longest name there is (RFC 1035 §2.3.4).
+/// The longest host name (RFC 1035 §2.3.4).
 const LONGEST_HOST: usize = 253;
 
 impl Host {
-    /// Reads `host[:port]` as it stands in a `Host` field (RFC 9110 §7.2). The port is checked and
-    /// dropped. What is neither a name nor an address in its usual form is `None`: `127.1`, a user
-    /// name before an `@`.
+    /// Reads the `host[:port]` of a `Host` field (RFC 9110 §7.2). The port is checked and dropped. `None`: neither a
+    /// name nor an address in its usual form, such as `127.1`, or a user name before an `@`.
     pub fn parse(text: &str) -> Option<Host> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -137,7 +135,7 @@ impl Host {
     }
 
     fn name(text: &str) -> Option<Host> {
-        // One of IPv6 stands in brackets.
+        // An IPv6 address is in brackets.
         if text.starts_with(|c: char| c.is_ascii_digit())
             && let Ok(address) = text.parse()
         {
@@ -153,7 +151,7 @@ impl Host {
     }
 }
 
-/// `ALLOWED_HOSTS`: names and addresses; a port is allowed and means nothing.
+/// Reads `ALLOWED_HOSTS`: names and addresses. A port is allowed and ignored.
 pub fn hosts(text: &str) -> Result<Vec<Host>, &'static str> {
     list(text, |host| match host.parse::<IpAddr>() {
         Ok(address) => Ok(Host::Address(address.to_canonical())),
@@ -161,14 +159,14 @@ pub fn hosts(text: &str) -> Result<Vec<Host>, &'static str> {
     })
 }
 
-/// Web pages that may ask, as a browser names them in `Origin` (RFC 6454 §7).
+/// Web pages that may ask, as `Origin` names them (RFC 6454 §7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebOrigin {
     /// `scheme://host[:port]` in lower case.
     One(String),
-    /// All of a scheme that is not the web's: `vscode-webview://*`, whose hosts are made anew each time.
+    /// All origins of a scheme other than the web's: `vscode-webview://*`, where hosts are new each time.
     Scheme(String),
-    /// `null`: a page from a file, a frame in a sandbox, a desktop agent that says no more.
+    /// `null`: a page from a file, a frame in a sandbox, some desktop agents.
     Nameless,
 }
 
@@ -185,7 +183,7 @@ impl WebOrigin {
         }
         match host {
             "*" if matches!(scheme, "http" | "https") => {
-                Err("that would be every web page there is; name those that may ask")
+                Err("that would be every web page; name those that may ask")
             }
             "*" => Ok(WebOrigin::Scheme(scheme.to_owned())),
             host if Host::parse(host).is_some() => Ok(WebOrigin::One(text)),
@@ -193,7 +191,7 @@ impl WebOrigin {
         }
     }
 
-    /// Whether a page with this `Origin` is meant.
+    /// Whether it includes a page with this `Origin`.
     pub fn covers(&self, origin: &str) -> bool {
         match self {
             WebOrigin::One(one) => one.eq_ignore_ascii_case(origin),
@@ -206,16 +204,16 @@ impl WebOrigin {
     }
 }
 
-/// `ALLOWED_ORIGINS`.
+/// Reads `ALLOWED_ORIGINS`.
 pub fn origins(text: &str) -> Result<Vec<WebOrigin>, &'static str> {
     list(text, WebOrigin::parse)
 }
 
-/// A warning when the pages that may ask cannot be told from others, and nobody needs a key.
+/// A warning if any page may ask and no client key is needed.
 pub fn nameless(origins: &[WebOrigin], clients: &[ClientKey]) -> Option<&'static str> {
     let open = clients.is_empty() && origins.contains(&WebOrigin::Nameless);
     open.then_some(
-        "ALLOWED_ORIGINS: any web page can make itself null (a frame in a sandbox); CLIENT_KEYS=name:key would keep them out",
+        "ALLOWED_ORIGINS: any web page can have the origin null (a frame in a sandbox); CLIENT_KEYS=name:key would keep them out",
     )
 }
 
@@ -263,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_none() {
+    fn an_invalid_host_is_not_read() {
         let long = "a".repeat(LONGEST_HOST + 1);
         for text in [
             "",

@@ -1,6 +1,6 @@
 //! The provider's keys: the list in `API_KEYS`, and the lines of `API_KEYS_FILE`.
 //!
-//! What no key can be is a fault that says what to write, and holds none of it.
+//! A text that cannot be a key is a fault. It says what to write, and shows none of the text.
 
 use std::collections::HashSet;
 
@@ -8,14 +8,14 @@ use super::form::like_a_key;
 use super::guests::is_name;
 use crate::secret::ApiKey;
 
-/// What stands in a list or a file.
+/// What was found in a list or a file.
 #[derive(Default)]
 pub(super) struct Found {
-    /// Without blanks and duplicates.
+    /// The keys, without blanks and duplicates.
     pub keys: Vec<ApiKey>,
-    /// Each with its place.
+    /// The faults, each with its place.
     pub faults: Vec<String>,
-    /// Those that were dropped.
+    /// The duplicates that were dropped.
     pub repeated: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn list(text: &str) -> Found {
     }
     let between = |c: char| c == ',' || c.is_whitespace();
     let keys = || text.split(between).filter(|key| !key.is_empty());
-    let count = keys().count(); // there may be ten thousand, so nothing grows
+    let count = keys().count(); // there may be ten thousand: reserve at once
     let mut found = Found {
         keys: Vec::with_capacity(count),
         ..Found::default()
@@ -102,7 +102,7 @@ fn uncommented(line: &str) -> &str {
     &line[..comment.unwrap_or(line.len())]
 }
 
-/// `name = key` taken apart; without a name, the whole line is a key. What may be a key itself is no name: names are
+/// Splits `name = key`; a line without a name is a key. A name that may itself be a key does not count, as names are
 /// shown.
 fn named(line: &str) -> (&str, &str) {
     match line.split_once('=') {
@@ -117,7 +117,7 @@ fn named(line: &str) -> (&str, &str) {
     }
 }
 
-/// What a text is that can travel in a header and yet is no key.
+/// Why a text that is valid in a header is not a key.
 fn no_key(text: &str) -> Option<&'static str> {
     let name = text.split_once(':').map(|(name, _)| name);
     Some(match text {
@@ -128,7 +128,7 @@ fn no_key(text: &str) -> Option<&'static str> {
         }
         _ if text.contains(';') => "holds a semicolon; write a comma between keys",
         _ if name.is_some_and(is_name) => {
-            "begins with a name and a colon; names stand in API_KEYS_FILE, as name = key"
+            "begins with a name and a colon; names belong in API_KEYS_FILE, as name = key"
         }
         _ if text.eq_ignore_ascii_case("bearer") => "is the word Bearer; write the key alone",
         _ => return None,
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_key_can_be_says_what_to_write_and_holds_none_of_it() {
+    fn text_that_cannot_be_a_key_is_refused_with_advice_and_never_shown() {
         for (text, why) in [
             ("sk-secret1;sk-secret2", "key 1 of 1 holds a semicolon"),
             (
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_may_be_a_key_is_none() {
+    fn a_name_that_may_be_a_key_does_not_count() {
         let line = "nvapi-0123456789abcdef0=x";
         assert_eq!(named(line), ("", line));
         assert_eq!(named("a b=c"), ("", "a b=c"));

@@ -1,26 +1,25 @@
-//! "Did you mean API_KEYS?": which of our names a foreign name was probably meant to be.
+//! "Did you mean API_KEYS?": finds the setting that an unknown name was probably meant to be.
 //!
-//! The environment is full of other programs' names, so a name must be very close to one of ours before anyone is
-//! told: `HOSTNAME`, `LOGNAME`, `PORTS` and `SSL_CERT_DIR` are everyday names and stay unreported.
+//! The environment is full of other programs' names, so only a name very close to one of ours is reported. `HOSTNAME`,
+//! `LOGNAME`, `PORTS` and `SSL_CERT_DIR` are everyday names and are not.
 
 use super::VARIABLES;
 
 /// Below this length half of all words are one letter apart: `HOST`/`POST`, `LOG`/`LOGS`.
 const SHORTEST: usize = 6;
 
-/// How alike two names are, by Jaro and Winkler. Between `SSL_CERT` (0.923), which is meant for ours, and
-/// `SSL_CERT_DIR` (0.9205), which is OpenSSL's own.
+/// How alike two names must be (Jaro-Winkler). Between `SSL_CERT` (0.923), which is meant for ours, and `SSL_CERT_DIR`
+/// (0.9205), which is OpenSSL's own.
 const ALIKE: f64 = 0.922;
 
-/// The name of ours that `name`, which is none of them, was probably meant to be; and whether that is sure, or it may
-/// well be another program's.
+/// The setting that an unknown `name` was probably meant to be, and whether that is sure: it may be another program's.
 pub fn nearest(name: &str) -> Option<(&'static str, bool)> {
     // Other programs' names have few digits; one with many may have a key pasted into it.
     let digits = name.bytes().filter(u8::is_ascii_digit).count();
     let usual = name.len() <= 40 && digits <= 3;
     let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
     let name = name.strip_prefix("ALVUS_").unwrap_or(&name);
-    // What most others call it.
+    // Most other programs call it so.
     let name = if name == "LOG_LEVEL" { "LOG" } else { name };
     if let Some(exact) = VARIABLES.iter().find(|v| v.name == name) {
         return Some((exact.name, true));

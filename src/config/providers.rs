@@ -1,11 +1,11 @@
-//! The providers that the README names: what `alvus init` offers, and what a target without a path lacks.
+//! The providers of the README: `alvus init` offers them, and they complete a target without a path.
 
 use super::Target;
 
 /// A provider, and the settings that it takes.
 #[derive(Debug)]
 pub struct Provider {
-    /// As people call it.
+    /// Its name.
     pub name: &'static str,
     /// Its `TARGET_BASE_URL`.
     pub url: &'static str,
@@ -41,8 +41,8 @@ pub static PROVIDERS: &[Provider] = &[
     },
 ];
 
-/// Gives a target without a path the one that its provider is known to want. Returns what to tell the operator of a
-/// path that is, or may be, another than meant.
+/// Adds the path that the provider needs to a target without one. Returns a warning if the path is, or may be, not the
+/// one that is meant.
 pub(super) fn complete(target: &mut Target) -> Option<String> {
     let origin = target.origin();
     if let Some(base) = target.base_path.strip_suffix("/chat/completions") {
@@ -58,7 +58,7 @@ pub(super) fn complete(target: &mut Target) -> Option<String> {
         Some(path) => {
             target.base_path = path.to_owned();
             Some(format!(
-                "TARGET_BASE_URL has no path; {target} is taken, as this provider wants it"
+                "TARGET_BASE_URL has no path; {target} is used, as this provider needs it"
             ))
         }
         None => Some(format!(
@@ -77,12 +77,12 @@ mod tests {
             (
                 "https://api.openai.com",
                 "https://api.openai.com/v1",
-                "is taken",
+                "is used",
             ),
             (
                 "https://API.groq.com/",
                 "https://api.groq.com/openai/v1",
-                "is taken",
+                "is used",
             ),
             ("https://api.openai.com/v1", "https://api.openai.com/v1", ""),
             ("https://api.openai.com/v2", "https://api.openai.com/v2", ""),

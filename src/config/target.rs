@@ -1,14 +1,14 @@
-//! `TARGET_BASE_URL` taken apart and checked: where requests go, and under which path.
+//! Parses and checks `TARGET_BASE_URL`: where requests go, and under which path.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::form::whole_number;
 
-/// How the upstream is spoken to.
+/// How to connect to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// In the clear: a server on this machine or in the house.
+    /// Without TLS: a server on this machine or network.
     Http,
     /// Over TLS.
     Https,
@@ -36,8 +36,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Takes an `http://` or `https://` URL apart. The error says what is wrong and holds none of the text, as a
-    /// pasted URL may hold a password.
+    /// Parses an `http://` or `https://` URL. The error says what is wrong and shows none of the text, as a pasted URL
+    /// may hold a password.
     pub fn parse(url: &str) -> Result<Target, &'static str> {
         let (scheme, rest) = url
             .split_once("://")
@@ -67,7 +67,7 @@ impl Target {
         })
     }
 
-    /// Whether its host has this name, or one under it.
+    /// Whether its host is this domain, or one under it.
     pub fn is_at(&self, domain: &str) -> bool {
         let host = self.authority.split(':').next().unwrap_or_default();
         let host = host.strip_suffix('.').unwrap_or(host);
@@ -127,7 +127,7 @@ fn check_authority(authority: &str) -> Result<(), &'static str> {
     }
 }
 
-/// RFC 3986 `path-abempty`: what may stand in a request line as it is.
+/// Checks for RFC 3986 `path-abempty`, which a request line can hold as it is.
 fn check_path(path: &str) -> Result<(), &'static str> {
     let mut rest = path.bytes();
     while let Some(byte) = rest.next() {

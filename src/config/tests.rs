@@ -173,7 +173,7 @@ fn keys_stand_in_one_place() {
     assert_eq!(
         both,
         [
-            "API_KEYS (environment) and API_KEYS_FILE (environment): keys stand in one place; remove one of the two"
+            "API_KEYS (environment) and API_KEYS_FILE (environment): keys belong in one place; remove one of the two"
         ]
     );
     let sources = |environment: &[(&str, &str)]| {

@@ -1,10 +1,10 @@
-//! What is set, by `.env`, by the environment and by the command line, and what is wrong with it.
+//! Collects what is set by `.env`, the environment and the command line, and what is wrong with it.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::form::{Value, shown, text_of};
+use super::form::{Value, Why, shown, text_of};
 use super::{ClientKey, Config, ReadKeys, Sources, VARIABLES, Variable};
 use super::{dotenv, guests, keys, lookalike};
 use crate::secret::ApiKey;
@@ -13,7 +13,7 @@ use crate::secret::ApiKey;
 pub(super) struct Values<'a> {
     env_file: Option<&'a str>,
     env_file_name: &'a str,
-    /// Some dozens need no map, and a map's code is 5 kB of the binary.
+    /// A list: a map for some dozens would cost 5 kB of code.
     set: Vec<Setting<'a>>,
     strangers: Vec<Stranger>,
     pub(super) faults: Vec<String>,
@@ -23,7 +23,7 @@ pub(super) struct Values<'a> {
 struct Setting<'a> {
     name: &'static str,
     value: Cow<'a, OsStr>,
-    /// For the messages: `environment`, or `.env line 7`.
+    /// For messages: `environment`, or `.env line 7`.
     origin: String,
 }
 
@@ -31,7 +31,7 @@ struct Setting<'a> {
 struct Stranger {
     name: String,
     ours: &'static str,
-    /// It may well be meant for another program.
+    /// It may be meant for another program.
     doubtful: bool,
     origin: String,
 }
@@ -83,7 +83,7 @@ impl<'a> Values<'a> {
         self.set.retain(|setting| !is_blank(&setting.value));
     }
 
-    /// Takes a setting, in the place of an earlier one, whose origin it returns.
+    /// Takes a setting. Returns the origin of an earlier one that it replaces.
     fn take(
         &mut self,
         name: &str,
@@ -120,14 +120,14 @@ impl<'a> Values<'a> {
         self.get(name).is_some()
     }
 
-    /// The value that is set or else the default. After a fault the default stands in, so that the check goes on.
+    /// The value that is set, else the default. After a fault it is the default, so that the check goes on.
     pub(super) fn read<T: Value>(&mut self, name: &str) -> T {
         let variable = variable(name);
         if let Some(setting) = self.get(name) {
             match T::read_raw(&setting.value, &variable.form) {
                 Ok(value) => return value,
                 Err(why) => {
-                    let fault = unread(variable, setting, why.as_deref());
+                    let fault = unread(variable, setting, &why);
                     self.faults.push(fault);
                 }
             }
@@ -138,14 +138,14 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// The provider's keys, of which there must be some: from the list, or from the file.
+    /// The provider's keys, from the list or from the file; there must be at least one.
     pub(super) fn api_keys(&mut self, read: ReadKeys) -> Vec<ApiKey> {
         let (list, file) = (self.get("API_KEYS"), self.get("API_KEYS_FILE"));
         let (found, place, expected) = match (list, file) {
             (Some(list), Some(file)) => {
                 let (list, file) = (&list.origin, &file.origin);
                 self.faults.push(format!(
-                    "API_KEYS ({list}) and API_KEYS_FILE ({file}): keys stand in one place; remove one of the two"
+                    "API_KEYS ({list}) and API_KEYS_FILE ({file}): keys belong in one place; remove one of the two"
                 ));
                 return Vec::new();
             }
@@ -225,7 +225,7 @@ impl<'a> Values<'a> {
         faults.any(|fault| names.iter().any(|name| fault.starts_with(name)))
     }
 
-    /// Nobody opens the keys to a whole network without saying so.
+    /// Nobody opens the keys to a whole network by accident.
     pub(super) fn guard_the_door(&mut self, config: &Config) {
         if config.host.to_canonical().is_loopback()
             || !config.client_keys.is_empty()
@@ -236,7 +236,7 @@ impl<'a> Values<'a> {
         let host = config.host;
         if config.open_lan {
             self.warnings.push(format!(
-                "OPEN_LAN: whoever can reach {host} can use your keys; CLIENT_KEYS=name:key would ask for one first"
+                "OPEN_LAN: everyone who can reach {host} can use your keys; CLIENT_KEYS=name:key would demand a key"
             ));
         } else {
             let origin = self.get("HOST").map_or("", |setting| &setting.origin);
@@ -247,8 +247,8 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Each request that is served holds a connection, and one must be left for `/health`. Of the two, what
-    /// the operator did not set follows what was.
+    /// WORKERS must be less than MAX_CONNECTIONS: each request holds a connection, and one must be left for `/health`.
+    /// The one that the operator did not set follows the other.
     pub(super) fn keep_room(&mut self, config: &mut Config) {
         let (workers, connections) = (config.workers, config.max_connections);
         let fits = connections == 0 || connections > workers;
@@ -268,7 +268,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// A name that may be another program's is worth a line only while ours is not set.
+    /// A name that may be another program's is reported only while ours is not set.
     pub(super) fn report_strangers(&mut self) {
         for stranger in &self.strangers {
             let ours = stranger.ours;
@@ -283,10 +283,13 @@ impl<'a> Values<'a> {
 }
 
 /// The fault of a value that could not be read.
-fn unread(variable: &Variable, setting: &Setting, why: Option<&str>) -> String {
+fn unread(variable: &Variable, setting: &Setting, why: &Why) -> String {
     let Variable { name, form, .. } = variable;
     let found = form.echo(text_of(&setting.value).trim());
-    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let why = match why {
+        Why::Unexpected => String::new(),
+        Why::Because(why) => format!(" ({why})"),
+    };
     let example = match form.example() {
         "" => variable.default,
         example => example,
@@ -298,7 +301,7 @@ fn unread(variable: &Variable, setting: &Setting, why: Option<&str>) -> String {
     )
 }
 
-/// The row called `name`. A wrong name is a bug that the first call of [`Config::load`] finds.
+/// The row of this name. A wrong name is a bug that the first [`Config::load`] finds.
 fn variable(name: &str) -> &'static Variable {
     match VARIABLES.iter().find(|v| v.name == name) {
         Some(variable) => variable,

@@ -1,22 +1,22 @@
-//! Changes a chat request to what was learned of its model, before it is sent or to be sent again. Pure.
-//! What need not be changed stays as it was, byte for byte.
+//! Changes a chat request to what was learned of its model, before its first attempt or the next one. Pure. All else
+//! stays as it was, byte for byte.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::json::{Json, Str, put};
 use super::learned::Traits;
 
-/// The least room for an answer, in tokens; a prompt that leaves less is too long.
+/// The least room for an answer, in tokens. A prompt that leaves less is too long.
 pub const LEAST_ROOM: u64 = 1024;
 
-/// Stands where an image was that the model does not read.
+/// Replaces an image that the model cannot read.
 const NO_IMAGE: &str = "[image omitted: this model reads none]";
 
-/// How deep schemas are looked into.
+/// How deep schemas are changed.
 const DEEPEST: u32 = 32;
 
-/// The request as this model takes it, or none if nothing is to be changed: then sending it again would
-/// change nothing either. `prompt_tokens`: what the prompt takes, as far as that is known.
+/// The request as this model takes it; `None`: nothing to change, so a retry would fail the same way. `prompt_tokens`:
+/// the prompt's tokens, as far as they are known.
 pub fn adapt(body: &[u8], traits: &Traits, prompt_tokens: u64) -> Option<Vec<u8>> {
     if *traits == Traits::default() {
         return None;
@@ -72,14 +72,14 @@ pub fn adapt(body: &[u8], traits: &Traits, prompt_tokens: u64) -> Option<Vec<u8>
     (out != body).then_some(out)
 }
 
-/// How much output to ask for: what was asked, or what there is.
+/// The limit of output to send: what was asked, or the room that is left.
 fn limit(asked: u64, traits: &Traits, prompt_tokens: u64) -> u64 {
     let mut most = asked.min(traits.output.unwrap_or(u64::MAX));
     if let Some(context) = traits.context {
-        // The tokens are known within a few percent.
+        // The tokens are known to a few percent.
         let margin = prompt_tokens / 64 + 64;
         let room = context.saturating_sub(prompt_tokens.saturating_add(margin));
-        // Where it does not fit at all, the upstream is to say so.
+        // If the prompt does not fit at all, the upstream says so.
         if room >= LEAST_ROOM {
             most = most.min(room);
         }
@@ -145,12 +145,12 @@ fn put_message(out: &mut Vec<u8>, message: Json<'_>, traits: &Traits) {
         }
     }
     if traits.needs_thoughts && calls.is_some() && thoughts.is_none() {
-        put!(out, ",\"reasoning_content\":\" \""); // "" is refused
+        put!(out, ",\"reasoning_content\":\" \""); // upstreams refuse ""
     }
     put!(out, "}");
 }
 
-/// Content with images as a string without.
+/// Writes content with images as a string without them.
 fn put_blind(out: &mut Vec<u8>, parts: Json<'_>) {
     put!(out, "\"");
     for (at, part) in parts.items().enumerate() {
@@ -164,7 +164,7 @@ fn put_blind(out: &mut Vec<u8>, parts: Json<'_>) {
     put!(out, "\"");
 }
 
-/// An id of nine letters and digits, the same for the same id.
+/// Writes an id of nine letters and digits: always the same one for the same id.
 fn put_short(out: &mut Vec<u8>, id: Json<'_>) {
     let mut hasher = DefaultHasher::new();
     id.text().hash(&mut hasher);
@@ -188,8 +188,8 @@ fn put_function<'a>(out: &mut Vec<u8>, name: Str<'a>, function: Json<'a>) {
     });
 }
 
-/// A schema without the words that servers refuse. `"type":["string","null"]` and `anyOf` with null are
-/// what remains of them: the field may be left out anyway.
+/// Writes a schema without the keywords that servers refuse. `"type":["string","null"]` and `anyOf` with null lose the
+/// null: a field may be left out anyway.
 fn put_schema(out: &mut Vec<u8>, schema: Json<'_>, depth: u32) {
     if depth == DEEPEST || !schema.is_object() {
         return put!(out, schema);
@@ -200,7 +200,7 @@ fn put_schema(out: &mut Vec<u8>, schema: Json<'_>, depth: u32) {
     put!(out, "}");
 }
 
-/// The words of a schema, into the object that began at `begin`.
+/// Writes a schema's keywords into the object that began at `begin`.
 fn put_words(out: &mut Vec<u8>, schema: Json<'_>, depth: u32, begin: usize) {
     for (name, value) in schema.fields() {
         let plain = name.plain();
@@ -256,7 +256,7 @@ fn is_null(value: Json<'_>) -> bool {
     value.text() == "\"null\""
 }
 
-/// Of a list of two, one of which is null, the other one.
+/// The other one of a list of two, one of which is null.
 fn not_null<'a>(list: Json<'a>, is_null: impl Fn(Json<'a>) -> bool) -> Option<Json<'a>> {
     let mut items = list.items();
     let (first, second, third) = (items.next()?, items.next()?, items.next());

@@ -1,8 +1,8 @@
-//! The tool calls of one answer: which call a piece belongs to, and whether a call's arguments are
-//! whole. Pure, and bounded: [`MOST`] calls; of the arguments nothing is kept.
+//! The tool calls of one answer: which call a piece belongs to, and whether its arguments are
+//! complete. Pure. Bounded: [`MOST`] calls, and no arguments are kept.
 //!
-//! Upstreams number the pieces, or name them by id, or do neither; they repeat id and name in every
-//! piece, or send them once; some give every call the number 0.
+//! Upstreams number the pieces, or name them by id, or do neither. They repeat id and name in each
+//! piece, or send them once. Some give every call the number 0.
 
 use super::chat::CallPiece;
 use super::json::Str;
@@ -18,11 +18,11 @@ const LONGEST: usize = 1024;
 pub struct Call {
     /// The upstream's number for it.
     index: Option<u64>,
-    /// The upstream's id for it, as it was escaped; "" if it gave none.
+    /// The upstream's id for it, still escaped; "" if it gave none.
     pub id: String,
-    /// The tool's name, as it was escaped.
+    /// The tool's name, still escaped.
     pub name: String,
-    /// How far its arguments are.
+    /// How much of its arguments has come.
     pub arguments: Progress,
 }
 
@@ -30,17 +30,17 @@ pub struct Call {
 #[derive(Debug, Default)]
 pub struct Calls {
     list: Vec<Call>,
-    /// The one that the last piece belonged to.
+    /// The call that the last piece belonged to.
     last: Option<usize>,
 }
 
-/// There are more calls than [`MOST`], or a name is longer than any.
+/// More calls than [`MOST`], or a name longer than [`LONGEST`].
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub struct TooMany;
 
 impl Calls {
-    /// The number of the call that a piece belongs to, which may be a new one, with its id and name
-    /// noted. The arguments are still to be told to [`Call::arguments`].
+    /// The number of the call that a piece belongs to, perhaps a new one. Its id and name are
+    /// noted; the caller passes the arguments to [`Call::arguments`].
     pub fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
         let id = piece.id.map_or("", Str::raw);
         let name = piece.name.map_or("", Str::raw);
@@ -67,7 +67,7 @@ impl Calls {
         if call.id.is_empty() {
             call.id.push_str(id);
         }
-        // A name may come in pieces, and all of it may come again.
+        // A name may come in pieces, or be repeated whole.
         if call.name != name && (call.name.is_empty() || !call.arguments.has_begun()) {
             call.name.push_str(name);
         }
@@ -77,7 +77,7 @@ impl Calls {
         }
     }
 
-    /// Notes a call that is whole: of an answer that is no stream.
+    /// Notes a complete call, from an answer that is not a stream.
     pub fn add_whole(&mut self, piece: &CallPiece<'_>) -> Result<(), TooMany> {
         let [id, name] = [piece.id, piece.name].map(|text| text.map_or("", Str::raw).to_string());
         if self.list.len() == MOST || id.len().max(name.len()) > LONGEST {
@@ -92,7 +92,7 @@ impl Calls {
         Ok(())
     }
 
-    /// All of them.
+    /// All calls.
     pub fn list(&self) -> &[Call] {
         &self.list
     }
@@ -102,8 +102,8 @@ impl Calls {
         &mut self.list[at]
     }
 
-    /// The call that a piece may belong to: of those with its number the one with its id, or the last;
-    /// without a number, the one with its id, or the one that was spoken of last.
+    /// The call that a piece may belong to. By its number: the one of those with its id, else the last of them. Without
+    /// a number: the one with its id, else the one of the last piece.
     fn known(&self, piece: &CallPiece<'_>, id: &str) -> Option<usize> {
         let numbered = |call: &Call| {
             piece.index.is_none() || call.index.is_none() || call.index == piece.index
@@ -116,8 +116,8 @@ impl Calls {
         }
     }
 
-    /// Whether it is the beginning of another call all the same: it has a name, and either an id that
-    /// is not this call's, or arguments although this call's are whole.
+    /// Whether it begins another call all the same: it has a name, and either another id, or arguments although this
+    /// call's are complete.
     fn begins_another(&self, at: usize, piece: &CallPiece<'_>, id: &str, name: &str) -> bool {
         let call = &self.list[at];
         let other_id = !id.is_empty() && !call.id.is_empty() && call.id != id;
@@ -127,8 +127,8 @@ impl Calls {
     }
 }
 
-/// Follows a JSON object that comes in pieces: whether it has begun, and whether it is whole. Only
-/// strings and brackets are looked at.
+/// Follows a JSON object that comes in pieces: whether it has begun, and whether it is complete. It
+/// looks only at strings and brackets.
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
 pub struct Progress {
     depth: u32,
@@ -138,7 +138,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The next piece: a JSON string whose meaning is a piece of the object.
+    /// Takes the next piece: a JSON string that holds a piece of the object.
     pub fn push(&mut self, piece: Str<'_>) {
         piece.each(|part| match part {
             Ok(text) => text.bytes().for_each(|byte| self.byte(byte)),
@@ -151,7 +151,7 @@ impl Progress {
         self.begun
     }
 
-    /// Whether all that was opened is closed, and something was.
+    /// Whether something was opened, and all of it is closed.
     pub fn is_whole(&self) -> bool {
         self.begun && self.depth == 0
     }
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_calls_and_names() {
+    fn the_calls_and_names_of_an_answer_are_bounded() {
         let mut calls = Calls::default();
         for n in 0..=MOST as u64 {
             let piece = CallPiece {

@@ -1,5 +1,5 @@
-//! Reads what an upstream answers in the chat-completions dialect: a whole completion, or one event of
-//! a stream; they differ in little. Pure, and without copies.
+//! Reads an answer in the chat-completions dialect: a whole completion, or one event of a stream. Pure, and without
+//! copies.
 
 use super::json::{Json, Str};
 
@@ -14,12 +14,12 @@ pub enum Finish {
     Calls,
     /// A filter, or the model's refusal.
     Filter,
-    /// The upstream's own trouble: the answer is not whole.
+    /// The upstream failed: the answer is incomplete.
     Trouble,
 }
 
 impl Finish {
-    /// The words of those that were seen; unknown ones are a stop.
+    /// Reads the words that upstreams are known to use. Others mean a stop.
     fn read(word: Str<'_>) -> Finish {
         match word.raw() {
             "length" | "max_tokens" | "model_length" => Finish::Length, // model_length: Mistral
@@ -35,13 +35,13 @@ impl Finish {
 /// How many tokens an answer took, as the upstream counts.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 pub struct Usage {
-    /// Of the prompt, with those that were cached.
+    /// Tokens of the prompt, cached ones included.
     pub prompt: u64,
-    /// Those of them that came from a cache.
+    /// Prompt tokens that came from a cache.
     pub cached: u64,
-    /// Of the answer, with the thoughts.
+    /// Tokens of the answer, thoughts included.
     pub completion: u64,
-    /// Those of them that were thoughts.
+    /// Answer tokens that were thoughts.
     pub reasoning: u64,
 }
 
@@ -77,18 +77,18 @@ pub struct CallPiece<'a> {
     pub id: Option<Str<'a>>,
     /// The tool's name, or a piece of it; never "".
     pub name: Option<Str<'a>>,
-    /// The arguments, or a piece of them: a string with JSON in it; some upstreams send an object.
+    /// The arguments, or a piece of them: a string that holds JSON. Some upstreams send an object.
     pub arguments: Option<Json<'a>>,
 }
 
 /// A piece of an answer.
 #[derive(Debug, Clone, Copy)]
 pub enum Piece<'a> {
-    /// Of its thoughts, beside the text.
+    /// A piece of its thoughts.
     Thought(Str<'a>),
-    /// Of its text.
+    /// A piece of its text.
     Text(Str<'a>),
-    /// Of a tool call.
+    /// A piece of a tool call.
     Call(CallPiece<'a>),
 }
 
@@ -96,11 +96,11 @@ pub enum Piece<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Chunk<'a> {
     delta: Option<Json<'a>>,
-    /// Why the answer ended, if this says so.
+    /// Why the answer ended, if this event says so.
     pub finish: Option<Finish>,
-    /// The tokens, if this counts them.
+    /// The tokens, if this event counts them.
     pub usage: Option<Usage>,
-    /// It is no piece of an answer, but an error.
+    /// It is an error.
     pub is_error: bool,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Chunk<'a> {
     pub fn read(json: Json<'a>) -> Chunk<'a> {
         let [choices, usage, error, detail, status] =
             json.pick(["choices", "usage", "error", "detail", "status"]);
-        // Some always have the field, and fill it only when there is one.
+        // Some upstreams always send the field, empty if there is no error.
         let filled = |error: Json<'_>| !matches!(error.text(), "false" | "\"\"" | "{}");
         let is_error = error.is_some_and(filled)
             || (choices.is_none() && (detail.is_some() || status.is_some_and(Json::is_number)));
@@ -126,12 +126,12 @@ impl<'a> Chunk<'a> {
         Chunk {
             delta: delta.or(message),
             finish: finish.map(Finish::read),
-            usage: usage.or(own_usage).and_then(Usage::read), // own: Moonshot
+            usage: usage.or(own_usage).and_then(Usage::read), // the choice's own: Moonshot
             is_error,
         }
     }
 
-    /// What it adds to the answer: thoughts, then text, then calls. Never "".
+    /// The pieces it adds to the answer: thoughts, then text, then calls. Never "".
     pub fn pieces(&self, each: &mut dyn FnMut(Piece<'a>)) {
         let Some(delta) = self.delta else { return };
         let [first, second, third, content, refusal, calls, call] = delta.pick([
@@ -143,7 +143,7 @@ impl<'a> Chunk<'a> {
             "tool_calls",
             "function_call",
         ]);
-        // The same thoughts under several names are thought once.
+        // The same thoughts may come under two names: take one.
         if let Some(text) = first.and_then(filled).or(second.and_then(filled)) {
             each(Piece::Thought(text));
         } else {
@@ -173,7 +173,7 @@ fn filled(value: Json<'_>) -> Option<Str<'_>> {
     value.string().filter(|text| !text.is_empty())
 }
 
-/// Content: a string, or Mistral's list of parts, thoughts among them.
+/// Reads content: a string, or Mistral's list of parts, thoughts included.
 fn text<'a>(content: Json<'a>, each: &mut dyn FnMut(Piece<'a>)) {
     if let Some(text) = filled(content) {
         return each(Piece::Text(text));

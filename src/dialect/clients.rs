@@ -1,5 +1,5 @@
-//! The dialects that clients speak, behind one face: what each of them makes of a request, an answer, a
-//! stream and a refusal. Pure. A dialect that alvus is built without is not among them.
+//! The dialects of clients behind one interface: requests, answers, streams and refusals. Pure. Only the dialects of
+//! this build are in it.
 
 use super::chat::Finish;
 use super::json::Json;
@@ -10,18 +10,18 @@ use super::reader::Reader;
 use super::responses;
 use super::terms::{Answer, Asked, ChatRequest, Fault, Options, Refused};
 
-/// Which dialect.
+/// A dialect.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Dialect {
-    /// Anthropic's.
+    /// Anthropic's Messages.
     #[cfg(feature = "messages")]
     Messages = 0,
-    /// OpenAI's later one.
+    /// OpenAI's Responses.
     #[cfg(feature = "responses")]
     Responses = 1,
 }
 
-/// So many there may be.
+/// How many dialects there may be.
 pub const DIALECTS: usize = 2;
 
 /// A refusal in a client's dialect.
@@ -52,12 +52,12 @@ impl Refusal {
         each!(Refusal, self, failure => failure.status)
     }
 
-    /// Seconds to wait before the next try: the field `retry-after`.
+    /// Seconds to wait before a retry: the field `retry-after`.
     pub fn retry_after(&self) -> Option<u64> {
         each!(Refusal, self, failure => failure.retry_after)
     }
 
-    /// The same with so many of them, if waiting is of use at all.
+    /// Sets `retry-after`, if a wait is of use.
     pub fn after(mut self, seconds: Option<u64>) -> Refusal {
         each!(Refusal, &mut self, failure => {
             failure.retry_after = failure.retry_after.and_then(|usual| seconds.or(Some(usual)));
@@ -65,7 +65,7 @@ impl Refusal {
         self
     }
 
-    /// The answer's body; `id`: the request's.
+    /// The answer's body. `id`: the request's.
     pub fn body(&self, id: &str) -> Vec<u8> {
         let _ = id;
         match self {
@@ -106,9 +106,9 @@ impl Dialect {
         }
     }
 
-    /// A refusal of ours. `code`: OpenAI's word for it.
+    /// A refusal of ours. `code`: OpenAI's code for it.
     pub fn refusal(self, status: u16, code: &str, message: &str) -> Refusal {
-        let _ = code; // of use to some dialects only
+        let _ = code; // not used in every build
         match self {
             #[cfg(feature = "messages")]
             Dialect::Messages => Refusal::Messages(messages::errors::Failure::new(status, message)),
@@ -119,7 +119,7 @@ impl Dialect {
         }
     }
 
-    /// An upstream's error, which may be of any shape.
+    /// An upstream's error, in any shape, as a refusal.
     pub fn error(
         self,
         status: u16,
@@ -139,7 +139,7 @@ impl Dialect {
         }
     }
 
-    /// What a client hears while it waits for its stream to begin: once, and then again and again.
+    /// What a client gets while it waits for its stream: first once, then as each heartbeat.
     pub fn beats(self, asked: &Asked) -> (Vec<u8>, Vec<u8>) {
         let _ = asked;
         match self {
@@ -150,7 +150,7 @@ impl Dialect {
         }
     }
 
-    /// A refusal as the last event of a stream that has begun; `were_heard`: with such beats.
+    /// A refusal as the last event of a stream that has begun. `were_heard`: with heartbeats of the dialect.
     pub fn late(
         self,
         asked: &Asked,
@@ -171,7 +171,7 @@ impl Dialect {
         }
     }
 
-    /// A document that came in place of a stream, as that; none where the dialect has no word for it.
+    /// A document that came instead of a stream, as a stream; `None`: the dialect has no events for that.
     pub fn as_stream(self, asked: &Asked, were_heard: bool, body: &[u8]) -> Option<Vec<u8>> {
         let _ = (asked, were_heard, body);
         match self {
@@ -182,8 +182,8 @@ impl Dialect {
         }
     }
 
-    /// Whether an error says by its shape that the upstream speaks it, and only something in the request is
-    /// unknown.
+    /// Whether an error's shape shows that the upstream speaks the dialect, and only something in the request is
+    /// unknown to it.
     pub fn is_spoken_in(self, error: &[u8]) -> bool {
         let Some(json) = Json::parse(error) else {
             return false;
@@ -205,12 +205,12 @@ impl Dialect {
         }
     }
 
-    /// Whether an answer, of which this is the beginning, has an end and nothing else.
+    /// Whether an answer that begins with `start` ends without content.
     pub fn says_nothing(self, start: &[u8], is_stream: bool) -> bool {
         self.stream(Asked::default()).says_nothing(start, is_stream)
     }
 
-    /// Whether refusals of ours have its shape as they are.
+    /// Whether it is OpenAI's, so that our own errors have its shape already.
     pub fn is_openais(self) -> bool {
         match self {
             #[cfg(feature = "messages")]
@@ -220,7 +220,7 @@ impl Dialect {
         }
     }
 
-    /// Translates an answer that is no stream.
+    /// Translates an answer that is not a stream.
     pub fn answer(self, body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
         match self {
             #[cfg(feature = "messages")]
@@ -230,7 +230,7 @@ impl Dialect {
         }
     }
 
-    /// For an answer that is no stream, says nothing and shall not be asked for again.
+    /// An answer without content, in place of one that had none and is not asked for again.
     pub fn empty(self, asked: &Asked, finish: Finish) -> Vec<u8> {
         match self {
             #[cfg(feature = "messages")]
@@ -240,7 +240,7 @@ impl Dialect {
         }
     }
 
-    /// For the answer to what was asked.
+    /// A reader for the answer to this request.
     pub fn stream(self, asked: Asked) -> Reader {
         match self {
             #[cfg(feature = "messages")]

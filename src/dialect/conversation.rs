@@ -1,30 +1,29 @@
-//! Writes the `messages` of a chat completion so that every chat template takes them, whatever order a
-//! client's dialect has its parts in. Pure.
+//! Writes the `messages` of a chat completion so that every chat template takes them, in whatever order the client's
+//! dialect has its parts. Pure.
 //!
-//! What holds of what is written: one system message at most, and first; the content of a message is a
-//! string unless there is an image in it; behind a message with tool calls stands one tool message for
-//! each call, in the order of the calls, and nothing between; no two messages of the user, nor two of the
-//! assistant, follow each other; arguments are JSON objects. What was written once for the beginning
-//! of a conversation is written so again when it has become longer: caches of prefixes hold.
+//! It guarantees: at most one system message, and that first. Content is a string unless it has an image. After a
+//! message with tool calls comes one tool message for each call, in the same order. No two messages of the user, or of
+//! the assistant, follow each other. Arguments are JSON objects. A longer conversation begins with the same bytes as
+//! before, so that prefix caches hit.
 //!
-//! Texts come and go with JSON's escapes, as they stood.
+//! Texts keep their JSON escapes.
 
 use std::borrow::Cow;
 
 use super::json::{Escaped, Json, Quoted, Str, put};
 
-/// Stands where a tool's result is missing.
+/// Replaces a tool's missing result.
 const NO_RESULT: &str = "(no result)";
-/// Stands where a tool's result is nothing.
+/// Replaces a tool's empty result.
 const NO_OUTPUT: &str = "(no output)";
 
-/// The field for the input of a tool that takes any text.
+/// The field for the input of a tool that takes free text.
 pub const INPUT: &str = "input";
 
 /// Text with JSON's escapes.
 pub type Text<'a> = Cow<'a, str>;
 
-/// Begins a chat completion: the model, and whether it is to be a stream. `size`: of what it is made of.
+/// Begins a chat completion: the model, and whether to stream. `size`: of the client's body.
 pub fn open(model: &str, streams: bool, size: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(size + size / 16 + 256);
     put!(&mut out, "{\"model\":", Quoted(model));
@@ -37,10 +36,10 @@ pub fn open(model: &str, streams: bool, size: usize) -> Vec<u8> {
     out
 }
 
-/// What an image is.
+/// An image.
 #[derive(Debug, Clone)]
 pub enum Image<'a> {
-    /// Its address, or a `data:` address.
+    /// Its URL, or a `data:` URL.
     Url(Text<'a>),
     /// Its type (`image/png`) and its bytes in base64.
     Data(&'a str, &'a str),
@@ -70,41 +69,41 @@ struct Call<'a> {
     arguments: Arguments<'a>,
 }
 
-/// What a tool is called with.
+/// A tool call's arguments.
 #[derive(Debug, Clone, Copy)]
 pub enum Arguments<'a> {
     /// A JSON value.
     Value(Json<'a>),
-    /// A string that should hold one.
+    /// A string that should hold a JSON value.
     Text(Str<'a>),
-    /// Any text, of a tool that takes nothing else: the only field of an object, [`INPUT`].
+    /// Free text: becomes an object with the one field [`INPUT`].
     Input(Str<'a>),
     /// Nothing.
     None,
 }
 
-/// See the module's text. Parts are told in the order of the conversation.
+/// See the module's text. The caller adds parts in the order of the conversation.
 #[derive(Debug, Default)]
 pub struct Conversation<'a> {
     out: Vec<u8>,
-    /// The system message is open: it was written, but for its end.
+    /// The system message is written except for its end.
     in_system: bool,
-    /// A message was written that is not the system's.
+    /// A message other than the system's was written.
     begun: bool,
-    /// The assistant's message that was not written yet.
+    /// The assistant's message, not written yet.
     thoughts: Vec<Text<'a>>,
     said: Vec<Text<'a>>,
     calls: Vec<Call<'a>>,
-    /// What came behind it: results, images out of them, and what the user said.
+    /// What followed it: results, images in them, and the user's words.
     outcomes: Vec<Outcome<'a>>,
     images: Vec<Part<'a>>,
     parts: Vec<Part<'a>>,
-    /// What the assistant thought behind that.
+    /// The assistant's thoughts after that.
     coming: Vec<Text<'a>>,
 }
 
 impl<'a> Conversation<'a> {
-    /// Goes on behind `out`: there the list of messages begins.
+    /// Appends to `out`, where the list of messages begins.
     pub fn new(mut out: Vec<u8>) -> Conversation<'a> {
         put!(&mut out, "[");
         Conversation {
@@ -113,8 +112,8 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Instructions. Before anything else they are the system message; later they are a reminder in the
-    /// user's words, for templates refuse or lose a system message that is not the first.
+    /// Adds instructions. At the start they are the system message. Later they are a reminder in the user's words, as
+    /// templates refuse or lose a system message that is not the first.
     pub fn system(&mut self, text: Text<'a>) {
         if text.is_empty() {
             return;
@@ -132,7 +131,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// A part of what the user says. Empty text is nothing.
+    /// Adds a part of what the user says. Empty text is skipped.
     pub fn user(&mut self, part: Part<'a>) {
         if !matches!(&part, Part::Text(text) if text.is_empty()) {
             self.coming.clear();
@@ -140,8 +139,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// What the assistant thought. It is sent up only with a tool call, or at the very end: elsewhere no
-    /// template looks at it.
+    /// Adds the assistant's thoughts. They are sent only with a tool call, or at the very end: no template uses others.
     pub fn thought(&mut self, text: Text<'a>) {
         if !text.is_empty() {
             match self.has_user() {
@@ -151,7 +149,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// What the assistant said. `joined`: it goes on where the text before it ended.
+    /// Adds what the assistant said. `joined`: it continues the text before it.
     pub fn said(&mut self, text: Text<'a>, joined: bool) {
         if text.is_empty() {
             return;
@@ -163,7 +161,7 @@ impl<'a> Conversation<'a> {
         self.said.push(text);
     }
 
-    /// A tool that the assistant called.
+    /// Adds a tool call of the assistant.
     pub fn call(&mut self, id: Str<'a>, name: Text<'a>, arguments: Arguments<'a>) {
         self.turn_to_assistant();
         self.calls.push(Call {
@@ -173,7 +171,7 @@ impl<'a> Conversation<'a> {
         });
     }
 
-    /// A tool's result. One that belongs to none of the calls before it becomes the user's words.
+    /// Adds a tool's result. Without a call before it, it becomes the user's words.
     pub fn result(&mut self, call: Str<'a>, parts: Vec<Part<'a>>, is_error: bool) {
         self.coming.clear();
         let mut texts = Vec::with_capacity(parts.len());
@@ -212,7 +210,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// The conversation is over: all that was written.
+    /// Ends the conversation, and returns all that was written.
     pub fn finish(mut self) -> Vec<u8> {
         self.flush(true);
         if !self.begun {
@@ -230,7 +228,7 @@ impl<'a> Conversation<'a> {
         !(self.said.is_empty() && self.calls.is_empty())
     }
 
-    /// Something of the assistant's is to follow: the turn before it is over, if there was one.
+    /// Something of the assistant's follows: ends the turn before it.
     fn turn_to_assistant(&mut self) {
         if self.has_user() {
             self.flush(false);
@@ -310,7 +308,7 @@ impl<'a> Conversation<'a> {
 }
 
 impl Arguments<'_> {
-    /// As a JSON object inside of a string; what is none is wrapped in one, for servers parse it.
+    /// Writes them as a JSON object inside a string. Other values are wrapped in an object, as servers parse it.
     fn write(self, out: &mut Vec<u8>) {
         match self {
             Arguments::Value(value) if value.is_object() => put!(out, Escaped(value.text())),

@@ -1,10 +1,10 @@
 //! The data of a stream's events, however the stream's bytes are cut. Pure, and bounded: one event.
-//! Format: WHATWG HTML, "Server-sent events"; what an event is called is not looked at.
+//! Format: WHATWG HTML, "Server-sent events". Event names are ignored.
 
 /// The longest event that is read, in bytes. Tokens take some hundred, a whole tool call some thousand.
 pub const MAX_EVENT: usize = 1024 * 1024;
 
-/// A buffer that an event made larger than this is given back.
+/// A buffer that grew beyond this for one event is given back.
 const USUAL: usize = 8 * 1024;
 
 /// An event was longer than [`MAX_EVENT`].
@@ -14,19 +14,19 @@ pub struct TooLong;
 /// Cuts a stream into the data of its events.
 #[derive(Debug, Default)]
 pub struct Events {
-    /// The beginning of a line whose end has not come.
+    /// The beginning of an incomplete line.
     line: Vec<u8>,
-    /// The data of the event that has not ended.
+    /// The data of the present event.
     data: Vec<u8>,
     has_data: bool,
-    /// The last byte was a CR: a LF that follows belongs to it.
+    /// The last byte was a CR: a following LF belongs to it.
     after_cr: bool,
-    /// The first line is over, and with it the place for a byte order mark.
+    /// The first line has ended: a byte order mark can no longer come.
     begun: bool,
 }
 
 impl Events {
-    /// The next bytes; `each` gets the data of every event that they complete.
+    /// Takes the next bytes; `each` gets the data of each event that they complete.
     pub fn push(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(&[u8])) -> Result<(), TooLong> {
         if std::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
             bytes = &bytes[1..];
@@ -54,7 +54,7 @@ impl Events {
         self.check()
     }
 
-    /// The stream ended cleanly: what its last event was, if only its blank line is missing.
+    /// The stream ended cleanly: `each` gets its last event, if only its blank line is missing.
     pub fn end(&mut self, each: &mut dyn FnMut(&[u8])) {
         let line = std::mem::take(&mut self.line);
         self.line_ends(&line, each);

@@ -1,12 +1,11 @@
-//! Names for messages and tool calls that nobody had before. Pure: where they come from is one random
-//! number an answer, given by the caller.
+//! New ids for messages and tool calls. Pure: they come from one random number for each answer, given by the caller.
 //!
-//! A client that gets a message's id twice takes two answers for one, and one that gets a tool call's
-//! id again loses the result of the call. Upstreams that count from `call_0` anew do that.
+//! A client that gets a message id twice takes two answers for one; one that gets a call id twice loses the call's
+//! result. Upstreams that always count from `call_0` cause that.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// As many ids of earlier calls are remembered (8 KiB); of a longer history every new id is ours.
+/// How many ids of earlier calls are remembered (8 KiB). In a longer history every new id is ours.
 const MOST: usize = 2048;
 
 /// Numbers that do not repeat (splitmix64).
@@ -14,7 +13,7 @@ const MOST: usize = 2048;
 pub struct Fresh(u64);
 
 impl Fresh {
-    /// `random`: another one for each answer.
+    /// `random`: a new random number for each answer.
     pub fn new(random: u64) -> Fresh {
         Fresh(random)
     }
@@ -29,8 +28,7 @@ impl Fresh {
     }
 }
 
-/// Which ids of tool calls a conversation has had. Remembered are hashes: two that collide make one
-/// id more ours, nothing else.
+/// The tool call ids of a conversation, as hashes. If two collide, one id more is replaced by ours: no harm.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Used {
     hashes: Vec<u32>,
@@ -38,7 +36,7 @@ pub struct Used {
 }
 
 impl Used {
-    /// One more.
+    /// Adds an id.
     pub fn add(&mut self, id: &str) {
         match self.hashes.len() < MOST {
             true => self.hashes.push(hash(id)),
@@ -46,7 +44,7 @@ impl Used {
         }
     }
 
-    /// Whether this one may have been used.
+    /// Whether this id may have been used.
     pub fn has(&self, id: &str) -> bool {
         self.too_many || self.hashes.contains(&hash(id))
     }

@@ -1,8 +1,8 @@
-//! JSON as it stands: values are slices of the text they were read from, so that nothing is decoded
-//! that can be copied. Pure; knows of no dialect.
+//! JSON in place: values are slices of their text, so that nothing is decoded that can be copied.
+//! Pure; knows no dialect.
 //!
-//! A text is checked once, whole, by [`Json::parse`]; all that is taken out of it later is known to
-//! be valid and need not be checked again. Written is by [`put!`], piece by piece.
+//! [`Json::parse`] checks the whole text once; what is taken out of it later is known to be valid.
+//! [`put!`] writes JSON, piece by piece.
 
 use std::borrow::Cow;
 
@@ -27,18 +27,17 @@ impl<'a> Json<'a> {
         self.0
     }
 
-    /// The fields of an object, in their order; of anything else none.
+    /// The fields of an object, in their order; none of anything else.
     pub fn fields(self) -> Fields<'a> {
         Fields(self.0.strip_prefix('{').unwrap_or_default())
     }
 
-    /// The items of a list; of anything else none.
+    /// The items of a list; none of anything else.
     pub fn items(self) -> Items<'a> {
         Items(self.0.strip_prefix('[').unwrap_or_default())
     }
 
-    /// These fields of an object, in one pass. Of a name that stands twice the last one counts, and one
-    /// that is `null` counts as missing.
+    /// These fields of an object, in one pass. If a name occurs twice the last one counts. `null` counts as missing.
     pub fn pick<const N: usize>(self, names: [&str; N]) -> [Option<Json<'a>>; N] {
         let mut found = [None; N];
         for (name, value) in self.fields() {
@@ -50,7 +49,7 @@ impl<'a> Json<'a> {
         found
     }
 
-    /// One field of an object: see [`Json::pick`].
+    /// One field of an object; see [`Json::pick`].
     pub fn get(self, name: &str) -> Option<Json<'a>> {
         self.pick([name])[0]
     }
@@ -61,7 +60,7 @@ impl<'a> Json<'a> {
         Some(Str(inside))
     }
 
-    /// The number, if it is a whole one that is not negative. `1.0` and `1e3` are not read.
+    /// The number, if it is whole and not negative, written without a point or exponent.
     pub fn number(self) -> Option<u64> {
         self.0.parse().ok()
     }
@@ -112,7 +111,7 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// Takes the next value of a list or object; the end of it is none.
+/// Takes the next value of a list or object; `None` at its end.
 fn next_value<'a>(rest: &mut &'a str) -> Option<Json<'a>> {
     let between = |b: &u8| matches!(b, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':');
     let begin = rest
@@ -125,17 +124,17 @@ fn next_value<'a>(rest: &mut &'a str) -> Option<Json<'a>> {
     Some(Json(value))
 }
 
-/// A string as it stands between its quotes, with its escapes.
+/// A string as it is written between its quotes, with its escapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Str<'a>(&'a str);
 
 impl<'a> Str<'a> {
-    /// Text that is known to be escaped as it must be.
+    /// A string of text that is known to be escaped correctly.
     pub fn of_raw(raw: &'a str) -> Str<'a> {
         Str(raw)
     }
 
-    /// With its escapes: may be copied into any other JSON string.
+    /// Its text with escapes, which may be copied into any other JSON string.
     pub fn raw(self) -> &'a str {
         self.0
     }
@@ -150,7 +149,7 @@ impl<'a> Str<'a> {
         self.0 == text || (self.0.contains('\\') && self.plain() == text)
     }
 
-    /// What it means. Half a surrogate pair is U+FFFD.
+    /// Its text without escapes. Half a surrogate pair becomes U+FFFD.
     pub fn plain(self) -> Cow<'a, str> {
         if !self.0.contains('\\') {
             return Cow::Borrowed(self.0);
@@ -163,7 +162,7 @@ impl<'a> Str<'a> {
         Cow::Owned(plain)
     }
 
-    /// What it means, in pieces: text that needs no decoding, and characters that were escaped.
+    /// Its text in pieces: unescaped text, and single characters that were escaped.
     pub fn each(self, mut found: impl FnMut(Result<&'a str, char>)) {
         let mut rest = self.0;
         while let Some(at) = rest.find('\\') {
@@ -176,7 +175,7 @@ impl<'a> Str<'a> {
     }
 }
 
-/// The character that an escape at the beginning of a text means, and how long the escape is.
+/// The character that an escape at the start of a text means, and the escape's length.
 fn unescaped(text: &str) -> (char, usize) {
     let unit = |at: usize| {
         let digits = text.get(at..at + 4)?;
@@ -201,14 +200,14 @@ fn unescaped(text: &str) -> (char, usize) {
     }
 }
 
-/// What can be written into JSON: see [`put!`].
+/// What can be written into JSON; see [`put!`].
 pub trait Put {
     /// Appends it.
     fn put(&self, out: &mut Vec<u8>);
 }
 
-/// Appends its parts to a `Vec<u8>`: text as it is, [`Json`] as it stands, [`Str`] in quotes,
-/// [`Quoted`] in quotes and escaped, numbers in digits.
+/// Appends its parts to a `Vec<u8>`: text and [`Json`] as they are, [`Str`] in quotes, [`Quoted`]
+/// in quotes and escaped, numbers in digits.
 macro_rules! put {
     ($out:expr, $($part:expr),+ $(,)?) => {{
         $($crate::dialect::json::Put::put(&$part, $out);)+
@@ -280,7 +279,7 @@ impl Put for Escaped<'_> {
     }
 }
 
-/// Plain text with its escapes, for where a `String` is held.
+/// Plain text with JSON escapes, as a `String`.
 pub fn escaped(plain: &str) -> String {
     let mut out = Vec::with_capacity(plain.len());
     put!(&mut out, Escaped(plain));
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_none() {
+    fn invalid_json_is_not_read() {
         for text in [
             "", "{", "{\"a\":}", "[1,]", "{} {}", "nul", "\"\n\"", "\"\\x\"", "{'a':1}",
         ] {
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_json_is_read_back() {
         let all: String = (0..0x300)
             .filter_map(char::from_u32)
             .chain("😀\\\"".chars())

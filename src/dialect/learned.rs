@@ -1,8 +1,8 @@
-//! What was learned of each model, from answers and refusals: limits, what it does not take, how many
-//! bytes its tokens have. Pure, without a clock; bounded: [`MOST`] models, the least used one goes.
+//! What was learned of each model from answers and refusals: its limits, what it does not take, how many bytes a token
+//! has. Pure, without a clock. Bounded: [`MOST`] models; the one unused longest goes.
 //!
-//! Nothing here is a promise. What a refusal taught is kept once the request that was changed by it is
-//! served; a wrong lesson costs a field that was left out, until the process ends or [`Learned::clear`].
+//! A lesson is kept once the request that it changed is served. A wrong lesson costs a field that is left out, until
+//! [`Learned::clear`] or the end of the process.
 
 use super::json::{Quoted, put};
 use super::lessons::{FIELDS, Lesson};
@@ -11,25 +11,25 @@ use super::measure::{Size, USUAL_RATIO};
 /// The most models that are known at a time.
 pub const MOST: usize = 32;
 
-/// Names longer than this are nobody's, in bytes.
+/// The longest name of a model, in bytes.
 const LONGEST_NAME: usize = 256;
 
-/// A prompt teaches the ratio from this size on: below, templates are most of it.
+/// Smaller prompts do not teach the ratio: templates are most of them.
 const LEAST_BYTES: u64 = 400;
 
-/// Ratios outside are mistakes: bytes a thousand tokens.
+/// Bytes a thousand tokens; a ratio outside this range is a mistake.
 const RATIOS: std::ops::RangeInclusive<u64> = 800..=12_000;
 
 /// What is known of one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traits {
-    /// Tokens of prompt and output together.
+    /// The limit of prompt and output together, in tokens.
     pub context: Option<u64>,
-    /// Tokens of output.
+    /// The limit of output, in tokens.
     pub output: Option<u64>,
     /// One bit for each of [`FIELDS`].
     refused: u16,
-    /// Bytes a thousand tokens, once seen.
+    /// Bytes a thousand tokens, once learned.
     ratio: Option<u32>,
     /// See [`Lesson::PlainSchemas`].
     pub plain_schemas: bool,
@@ -44,7 +44,7 @@ pub struct Traits {
 }
 
 impl Traits {
-    /// Whether this one of [`FIELDS`] is not taken.
+    /// Whether the model refuses this one of [`FIELDS`].
     pub fn refuses(&self, field: &str) -> bool {
         bit(field) & self.refused != 0
     }
@@ -54,12 +54,12 @@ impl Traits {
         self.ratio.unwrap_or(USUAL_RATIO)
     }
 
-    /// A request's tokens, as far as they can be known.
+    /// An estimate of a request's tokens.
     pub fn tokens(&self, size: Size) -> u64 {
         size.tokens(self.ratio())
     }
 
-    /// What is known with this lesson, of a request of this size.
+    /// Adds a lesson that a request of this size taught.
     pub fn learn(&mut self, lesson: Lesson, size: Size) {
         match lesson {
             Lesson::Refuses(field) => self.refused |= bit(field),
@@ -98,24 +98,23 @@ fn bit(field: &str) -> u16 {
 /// The table. Names are the upstream's.
 #[derive(Debug, Default)]
 pub struct Learned {
-    /// The last used one is the last.
+    /// The one used last is last.
     models: Vec<(String, Traits)>,
 }
 
 impl Learned {
-    /// What is known of a model; of an unknown one nothing.
+    /// What is known of a model; the default if nothing is.
     pub fn traits(&self, model: &str) -> Traits {
         let found = self.models.iter().find(|(name, _)| name == model);
         found.map(|(_, traits)| *traits).unwrap_or_default()
     }
 
-    /// A refusal of a request of this size taught something.
+    /// Adds a lesson that a refused request of this size taught.
     pub fn learn(&mut self, model: &str, lesson: Lesson, size: Size) {
         self.change(model, |traits| traits.learn(lesson, size));
     }
 
-    /// A request of this size was served, with so many tokens. A context that has no room for them was a
-    /// mistake.
+    /// A request of this size was served, with this many tokens. A known context too small for them was wrong.
     pub fn measured(&mut self, model: &str, size: Size, prompt_tokens: u64) {
         self.change(model, |traits| {
             traits.measure(size, prompt_tokens);
@@ -133,7 +132,7 @@ impl Learned {
         self.models.clear();
     }
 
-    /// All that is known, the last used first.
+    /// All models, the one used last first.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Traits)> {
         self.models
             .iter()
@@ -150,7 +149,7 @@ impl Learned {
             None => (model.to_string(), Traits::default()),
         };
         change(&mut entry.1);
-        // Nothing worth a place.
+        // An entry that says nothing is dropped.
         if entry.1 != Traits::default() {
             if self.models.len() == MOST {
                 self.models.remove(0);
@@ -160,67 +159,51 @@ impl Learned {
     }
 }
 
-/// What is known of all models as a JSON object, for `/health`: a name, and what differs from the usual.
+/// What is known of all models, as a JSON object for `/health`: each name, and what differs from the default.
 pub fn to_json(learned: &Learned) -> Vec<u8> {
-    let mut out = b"{".to_vec();
-    for (at, (name, traits)) in learned.all().enumerate() {
-        put!(&mut out, if at == 0 { "" } else { "," }, Quoted(name), ":{");
-        let begin = out.len();
-        let ratio = traits.ratio.map(u64::from);
-        let numbers = [
-            ("context", traits.context),
-            ("output", traits.output),
-            ("bytes_per_1000_tokens", ratio),
-        ];
-        for (name, number) in numbers {
-            if let Some(number) = number {
-                put!(
-                    &mut out,
-                    if out.len() == begin { "" } else { "," },
-                    "\"",
-                    name,
-                    "\":",
-                    number
-                );
-            }
-        }
-        let flags = [
-            ("plain_schemas", traits.plain_schemas),
-            ("no_images", traits.blind),
-            ("needs_reasoning_content", traits.needs_thoughts),
-            ("short_ids", traits.short_ids),
-            ("thinks_unopened", traits.thinks_unopened),
-        ];
-        for (name, _) in flags.iter().filter(|(_, is)| *is) {
-            put!(
-                &mut out,
-                if out.len() == begin { "" } else { "," },
-                "\"",
-                *name,
-                "\":true"
-            );
-        }
-        let refused = FIELDS.iter().filter(|field| traits.refuses(field));
-        for (at, field) in refused.enumerate() {
-            let begins = if out.len() == begin {
-                "\"refuses\":["
-            } else {
-                ",\"refuses\":["
-            };
-            match at {
-                0 => put!(&mut out, begins),
-                _ => out.truncate(out.len() - 1),
-            }
-            put!(
-                &mut out,
-                if at == 0 { "" } else { "," },
-                "\"",
-                *field,
-                "\"]"
-            );
-        }
+    let mut out = Vec::new();
+    let mut before = "{";
+    for (name, traits) in learned.all() {
+        put!(&mut out, before, Quoted(name), ":{");
+        put_traits(&mut out, traits);
         put!(&mut out, "}");
+        before = ",";
     }
-    put!(&mut out, "}");
+    put!(&mut out, if before == "{" { "{}" } else { "}" });
     out
+}
+
+fn put_traits(out: &mut Vec<u8>, traits: &Traits) {
+    let begin = out.len();
+    let numbers = [
+        ("context", traits.context),
+        ("output", traits.output),
+        ("bytes_per_1000_tokens", traits.ratio.map(u64::from)),
+    ];
+    for (name, number) in numbers {
+        if let Some(number) = number {
+            put!(out, ",\"", name, "\":", number);
+        }
+    }
+    let flags = [
+        ("plain_schemas", traits.plain_schemas),
+        ("no_images", traits.blind),
+        ("needs_reasoning_content", traits.needs_thoughts),
+        ("short_ids", traits.short_ids),
+        ("thinks_unopened", traits.thinks_unopened),
+    ];
+    for (name, _) in flags.iter().filter(|(_, is)| *is) {
+        put!(out, ",\"", *name, "\":true");
+    }
+    let mut before = ",\"refuses\":[\"";
+    for field in FIELDS.iter().filter(|field| traits.refuses(field)) {
+        put!(out, before, *field, "\"");
+        before = ",\"";
+    }
+    if before == ",\"" {
+        put!(out, "]");
+    }
+    if out.len() > begin {
+        out.remove(begin); // the first comma
+    }
 }

@@ -1,4 +1,4 @@
-//! What refusals teach, and what is made of it.
+//! What refusals teach, and how requests are changed by it.
 
 use serde_json::{Value, json};
 
@@ -146,7 +146,7 @@ fn limits_of_output_are_read() {
 }
 
 #[test]
-fn what_is_not_taken_is_read() {
+fn refusals_say_what_a_model_does_not_take() {
     for (status, body, expected) in [
         (
             400,

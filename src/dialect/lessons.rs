@@ -1,12 +1,12 @@
-//! What a refusal teaches of a model: its limits, and what it does not take. Pure; from the upstream's
-//! words. What is made of it: [`super::adapt`] for this request, [`super::learned`] for the next ones.
+//! What a refusal teaches of a model, by its words: limits, and what the model does not take. Pure. [`super::adapt`]
+//! uses it for this request, [`super::learned`] for later ones.
 
 use super::json::Json;
 
-/// How much of an error's body is looked at, in bytes.
+/// How much of an error's body is read, in bytes.
 const MOST_WORDS: usize = 4 * 1024;
 
-/// The fields that may be left out of a request, or named otherwise.
+/// The fields that may be left out of a request, or get another name.
 pub const FIELDS: [&str; 11] = [
     "stream_options",
     "temperature",
@@ -21,32 +21,32 @@ pub const FIELDS: [&str; 11] = [
     "max_tokens",        // is sent as `max_completion_tokens`
 ];
 
-/// More tokens than that no model has.
+/// No model has more tokens than this.
 const MOST_TOKENS: u64 = 1 << 40;
 
-/// Longest message of an upstream that is passed on, in bytes.
+/// The longest error message of an upstream that is passed on, in bytes.
 const MAX_MESSAGE: usize = 2_000;
 
 /// What one refusal teaches.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Lesson {
-    /// One of [`FIELDS`] is not taken.
+    /// The model does not take this one of [`FIELDS`].
     Refuses(&'static str),
-    /// So many tokens of output may be asked for at most.
+    /// The most tokens of output that may be asked for.
     Output(u64),
-    /// So many tokens of prompt and output are the model's context; and so many the prompt had, if told.
+    /// The model's context, prompt and output together, in tokens; and the prompt's tokens, if stated.
     Context(u64, Option<u64>),
-    /// Schemas of tools may have simple words only.
+    /// Schemas of tools may have simple keywords only.
     PlainSchemas,
-    /// The model reads no images.
+    /// The model cannot read images.
     Blind,
-    /// Messages with tool calls need thoughts.
+    /// Messages with tool calls must have thoughts.
     NeedsThoughts,
-    /// Ids of tool calls have nine letters or digits: Mistral.
+    /// Ids of tool calls must have nine letters or digits (Mistral).
     ShortIds,
 }
 
-/// Reads a refusal. What it says is not yet known to concern the request: [`super::adapt`] tells.
+/// Reads a refusal. [`super::adapt`] finds out whether it concerns the request at all.
 pub fn learn_from_error(status: u16, body: &[u8]) -> Option<Lesson> {
     if !matches!(status, 400 | 404 | 413 | 422 | 500) {
         return None;
@@ -98,7 +98,7 @@ pub fn learn_from_error(status: u16, body: &[u8]) -> Option<Lesson> {
     }
 }
 
-/// Words by which something is said not to be taken.
+/// Words that say that something is not taken.
 const NOT_TAKEN: [&str; 15] = [
     "no endpoints found", // OpenRouter
     "unsupported",
@@ -123,7 +123,7 @@ fn words(body: &[u8]) -> String {
     body.replace("\\\"", "\"").to_ascii_lowercase()
 }
 
-/// Whether a field is named: as a word of its own, in quotes or at the end of a path.
+/// Whether a field is named: as a word of its own, in quotes, or at the end of a path.
 fn names(words: &str, field: &str) -> bool {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     words.match_indices(field).any(|(at, _)| {
@@ -136,16 +136,16 @@ fn names(words: &str, field: &str) -> bool {
     })
 }
 
-/// A prompt, alone or with the output asked for, that is longer than the model's context.
+/// A prompt that is longer than the model's context, alone or with the output asked for.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub struct Overflow {
-    /// The prompt's tokens, if told.
+    /// The prompt's tokens, if stated.
     pub prompt: Option<u64>,
-    /// The context's tokens, if told.
+    /// The context's tokens, if stated.
     pub limit: Option<u64>,
 }
 
-/// By these words: OpenAI, vLLM, SGLang, llama.cpp, TensorRT-LLM, Mistral, Gemini, Groq, Ollama.
+/// Words of OpenAI, vLLM, SGLang, llama.cpp, TensorRT-LLM, Mistral, Gemini, Groq, Ollama.
 const OVERFLOWS: [&str; 16] = [
     "maximum context length",
     "context_length_exceeded",
@@ -214,7 +214,7 @@ const ANSWER_BEFORE: [&str; 4] = [
 ];
 
 impl Overflow {
-    /// Reads an error; none if it is another one.
+    /// Reads an error; `None`: it is about something else.
     pub fn read(status: u16, body: &[u8]) -> Option<Overflow> {
         if !matches!(status, 400 | 413 | 422 | 500) {
             return None;
@@ -248,7 +248,7 @@ impl Overflow {
     }
 }
 
-/// The most tokens of output, where a refusal says them.
+/// The limit of output in a refusal, if it states one.
 fn output_limit(words: &str) -> Option<u64> {
     const ASKED: [&str; 4] = [
         "max_tokens",
@@ -277,7 +277,7 @@ fn output_limit(words: &str) -> Option<u64> {
     found.or_else(open).filter(|most| *most > 0)
 }
 
-/// The number that follows a phrase at once, or in backticks or brackets.
+/// The number right after a phrase, perhaps in backticks or brackets.
 fn number_after(words: &str, phrase: &str) -> Option<u64> {
     let starts = words
         .match_indices(phrase)
@@ -287,7 +287,7 @@ fn number_after(words: &str, phrase: &str) -> Option<u64> {
         .next()
 }
 
-/// The number that stands before a phrase, with or without "tokens" between.
+/// The number before a phrase, with or without "tokens" between.
 fn number_before(words: &str, phrase: &str) -> Option<u64> {
     let (before, _) = words.split_once(phrase)?;
     let before = before.trim_end_matches(" tokens");
@@ -295,7 +295,7 @@ fn number_before(words: &str, phrase: &str) -> Option<u64> {
     number(before.rsplit(others).next()?)
 }
 
-/// The number of tokens that a text begins with; `131,072` is one, and what no model has is none.
+/// The number of tokens that a text begins with. `131,072` counts; a number that no model has does not.
 fn number(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == ','));
     text[..end.unwrap_or(text.len())]
@@ -305,7 +305,7 @@ fn number(text: &str) -> Option<u64> {
         .filter(|tokens| *tokens <= MOST_TOKENS)
 }
 
-/// What an upstream's error says, whatever its shape.
+/// The message of an upstream's error, whatever its shape.
 pub fn message(body: &[u8]) -> Option<String> {
     let json = Json::parse(body)?;
     let whole = json.items().next().unwrap_or(json); // Gemini wraps it in a list

@@ -1,11 +1,10 @@
-//! How large a request is, in a measure that has a steady ratio to a model's tokens. Pure.
+//! Measures a request's size so that its ratio to a model's tokens is steady. Pure.
 //!
-//! No tokenizer: what a model makes of a request is learned from its answers ([`super::learned`]), and
-//! is then right within a few percent.
+//! There is no tokenizer: the ratio is learned from a model's answers ([`super::learned`]), to a few percent.
 
 use super::json::Json;
 
-/// What an image is taken to cost, in tokens: Anthropic's figure for a large one.
+/// An image's tokens: Anthropic's figure for a large one.
 const IMAGE: u64 = 1_600;
 
 /// Bytes a thousand tokens, before anything was learned.
@@ -14,15 +13,15 @@ pub const USUAL_RATIO: u32 = 3_600;
 /// The size of a request.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 pub struct Size {
-    /// Bytes of its strings, without what is no text. Of a character that takes several, four of five
-    /// count: so 1.5 Chinese ones make a token by [`USUAL_RATIO`].
+    /// Bytes of its strings that are text. Of characters with several bytes four in five count, so that 1.5 Chinese
+    /// ones make a token by [`USUAL_RATIO`].
     pub bytes: u64,
     /// Its images.
     pub images: u64,
 }
 
 impl Size {
-    /// Of a request in any dialect: all names and strings that stand in it.
+    /// The size of a request in any dialect: all its names and strings.
     pub fn of(json: Json<'_>) -> Size {
         let mut size = Size::default();
         let mut rest = json.text();
@@ -31,7 +30,7 @@ impl Size {
                 break;
             };
             match is_data(text) {
-                // What is no image (a PDF) is not sent up.
+                // A PDF is not an image and is not sent.
                 true => size.images += u64::from(!text.starts_with("JVBER")),
                 false => size.bytes += weight(text),
             }
@@ -40,7 +39,7 @@ impl Size {
         size
     }
 
-    /// In tokens, at so many bytes a thousand tokens. Never 0.
+    /// Its tokens, at `ratio` bytes a thousand tokens. Never 0.
     pub fn tokens(self, ratio: u32) -> u64 {
         let text = self.bytes.saturating_mul(1000) / u64::from(ratio.max(1));
         text.saturating_add(self.images.saturating_mul(IMAGE))
@@ -48,7 +47,7 @@ impl Size {
     }
 }
 
-/// A string's inside, and what follows its closing quote.
+/// A string's text, and what follows its closing quote.
 fn split_string(text: &str) -> Option<(&str, &str)> {
     let mut at = 0;
     loop {
@@ -64,7 +63,7 @@ fn split_string(text: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// Whether it is base64, by its beginning: long, and without anything that text has.
+/// Whether it is base64, by its beginning: long, and without blanks or punctuation.
 fn is_data(text: &str) -> bool {
     let base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
     text.starts_with("data:image/") || (text.len() >= 256 && text.bytes().take(256).all(base64))

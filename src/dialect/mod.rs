@@ -1,9 +1,9 @@
-//! Dialects: what a client speaks, in terms of what the upstream speaks, and back. Pure rooms: no I/O,
-//! no clock, no knowledge of keys; from bytes to bytes, or a stream's state that is bounded.
+//! Translates the dialects of clients to the upstream's, and back. Pure: no I/O, no clock, no keys. From bytes to
+//! bytes, or a stream's bounded state.
 //!
-//! The upstream's dialect is chat completions. Shared by all others: reading and writing JSON
-//! ([`json`], [`scan`]), reading answers ([`chat`], [`events`], [`think`], [`calls`]), writing conversations
-//! ([`conversation`]), and what is learned of models ([`lessons`], [`learned`], [`adapt`]).
+//! The upstream's dialect is chat completions. The other dialects share rooms that read and write JSON ([`json`],
+//! [`scan`]), read answers ([`chat`], [`events`], [`think`], [`calls`]), write conversations ([`conversation`]), and
+//! learn about models ([`lessons`], [`learned`], [`adapt`]).
 
 #[cfg(any(feature = "messages", feature = "responses"))]
 pub mod adapt;

@@ -1,23 +1,59 @@
-//! Models by name: `MODEL_MAP`, the model of a request's body, and the list of models. Pure; for all
-//! dialects.
+//! Models by name: `MODEL_MAP`, the model in a request's body, and the list of models. Pure; for all dialects.
 
 use super::json::{Json, Quoted, Str, put};
 use super::scan::Fields;
 
-/// `MODEL_MAP`: which model stands for the one that is asked for.
+/// `MODEL_MAP`: which models to ask for a client's name.
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
 pub struct ModelMap(Vec<Rule>);
 
 #[derive(Debug, PartialEq, Eq, Clone)]
 struct Rule {
-    /// The name, or with `is_beginning` its beginning.
+    /// The name, or its beginning if `is_beginning`.
     name: String,
     is_beginning: bool,
-    /// What stands for it; then what stands in for that.
+    /// The model to ask, and then its stand-ins.
     models: Vec<String>,
 }
 
 impl Rule {
+    /// Reads `NAME=MODEL`, or `NAME*=MODEL|STAND-IN`.
+    fn parse(rule: &str) -> Result<Rule, Malformed> {
+        let Some((name, models)) = rule.split_once('=') else {
+            return malformed(format!(
+                "{rule:?} has no \"=\"; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"
+            ));
+        };
+        let name = name.trim();
+        let (beginning, is_beginning) = match name.strip_suffix('*') {
+            Some(beginning) => (beginning, true),
+            None => (name, false),
+        };
+        if name.is_empty() {
+            return malformed(format!("{rule:?} has no name before its \"=\""));
+        }
+        if beginning.contains('*') {
+            return malformed(format!(
+                "{name:?}: a \"*\" may only be the last character of a name"
+            ));
+        }
+        let strange = |c: char| c.is_whitespace() || "*=".contains(c);
+        let models = models.split('|').map(str::trim);
+        if let Some(model) = models.clone().find(|m| m.is_empty() || m.contains(strange)) {
+            return malformed(format!("{rule:?}: {model:?} is not a model's name"));
+        }
+        Ok(Rule {
+            name: beginning.to_owned(),
+            is_beginning,
+            models: models.map(str::to_owned).collect(),
+        })
+    }
+
+    /// Whether no name gets past this rule to a later one.
+    fn hides(&self, later: &Rule) -> bool {
+        self.takes(&later.name) && (self.is_beginning || !later.is_beginning)
+    }
+
     fn takes(&self, asked: &str) -> bool {
         match self.is_beginning {
             true => asked.starts_with(&self.name),
@@ -26,73 +62,43 @@ impl Rule {
     }
 }
 
+/// What is wrong with a map, in the operator's words.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Malformed(pub String);
+
+fn malformed<T>(why: String) -> Result<T, Malformed> {
+    Err(Malformed(why))
+}
+
 impl ModelMap {
-    /// Reads `claude-haiku*=a/b, claude-*=c/d|e/f`. The first rule that takes a name counts. A fault is
-    /// told in the operator's words.
-    pub fn parse(text: &str) -> Result<ModelMap, String> {
+    /// Reads `claude-haiku*=a/b, claude-*=c/d|e/f`. The first rule that matches a name counts.
+    ///
+    /// # Errors
+    /// In the operator's words.
+    pub fn parse(text: &str) -> Result<ModelMap, Malformed> {
         let mut rules: Vec<Rule> = Vec::new();
-        for rule in text
-            .split(',')
-            .map(str::trim)
-            .filter(|rule| !rule.is_empty())
-        {
-            let Some((name, models)) = rule.split_once('=') else {
-                return Err(format!(
-                    "{rule:?} has no \"=\"; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"
-                ));
-            };
-            let name = name.trim();
-            let (beginning, is_beginning) = match name.strip_suffix('*') {
-                Some(beginning) => (beginning, true),
-                None => (name, false),
-            };
-            if name.is_empty() {
-                return Err(format!("{rule:?} has no name before its \"=\""));
-            }
-            if beginning.contains('*') {
-                return Err(format!(
-                    "{name:?}: a \"*\" may only be the last character of a name"
-                ));
-            }
-            let models: Vec<String> = models
-                .split('|')
-                .map(|model| model.trim().to_string())
-                .collect();
-            for model in &models {
-                if model.is_empty()
-                    || model.contains(|c: char| c.is_whitespace() || "*=".contains(c))
-                {
-                    return Err(format!("{rule:?}: {model:?} is no model's name"));
-                }
-            }
-            let all = |earlier: &&Rule| match earlier.is_beginning {
-                true => beginning.starts_with(&earlier.name),
-                false => !is_beginning && beginning == earlier.name,
-            };
-            if let Some(earlier) = rules.iter().find(all) {
+        let texts = text.split(',').map(str::trim);
+        for text in texts.filter(|text| !text.is_empty()) {
+            let rule = Rule::parse(text)?;
+            if let Some(earlier) = rules.iter().find(|earlier| earlier.hides(&rule)) {
                 let star = if earlier.is_beginning { "*" } else { "" };
                 let earlier = &earlier.name;
-                return Err(format!(
-                    "{rule:?} is never reached: \"{earlier}{star}\" before it takes all of its names"
+                return malformed(format!(
+                    "{text:?} is never reached: \"{earlier}{star}\" before it matches all of its names"
                 ));
             }
-            rules.push(Rule {
-                name: beginning.to_string(),
-                is_beginning,
-                models,
-            });
+            rules.push(rule);
         }
         Ok(ModelMap(rules))
     }
 
-    /// The models that stand for this one, the first choice first; none if no rule takes it: then it is
-    /// asked for as it is.
+    /// The models to ask for this one, the first choice first. Empty if no rule matches: then it is asked for as it is.
     pub fn models(&self, asked: &str) -> &[String] {
         let rule = self.0.iter().find(|rule| rule.takes(asked));
         rule.map_or(&[], |rule| &rule.models)
     }
 
-    /// The names that may be asked for, without their `*`; `claude-` of `claude-*` is none.
+    /// The names that clients may use, without `*`. `claude-` of `claude-*` is not a name.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names = self.0.iter().map(|rule| &*rule.name);
         names.filter(|name| name.ends_with(|c: char| c.is_alphanumeric()))
@@ -120,8 +126,8 @@ pub fn is_unknown(status: u16, words: &[u8]) -> bool {
     status == 404 || (status == 400 && said())
 }
 
-/// Where a request's body names its model, quotes and all; none if it names none. Of several the last
-/// one counts, as for the parsers of most upstreams.
+/// Where a request's body names its model, quotes included; `None`: it names none. Of several the last counts, as most
+/// upstreams' parsers have it.
 pub fn place_of_model(body: &[u8]) -> Option<std::ops::Range<usize>> {
     let mut fields = Fields::of(body);
     let is_model = |(name, _): &(&[u8], &[u8])| {
@@ -133,7 +139,7 @@ pub fn place_of_model(body: &[u8]) -> Option<std::ops::Range<usize>> {
     fields.whole.then_some(start..start + model.len())
 }
 
-/// The list of models in Anthropic's shape: these names, and the ids in an upstream's list.
+/// The list of models in Anthropic's shape: these names, and the ids in the upstream's list.
 pub fn list<'a>(names: impl Iterator<Item = &'a str>, upstream: Option<&'a [u8]>) -> Vec<u8> {
     let data = upstream
         .and_then(Json::parse)
@@ -208,28 +214,32 @@ mod tests {
                 r#""claude" has no "="; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"#,
             ),
             ("=a/b", r#""=a/b" has no name before its "=""#),
-            ("a=", r#""a=": "" is no model's name"#),
-            ("a=b|", r#""a=b|": "" is no model's name"#),
-            ("a=b c", r#""a=b c": "b c" is no model's name"#),
-            ("a=b*", r#""a=b*": "b*" is no model's name"#),
+            ("a=", r#""a=": "" is not a model's name"#),
+            ("a=b|", r#""a=b|": "" is not a model's name"#),
+            ("a=b c", r#""a=b c": "b c" is not a model's name"#),
+            ("a=b*", r#""a=b*": "b*" is not a model's name"#),
             (
                 "a*b=c",
                 r#""a*b": a "*" may only be the last character of a name"#,
             ),
             (
                 "a*=x, ab=y",
-                r#""ab=y" is never reached: "a*" before it takes all of its names"#,
+                r#""ab=y" is never reached: "a*" before it matches all of its names"#,
             ),
             (
                 "a*=x, ab*=y",
-                r#""ab*=y" is never reached: "a*" before it takes all of its names"#,
+                r#""ab*=y" is never reached: "a*" before it matches all of its names"#,
             ),
             (
                 "a=x, a=y",
-                r#""a=y" is never reached: "a" before it takes all of its names"#,
+                r#""a=y" is never reached: "a" before it matches all of its names"#,
             ),
         ] {
-            assert_eq!(ModelMap::parse(text), Err(expected.to_string()), "{text}");
+            assert_eq!(
+                ModelMap::parse(text),
+                Err(Malformed(expected.to_string())),
+                "{text}"
+            );
         }
         assert!(ModelMap::parse("a=x, a*=y").is_ok());
     }

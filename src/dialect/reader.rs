@@ -1,9 +1,8 @@
-//! Reads an answer in chat completions, however its bytes are cut. What a client is told of it is its
-//! dialect's affair: a [`Teller`]'s. Pure, and bounded: one event ([`super::events::MAX_EVENT`]) and the table
-//! of calls.
+//! Reads an answer in chat completions, however its bytes are cut. A [`Teller`] writes it in the client's dialect.
+//! Pure, and bounded: one event ([`super::events::MAX_EVENT`]) and the table of calls.
 //!
-//! What holds in every dialect, for it cost others their users: the end is told only when the upstream told
-//! one; nothing at all is said before the first word, so that whatever fails until then can be asked for again.
+//! Two rules hold in every dialect, as other proxies lost users over them. The end is written only if the upstream sent
+//! one. Nothing is written before the first word, so that a failure until then can be retried.
 
 use std::fmt;
 
@@ -14,56 +13,56 @@ use super::json::{Json, Str, escaped};
 use super::terms::{Answer, End, Fault};
 use super::think::{Part, Think};
 
-/// What was heard of an answer so far.
+/// What was read of an answer so far.
 #[derive(Debug, Default)]
 pub struct Heard {
     /// The calls, in the order in which they began.
     pub calls: Calls,
     /// Why it ended.
     pub finish: Option<Finish>,
-    /// What the upstream counted.
+    /// The tokens that the upstream counted.
     pub usage: Option<Usage>,
-    /// How it ended for the client: what comes later does not count.
+    /// How it ended for the client. What comes later does not count.
     pub ended: Option<End>,
-    /// Words or calls came.
+    /// Text or calls came.
     said: bool,
-    /// `[DONE]` came, or what stands for it.
+    /// `[DONE]` or an equal sign came.
     done: bool,
 }
 
 impl Heard {
-    /// It cannot be told on; nothing happens if it ended before.
+    /// The answer cannot go on. Nothing happens if it has ended.
     pub fn break_off(&mut self, why: &'static str) {
         self.ended.get_or_insert(End::Broken(why));
     }
 }
 
-/// Tells a client what was heard, in its dialect; all of it is appended to `out`.
+/// Writes an answer in a client's dialect; all methods append to `out`.
 pub trait Teller: fmt::Debug {
-    /// More of the thoughts, or of the text.
+    /// More of the thoughts or the text.
     fn part(&mut self, heard: &mut Heard, part: Part<'_>, out: &mut Vec<u8>);
 
-    /// A call begins, the last one of those heard.
+    /// A call begins: the last one in `heard`.
     fn call(&mut self, heard: &mut Heard, out: &mut Vec<u8>);
 
-    /// More of the arguments of this call, as they were escaped.
+    /// More of this call's arguments, still escaped.
     fn arguments(&mut self, heard: &mut Heard, at: usize, text: &str, out: &mut Vec<u8>);
 
-    /// All of it came: tells the end, unless something in it has none.
+    /// All of it came: writes the end, unless a part is incomplete.
     fn finish(&mut self, heard: &mut Heard, out: &mut Vec<u8>);
 
-    /// For an answer that says nothing and shall not be asked for again: one without words.
+    /// Writes an answer without content, in place of one that had none and is not asked for again.
     fn put_empty(&mut self, heard: &mut Heard, out: &mut Vec<u8>);
 
-    /// The client had its beats already.
+    /// The client got heartbeats of the dialect.
     fn were_heard(&mut self) {}
 
-    /// What telling the rest may take of memory that grows with the answer, in bytes.
+    /// How much memory the rest may need, in bytes, if that grows with the answer.
     fn needs(&self) -> usize {
         0
     }
 
-    /// Tells the client that the rest cannot be had, and why.
+    /// Tells the client that the rest is missing, and why.
     fn fail(&mut self, heard: &mut Heard, why: &str, out: &mut Vec<u8>) {
         let _ = (heard, why, out);
     }
@@ -96,7 +95,7 @@ impl Reader {
         }
     }
 
-    /// The next bytes of the upstream's stream; appends to `out` what the client is to get.
+    /// Takes the next bytes of the upstream's stream, and appends what the client gets to `out`.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let told = &mut self.told;
         let pushed = self.events.push(bytes, &mut |data| told.event(data, out));
@@ -105,14 +104,14 @@ impl Reader {
         }
     }
 
-    /// The upstream's answer is no stream, although one was asked for: all of it.
+    /// Takes all of an answer that is not a stream, although one was asked for.
     pub fn push_whole(&mut self, body: &[u8], out: &mut Vec<u8>) {
         self.told.event(body, out);
         self.told.heard.done = self.told.heard.finish.is_some();
         self.told.finish_if_done(out);
     }
 
-    /// The upstream's stream is over: `clean`, if not cut. What is appended to `out` comes before the end.
+    /// The upstream's stream has ended; `clean`: not cut. What is appended to `out` goes before the end.
     pub fn end(&mut self, clean: bool, out: &mut Vec<u8>) -> End {
         let told = &mut self.told;
         if clean && told.heard.ended.is_none() {
@@ -131,13 +130,12 @@ impl Reader {
         self.told.heard.ended
     }
 
-    /// What the upstream counted.
+    /// The tokens that the upstream counted.
     pub fn usage(&self) -> Option<Usage> {
         self.told.heard.usage
     }
 
-    /// Whether the model's template opens `<think>` itself, if this answer showed that it does or does not
-    /// and something else was believed.
+    /// Whether the model's template opens `<think>` itself, if this answer showed that the belief was wrong.
     pub fn thinks_unopened(&self) -> Option<bool> {
         let Told { think, heard, .. } = &self.told;
         let whole = heard.ended == Some(End::Whole) && heard.finish != Some(Finish::Length);
@@ -148,7 +146,7 @@ impl Reader {
         }
     }
 
-    /// Whether an answer, of which this is the beginning, has an end and nothing else.
+    /// Whether an answer that begins with `start` ends without content.
     pub fn says_nothing(mut self, start: &[u8], is_stream: bool) -> bool {
         let mut out = Vec::new();
         match is_stream {
@@ -160,10 +158,10 @@ impl Reader {
             && matches!(finish(&self), Some(Finish::Stop | Finish::Calls))
     }
 
-    /// All of an answer that is no stream, for who asked for none.
+    /// Translates an answer that is not a stream, for a client that asked for none.
     ///
     /// # Errors
-    /// When it says nothing, or is no answer.
+    /// When it has no content, or is not an answer.
     pub fn whole(mut self, body: &[u8]) -> Result<Answer, Fault> {
         if Json::parse(body).is_none() {
             return Err(Fault::Broken("the answer is not valid JSON"));
@@ -171,7 +169,7 @@ impl Reader {
         let mut out = Vec::new();
         self.push_whole(body, &mut out);
         let heard = &mut self.told.heard;
-        heard.done |= heard.said; // some say nothing of why it ended
+        heard.done |= heard.said; // some upstreams do not say why it ended
         let finish = heard.finish.unwrap_or(Finish::Stop);
         match self.end(true, &mut out) {
             End::Empty => Err(Fault::Empty(finish)),
@@ -183,7 +181,7 @@ impl Reader {
         }
     }
 
-    /// For an answer that is no stream, says nothing and shall not be asked for again.
+    /// An answer without content, in place of one that had none and is not asked for again.
     pub fn empty(mut self, finish: Finish) -> Vec<u8> {
         let mut out = Vec::new();
         self.told.heard.finish = Some(finish);
@@ -224,7 +222,7 @@ impl Told {
             return self.finish_if_done(out);
         }
         let Some(json) = Json::parse(data) else {
-            // What is not even meant to be JSON is somebody's sign of life.
+            // Data that is not JSON at all is some upstream's heartbeat.
             if data.starts_with(b"{") {
                 self.heard.break_off("an event is not valid JSON");
             }
@@ -250,7 +248,7 @@ impl Told {
         }
     }
 
-    /// Lets the splitter of thoughts do something, and tells what it gives out.
+    /// Lets `act` use the splitter of thoughts, and writes what it gives out.
     fn think(&mut self, act: impl FnOnce(&mut Think, &mut dyn FnMut(Part<'_>)), out: &mut Vec<u8>) {
         let mut think = std::mem::replace(&mut self.think, Think::new(false));
         act(&mut think, &mut |part| self.part(part, out));
@@ -272,7 +270,7 @@ impl Told {
             return self.heard.break_off(why);
         };
         if at == known {
-            // What text was held back stands before the call.
+            // Text that was held back comes before the call.
             self.think(Think::pause, out);
             self.heard.said = true;
             self.teller.call(&mut self.heard, out);

@@ -1,19 +1,19 @@
-//! How a model is told to think less, or how much. Pure; by the model's name, for there is no other way
-//! to know it. What an upstream refuses of it is learned and left out ([`super::adapt`]).
+//! How to tell a model how much to think. Pure. It goes by the model's name, as there is no other way to know. What an
+//! upstream refuses of it is learned and left out ([`super::adapt`]).
 
 /// How much a client wants a model to think.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Wanted {
     /// Not at all.
     Off,
-    /// As much as it does.
+    /// As much as it usually does.
     Usual,
     /// `low`, `medium` or `high`.
     Effort(&'static str),
 }
 
-/// Families whose templates have a switch: vLLM, SGLang and NVIDIA NIM take it with the request. Two names
-/// are in use; a template ignores the one that it does not know.
+/// Families whose templates have a switch, which vLLM, SGLang and NVIDIA NIM take with the request. It has two names; a
+/// template ignores the one that it does not know.
 const WITH_SWITCH: [&str; 10] = [
     "qwen3",
     "qwen-3",
@@ -30,17 +30,16 @@ const WITH_SWITCH: [&str; 10] = [
 /// Families that take `reasoning_effort`, and think at every effort.
 const WITH_EFFORT: [&str; 5] = ["gpt-oss", "gpt-5", "o1", "o3", "o4-"];
 
-/// What is written into a request.
+/// What to write into a request.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub struct Switch {
-    /// Fields with a comma before the first; "" for none.
+    /// Fields, with a comma before the first; "" for none.
     pub fields: &'static str,
-    /// The model may think although nobody wants it to: a small limit of output would leave no word for
-    /// the answer.
+    /// The model may think all the same: a small limit of output would leave no room for the answer.
     pub may_think: bool,
 }
 
-/// For this model. `effort`: `reasoning_effort` may be sent to any model.
+/// The switch for this model. `effort`: `reasoning_effort` may be sent to any model.
 pub fn switch(model: &str, wanted: Wanted, effort: bool) -> Switch {
     let model = model.to_ascii_lowercase();
     let name = model.rsplit('/').next().unwrap_or_default();

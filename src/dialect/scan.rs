@@ -1,11 +1,11 @@
-//! JSON taken apart where it stands: where a string, a value, a field ends. Pure, and nothing is kept.
+//! Finds where a string, a value, a field of a JSON text ends. Pure.
 //!
-//! Nothing is checked but what finding the ends takes, so that a body of many kilobytes costs hardly more than
-//! looking for its quotes. Of a text that is no JSON it finds something, or nothing.
+//! It checks no more than it needs to find the ends, so that a large body costs hardly more than a search for its
+//! quotes. In a text that is not JSON it finds anything or nothing.
 
 use memchr::memchr;
 
-/// Behind the closing quote of the string that begins at `start`; `None`: it has no end.
+/// The position after the string that begins at `start`; `None`: it has no end.
 pub fn string_end(text: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
@@ -19,7 +19,7 @@ pub fn string_end(text: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Behind the value that begins at `start`; `None`: there is none, or it has no end.
+/// The position after the value that begins at `start`; `None`: there is none, or it has no end.
 pub fn value_end(text: &[u8], start: usize) -> Option<usize> {
     let mut depth = 0usize;
     let mut at = start;
@@ -53,7 +53,7 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Of an object; of anything else none.
+    /// The fields of an object; none of anything else.
     pub fn of(text: &'a [u8]) -> Fields<'a> {
         let inside = text.trim_ascii_start().strip_prefix(b"{");
         Fields {
@@ -79,7 +79,7 @@ impl<'a> Iterator for Fields<'a> {
 pub struct Items<'a>(&'a [u8]);
 
 impl<'a> Items<'a> {
-    /// Of a list; of anything else none.
+    /// The items of a list; none of anything else.
     pub fn of(text: &'a [u8]) -> Items<'a> {
         Items(text.strip_prefix(b"[").unwrap_or_default())
     }
@@ -93,7 +93,7 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// Takes the next value of a list or object; the end of it is none.
+/// Takes the next value of a list or object; `None` at its end.
 pub fn next_value<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let text = behind_blanks(rest);
     let (value, after) = text.split_at(value_end(text, 0)?);
@@ -101,7 +101,7 @@ pub fn next_value<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(value)
 }
 
-/// Without the blanks, commas and colons at its beginning.
+/// The text after the blanks, commas and colons at its beginning.
 pub fn behind_blanks(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\n' | b'\r' | b'\t' | b',' | b':', rest @ ..] = text {
         text = rest;

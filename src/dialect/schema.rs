@@ -1,8 +1,8 @@
-//! The schemas of tools, as all servers take them. Pure.
+//! Schemas of tools in a form that all servers take. Pure.
 
 use super::json::{Json, put};
 
-/// A tool's schema. `$schema` is for validators, and some servers refuse it; others want `properties`.
+/// Writes a tool's schema: without `$schema`, which some servers refuse, and with `properties`, which others demand.
 pub fn put_schema(out: &mut Vec<u8>, schema: Option<Json<'_>>) {
     let Some(schema) = schema.filter(|schema| schema.is_object()) else {
         return put!(out, "{\"type\":\"object\",\"properties\":{}}");

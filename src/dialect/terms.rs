@@ -1,5 +1,5 @@
-//! What all dialects of clients call alike: how a request is to be translated, what becomes of it, what is
-//! to be known when its answer comes, how that ends. Pure.
+//! The types that all dialects share: options of a translation, its result, what the answer's translation needs to
+//! know, and how an answer ends. Pure.
 
 use super::chat::{Finish, Usage};
 use super::ids::Used;
@@ -8,9 +8,9 @@ use super::measure::Size;
 /// How to translate a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
-    /// The model by the upstream's name for it.
+    /// The model, by the upstream's name.
     pub model: &'a str,
-    /// The most output to ask for, in tokens, if the operator sets one.
+    /// The most output to ask for, in tokens, if there is a limit.
     pub max_output: Option<u64>,
     /// `reasoning_effort` may be sent to any model.
     pub effort: bool,
@@ -21,59 +21,59 @@ pub struct Options<'a> {
 pub struct ChatRequest {
     /// Its body.
     pub body: Vec<u8>,
-    /// The model that was asked for, by the client's name for it.
+    /// The model, by the client's name.
     pub model: String,
     /// The client wants a stream.
     pub streams: bool,
-    /// The ids of the tool calls in it.
+    /// The ids of its tool calls.
     pub used: Used,
-    /// How large it is.
+    /// Its size.
     pub size: Size,
-    /// Tools that the upstream knows otherwise than the client.
+    /// Tools that have another name or kind for the upstream than for the client.
     pub tools: Vec<Tool>,
     /// The client set a limit of output.
     pub limited: bool,
 }
 
-/// A tool that the upstream knows otherwise than the client. Names are as they were escaped.
+/// A tool that has another name or kind for the upstream than for the client. Names are still escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tool {
-    /// What the upstream calls it.
+    /// Its name for the upstream.
     pub chat_name: String,
-    /// What the client calls it.
+    /// Its name for the client.
     pub name: String,
-    /// What it is to the client.
+    /// Its kind for the client.
     pub kind: ToolKind,
 }
 
 /// See [`Tool`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToolKind {
-    /// A function, in this namespace if not "".
+    /// A function, in this namespace unless "".
     Function(String),
-    /// It takes any text.
+    /// It takes free text.
     Custom,
     /// It finds other tools.
     Search,
 }
 
-/// What is to be known of a request when its answer is translated.
+/// What the translation of an answer needs to know of the request.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
-    /// The model that was asked for, by the client's name for it.
+    /// The model, by the client's name.
     pub model: String,
-    /// A random number, another one for each answer: where its ids come from.
+    /// A random number for the answer's ids.
     pub random: u64,
-    /// The ids of the tool calls so far.
+    /// The tool call ids of the conversation so far.
     pub used: Used,
-    /// The prompt's tokens, as far as they are known beforehand.
+    /// An estimate of the prompt's tokens.
     pub prompt_tokens: u64,
-    /// Bytes a thousand tokens of the model that answers.
+    /// The model's bytes a thousand tokens.
     pub ratio: u32,
     /// The model's template opens `<think>` itself.
     pub thinks_unopened: bool,
-    /// No block of a stream is closed before the message's end. For Claude Code: it repeats a request whose
-    /// answer breaks, but not once a text or a thought was closed.
+    /// Close no block of a stream before the message's end. For Claude Code: it repeats a request whose answer breaks,
+    /// but not after a text or a thought was closed.
     pub keeps_open: bool,
     /// See [`ChatRequest::tools`].
     pub tools: Vec<Tool>,
@@ -82,7 +82,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The tokens: those that were counted, or an estimate by what was `written`, in bytes.
+    /// The tokens that were counted, or an estimate by the bytes `written`.
     pub fn usage(&self, counted: Option<Usage>, written: u64) -> Usage {
         counted.unwrap_or(Usage {
             prompt: self.prompt_tokens,
@@ -92,42 +92,42 @@ impl Asked {
     }
 }
 
-/// A translated answer that is no stream.
+/// A translated answer that is not a stream.
 #[derive(Debug)]
 pub struct Answer {
     /// The body.
     pub body: Vec<u8>,
-    /// What the upstream counted.
+    /// The tokens that the upstream counted.
     pub usage: Option<Usage>,
 }
 
-/// Why there is no answer.
+/// Why an answer cannot be translated.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Fault {
-    /// It says nothing, and ended so: may be asked for again, else an empty one is told.
+    /// It has no content, and ended so. It may be asked for again; else the client gets an empty one.
     Empty(Finish),
-    /// It is no answer, or no whole one, and why, for the log.
+    /// It is not an answer, or incomplete; and why, for the log.
     Broken(&'static str),
 }
 
 /// How a stream ended.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum End {
-    /// All of it came, and its end was told.
+    /// All of it came, and its end was written.
     Whole,
-    /// It has an end and nothing else, and nothing was told.
+    /// It ended without content, and nothing was written.
     Empty,
-    /// It is not whole, and why, for the log. The connection is to be cut: a clean end would be taken
-    /// for the end of the answer. Before the first word it may be asked for again.
+    /// It is incomplete; and why, for the log. The connection must be cut: a clean end would look like the answer's
+    /// end. Before the first word it may be asked for again.
     Broken(&'static str),
 }
 
-/// What is known of the request that an upstream refused.
+/// What is known of a request that the upstream refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Refused<'a> {
-    /// The model by the client's name for it.
+    /// The model, by the client's name.
     pub model: &'a str,
-    /// The prompt's tokens, as far as they are known.
+    /// An estimate of the prompt's tokens.
     pub prompt_tokens: u64,
     /// The model's context, if it was learned.
     pub context: Option<u64>,

@@ -1,4 +1,4 @@
-//! What the tests of all dialects have in common: an upstream's stream, and what becomes of it.
+//! Shared by the tests of all dialects: streams of an upstream, and their translation.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ pub fn json(text: impl AsRef<[u8]>) -> Value {
     read.unwrap_or_else(|fault| panic!("{fault}: {}", String::from_utf8_lossy(text)))
 }
 
-/// What a stream becomes, fed in pieces of this size.
+/// The translation of a stream that comes in pieces of this size.
 pub fn read(mut reader: Reader, upstream: &[u8], size: usize, clean: bool) -> (Vec<u8>, End) {
     let mut out = Vec::new();
     for piece in upstream.chunks(size) {

@@ -1,19 +1,18 @@
-//! Takes the thoughts out of a text that begins with `<think>…</think>`, however it is cut into
-//! pieces. Pure; holds back less than a tag, or the blanks that a text begins with.
+//! Splits the thoughts from a text that begins with `<think>…</think>`, however it is cut into
+//! pieces. Pure. It holds back less than a tag, or the blanks at the text's beginning.
 //!
-//! Only at the very beginning of an answer: the same words later are words. Some models' templates
-//! open the tag themselves, so that only `</think>` comes. Whether a model is one of those is known
-//! from an earlier answer only ([`Think::lone`]); and it is forgotten if it was wrong.
+//! Only a tag at the very beginning counts; later it is text. Some models' templates open the tag themselves, so that
+//! only `</think>` comes. That is learned from an earlier answer ([`Think::lone`]), and forgotten if it proves wrong.
 
 use super::json::{Str, escaped};
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 
-/// Longest row of blanks that is held back, in bytes.
+/// The longest row of blanks that is held back, in bytes.
 const MAX_BLANK: usize = 256;
 
-/// What a piece was, with JSON's escapes.
+/// A piece of the answer, with JSON escapes.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Part<'a> {
     /// A part of the thoughts.
@@ -24,11 +23,11 @@ pub enum Part<'a> {
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum State {
-    /// Nothing but blanks, or a part of the tag, has come.
+    /// Only blanks or a part of the tag have come.
     Start,
     /// Inside the tags; `true`: a thought has begun.
     Inside(bool),
-    /// Behind a tag or a tool call: blanks are dropped until a text begins.
+    /// After a tag or a tool call: blanks are dropped until a text begins.
     Between,
     /// In the text.
     Text,
@@ -42,13 +41,13 @@ pub struct Think {
     /// The template opens the tag, as far as is known.
     unopened: bool,
     lone: bool,
-    /// Thoughts have come, in a tag or beside it.
+    /// Thoughts have come, in a tag or in a field of their own.
     thought: bool,
     misled: bool,
 }
 
 impl Think {
-    /// `unopened`: this model's answers begin inside of the tag.
+    /// `unopened`: this model's answers begin inside the tag.
     pub fn new(unopened: bool) -> Think {
         Think {
             state: State::Start,
@@ -60,7 +59,7 @@ impl Think {
         }
     }
 
-    /// The next piece of the text.
+    /// Takes the next piece of the text.
     pub fn push(&mut self, piece: Str<'_>, each: &mut dyn FnMut(Part<'_>)) {
         if self.state == State::Text {
             self.look_for_lone(&piece.plain());
@@ -83,13 +82,13 @@ impl Think {
         }
     }
 
-    /// Thoughts came in a field of their own: then none are in the text.
+    /// Thoughts came in a field of their own, so the text has none.
     pub fn beside(&mut self) {
         self.unopened = false;
         self.thought = true;
     }
 
-    /// Something else than text comes now, or nothing any more: gives out what is held back.
+    /// The text pauses or ends: gives out what is held back.
     pub fn pause(&mut self, each: &mut dyn FnMut(Part<'_>)) {
         let held = std::mem::take(&mut self.held);
         self.misled |= self.unopened && matches!(self.state, State::Inside(_));
@@ -103,13 +102,13 @@ impl Think {
         self.state = State::Between;
     }
 
-    /// Whether a `</think>` came that nothing had opened.
+    /// Whether a `</think>` came that was not opened.
     pub fn lone(&self) -> bool {
         self.lone
     }
 
-    /// Whether the answer was taken to begin inside of the tag, and its end never came. Either that
-    /// was wrong, or the answer was cut short.
+    /// Whether the answer was taken to begin inside the tag, but no end tag came: that was wrong,
+    /// or the answer was cut short.
     pub fn misled(&self) -> bool {
         self.misled
     }
@@ -152,14 +151,14 @@ impl Think {
         }
     }
 
-    /// A model is believed to begin inside of the tag when the end tag comes as a token of its own and
-    /// no thoughts came otherwise; not when a text speaks of it.
+    /// Notes an unopened end tag, if it comes as a token of its own and no thoughts came otherwise; a text may speak of
+    /// the tag.
     fn look_for_lone(&mut self, plain: &str) {
         self.lone |= !self.thought && plain.trim() == CLOSE;
     }
 }
 
-/// How many bytes at the end of a text may be the beginning of [`CLOSE`].
+/// How many bytes at the end of a text may begin a [`CLOSE`].
 fn begun_tag(text: &str) -> usize {
     let longest = (1..CLOSE.len()).rev();
     let is = |n: &usize| text.ends_with(&CLOSE[..*n]);

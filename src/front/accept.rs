@@ -1,4 +1,4 @@
-//! Lets connections in: what tiny_http's accepting thread asks of us.
+//! Takes new connections from tiny_http's accepting thread.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::socket::Outlet;
 use super::{Shared, refusal};
 
-/// Pause after a first failed `accept()`, doubled with each one that fails in a row, in milliseconds.
+/// Pause after a failed `accept()`, in milliseconds; doubled by each further failure.
 const PAUSE_MIN: u32 = 1;
 /// The longest pause; a client waits at most this long once `accept()` works again.
 const PAUSE_MAX: u32 = 256;
@@ -20,12 +20,12 @@ const PAUSE_MAX: u32 = 256;
 /// Takes connections from tiny_http.
 pub struct Host {
     shared: Arc<Shared>,
-    /// After the next `accept()` that fails.
+    /// The pause after the next failed `accept()`.
     pause: AtomicU32,
 }
 
 impl Host {
-    /// A host whose connections have that in common.
+    /// A host for connections of one server.
     pub fn new(shared: Arc<Shared>) -> Host {
         Host {
             shared,
@@ -33,8 +33,7 @@ impl Host {
         }
     }
 
-    /// Tells a client that there is no room. It has sent nothing that was read: the few bytes fit
-    /// into the socket's buffer.
+    /// Tells a client that there is no room. The socket is new, so the few bytes fit into its buffer.
     fn refuse(&self, socket: Arc<TcpStream>) {
         let limits = &self.shared.limits;
         if refusal::write(&mut Outlet(&socket), limits, 503, "too many connections").is_ok() {
@@ -46,8 +45,8 @@ impl Host {
 impl tiny_http::Host for Host {
     fn admit(&self, stream: TcpStream, client: SocketAddr) -> Option<Box<dyn FnMut() + Send>> {
         self.pause.store(PAUSE_MIN, Ordering::Relaxed);
-        // These fail only on a connection that is gone already. Nagle's algorithm would hold a short
-        // last segment back until the client's delayed acknowledgement comes, 40 ms later.
+        // These fail only on a connection that is gone. No Nagle: it would hold a short last segment back for 40 ms,
+        // until the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         let _ = stream.set_write_timeout(Some(self.shared.limits.write_timeout));
         let socket = Arc::new(stream);
@@ -64,13 +63,12 @@ impl tiny_http::Host for Host {
         }))
     }
 
-    /// The listener outlives every error: the client may have left the queue again (ECONNABORTED), or
-    /// descriptors may have run out for a while (EMFILE). Then `accept()` fails at once, over and over:
-    /// hence the pause.
+    /// The listener outlives every error: the client may have left (ECONNABORTED), or descriptors may have run out
+    /// (EMFILE). Then `accept()` fails at once, over and over: hence the pause.
     fn accept_failed(&self, _error: io::Error) {
         let pause = self.pause.load(Ordering::Relaxed);
         if pause > PAUSE_MIN {
-            // not a single accident: make room
+            // it failed again: make room
             self.shared.slots.close_longest_waiting();
         }
         thread::sleep(Duration::from_millis(pause.into()));

@@ -1,4 +1,4 @@
-//! The body of a request: as much of a connection's bytes as the head of the request declared.
+//! The body of a request: those of a connection's bytes that its head declares.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
@@ -11,28 +11,28 @@ const MAX_TRAILERS: usize = 8 * 1024;
 /// What a request's head says about where its body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// After that many bytes; the number is the client's word and nothing is allocated by it.
+    /// After that many bytes. The client's number is not trusted: nothing is allocated by it.
     Length(u64),
-    /// Where its chunks say so.
+    /// At the end of its chunks.
     Chunked,
 }
 
-/// A connection's incoming bytes, as the body of one request after the other.
+/// A connection's incoming bytes, read as the bodies of its requests.
 ///
-/// Reading gives the body of the request that [`Body::begin`] declared, and an error instead of an
-/// end when the client closed the connection before the body was complete.
+/// Reads give the body that [`Body::begin`] declared. If the client closes the connection before
+/// its end, they give an error.
 pub struct Body<R> {
     source: R,
     state: State,
-    /// The line being read, kept for its memory.
+    /// The line being read; its memory is used again.
     line: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
 enum State {
-    /// That many bytes are still to come.
+    /// This many bytes are still to come.
     Length(u64),
-    /// So many are still to come of this chunk.
+    /// This many bytes of a chunk are still to come.
     Chunk(u64),
     /// The next line is empty: the end of a chunk.
     ChunkEnd,
@@ -45,7 +45,7 @@ enum State {
 }
 
 impl<R: BufRead> Body<R> {
-    /// A body that is read in full already, before the first request.
+    /// An empty body, already read, before the first request.
     pub fn new(source: R) -> Body<R> {
         Body {
             source,
@@ -54,12 +54,12 @@ impl<R: BufRead> Body<R> {
         }
     }
 
-    /// To read the head of the next request from, once the last body is done.
+    /// The bytes themselves, to read the next head from once the last body is done.
     pub fn source(&mut self) -> &mut R {
         &mut self.source
     }
 
-    /// The head of a request was read: here begins its body.
+    /// The head was read: a body begins here.
     pub fn begin(&mut self, framing: Framing) {
         self.state = match framing {
             Framing::Length(0) => State::Done,
@@ -73,7 +73,7 @@ impl<R: BufRead> Body<R> {
         matches!(self.state, State::Done)
     }
 
-    /// Throws the rest of the body away, if it is not too much.
+    /// Throws the rest of the body away, `at_most` so many bytes.
     ///
     /// Returns true if the next request may follow.
     pub fn discard(&mut self, at_most: usize) -> bool {
@@ -208,7 +208,7 @@ impl<R: BufRead> Read for Body<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let result = self.try_read(buf);
         if let Err(e) = &result {
-            // whoever tries again must not read the rest as if nothing had happened
+            // a second try must not read the rest as if nothing had happened
             self.state = State::Failed(e.kind());
         }
         result.map_err(|e| match e.kind() {

@@ -1,5 +1,4 @@
-//! One connection, from its first byte to its last, on one thread: a head, its request, the rest of
-//! its body, the next head.
+//! One connection on its thread, from first byte to last: a head, its request, the rest of its body, the next head.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -14,8 +13,8 @@ use super::slots::Slot;
 use super::socket::Outlet;
 use super::{Shared, refusal};
 
-/// The most bytes of a body that was not read to be thrown away so that the next request can follow.
-/// With more to come it is cheaper for both sides to connect anew.
+/// The most bytes of an unread body that are thrown away so that the next request can follow. If more is to come, a new
+/// connection is cheaper for both sides.
 const MAX_DISCARDED: usize = 256 * 1024;
 
 /// A client's connection.
@@ -23,27 +22,27 @@ pub struct Connection {
     shared: Arc<Shared>,
     line: Line,
     client: SocketAddr,
-    /// The last of all, for it is given back when the descriptor is closed.
+    /// The last field: it is dropped, and so given back, after the descriptor is closed.
     slot: Arc<Slot>,
 }
 
-/// What a request and its answer have in hands, one request after the other.
+/// What requests and answers of a connection use, one after the other.
 pub struct Line {
     pub socket: Arc<TcpStream>,
     pub body: Body<Reader>,
     pub end: End,
 }
 
-/// What has come of the last request, and so how the connection goes on.
+/// How the last request ended, and so how the connection goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
     /// Another request may follow.
     Open,
-    /// A request is here, and nobody has answered it yet.
+    /// A request came and is not answered yet.
     Unanswered,
-    /// That was the last answer.
+    /// The last answer was sent.
     Last,
-    /// That was the last answer, and what may still come is not to be trusted.
+    /// The last answer was sent, and what still comes is not trusted.
     Refused,
     /// It was broken off.
     Broken,
@@ -76,7 +75,7 @@ impl Connection {
             let head = match self.next_head() {
                 Ok(head) => head,
                 Err(HeadError::Io(_)) => return,
-                // nobody knows where the next request would start
+                // it is not known where the next request would start
                 Err(HeadError::Refused(status, reason)) => return self.refuse(status, reason),
             };
             if !self.slot.begin() {
@@ -97,7 +96,7 @@ impl Connection {
 
     fn next_head(&mut self) -> Result<Head, HeadError> {
         let limits = &self.shared.limits;
-        // the body of the last request has to be out of the way
+        // first the rest of the last request's body
         self.line.body.source().wait_total(limits.body_timeout);
         if !self.line.body.discard(MAX_DISCARDED) {
             return Err(HeadError::Io(ErrorKind::InvalidData.into()));
@@ -120,7 +119,7 @@ impl Connection {
         self.line.end = told.map_or(End::Broken, |()| End::Refused);
     }
 
-    /// Whether the client may be sending what nobody will read.
+    /// Whether the client may still send what nobody will read.
     fn is_unread(&mut self) -> bool {
         let Line { body, end, .. } = &mut self.line;
         *end == End::Refused || !body.is_done() || !body.source().buffered().is_empty()
@@ -128,8 +127,8 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// Closes the connection. Until here not even the reading side is shut down: to who watches the
-    /// socket it would look as if the client had left.
+    /// Closes the connection. Before, not even the reading side is shut down: to a thread that
+    /// watches the socket it would look as if the client had left.
     fn drop(&mut self) {
         if self.line.end == End::Unanswered {
             let _ = Outlet(&self.line.socket).write_all(refusal::UNANSWERED);

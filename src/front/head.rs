@@ -1,7 +1,6 @@
 //! The head of a request: the request line and the header fields, read by the letter of RFC 9112.
 //!
-//! Whatever two parties could read in two ways is refused: that is how requests are smuggled past
-//! a proxy.
+//! What two parties could read in two ways is refused: that is how requests are smuggled past a proxy.
 
 use std::io::{self, BufRead, ErrorKind};
 use std::ops::Range;
@@ -12,13 +11,14 @@ use tiny_http::{HTTPVersion, Method};
 
 use super::body::Framing;
 use super::limits::Limits;
+use crate::token::{is_token, is_token_byte};
 
 /// Why there is no head.
 #[derive(Debug)]
 pub enum HeadError {
-    /// The client is gone, or does not get on with it.
+    /// The client left, or is too slow.
     Io(io::Error),
-    /// The client is to be told: the status, and why.
+    /// The client gets this status, with this reason.
     Refused(u16, &'static str),
 }
 
@@ -34,16 +34,16 @@ fn bad<T>(why: &'static str) -> Result<T, HeadError> {
 
 /// The head of a request.
 pub struct Head {
-    /// With `?` for each byte that is not ASCII; the ranges below point into it.
+    /// The head, with `?` for each byte that is not ASCII. The ranges below point into it.
     text: String,
-    /// The bytes as they came, where that differs.
+    /// The bytes as they came, if that differs.
     raw: Option<Vec<u8>>,
     fields: Vec<Field>,
     target: Range<usize>,
 
-    /// What is to be done.
+    /// The method.
     pub method: Method,
-    /// 1.0, or 1.1 for all from then on.
+    /// 1.0, or 1.1 for that and all later ones.
     pub version: HTTPVersion,
     /// The declared length of the body, in bytes.
     pub content_length: Option<u64>,
@@ -63,8 +63,8 @@ struct Field {
 impl Head {
     /// Reads a head, and not a byte further.
     pub fn read<R: BufRead>(source: &mut R, limits: &Limits) -> Result<Head, HeadError> {
-        // Somebody who speaks TLS here may never send the end of a line. One empty line was sent
-        // behind the body of a POST by clients of old (RFC 9112, 2.2).
+        // A client that speaks TLS here may never end a line. Old clients sent an empty line after
+        // the body of a POST (RFC 9112, 2.2).
         match source.fill_buf()?.first() {
             None => return Err(HeadError::Io(ErrorKind::UnexpectedEof.into())),
             Some(&b) if is_token_byte(b) || b == b'\r' => (),
@@ -90,7 +90,7 @@ impl Head {
             fields.push(parse_field(&text, line)?);
         }
 
-        // checked once: names and targets are looked at as `str` again and again
+        // checked once, as names and targets are read as `str` often
         let raw = if text.is_ascii() {
             None
         } else {
@@ -116,12 +116,12 @@ impl Head {
         Ok(head)
     }
 
-    /// What is asked for.
+    /// The request's target.
     pub fn target(&self) -> &str {
         &self.text[self.target.clone()]
     }
 
-    /// Where the body ends. Without a word about it there is none (RFC 9112, 6.3).
+    /// Where the body ends. If no field says so, there is no body (RFC 9112, 6.3).
     pub fn framing(&self) -> Framing {
         if self.chunked {
             Framing::Chunked
@@ -130,7 +130,7 @@ impl Head {
         }
     }
 
-    /// Every field in the order sent.
+    /// All fields, in the order sent.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         let bytes = self.raw.as_deref().unwrap_or(self.text.as_bytes());
         self.fields
@@ -138,7 +138,7 @@ impl Head {
             .map(move |f| (&self.text[f.name.clone()], &bytes[f.value.clone()]))
     }
 
-    /// What is left when its fields are not needed any more.
+    /// The same without its fields, for a request that may take minutes.
     pub fn without_fields(self) -> Head {
         Head {
             fields: Vec::new(),
@@ -147,7 +147,7 @@ impl Head {
         }
     }
 
-    /// Looks at the fields that say how to read on.
+    /// Reads the fields that say how to read on.
     fn interpret(&mut self) -> Result<(), HeadError> {
         let mut hosts = 0;
         let mut close = false;
@@ -193,7 +193,7 @@ impl Head {
             }
         }
 
-        // HTTP/1.0 has none (RFC 9112, 3.2)
+        // HTTP/1.0 needs no Host (RFC 9112, 3.2)
         match hosts {
             0 if self.version > (1, 0) => return bad("there is no Host"),
             0 | 1 => (),
@@ -206,7 +206,7 @@ impl Head {
             if self.chunked {
                 return bad("Transfer-Encoding in HTTP/1.0");
             }
-            // a client of HTTP/1.0 knows nothing of interim responses (RFC 9110, 10.1.1)
+            // an HTTP/1.0 client does not know interim responses (RFC 9110, 10.1.1)
             self.expects_continue = false;
             self.persistent = keep_alive;
         }
@@ -215,7 +215,7 @@ impl Head {
     }
 }
 
-/// Appends a line to `text`; the range returned is without its CRLF.
+/// Appends a line to `text`. Returns its range, without the CRLF.
 fn read_line<R: BufRead>(
     source: &mut R,
     text: &mut Vec<u8>,
@@ -268,7 +268,7 @@ fn parse_request_line(
 
     let version = match version {
         b"HTTP/1.0" => HTTPVersion(1, 0),
-        // of a later minor version we understand what is in 1.1 (RFC 9110, 2.5)
+        // later minor versions are read as 1.1 (RFC 9110, 2.5)
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => HTTPVersion(1, 1),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
             return Err(HeadError::Refused(
@@ -278,7 +278,7 @@ fn parse_request_line(
         }
         _ => return bad("the HTTP version is malformed"),
     };
-    if method.is_empty() || !method.iter().copied().all(is_token_byte) {
+    if !is_token(method) {
         return bad("the method is malformed");
     }
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
@@ -304,7 +304,7 @@ fn parse_field(text: &[u8], line: Range<usize>) -> Result<Field, HeadError> {
         None => return bad("a header field has no colon"),
     };
     let value = &bytes[colon + 1..];
-    // not `any`: this way several bytes are compared at a time
+    // not `any`: a fold compares several bytes at a time
     let control = |b: &u8| b.is_ascii_control() && *b != b'\t';
     if value.iter().fold(false, |bad, b| bad | control(b)) {
         return bad("a header field holds a control byte");
@@ -325,27 +325,6 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     }
     str::from_utf8(value).ok()?.parse().ok()
 }
-
-/// `tchar` of RFC 9110, 5.6.2
-fn is_token_byte(b: u8) -> bool {
-    TOKEN_BYTES[usize::from(b)]
-}
-
-// a table: each byte of each name is looked up
-static TOKEN_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let (mut i, others) = (0, b"!#$%&'*+-.^_`|~");
-    while i < 256 {
-        table[i] = (i as u8).is_ascii_alphanumeric();
-        i += 1;
-    }
-    i = 0;
-    while i < others.len() {
-        table[others[i] as usize] = true;
-        i += 1;
-    }
-    table
-};
 
 fn trim_start(bytes: &[u8]) -> &[u8] {
     let blank = |b: &u8| *b == b' ' || *b == b'\t';

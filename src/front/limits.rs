@@ -1,4 +1,4 @@
-//! What a client may use of the server: connections, time, bytes of a head.
+//! What clients may use of the server: connections, time, bytes of a head.
 
 use std::time::Duration;
 
@@ -7,32 +7,31 @@ use std::time::Duration;
 /// The defaults suit a machine with 64 MB of memory.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes of stack of each thread that serves a connection. The standard library's 2 MiB are
-    /// only reserved, but on a 32-bit machine a few hundred of them use the address space up.
+    /// Bytes of stack of each connection's thread. The standard library reserves 2 MiB; a few
+    /// hundred of those use up the address space of a 32-bit machine.
     pub thread_stack: usize,
 
-    /// Connections at a time, and threads that serve them. One more, and the one that has waited
-    /// longest for a request is closed; if all are being served, the new one gets 503.
+    /// The most connections, each with a thread. For one more, the one that has waited longest for
+    /// a request is closed. If all are being served, the new one gets 503.
     pub max_connections: usize,
 
-    /// From the first byte of a head to its last: a client gets 408 then.
+    /// How long a head may take, first byte to last. Then the client gets 408.
     pub head_timeout: Duration,
-    /// Without a request, after which a connection is closed.
+    /// How long a connection may have no request. Then it is closed.
     pub idle_timeout: Duration,
-    /// Without a byte of a body that is waited for: the read fails with `TimedOut`.
+    /// How long a read of a body may wait for a byte. Then it fails with `TimedOut`.
     pub body_timeout: Duration,
-    /// Within one write of a response, the client taking nothing: the write fails with `TimedOut`.
+    /// How long a write may wait for a client that takes nothing. Then it fails with `TimedOut`.
     pub write_timeout: Duration,
 
-    /// Bytes of the request line, and of each header field.
+    /// The most bytes of the request line, and of each header field.
     pub max_line: usize,
-    /// Number of header fields.
+    /// The most header fields.
     pub max_headers: usize,
-    /// Bytes of request line and header fields together.
+    /// The most bytes of request line and header fields together.
     pub max_head: usize,
 
-    /// What a client reads that is refused before there is a request to answer: from a status and
-    /// the reason in words to a content type and a body.
+    /// Makes the answer to a client whose head is refused: from a status and a reason to a content type and a body.
     pub error_body: fn(u16, &str) -> (&'static str, String),
 }
 

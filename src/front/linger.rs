@@ -1,12 +1,12 @@
 //! Ends connections whose client may still be sending.
 //!
-//! A socket that is closed while bytes come in makes the system answer them with a reset, and that
-//! overtakes what we said: a client that is refused within an upload would see a broken pipe in
-//! place of the reason. So we say that we are done, and throw away what comes until the client ends
-//! as well, falls silent, or has had its time: nginx's `lingering_close`, with its defaults.
+//! If a socket is closed while bytes come in, the system answers them with a reset, and that
+//! overtakes our answer: a client refused within an upload would see a broken pipe instead of the
+//! reason. So we end our side only, and throw away what comes until the client ends, falls silent,
+//! or has had its time. This is nginx's `lingering_close`, with its defaults.
 //!
-//! One thread does it for all, while there are any. Meanwhile each keeps its slot, and is among the
-//! first to be closed for another connection.
+//! One thread does this for all such connections, while there are any. Each keeps its slot, and is
+//! among the first to be closed for another connection.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,18 +21,18 @@ use super::slots::Slot;
 
 /// How long a client may go on sending.
 const LINGER_TIME: Duration = Duration::from_secs(30);
-/// How long it may send nothing, and not end either.
+/// How long it may send nothing.
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
-/// So many connections without a slot at most; beyond that the oldest is closed.
+/// The most connections without a slot. For one more the oldest is closed.
 const MAX_REFUSED: usize = 8;
-/// How soon a newcomer is looked at.
+/// How soon a new connection is looked at.
 const TICK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
-/// What is read at a time.
+/// How much is read at a time.
 const PIECE: usize = 8 * 1024;
-/// Bytes of stack of the thread.
+/// The thread's stack, in bytes.
 const STACK: usize = 64 * 1024;
 
 /// The connections that are about to end.
@@ -42,7 +42,7 @@ pub struct Lingering(Arc<Mutex<Newcomers>>);
 #[derive(Default)]
 struct Newcomers {
     list: Vec<Ending>,
-    /// There is a thread that will look at them.
+    /// The thread runs.
     running: bool,
 }
 
@@ -50,12 +50,12 @@ struct Ending {
     socket: Arc<TcpStream>,
     began: Instant,
     last_heard: Instant,
-    /// `None` for a connection too many. The last, for it is given back when the descriptor is closed.
+    /// `None` for a connection too many. The last field: it is dropped after the descriptor is closed.
     slot: Option<Arc<Slot>>,
 }
 
 impl Lingering {
-    /// Ends a connection: at once for what we send, by and by for what the client does.
+    /// Ends a connection: our side at once, the client's when it is done.
     pub fn end(&self, socket: Arc<TcpStream>, slot: Option<Arc<Slot>>, now: Instant) {
         if socket.shutdown(Shutdown::Write).is_err() {
             return; // it has ended already
@@ -99,7 +99,7 @@ impl Lingering {
                 .iter()
                 .map(|ending| PollFd::new(&ending.socket, PollFlags::IN))
                 .collect();
-            let _ = poll(&mut fds, Some(&TICK)); // a signal: just another look
+            let _ = poll(&mut fds, Some(&TICK)); // after a signal: look again
             let heard: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             let now = Instant::now();
             let mut heard = heard.into_iter();
@@ -118,7 +118,7 @@ fn drop_the_oldest_refused(list: &mut Vec<Ending>) {
 }
 
 impl Ending {
-    /// Throws a piece away, if there is one; `false`: that was it.
+    /// Throws a piece away, if there is one. `false`: the client is done.
     fn goes_on(&mut self, heard: bool, piece: &mut [u8], now: Instant) -> bool {
         if heard {
             match recv(&self.socket, piece, RecvFlags::DONTWAIT) {
@@ -134,7 +134,7 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // for those who still have a handle of it
+        // for other handles of the same socket
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn of_connections_too_many_the_last_few_linger() {
+    fn the_last_few_connections_too_many_linger() {
         let lingering = Lingering::default();
         lingering.lock().running = true; // nobody looks
         let slots = Slots::new(1);

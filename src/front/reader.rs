@@ -1,4 +1,4 @@
-//! Reads what a client sends, and gives up with `TimedOut` when that takes too long.
+//! Reads what a client sends. Fails with `TimedOut` when that takes too long.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::mem::{self, MaybeUninit};
@@ -8,31 +8,31 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
 
-/// Bytes of the buffer. Most heads fit in; larger pieces of a body pass it by.
+/// Bytes of the buffer. Most heads fit in. Larger pieces of a body bypass it.
 const BUFFER_SIZE: usize = 3 * 1024;
 
 /// The bytes that a client sends, buffered.
 pub struct Reader {
     socket: Arc<TcpStream>,
-    /// What has come and was not read yet begins at `read`.
+    /// The unread bytes begin at `read`.
     buffer: Vec<u8>,
     read: usize,
     patience: Patience,
-    /// What the socket was told last, unless it is to be told anew. Telling it is a system call, and
-    /// between a head, a body and the next head the patience changes twice.
+    /// The timeout that the socket has; `None`: it must be set anew. Kept because setting it is a system call, and the
+    /// timeout changes twice with each request.
     told: Option<Duration>,
 }
 
 enum Patience {
     /// For each read.
     Each(Duration),
-    /// For all reads together, counted from the first that has to be made.
+    /// For all reads together, counted from the first one.
     Total(Duration),
     Until(Instant),
 }
 
 impl Reader {
-    /// Reads from `socket`, each time for as long as it takes.
+    /// Reads from `socket`, without a time limit at first.
     pub fn new(socket: Arc<TcpStream>) -> Reader {
         Reader {
             socket,
@@ -58,7 +58,7 @@ impl Reader {
         &self.buffer[self.read..]
     }
 
-    /// Whoever waits for an answer holds no buffer.
+    /// Frees the buffer: a request that waits for its answer needs none.
     pub fn give_back(&mut self) {
         if self.buffered().is_empty() {
             self.buffer = Vec::new();
@@ -66,12 +66,12 @@ impl Reader {
         }
     }
 
-    /// Waits for the first bytes of a request. Until they are here, the connection has no buffer:
-    /// they come to the stack, which an idle thread has anyway.
+    /// Waits for the first bytes of a request. They come to the stack, which an idle thread has
+    /// anyway, so that an idle connection needs no buffer.
     ///
     /// # Errors
-    /// As those of [`Read::read`]. The end is none: the next read says that it is there.
-    #[inline(never)] // so that the stack has that room only here
+    /// As [`Read::read`]. The end of the stream is not an error: the next read reports it.
+    #[inline(never)] // so that only this call uses the room on the stack
     pub fn wait(&mut self) -> io::Result<()> {
         if !self.buffered().is_empty() {
             return Ok(());
@@ -113,17 +113,17 @@ impl Reader {
                     "the client sent nothing",
                 ));
             }
-            // The socket may give up sooner: then there is another round, which a busy client
-            // never sees. An eighth later will do as well.
+            // The socket keeps an older timeout if that is at most an eighth longer. If it is
+            // shorter, there is another round.
             let most = left.saturating_add(left / 8);
             if self.told.is_none_or(|told| told > most) {
                 self.socket.set_read_timeout(Some(left))?;
                 self.told = Some(left);
             }
             match read(&self.socket) {
-                // that is how a socket's timeout shows on Unix
+                // a socket's timeout shows as this on Unix
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.told = None,
-                // a signal is no reason to give a request up
+                // a signal: try again
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_is_read_in_order_whatever_the_size_of_the_pieces() {
+    fn bytes_are_read_in_order_whatever_the_size_of_the_pieces() {
         let (mut client, mut reader) = pair();
         let sent: Vec<u8> = (0..20_000u32).map(|n| (n % 251) as u8).collect();
         client.write_all(&sent).unwrap();

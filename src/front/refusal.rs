@@ -1,4 +1,4 @@
-//! What a client is told whose request nobody else answers.
+//! The last answer on a connection whose request nobody else answers.
 
 use std::io::{self, Write};
 
@@ -17,7 +17,7 @@ pub fn write(out: &mut impl Write, limits: &Limits, status: u16, reason: &str) -
     out.write_all(text.as_bytes())
 }
 
-/// What the client of a bug is told; good for HEAD as well.
+/// The answer after a panic or a missing answer; valid for HEAD too.
 pub const UNANSWERED: &[u8] =
     b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 

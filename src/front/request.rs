@@ -1,4 +1,4 @@
-//! A request, as its handler sees it, and the way back to the client.
+//! A request as its handler sees it, and the writer of its response.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -14,8 +14,8 @@ use super::connection::{End, Line};
 use super::head::Head;
 use super::socket::{ClientSocket, Outlet};
 
-/// How long a client may have its buffers full, besides what it takes at [`TAKEN_RATE`]: who drips an
-/// answer away keeps a place from the others.
+/// How long a client's buffers may be full in all, plus the time its bytes take at [`TAKEN_RATE`]: a client that reads
+/// an answer drop by drop holds a place.
 const FULL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes per second.
@@ -23,20 +23,19 @@ const TAKEN_RATE: u64 = 500;
 
 /// A request on its connection's thread.
 ///
-/// It is answered by [`Request::into_writer`]. If it is dropped without that, the client gets 500
-/// and the connection ends.
+/// [`Request::into_writer`] answers it. If it is dropped without that, the client gets 500 and the connection ends.
 pub struct Request<'c> {
     head: Head,
     line: &'c mut Line,
     client: SocketAddr,
     /// The connection is to be closed after the answer.
     closing: bool,
-    /// The client waits to be told to send its body.
+    /// The client waits for `100 Continue`.
     must_send_continue: bool,
 }
 
 impl<'c> Request<'c> {
-    /// A request whose head was read from `line`, where its body is to be read now.
+    /// A request whose head was read from `line`, where its body follows.
     pub(super) fn new(head: Head, line: &'c mut Line, client: SocketAddr) -> Request<'c> {
         // a client that has begun to send its body does not wait for us
         let waits = !line.body.is_done() && line.body.source().buffered().is_empty();
@@ -70,13 +69,13 @@ impl<'c> Request<'c> {
         &self.head.version
     }
 
-    /// The declared length of the body in bytes; one that does not fit is `usize::MAX`.
+    /// The declared length of the body in bytes; `usize::MAX` if it does not fit.
     pub fn body_length(&self) -> Option<usize> {
         let length = self.head.content_length?;
         Some(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
-    /// Where the client is, or the proxy between it and us.
+    /// The address of the client, or of a proxy in front of alvus.
     pub fn remote_addr(&self) -> SocketAddr {
         self.client
     }
@@ -86,28 +85,28 @@ impl<'c> Request<'c> {
         ClientSocket(self.line.socket.clone())
     }
 
-    /// Whether the connection stays open after the answer, as far as is known by now: a client that
-    /// waits for `100 Continue` has to be disconnected unless its body is read.
+    /// Whether the connection stays open after the answer, as far as is known now. If the client
+    /// waits for `100 Continue` and its body is not read, it does not.
     pub fn keeps_alive(&self) -> bool {
         self.head.persistent && !self.closing && !self.must_send_continue
     }
 
-    /// Closes the connection after the answer. What is left of the body is not waited for: the
-    /// client is told, and has a while to notice.
+    /// Closes the connection after the answer, without reading the rest of the body. The client is
+    /// told, and has a while to notice.
     pub fn close_connection(&mut self) {
         self.closing = true;
     }
 
-    /// The body. A client that waits for `100 Continue` is told so by the first call.
+    /// The body. The first call sends `100 Continue` to a client that waits for it.
     pub fn as_reader(&mut self) -> &mut dyn Read {
         if mem::take(&mut self.must_send_continue) {
-            // an interim response has no body, thus no Content-Length either (RFC 9110, 8.6)
+            // an interim response has no body, thus no Content-Length (RFC 9110, 8.6)
             let _ = Outlet(&self.line.socket).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         &mut self.line.body
     }
 
-    /// The way to the client, for one whole response: head and body. It ends when this is dropped.
+    /// The writer for one whole response: head and body. The response ends when it is dropped.
     pub fn into_writer(self) -> ResponseWriter<'c> {
         self.into_parts().1
     }
@@ -136,15 +135,15 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// Where the response to a request is written to.
+/// Writes the response to a request.
 ///
-/// Each write goes out at once and whole: who writes puts together what belongs together. If a write failed or a
-/// panic drops it, the connection is broken off: half a response must not be taken for the start of the next one.
+/// Each write is sent at once, and whole. If a write failed, or a panic drops it, the connection is
+/// broken off: half a response must not look like the start of the next one.
 pub struct ResponseWriter<'c> {
     taken: Taken,
     socket: &'c TcpStream,
     end: &'c mut End,
-    /// What the connection comes to when all of the response is sent.
+    /// How the connection goes on after the response.
     then: End,
 }
 
@@ -160,11 +159,11 @@ impl Write for ResponseWriter<'_> {
     }
 }
 
-/// How a client takes an answer.
+/// How slowly a client takes an answer.
 #[derive(Default)]
 struct Taken {
     bytes: u64,
-    /// So long there was no room for more.
+    /// How long its buffers were full.
     full: Duration,
 }
 

@@ -1,15 +1,15 @@
-//! Who is connected. Each connection has a [`Slot`] before it gets a thread, and gives it back when
-//! its descriptor is closed: there are never more of either than [`super::Limits::max_connections`].
+//! Who is connected. Each connection takes a [`Slot`] before it gets a thread, and gives it back when its descriptor is
+//! closed. So there are never more threads or descriptors than [`super::Limits::max_connections`].
 //!
-//! If there is none left, the connection that has waited longest for a request makes room. A client
-//! that sends its request drop by drop gains nothing by it: it waits all the same.
+//! If no slot is left, the connection that has waited longest for a request makes room. A request
+//! that arrives drop by drop counts as waited for.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How long a new connection waits until the one that was closed for it is gone. That one's thread
-/// has nothing else to do, but on a machine under load it has to get its turn.
+/// How long a new connection waits for the slot of the one closed for it. That one's thread only
+/// has to end, but on a loaded machine it must get its turn.
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The connections of a server.
@@ -22,7 +22,7 @@ pub struct Slots {
 #[derive(Default)]
 struct List {
     taken: Vec<Arc<Entry>>,
-    /// The server is gone: nobody would serve another request.
+    /// The server is gone: no further request is served.
     closed: bool,
 }
 
@@ -34,17 +34,17 @@ struct Entry {
 
 #[derive(Clone, Copy, PartialEq)]
 enum State {
-    /// For a request, or for the rest of one, since then.
+    /// Waits since then for a request, or for the rest of one.
     Waiting(Instant),
     Serving,
-    /// The last answer is out, and the client may still be sending, since then.
+    /// The last answer was sent then, and the client may still be sending.
     Lingering(Instant),
-    /// For another connection, or because the server is gone.
+    /// Closed for another connection, or because the server is gone.
     Closed,
 }
 
 impl Slots {
-    /// That many slots.
+    /// A server's slots, `max` in number.
     pub fn new(max: usize) -> Arc<Slots> {
         Arc::new(Slots {
             max,
@@ -58,8 +58,8 @@ impl Slots {
         self.lock().taken.len()
     }
 
-    /// A slot for `socket`. If all are taken, the connection that waits longest is closed; `None`
-    /// when all are being served.
+    /// A slot for `socket`. If all are taken, the connection that has waited longest is closed;
+    /// `None`: all are being served.
     pub fn take(self: &Arc<Slots>, socket: &Arc<TcpStream>, now: Instant) -> Option<Slot> {
         let full = |list: &mut List| list.taken.len() >= self.max;
         let mut list = self.lock();
@@ -86,13 +86,12 @@ impl Slots {
         })
     }
 
-    /// Ends a connection that nobody needs any more, else the one that has waited longest; `false`
-    /// when all are being served.
+    /// Ends a lingering connection, else the one that has waited longest; `false`: all are being served.
     pub fn close_longest_waiting(&self) -> bool {
         self.lock().close_longest_waiting()
     }
 
-    /// Ends all connections but those being served, and these do not get another request.
+    /// Ends all connections but those being served; those get no further request.
     pub fn close(&self) {
         let mut list = self.lock();
         list.closed = true;
@@ -101,7 +100,7 @@ impl Slots {
         }
     }
 
-    // a panic leaves the list whole: each change is a single call
+    // a panic cannot leave the list half changed: each change is a single call
     fn lock(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,7 +123,7 @@ impl List {
             if entry.close_if(|now| now == state) {
                 return true;
             }
-            // else it has got a request just now
+            // else it has just got a request
         }
     }
 }
@@ -134,8 +133,8 @@ impl Entry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the connection unless it has come to something else meanwhile. Its thread sees the end
-    /// of the stream, and cleans up.
+    /// Ends the connection, unless its state has changed meanwhile. Its thread sees the end of the
+    /// stream, and cleans up.
     fn close_if(&self, right: impl Fn(State) -> bool) -> bool {
         let mut state = self.state();
         if !right(*state) {
@@ -156,7 +155,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// A request is here. `false`: the connection was closed meanwhile.
+    /// A request came. `false`: the connection was closed meanwhile.
     pub fn begin(&self) -> bool {
         let mut state = self.entry.state();
         let open = *state != State::Closed;
@@ -166,14 +165,13 @@ impl Slot {
         open
     }
 
-    /// The request was answered: the connection waits for the next one. `false`: nobody would serve
-    /// it, for the server is gone.
+    /// The request was answered: the connection waits for the next one. `false`: the server is gone.
     pub fn end(&self, now: Instant) -> bool {
         *self.entry.state() = State::Waiting(now);
-        !self.slots.lock().closed // looked at last: whoever closes it from now on closes us too
+        !self.slots.lock().closed // checked last, so that a later close also finds this slot
     }
 
-    /// There will be no other request; the client may not have noticed yet.
+    /// No further request will come; the client may not know yet.
     pub fn linger(&self, now: Instant) {
         let mut state = self.entry.state();
         if *state != State::Closed {
@@ -218,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_longest_makes_room_and_nobody_who_is_served() {
+    fn the_connection_that_waits_longest_makes_room_and_none_that_is_served() {
         let t0 = Instant::now();
         let slots = Slots::new(3);
         let mut all: Vec<_> = (0..3).map(|_| pair()).collect();

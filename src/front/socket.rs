@@ -1,34 +1,34 @@
-//! A client's socket, as those see it who write to it, watch it, or break it off.
+//! A handle of a client's socket, to write to it, to watch it, or to break it off.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-/// A handle to the socket of the client that sent a request: to watch whether it is still there
-/// (`poll` for `POLLRDHUP`), and to break the connection off.
+/// A handle of the socket of a request's client: to watch whether it is still there (`poll` for
+/// `POLLRDHUP`), and to break the connection off.
 ///
-/// All clones share the one descriptor, which stays open as long as one of them lives; the
-/// connection itself ends regardless of that.
+/// All clones share one descriptor, which stays open as long as one of them lives. The connection
+/// itself may end earlier.
 #[derive(Clone, Debug)]
 pub struct ClientSocket(pub(super) Arc<TcpStream>);
 
 impl ClientSocket {
     /// Ends the connection in both directions, at once. Reads of the body and writes of the
-    /// response fail from now on, in whichever thread they are.
+    /// response fail from now on, in any thread.
     pub fn shutdown(&self) {
-        // fails only when the client has ended the connection already
+        // this fails only if the client has ended the connection
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
 impl ClientSocket {
-    /// The socket itself, for who only watches it.
+    /// The socket itself, for code that only watches it.
     pub fn shared(&self) -> Arc<TcpStream> {
         self.0.clone()
     }
 
-    /// Reads of the body end from now on, in whichever thread they are. The way back stays open.
+    /// Reads of the body end from now on, in any thread. Writes still work.
     pub fn stop_reading(&self) {
         let _ = self.0.shutdown(Shutdown::Read);
     }
@@ -45,7 +45,7 @@ impl AsFd for ClientSocket {
     }
 }
 
-/// Writes to a client, whose patience the socket knows ([`super::Limits::write_timeout`]).
+/// Writes to a client. The socket's timeout is [`super::Limits::write_timeout`].
 pub(super) struct Outlet<'c>(pub &'c TcpStream);
 
 impl Write for Outlet<'_> {

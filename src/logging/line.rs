@@ -1,4 +1,4 @@
-//! One line of the log, put together from named values.
+//! One line of the log, made of named values.
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
@@ -18,12 +18,12 @@ pub struct Line {
     level: LogLevel,
     json: bool,
     text: String,
-    /// The next value stands without its name, in text, and with this in front.
+    /// In text, the next value is written without its name, after this.
     lead: Option<&'static str>,
 }
 
 impl Line {
-    /// Begins a line about this kind of event, which only JSON names.
+    /// Begins a line about this kind of event. Only JSON has the kind.
     pub fn new(level: LogLevel, event: &str) -> Line {
         Line::in_format(level, event, JSON.load(Ordering::Relaxed))
     }
@@ -46,17 +46,17 @@ impl Line {
         line
     }
 
-    /// In text, the next value stands without its name, after `lead`.
+    /// In text, the next value is written without its name, after `lead`.
     pub fn bare(&mut self, lead: &'static str) -> &mut Line {
         self.lead = Some(lead);
         self
     }
 
-    /// Adds a word or a text. In text it is quoted where it would not be read as one word.
+    /// Adds a word or a text. In text it is quoted unless it is a single word.
     pub fn word(&mut self, name: &str, value: &str) -> &mut Line {
         self.name(name);
         let odd = |c: char| c.is_whitespace() || c.is_control() || c == '"';
-        let plain = |b: u8| b.is_ascii_graphic() && b != b'"'; // nearly always, and soon seen
+        let plain = |b: u8| b.is_ascii_graphic() && b != b'"'; // nearly always, and quickly checked
         let is_word = || value.bytes().all(plain) || !value.contains(odd);
         if self.json || value.is_empty() || !is_word() {
             quote(&mut self.text, value);
@@ -66,7 +66,7 @@ impl Line {
         self
     }
 
-    /// Adds words of our own, which stand in brackets in text.
+    /// Adds words of our own, in brackets in text.
     pub fn note(&mut self, name: &str, value: &str) -> &mut Line {
         if self.json {
             return self.word(name, value);
@@ -91,7 +91,7 @@ impl Line {
             let quote = self.text.len() - 2;
             self.text.insert_str(quote, "_ms");
         }
-        // 128 bits take several times as long to write.
+        // A number of 128 bits takes several times as long to write.
         let millis = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
         let _ = write!(self.text, "{millis}");
         if !self.json {

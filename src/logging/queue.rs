@@ -1,9 +1,8 @@
-//! Lines on their way to standard error, and the one thread that writes them.
+//! The queue of lines for standard error, and the one thread that writes them.
 //!
-//! Who has something to say leaves it here and goes on. So a terminal that was stopped, a pipe whose
-//! reader hangs, a disk that is gone holds up this thread and nobody else. What finds no room is
-//! counted, and the count is told when there is room again. Until [`detach`], as in `alvus check`, each
-//! line is written at once by whoever says it.
+//! Other threads leave their lines here and go on. So a stopped terminal, a pipe whose reader hangs, or a lost disk
+//! holds up this thread only. Lines that find no room are counted, and the count is logged when there is room again.
+//! Before [`detach`], as in `alvus check`, each thread writes its lines itself.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -18,25 +17,25 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{LogLevel, formed};
 
-/// How many bytes of lines wait for the thread, besides those that it is writing.
+/// How many bytes of lines may wait, besides those being written.
 const ROOM: usize = 32 * 1024;
-/// Bytes of one `write(2)`, made of whole lines: no more than a pipe takes in one piece (`PIPE_BUF`), so
-/// that nobody else's lines get in between.
+/// The most bytes of one `write(2)`, of whole lines: a pipe takes as many in one piece (`PIPE_BUF`), so that no other
+/// process's lines get in between.
 const PIECE: usize = 4096;
 /// Stack of the thread; a tenth of it is used.
 const STACK: usize = 64 * 1024;
-/// How many lines are written in a second; errors and warnings have as many of their own. An SD card
-/// bears that for weeks, and no one reads more.
+/// How many lines are written in a second; errors and warnings have the same limit for themselves. An SD card bears
+/// that for weeks, and nobody reads more.
 const BURST: u32 = 100;
 
-/// What a line tells: each kind has a limit of its own.
+/// The kinds of lines; each has a limit of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     /// A request, as named values.
     Values,
     /// Anything else.
     Message,
-    /// What is said whatever was said before.
+    /// A line without a limit.
     Unlimited,
 }
 
@@ -67,7 +66,7 @@ struct Queue {
     text: String,
     /// Lines that found no room, or could not be written.
     lost: u32,
-    /// For requests; for errors and warnings; for the rest.
+    /// For requests, for errors and warnings, and for the rest.
     limits: [Limit; 3],
     thread: Thread,
     /// The process ends.
@@ -78,16 +77,16 @@ fn queue() -> MutexGuard<'static, Queue> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on nobody waits for a line to be written. Where no thread can be had, all stays as it was.
+/// From now on nobody waits for a line to be written. Without a thread for it all stays as it was.
 pub fn detach() {
-    let mut queue = queue(); // which the thread waits for
+    let mut queue = queue(); // the thread waits for this lock
     if thread::Builder::new()
         .stack_size(STACK)
         .spawn(write)
         .is_ok()
     {
         queue.thread = Thread::Writes;
-        // The standard library's own way to tell of a panic waits for standard error.
+        // The standard library's own message about a panic would wait for standard error.
         std::panic::set_hook(Box::new(|panic| crate::error!("{panic}")));
     }
 }
@@ -107,9 +106,9 @@ pub fn finish(patience: Duration) {
     drop(waited.unwrap_or_else(PoisonError::into_inner));
 }
 
-/// Puts a text of one or more lines in line.
+/// Queues a text of one or more lines.
 pub(super) fn put(level: LogLevel, kind: Kind, text: &str) {
-    // A storm of requests must not hide that a key rests or that a reload was done.
+    // A storm of requests must not hide that a key rests, or a reload.
     let which = match kind {
         Kind::Values => Some(0),
         Kind::Message => Some(1 + usize::from(level > LogLevel::Warn)),
@@ -126,7 +125,7 @@ pub(super) fn put(level: LogLevel, kind: Kind, text: &str) {
     let knows = queue.counts();
     if !which.is_none_or(|which| queue.limits[which].admits(second())) {
         if knows {
-            return; // that lines are left out, and when to tell
+            return; // the thread logs later that lines were left out
         }
     } else if !queue.push(level, &stamped(kind, text)) {
         queue.lost = queue.lost.saturating_add(1);
@@ -137,7 +136,7 @@ pub(super) fn put(level: LogLevel, kind: Kind, text: &str) {
     }
 }
 
-/// The thread.
+/// The thread's loop.
 fn write() {
     let mut text = String::new();
     let mut queue = queue();
@@ -185,12 +184,12 @@ impl Queue {
         true
     }
 
-    /// Whether lines were left out that were not told of.
+    /// Whether lines were left out and not reported yet.
     fn counts(&self) -> bool {
         self.limits.iter().any(|limit| limit.suppressed > 0)
     }
 
-    /// Says how many lines were left out in a second that is over.
+    /// Logs how many lines were left out in a second that is over.
     fn tell_counts(&mut self, second: u64) {
         for which in 0..self.limits.len() {
             let Limit {
@@ -208,13 +207,13 @@ impl Queue {
         }
     }
 
-    /// Says how many lines were lost, now that lines are taken again.
+    /// Logs how many lines were lost, once lines can be written again.
     fn tell_losses(&mut self) {
         if self.lost == 0 {
             return;
         }
         let text = format!(
-            "{} lines of the log were lost: nobody took them in time",
+            "{} lines of the log were lost: standard error did not take them in time",
             self.lost
         );
         let text = formed(LogLevel::Warn, &text);
@@ -254,7 +253,7 @@ fn emit_piece(out: &mut (impl Write + AsFd), mut piece: &[u8]) -> bool {
             Ok(0) => return false,
             Ok(n) => piece = &piece[n..],
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            // Whoever shares standard error with us made it non-blocking.
+            // Another process that shares standard error made it non-blocking.
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 let mut ready = [PollFd::from_borrowed_fd(out.as_fd(), PollFlags::OUT)];
                 let _ = poll(&mut ready, None);
@@ -270,8 +269,7 @@ fn second() -> u64 {
     STARTED.get_or_init(Instant::now).elapsed().as_secs()
 }
 
-/// The line with the time in front, where nobody else adds it: on a terminal and in a file. The banner and the like
-/// have none.
+/// The line with the time before it, on a terminal and in a file, where nobody else adds it. The banner has none.
 fn stamped(kind: Kind, text: &str) -> Cow<'_, str> {
     if matches!(kind, Kind::Unlimited) || !*TIMED.get_or_init(stderr_is_read_as_it_is) {
         return text.into();
@@ -284,7 +282,7 @@ fn stamped(kind: Kind, text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Seconds since 1970 as `2026-11-26T03:31:28Z`, by the calendar of H. Hinnant, whose years begin in March.
+/// Seconds since 1970 as `2026-11-26T03:31:28Z`; the algorithm is H. Hinnant's, with years that begin in March.
 fn time(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day) = (days / 146_097, days % 146_097);
@@ -302,7 +300,7 @@ fn time(seconds: u64) -> String {
     )
 }
 
-/// Whether standard error is a terminal or a file, and nobody's pipe who adds times to what comes.
+/// Whether standard error is a terminal or a file, so that nobody adds times.
 fn stderr_is_read_as_it_is() -> bool {
     let stderr = std::io::stderr();
     let copy = stderr.as_fd().try_clone_to_owned();
@@ -310,7 +308,7 @@ fn stderr_is_read_as_it_is() -> bool {
     stderr.is_terminal() || copy.is_ok_and(is_file)
 }
 
-/// Whether standard error is what systemd named in `JOURNAL_STREAM`, as `device:inode`.
+/// Whether standard error is the journal: systemd names it in `JOURNAL_STREAM`, as `device:inode`.
 fn stderr_is_the_journal() -> bool {
     let identity = || {
         let copy = std::io::stderr().as_fd().try_clone_to_owned().ok()?;
@@ -327,7 +325,7 @@ struct Limit {
     second: u64,
     written: u32,
     suppressed: u32,
-    /// The second in which the first of those was.
+    /// The second in which the first line was left out.
     since: u64,
 }
 
@@ -396,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_out_is_told_when_its_second_is_over_or_alvus_ends() {
+    fn left_out_lines_are_reported_when_their_second_is_over_or_alvus_ends() {
         let mut queue = empty();
         let storm =
             |queue: &mut Queue| (0..BURST + 3).filter(|_| queue.limits[0].admits(4)).count();

@@ -1,14 +1,14 @@
-//! What may be repeated of a text that someone else chose. Pure.
+//! Makes a text that somebody else chose fit to be shown. Pure.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// So much of it, in bytes. Names of models, clients and hosts are shorter.
+/// The most bytes that are shown. Names of models, clients and hosts are shorter.
 pub const SHOWN: usize = 64;
 
-/// A text that a client or an upstream chose, fit for a log, a page, a metric or a message: at most
-/// [`SHOWN`] bytes of it, whole characters, and `…` where more would follow. What steers a terminal or turns a
-/// line around is written as `\u{…}`. Quotes are the business of whoever writes it down.
+/// A text that a client or an upstream chose, fit for a log, a page, a metric or a message: whole characters, at most
+/// [`SHOWN`] bytes, and `…` if more follows. Characters that steer a terminal or reverse a line become `\u{…}`. Quotes
+/// are not escaped: the caller does that.
 pub fn shown(text: &str) -> Cow<'_, str> {
     let end = text.floor_char_boundary(SHOWN);
     let start = &text[..end];
@@ -29,8 +29,8 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// Control characters; and those that cannot be seen, break a line, or turn its direction around (Unicode's
-/// "Trojan Source" set, UTR #36).
+/// Whether it is a control character, invisible, a line break, or reverses a line's direction (Unicode's "Trojan
+/// Source" set, UTR #36).
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_cut_between_characters() {
+    fn a_long_text_is_cut_between_characters() {
         for (text, expected) in [
             ("x".repeat(SHOWN + 1), "x".repeat(SHOWN) + "…"),
             ("ü".repeat(SHOWN), "ü".repeat(SHOWN / 2) + "…"),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_steers_a_terminal_or_turns_a_line_around_is_spelled_out() {
+    fn characters_that_steer_a_terminal_or_reverse_a_line_are_escaped() {
         for (text, expected) in [
             ("a\nb\r\t\0", r"a\u{a}b\u{d}\u{9}\u{0}"),
             ("\u{1b}[31mred\u{9b}0m", r"\u{1b}[31mred\u{9b}0m"),

@@ -1,19 +1,18 @@
-//! Freed memory that stays with its thread, in front of the system's allocator.
+//! An allocator that keeps freed memory with its thread, in front of the system's allocator.
 //!
-//! musl's `malloc` has one lock for all threads, and threads that meet there go through the kernel. A request
-//! allocates and frees the same few sizes over and over; with this its thread finds them where it left them.
-//! A thread keeps [`KEPT`] bytes at most, and gives them back when it ends. Like `src/memcpy` it has `unsafe`
-//! code of ours, because an allocator cannot be written without.
+//! musl's `malloc` has one lock, and threads that meet there go through the kernel. A request allocates and frees the
+//! same few sizes over and over; here its thread finds them again. A thread keeps [`KEPT`] bytes at most, and gives
+//! them back when it ends. It has `unsafe` code, like `src/memcpy`: an allocator needs it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ptr::null_mut;
 
-/// The bytes that a thread keeps at most.
+/// The most bytes that a thread keeps.
 pub const KEPT: usize = 8 * 1024;
 
-/// The sizes that are kept, in steps of 16 bytes: the ones that musl hands out anyway, so that rounding up to
-/// them wastes nothing. musl needs [`OWN`] bytes of each for itself.
+/// The sizes that are kept, in steps of 16 bytes: those that musl hands out anyway, so that rounding up wastes nothing.
+/// musl uses [`OWN`] bytes of each itself.
 const SIZES: [u8; 24] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 18, 20, 25, 31, 36, 42, 50, 63, 72, 84, 102, 127,
 ];
@@ -21,7 +20,7 @@ const STEP: usize = 16;
 const OWN: usize = 4;
 const LARGEST: usize = SIZES[SIZES.len() - 1] as usize * STEP - OWN;
 
-/// For each number of steps the class that it falls into: an index into [`SIZES`].
+/// For each number of steps its class: an index into [`SIZES`].
 const CLASSES: [u8; 128] = {
     let mut classes = [0; 128];
     let (mut steps, mut class) = (0, 0);
@@ -38,7 +37,7 @@ const CLASSES: [u8; 128] = {
 /// What every allocation is aligned to, on 32-bit machines too.
 const ALIGN: usize = 8;
 
-/// The class of a layout; `None` for what is not kept.
+/// The class of a layout; `None`: it is not kept.
 fn class_of(size: usize, align: usize) -> Option<usize> {
     if size > LARGEST || align > ALIGN {
         return None;
@@ -84,7 +83,7 @@ impl Cache {
         piece.cast()
     }
 
-    /// Keeps a piece. If that would be too much, all the others go back first: what is kept follows what is used.
+    /// Keeps a piece. If that would be too much, all others are freed first, so that the cache follows what is used.
     ///
     /// # Safety
     /// It is a piece of this class from [`System`], and nobody uses it any more.
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_frees_it_gets_again() {
+    fn a_thread_gets_again_what_it_freed() {
         let first = filled(100, 1);
         free(first, 100);
         assert_eq!(filled(97, 2), first, "of the same class");
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_thread_allocates_another_may_free() {
+    fn memory_of_one_thread_may_be_freed_by_another() {
         let pieces: Vec<_> = (1..500)
             .map(|size| (filled(size, 7) as usize, size))
             .collect();
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_or_shrinks_keeps_its_bytes() {
+    fn an_allocation_that_grows_or_shrinks_keeps_its_bytes() {
         let sizes = [
             1, 12, 13, 40, 60, 900, 2028, 2029, 5000, 3000, 2000, 90, 12, 3,
         ];

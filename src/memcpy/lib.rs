@@ -1,8 +1,9 @@
-//! `memcpy` for 32-bit ARM: eight words with one load and one store, where both ends lie on words.
+//! `memcpy` for 32-bit ARM: copies eight words with one load and one store, if both ends are aligned to words.
 //!
-//! A request moves 20 kB of structs about, and those lie on words. What compilers bring along for ARMv6 takes four
-//! instructions a word for that, or eleven. Odd ends and odd places are `memmove`'s, which Rust's `compiler_builtins`
-//! does by words. It is a crate of its own because of `no_builtins`: what defines `memcpy` is linked as it is.
+//! A request moves 20 kB of aligned structs. The compilers' own `memcpy` for ARMv6 takes four or eleven instructions a
+//! word. Unaligned copies and odd ends go to `memmove`, which Rust's `compiler_builtins` does by words. It is a crate
+//! of its own because `no_builtins` holds for a whole crate: without it the compiler could make this code a call of
+//! `memcpy`.
 
 #![no_std]
 #![no_builtins]
@@ -26,7 +27,7 @@ pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut 
         return unsafe { memmove(to, from, n) };
     }
     let (mut into, mut out_of) = (to, from);
-    // SAFETY: so many whole lines may be read and written. r6, r7 and r11 are not ours to use.
+    // SAFETY: this many whole lines may be read and written. r6, r7 and r11 must not be used.
     unsafe {
         core::arch::asm!(
             "2: ldmia {out_of}!, {{r3, r4, r5, r8, r9, r10, r12, lr}}",

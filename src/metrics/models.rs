@@ -1,28 +1,28 @@
-//! Which models answered, in whose place, and what that took: a few rows, however many names clients
-//! invent. The one that was not asked for the longest makes room, and is counted among the others then.
+//! Counts answers by model: a few rows, however many names clients invent. The row unused longest makes room; its
+//! numbers go to the row of the others.
 
 use std::time::Instant;
 
 use super::Answered;
 use crate::sse::Tokens;
 
-/// Rows at most, beside the one for the others.
+/// The most rows, besides the one for the others.
 pub const MOST: usize = 32;
 /// The longest name that is kept, in bytes.
 const LONGEST: usize = 128;
 
-/// One model; without a name, the others.
+/// One model's row; without a name, the others'.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// By the provider's name.
+    /// The provider's name of the model.
     pub name: String,
-    /// The name that it was asked for by last, where that was another one.
+    /// The name that the last client used, if that is another one.
     pub asked: String,
     /// Requests that it answered.
     pub requests: u64,
-    /// Of these, in another one's place.
+    /// Of these, for clients that used another name.
     pub in_place: u64,
-    /// What its answers took.
+    /// The tokens that its answers took.
     pub tokens: Tokens,
     last: Instant,
 }
@@ -32,12 +32,12 @@ pub struct Model {
 pub struct Models(Vec<Model>);
 
 impl Models {
-    /// None but the others.
+    /// No rows but that of the others.
     pub fn new(now: Instant) -> Models {
         Models(vec![row("", now)])
     }
 
-    /// Counts an answer that is none of ours and no refusal.
+    /// Counts an answer of the upstream that is not an error.
     pub fn answered(&mut self, answered: Answered, now: Instant) {
         if !matches!(answered.status, 200..400) || answered.model.is_empty() {
             return;
@@ -55,7 +55,7 @@ impl Models {
         }
     }
 
-    /// Those that answered, the others first if there are any.
+    /// The rows; that of the others first, if it has any requests.
     pub fn rows(&self) -> Vec<Model> {
         let rows = self.0.iter().filter(|row| row.requests > 0);
         rows.cloned().collect()

@@ -1,4 +1,4 @@
-//! The last ten minutes in slots of ten seconds, and the last events: some 6 kB at most, whatever happens.
+//! The last ten minutes in slots of ten seconds, and the last events: 6 kB at most.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ pub const SLOTS: usize = 60;
 const EVENTS: usize = 32;
 /// Bytes of a reason that are kept.
 const REASON: usize = 160;
-/// Failures of the upstream with nothing but pauses of this length between them are one event.
+/// Failures of the upstream within this time of each other are one event.
 const FLAP: Duration = Duration::from_secs(600);
 
 /// What happened in one slot.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
-    /// Its place in time: seconds since the start, by [`STEP`].
+    /// Its number: seconds since the start, divided by [`STEP`].
     number: u64,
     /// Requests answered.
     pub requests: u32,
@@ -38,7 +38,7 @@ impl Slot {
     }
 }
 
-/// A kind of event. `key` and `number` of the [`Event`] are what is said here.
+/// A kind of event, and the meaning of `key` and `number` in its [`Event`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     /// `key` was limited and rests for `number` seconds.
@@ -47,9 +47,9 @@ pub enum What {
     Parked,
     /// `key` was ejected with status `number`.
     Ejected,
-    /// The upstream cannot be reached, or fails, for the `number`th time of late.
+    /// The upstream cannot be reached, or fails, for the `number`th time lately.
     Down,
-    /// It is well again.
+    /// The upstream is well again.
     Back,
     /// The configuration was read again and has `number` keys.
     Reloaded,
@@ -58,7 +58,7 @@ pub enum What {
 }
 
 impl What {
-    /// As the page knows it.
+    /// Its name on the page.
     pub fn word(self) -> &'static str {
         match self {
             What::Limited => "limited",
@@ -72,7 +72,7 @@ impl What {
     }
 }
 
-/// Something worth a line. Its only text is one that stands in the log too, so nothing is secret.
+/// An event. Its only text is in the log too, so that it holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// When.
@@ -83,7 +83,7 @@ pub struct Event {
     pub key: usize,
     /// See [`What`].
     pub number: u64,
-    /// The reason, where there is one.
+    /// The reason, if there is one.
     pub why: Box<str>,
 }
 
@@ -91,7 +91,7 @@ pub struct Event {
 #[derive(Debug)]
 pub struct Recent {
     started: Instant,
-    /// By number modulo [`SLOTS`]; one whose number is not the expected is of earlier times.
+    /// By number modulo [`SLOTS`]. A slot with another number than expected is old.
     slots: [Slot; SLOTS],
     /// The oldest first.
     events: VecDeque<Event>,
@@ -125,9 +125,9 @@ impl Recent {
         }
     }
 
-    /// Keeps that the upstream failed, and why.
+    /// Notes that the upstream failed, and why.
     pub fn failed(&mut self, why: &str, now: Instant) {
-        // An upstream that fails now and then would push out what is known of the keys.
+        // Else an upstream that fails often would push out the events of keys.
         let mut number = 1;
         let mut last = self.events.iter().rev();
         if let (Some(back), Some(down)) = (last.next(), last.next())
@@ -143,7 +143,7 @@ impl Recent {
         }
     }
 
-    /// Keeps an event, and forgets the oldest for it.
+    /// Adds an event, and forgets the oldest.
     pub fn note(&mut self, what: What, key: usize, number: u64, now: Instant) {
         if self.events.len() == EVENTS {
             self.events.pop_front();

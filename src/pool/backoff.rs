@@ -1,21 +1,21 @@
-//! A model that has no capacity: it is left alone for a while, then asked by one request, then by
-//! more. No key is to blame, and the first success ends the waiting.
+//! The backoff of an overloaded model: it is left alone for a while, then one request probes it,
+//! then more. No key is to blame. The first success ends the wait.
 //!
-//! Where a model refuses one request while it is at work on others, it takes so many at a time: up
-//! to there the way back is quick, beyond it one more is tried every two minutes.
+//! A model that refuses one request while it works on others has a concurrency limit. Up to that
+//! many the way back is quick; beyond it one more is tried every two minutes.
 
 use std::time::{Duration, Instant};
 
-/// How long an overloaded model is left alone at least, and at most, between two tries.
+/// The shortest and the longest time between two probes of an overloaded model.
 const GAPS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Of what the upstream asks for so much is believed: one request is cheaper than an hour for nothing.
+/// A longer wait that the upstream asks for is cut to this: one request costs less than an idle hour.
 const MOST_STATED: Duration = Duration::from_secs(60);
 
-/// How long a model is believed that takes so many at a time, before one more is tried.
+/// How long a concurrency limit is kept before one more request is tried.
 const STEP: Duration = Duration::from_secs(120);
 
-/// Two keys' bare 429s within this time, neither of them near its limit, are the model's.
+/// Two keys that get a bare 429 within this time, both far from their limits: the model is overloaded.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// See the module's text.
@@ -23,7 +23,7 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 pub(super) struct Backoff {
     /// The model is, or was lately, overloaded.
     busy: Option<Busy>,
-    /// The last bare 429 of a key that was far from its limit: when, and whose.
+    /// When and for which key a bare 429 last came far from the key's limit.
     odd: Option<(Instant, usize)>,
 }
 
@@ -31,19 +31,19 @@ pub(super) struct Backoff {
 struct Busy {
     /// How many requests may be under way; grows by one with each success.
     limit: u32,
-    /// How many it was at work on when it refused one more.
+    /// How many the model worked on when it refused one more.
     met: u32,
-    /// One of those was served, so that it takes so many at a time.
+    /// One of those was served: `met` is its concurrency limit.
     is_ceiling: bool,
     /// The last refusal, or step beyond the ceiling.
     stepped: Instant,
-    /// When it has grown so far, all is well.
+    /// Once `limit` reaches this, the model is well.
     well_at: u32,
-    /// Since when it refuses without a success between; `None` once it has served.
+    /// Since when it has refused everything; `None` after a success.
     since: Option<Instant>,
-    /// The last refusal; of what was sent before another one is no news.
+    /// The last refusal. Refusals of requests sent before it are not news.
     refused: Instant,
-    /// None before this instant.
+    /// No request before this instant.
     until: Instant,
 }
 
@@ -54,13 +54,13 @@ pub(super) enum Allows {
     Go,
     /// Not before this instant.
     NotBefore(Instant),
-    /// Not before an answer comes.
+    /// Not before another request has its answer.
     AfterAnother,
 }
 
 impl Backoff {
-    /// A request that was sent then found the model overloaded, with so many under way. Says how
-    /// many may be now, if that is news. `stated`: how long the upstream asks to wait.
+    /// A request sent at `sent` found the model overloaded, with `in_flight` under way. Returns how
+    /// many may be under way now, if that is news. `stated`: the wait that the upstream asks for.
     pub(super) fn overloaded(
         &mut self,
         stated: Option<Duration>,
@@ -69,7 +69,7 @@ impl Backoff {
         now: Instant,
     ) -> Option<u32> {
         if let Some(busy) = self.busy.as_mut().filter(|busy| sent <= busy.refused) {
-            // One of the same herd, and none of those that it is at work on.
+            // Another one of the same herd: the model works on one less than was thought.
             busy.met = busy.met.saturating_sub(1);
             busy.limit = busy.limit.min(busy.met.max(1));
             return None;
@@ -97,8 +97,8 @@ impl Backoff {
         Some(limit)
     }
 
-    /// A bare 429 for a key that was far from its limit. Says whose an earlier one was, if the two
-    /// speak for an overloaded model.
+    /// A bare 429 for a key that was far from its limit. Returns the key of an earlier one, if the
+    /// two mean an overloaded model.
     pub(super) fn odd_refusal(&mut self, key: usize, now: Instant) -> Option<usize> {
         let before = self.odd.replace((now, key));
         let (at, other) = before?;
@@ -106,17 +106,17 @@ impl Backoff {
         (other != key && at_once).then_some(other)
     }
 
-    /// It takes only so many requests at a time.
+    /// Whether only so many requests may be under way.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.is_some()
     }
 
-    /// It refuses at the moment, without a success between.
+    /// Whether it has refused everything since its last success.
     pub(super) fn is_refusing(&self) -> bool {
         self.busy.as_ref().is_some_and(|busy| busy.since.is_some())
     }
 
-    /// A request that was sent then was served.
+    /// A request sent at `sent` was served.
     pub(super) fn served(&mut self, sent: Instant, now: Instant) {
         self.odd = None;
         let Some(busy) = &mut self.busy else {
@@ -140,7 +140,7 @@ impl Backoff {
         }
     }
 
-    /// A request goes out: the others wait for its answer, or for a while.
+    /// A request goes out as the probe: the others wait for its answer, or for a while.
     pub(super) fn asked(&mut self, now: Instant) {
         if let Some(busy) = &mut self.busy
             && let Some(since) = busy.since
@@ -158,15 +158,14 @@ impl Backoff {
         }
     }
 
-    /// How many requests may be under way, while that is limited, and for how much longer none.
+    /// How many requests may be under way, and for how much longer none may go, while it is overloaded.
     pub(super) fn shown(&self, now: Instant) -> Option<(u32, Duration)> {
         let busy = self.busy.as_ref()?;
         Some((busy.limit, busy.until.saturating_duration_since(now)))
     }
 }
 
-/// A quarter of what it has lasted: nobody waits longer than that beyond its end, and it is asked
-/// less and less.
+/// A quarter of how long it has lasted: probes become rarer, and nobody waits much beyond its end.
 fn gap(since: Instant, now: Instant) -> Duration {
     (now.saturating_duration_since(since) / 4).clamp(GAPS.0, GAPS.1)
 }

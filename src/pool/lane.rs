@@ -1,9 +1,8 @@
-//! One model's turns through the keys: who is next for it, who rests, who waits.
+//! One model's turns through the keys: which key is next, which rest, which requests wait.
 //!
-//! Providers limit each key per model, so each model that is asked for has a lane of its own; so
-//! has each kind of path for requests that name no model. What a key's seat in the lane remembers
-//! is in `seat.rs`, what the model itself allows in `backoff.rs`. What holds for a key as a whole
-//! the pool passes in.
+//! Providers limit each key per model, so each model has a lane of its own. So has each kind of
+//! path, for requests without a model. `seat.rs` is one key in the lane, `backoff.rs` is the
+//! model's own limit. The pool passes in what holds for a key in all lanes.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -12,12 +11,11 @@ use std::time::{Duration, Instant};
 use super::backoff::{Allows, Backoff};
 use super::seat::{Place, Seat, Why};
 
-/// A request's place among the others, from its arrival to its end: one that was refused does not
-/// start over behind those that came later.
+/// A request's turn, from its arrival to its end: a request that was refused does not start over behind later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(super) u64);
 
-/// What holds for a key as a whole when its turn comes.
+/// Whether a key may be used in any lane when its turn comes.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(super) enum Fitness {
     Fit,
@@ -26,16 +24,16 @@ pub(super) enum Fitness {
     Gone,
 }
 
-/// What a lane has for a request.
+/// What a lane offers a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// This key.
     Key(usize),
-    /// Nothing before this instant.
+    /// No key before this instant.
     NotBefore(Instant),
-    /// Something is there, or may be once an answer comes, but not for this request.
+    /// A key is free, or will be after another answer, but others are first.
     AfterOthers,
-    /// Nothing that is not to be avoided.
+    /// Only keys that are to be avoided.
     NoOther,
     /// No key at all.
     Nobody,
@@ -46,11 +44,11 @@ pub(super) struct Want<'a> {
     pub(super) ticket: Option<Ticket>,
     /// Not every key will do.
     pub(super) choosy: bool,
-    /// Not these.
+    /// Keys not to use.
     pub(super) avoid: &'a [usize],
-    /// This one or none.
+    /// The only key to use, if set.
     pub(super) only: Option<usize>,
-    /// Chooses among the ready ones instead of taking turns: the highest.
+    /// If set, the ready key with the highest score is next, instead of the first in line.
     pub(super) score: Option<&'a dyn Fn(usize) -> u64>,
 }
 
@@ -58,7 +56,7 @@ pub(super) struct Want<'a> {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) model: String,
-    /// Requests that are under way here, waiting ones included.
+    /// Requests in this lane, waiting ones included.
     pub(super) visitors: u32,
     /// Attempts under way.
     pub(super) in_flight: u32,
@@ -66,20 +64,20 @@ pub(super) struct Lane {
     /// By the keys' places in the pool's table.
     pub(super) seats: Vec<Seat>,
     pub(super) backoff: Backoff,
-    /// Since the first instant every key was refused; until the second one requests hear the
-    /// upstream's last refusal, and are not sent.
+    /// Every key was refused since the first instant. Until the second one requests get the
+    /// upstream's last refusal and are not sent.
     pub(super) closed: Option<(Instant, Instant)>,
-    /// Ready keys, the next one first. An entry counts only while its seat says the same turn:
-    /// a key that moves leaves its old entry behind, to be dropped when it comes to the front.
+    /// Ready keys, the next one first. An entry counts only while its seat has the same turn: a key
+    /// that moves leaves its old entry behind, which is dropped at the front.
     line: VecDeque<(usize, u64)>,
-    /// Keys that return to the line at an instant, the soonest first; likewise.
+    /// Keys that return to the line at an instant, the soonest first. Old entries stay here too.
     resting: BinaryHeap<Reverse<(Instant, usize)>>,
-    /// Whoever came first is first.
+    /// Waiting requests, the first come first.
     queue: VecDeque<Ticket>,
-    /// Requests that cannot use any key: they are beside the queue, so that they keep no key from
-    /// the others that is of no use to them.
+    /// Waiting requests for which not every key will do. They wait beside the queue, so that they
+    /// do not block a key they cannot use.
     beside: VecDeque<Ticket>,
-    /// A key has come back into the line, and those beside the queue were not told.
+    /// A key has come back into the line since those beside the queue were last woken.
     returned: bool,
     next_turn: u64,
 }
@@ -103,13 +101,13 @@ impl Lane {
         }
     }
 
-    /// Room for so many keys at once.
+    /// Makes room for this many keys at once.
     pub(super) fn reserve(&mut self, keys: usize) {
         self.seats.reserve(keys);
         self.line.reserve(keys);
     }
 
-    /// A key takes a seat that nobody had before, at the end of the line.
+    /// Seats a key that is new, at the end of the line.
     pub(super) fn admit(&mut self, key: usize) {
         while self.seats.len() <= key {
             self.seats.push(Seat::default());
@@ -138,14 +136,14 @@ impl Lane {
             Allows::AfterAnother => return Turn::AfterOthers,
         }
         let found = self.scan(want, now, fitness);
-        // Whoever avoids a key has had its turn already and goes on.
+        // A request that avoids a key has had its turn already, and goes on.
         let is_first = want.choosy
             || self
                 .queue
                 .front()
                 .is_none_or(|front| want.ticket.is_some_and(|ticket| ticket <= *front));
         match found {
-            Some(_) if !is_first => Turn::AfterOthers, // the front is about to take it
+            Some(_) if !is_first => Turn::AfterOthers, // the first in the queue will take it
             Some(at) => match self.line.remove(at) {
                 Some((key, _)) => Turn::Key(key),
                 None => Turn::Nobody,
@@ -161,9 +159,8 @@ impl Lane {
         }
     }
 
-    /// When the first key comes free that may show whose fault a refusal was: one that rests for
-    /// its limits, and not because it was refused itself. Or the only one that will do, whatever it
-    /// rests for.
+    /// When the first key comes free that can be a witness: one that rests for its limits, not
+    /// because it was refused itself. Or, if only one key will do, when that one does.
     fn first_witness(&self, want: &Want<'_>, now: Instant) -> Option<Instant> {
         let may = |(key, seat): (usize, &Seat)| {
             let refused = || matches!(seat.rests(now), Some((Why::Refused { .. }, _)));
@@ -177,8 +174,8 @@ impl Lane {
         self.seats.iter().enumerate().filter_map(may).min()
     }
 
-    /// Walks along the line to the first key that will do; suspects only if there is no other. Says
-    /// where in the line.
+    /// Finds the first key in line that will do, a suspect only if there is no other. Returns its
+    /// position in the line.
     fn scan(
         &mut self,
         want: &Want<'_>,
@@ -234,8 +231,7 @@ impl Lane {
         self.line_up(key);
     }
 
-    /// An answer has come, of whatever kind, or none will: to be called once for each
-    /// [`Lane::hand_out`].
+    /// An answer has come, or none will. Call it once for each [`Lane::hand_out`].
     pub(super) fn answered(&mut self, key: usize) {
         self.seats[key].answered();
         if matches!(self.seats[key].place, Place::Held(_)) {
@@ -259,7 +255,7 @@ impl Lane {
         ejected
     }
 
-    /// What the seat has come to decides where the key stands.
+    /// Moves the key to where its rest puts it.
     pub(super) fn settle(&mut self, key: usize, now: Instant) {
         self.tidy();
         let place = self.seats[key].place;
@@ -271,7 +267,7 @@ impl Lane {
         }
     }
 
-    /// Closes the lane for as long as it has been closed, within bounds.
+    /// Closes the lane, for as long as it has been closed already, within bounds.
     pub(super) fn close(&mut self, bounds: (Duration, Duration), now: Instant) {
         let since = self.closed.map_or(now, |(since, _)| since);
         let gap = now
@@ -280,14 +276,13 @@ impl Lane {
         self.closed = now.checked_add(gap).map(|until| (since, until));
     }
 
-    /// A key that was refused for one request serves another: the request was to blame.
+    /// A suspect key was accepted: the refused request was to blame, so nobody is suspect.
     pub(super) fn suspect_nobody(&mut self) {
         self.seats.iter_mut().for_each(Seat::trust);
     }
 
-    /// 429 without a word about whose limit it is or how long: the key's, unless several keys get
-    /// it at once although none of them is near what it took before. Then it is the model's, and
-    /// no key rests. Says which.
+    /// Whether a bare 429 means that the model is overloaded, not the key limited: several keys get
+    /// one at once, all far from what they took before. Then no key rests.
     pub(super) fn is_overloaded(&mut self, key: usize, now: Instant) -> bool {
         if !self.seats[key].is_far_from_its_limit(now) {
             return false;
@@ -300,7 +295,7 @@ impl Lane {
         true
     }
 
-    /// `choosy`: not every key will do for it.
+    /// `choosy`: not every key will do.
     pub(super) fn queue_up(&mut self, ticket: Ticket, choosy: bool) {
         let queue = match choosy {
             true => &mut self.beside,
@@ -319,13 +314,13 @@ impl Lane {
         }
     }
 
-    /// Who waits longest.
+    /// The request that has waited longest.
     pub(super) fn front(&self) -> Option<Ticket> {
         self.queue.front().copied()
     }
 
-    /// Those that may find something now: who waits longest; who waits for certain keys, if one has come
-    /// back, the model takes only so many at a time, or it is `all` the same.
+    /// The requests that may get a key now: the one that waited longest, and those beside the queue, if a key has come
+    /// back, the model is overloaded, or `all` are meant.
     pub(super) fn hopeful(&mut self, all: bool) -> impl Iterator<Item = Ticket> {
         let all = std::mem::take(&mut self.returned) || self.backoff.is_busy() || all;
         let beside = if all { self.beside.len() } else { 0 };
@@ -337,13 +332,13 @@ impl Lane {
         self.queue.len() + self.beside.len()
     }
 
-    /// Old entries included: for the test that they do not pile up.
+    /// All entries, old ones included: a test checks that they do not pile up.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         self.line.len() + self.resting.len()
     }
 
-    /// Returns to the line whoever has rested enough.
+    /// Returns to the line all keys whose rest is over.
     fn wake(&mut self, now: Instant) {
         while let Some((_, key)) = self.first_rest().filter(|(at, _)| *at <= now) {
             self.resting.pop();
@@ -351,7 +346,7 @@ impl Lane {
         }
     }
 
-    /// The first rest that counts.
+    /// The rest that ends first, old entries aside.
     fn first_rest(&mut self) -> Option<(Instant, usize)> {
         while let Some(Reverse((at, key))) = self.resting.peek().copied() {
             if self.seats[key].place.until() == Some(at) {
@@ -362,15 +357,15 @@ impl Lane {
         None
     }
 
-    /// To the end of the line.
+    /// Puts a key at the end of the line.
     fn line_up(&mut self, key: usize) {
         self.returned |= !matches!(self.seats[key].place, Place::InLine(_));
         self.next_turn += 1;
         self.move_to(key, Place::InLine(self.next_turn));
     }
 
-    /// Drops old entries once they outnumber the others: in a lane that is never asked, or where the
-    /// same few keys move again and again, none of them would come to the front.
+    /// Drops old entries once they outnumber the others. In an idle lane, or one where the same few keys move again and
+    /// again, they would never come to the front.
     fn tidy(&mut self) {
         let most = 2 * self.seats.len() + 16;
         let seats = &self.seats;
@@ -384,7 +379,7 @@ impl Lane {
         }
     }
 
-    /// The only way for a key to change its place; see [`Lane::line`] for the entry left behind.
+    /// Changes a key's place; nothing else does. See [`Lane::line`] for the entry left behind.
     fn move_to(&mut self, key: usize, place: Place) {
         if self.seats[key].place == place {
             return;

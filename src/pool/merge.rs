@@ -1,5 +1,4 @@
-//! Which keys there are: a list that is taken over at the start and with each reload, and what an
-//! earlier alvus knew of them.
+//! Takes over the list of keys, at the start and at each reload, and their rests from the state file.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -30,7 +29,7 @@ impl Pool {
             .collect();
         for (index, key) in keys.iter().enumerate() {
             let before = match known.is_empty() {
-                true => None, // at the start, when there is no need to hash them all
+                true => None, // at the start there is nothing to compare with
                 false => known.remove(key),
             };
             let at = before.unwrap_or_else(|| self.add(key));
@@ -38,7 +37,7 @@ impl Pool {
             merged.revived += usize::from(self.revive(at, now));
             if let Some(slot) = &mut self.slots[at] {
                 slot.index = index;
-                slot.key = key.clone(); // perhaps by another name
+                slot.key = key.clone(); // it may have another name now
             }
             self.listed.push(at);
         }
@@ -55,8 +54,7 @@ impl Pool {
         merged
     }
 
-    /// Takes up what an earlier alvus knew, of the keys that are still listed. Says of how many
-    /// entries.
+    /// Takes over the rests of keys that are still listed. Returns how many.
     pub fn restore(&mut self, salt: &[u8; SALT], rests: &[Rest], now: Instant) -> usize {
         let mut taken = 0;
         for key in self.listed.clone() {
@@ -121,7 +119,7 @@ impl Pool {
         }
     }
 
-    /// Where a key stands that was handed out; `None`: a reload removed it.
+    /// The slot of a key that was handed out; `None`: a reload removed it.
     pub(super) fn known(&self, id: KeyId) -> Option<usize> {
         let slot = self.slots[id.at].as_ref()?;
         (slot.id == id && slot.listed).then_some(id.at)

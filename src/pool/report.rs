@@ -1,16 +1,15 @@
-//! What an attempt showed, and what follows from it: for the key in its lane, for the key as a whole,
-//! for a lane whose every key is refused. How long a rest lasts is decided in `seat.rs`.
+//! Takes in what an attempt showed: for the key in its lane, for the key in all lanes, and for a lane where every key
+//! is refused. `seat.rs` decides how long a rest lasts.
 
 use std::time::{Duration, Instant};
 
 use super::{Counts, LaneId, Picked, Pool, RECENT, Settings, Slot, UNKEPT, Why};
 use crate::verdict::Verdict;
 
-/// For so long a key as a whole is out.
+/// How long a key is out for all lanes.
 const WHOLE: Duration = Duration::from_secs(60);
 
-/// For so long a lane is closed whose every key was refused: as long as that has lasted, within
-/// these bounds.
+/// How long a lane is closed after every key was refused: as long as that has lasted, within these bounds.
 const CLOSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// What an attempt showed.
@@ -18,9 +17,9 @@ const CLOSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_sec
 pub enum Report {
     /// The upstream accepted the key.
     Accepted,
-    /// The key's limit for this model: rest for that long, or for the cooldown and longer.
+    /// The key's limit for this model was met: it rests as long as stated, else for the cooldown, doubled each time.
     Limited(Option<Duration>),
-    /// The key's quota for this model is spent, and nobody said for how long.
+    /// The key's quota for this model is spent, and the answer does not say for how long.
     Quota,
     /// The key, or the request, was refused with this status: see [`Pool::refused`].
     Refused {
@@ -35,12 +34,12 @@ pub enum Report {
     Unclear,
     /// No answer came: network or provider. The key is not to blame.
     NoAnswer,
-    /// Not one byte was sent; likewise, and it counts towards no limit.
+    /// Nothing was sent. The key is not to blame, and it counts towards no limit.
     NotSent,
 }
 
 impl Report {
-    /// What an answer of this status says of the key that it was asked with.
+    /// What an answer with this status says about its key.
     pub fn of(verdict: Verdict, status: u16) -> Report {
         match verdict {
             Verdict::Pass | Verdict::TooMuch => Report::Accepted,
@@ -58,27 +57,27 @@ impl Report {
 pub enum Change {
     /// The key rests for this model.
     Rests(Why, Duration),
-    /// An ejected key was probed and refused again: that says nothing about the request.
+    /// An ejected key was probed and refused again. That says nothing about the request.
     StillOut,
-    /// So many requests at a time for this model, which is overloaded.
+    /// The model is overloaded: this many requests at a time.
     Overloaded(u32),
     /// The key is well again after a rest.
     Recovered,
-    /// A limit that nobody keeps, for the model has no lane: the request waits by itself.
+    /// A limit that no lane keeps, as the model has none: the request waits by itself.
     Unkept,
 }
 
-/// How much refusals without a witness say of a key.
+/// How much refusals without a witness say against a key.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(super) enum Grave {
-    /// One lane: it may be what was asked for.
+    /// One lane refused it: the request may be to blame.
     No,
-    /// Two lanes, or words that name the key.
+    /// Two lanes refused it, or an answer called the key invalid.
     Yes,
 }
 
 impl Pool {
-    /// Takes in what an attempt showed; once for each, before its [`Pool::release`].
+    /// Takes in what an attempt showed. Call it once for each attempt, before [`Pool::release`].
     pub fn report(&mut self, picked: &Picked, report: Report, now: Instant) -> Option<Change> {
         let now = self.in_order(now);
         let key = self.known(picked.id)?;
@@ -137,7 +136,7 @@ impl Pool {
     fn accepted(&mut self, key: usize, picked: &Picked, now: Instant) -> Option<Change> {
         let lane = &mut self.lanes[picked.lane.0];
         if lane.seats[key].is_suspect(now) {
-            lane.suspect_nobody(); // it was the request
+            lane.suspect_nobody(); // the request was to blame
         }
         lane.backoff.served(picked.at, now);
         let well = lane.seats[key].accepted(picked.at, now);
@@ -145,8 +144,8 @@ impl Pool {
         (well || whole).then_some(Change::Recovered)
     }
 
-    /// The request that these keys were refused for was answered well with another key: the refusals
-    /// were the keys' own fault. Says for how long each is out, where that is news.
+    /// Another key served the request that this key was refused for: the key is to blame. Returns for how long it is
+    /// ejected, if that is news.
     pub fn eject(
         &mut self,
         refused: &Picked,
@@ -158,7 +157,7 @@ impl Pool {
         if refused.lane == UNKEPT {
             return None;
         }
-        // A reload may have taken it away meanwhile.
+        // A reload may have removed it meanwhile.
         let key = self.known(refused.id)?;
         let why = Why::Refused { status, names_key };
         let lane = &mut self.lanes[refused.lane.0];
@@ -171,15 +170,15 @@ impl Pool {
         Some(rest)
     }
 
-    /// A request in this lane was refused with every key that was tried. If all of the pool was,
-    /// the lane is closed but for one request now and then, and soon one a minute.
+    /// A request in this lane was refused with every key that was tried. If every key of the pool
+    /// was refused, the lane is closed but for probes: soon one a minute.
     pub fn refused(&mut self, lane: LaneId, now: Instant) {
         if self.is_down(now) {
             self.lanes[lane.0].close(CLOSED, now);
         }
     }
 
-    /// Every key was refused for two models or by name, and none has served since.
+    /// Whether every key was refused gravely, and none was accepted since.
     pub fn is_down(&self, now: Instant) -> bool {
         let is_bad = |slot: &Slot| {
             slot.refused.is_some_and(|(_, grave)| grave == Grave::Yes)
@@ -189,7 +188,7 @@ impl Pool {
         slots.flatten().all(is_bad)
     }
 
-    /// A lane whose every key was refused lets one request through now and then.
+    /// Whether the lane is closed. A closed lane lets one request through now and then.
     pub(super) fn is_closed(&mut self, lane: LaneId, now: Instant) -> bool {
         let Some((_, until)) = self.lanes[lane.0].closed else {
             return false;
@@ -197,14 +196,14 @@ impl Pool {
         if !self.is_down(now) {
             self.lanes[lane.0].closed = None;
         } else if now >= until {
-            self.lanes[lane.0].close(CLOSED, now); // this one finds out
+            self.lanes[lane.0].close(CLOSED, now); // this request probes
         } else {
             return true;
         }
         false
     }
 
-    /// The key was accepted: nothing that was held against it as a whole is true any more.
+    /// The key was accepted: it is well in all lanes. Returns whether it was out.
     fn is_well(&mut self, key: usize, sent: Instant, now: Instant) -> bool {
         let Some(slot) = &mut self.slots[key] else {
             return false;
@@ -237,7 +236,7 @@ impl Pool {
         }
     }
 
-    /// The key is out for this lane. Is it for all? See the module's text.
+    /// The key is out in this lane. Takes it out of all lanes, if the pool's rule says so.
     fn look_at_whole(&mut self, key: usize, here: LaneId, why: Why, now: Instant) {
         let Some(slot) = &mut self.slots[key] else {
             return;
@@ -256,7 +255,7 @@ impl Pool {
             .iter()
             .enumerate()
             .any(|(at, lane)| at != here.0 && lane.seats[key].is_out_since(served));
-        // Not again at once, so that another lane's request can show that the key is well.
+        // Not again at once: first another lane's request may show that the key is well.
         let rested = slot.out.is_none_or(|(_, until)| now >= until + WHOLE);
         if rested && (elsewhere || (named && !lately)) {
             slot.out = now.checked_add(WHOLE).map(|until| (why, until));

@@ -1,14 +1,13 @@
-//! One key in one lane: whether it rests, for what, how long; and how much it takes at a time.
+//! One key in one lane: whether it rests, why and how long, and how many requests it takes.
 //!
 //! Four plain ideas, each ended by the first request that succeeds:
 //!
-//! - a **rest**: the upstream said no. It lasts as long as was stated, or for the next step of a
-//!   table that is climbed while refusals repeat. After it one request *probes* before others
-//!   follow.
-//! - an **ejection** is a rest after a refusal that another key did not get for the same request.
-//! - a **suspect** was refused without such a witness: for [`SUSPICION`] it goes last.
-//! - a **learned limit**: what the key took in the window before its last 429 is what it is given,
-//!   until that has been right for a while.
+//! - a **rest**: the upstream said no. It lasts as long as the answer said, else longer each time
+//!   it repeats. After it one request *probes* before others follow.
+//! - an **ejection** is a rest after a refusal with a witness: another key served the same request.
+//! - a **suspect** is a key refused without a witness: it goes last for [`SUSPICION`].
+//! - a **learned limit**: the key gets as many requests in a window as it took before its last 429,
+//!   until that has held for a while.
 
 use std::time::{Duration, Instant};
 
@@ -16,35 +15,34 @@ use super::window::{MINUTE, Window};
 use crate::config::Pace;
 use crate::verdict::MAX_REST;
 
-/// How long a key whose limit is near is held back after each request, until one is answered.
+/// How long a key near its limit waits after each request, if no answer comes sooner.
 pub const PROBE_GAP: Duration = Duration::from_secs(1);
 
-/// The longest rest that alvus itself comes to when 429s repeat and none says how long.
+/// The longest rest when 429s repeat and none says how long.
 const MAX_ESCALATED: Duration = Duration::from_secs(15 * 60);
 
-/// A stated rest that proved too short is lengthened, but not beyond this.
+/// A stated rest that proves too short is lengthened up to this.
 const MAX_DOUBTED: Duration = Duration::from_secs(60);
 
-/// How long an ejection lasts: the first, and each further one that its probe confirms.
+/// How long an ejection lasts: the first, then each one that a refused probe and a witness confirm.
 const EJECTIONS: [Duration; 5] = [minutes(1), minutes(10), minutes(60), minutes(360), MAX_REST];
 
-/// How long a quota rests that nobody stated the end of; likewise.
+/// How long a key rests for a spent quota, if no answer says how long: the first time, then each further one.
 const QUOTAS: [Duration; 4] = [minutes(2), minutes(10), minutes(60), minutes(360)];
 
 /// How long a key goes last after a refusal without a witness.
 const SUSPICION: Duration = Duration::from_secs(60);
 
-/// How many requests may be unanswered at once beyond a learned limit, once that goes well.
+/// The most requests that may be unanswered at once beyond a learned limit.
 const MOST_ALLOWED: u32 = 8;
 
-/// For so many windows a learned limit is kept without asking for more; for twice and four times
-/// as many once it was met again.
+/// How many windows a learned limit is kept before more is tried; twice and four times as many once it was met again.
 const KEPT: u32 = 6;
-/// The same where the operator wants to be held back: [`Pace::Auto`].
+/// The same with `RPM_LIMIT=auto`.
 const KEPT_AUTO: u32 = 16;
-/// A limit met after fewer requests has to be met twice: it may be one of tokens.
+/// A limit met after fewer requests must be met twice: it may be a limit in tokens.
 const LEAST_EVIDENCE: u32 = 5;
-/// A key that took fewer requests than this is not near a limit of its own.
+/// A key that took fewer requests than this counts as far from its limit.
 const LEAST_LIMIT: u32 = 3;
 
 const fn minutes(n: u64) -> Duration {
@@ -58,11 +56,11 @@ pub enum Why {
     Limited,
     /// Its quota is spent.
     Quota,
-    /// It was refused, with this status, and another key was not.
+    /// It was refused with this status, and another key was not.
     Refused {
         /// The status.
         status: u16,
-        /// The words called the key itself invalid.
+        /// The answer called the key itself invalid.
         names_key: bool,
     },
 }
@@ -76,10 +74,9 @@ pub(super) enum Place {
     Resting(Instant),
     /// Out until this instant: held back by our own pacing.
     Paced(Instant),
-    /// Out until this instant, for another reason: an answer is awaited, or the key as a whole is
-    /// out.
+    /// Out until this instant, for another reason: an answer is awaited, or the key is out in all lanes.
     Held(Instant),
-    /// Nowhere: the key is not in the configuration.
+    /// Not in the lane: the key is not in the configuration.
     Away,
 }
 
@@ -92,7 +89,7 @@ impl Place {
     }
 }
 
-/// The last rest, while no success has ended what it stands for.
+/// The last rest, until a success ends it.
 #[derive(Debug, Clone, Copy)]
 struct Rest {
     why: Why,
@@ -100,24 +97,24 @@ struct Rest {
     stated: bool,
     /// How many of this kind in a row.
     times: usize,
-    /// When it began; refusals of what was sent before are no news.
+    /// When it began. Refusals of requests sent before are not news.
     began: Instant,
     until: Instant,
     /// When the refused request went out.
     sent: Instant,
 }
 
-/// What the key took before its last 429.
+/// How many requests the key took before its last 429.
 #[derive(Debug, Clone, Copy)]
 struct Learned {
     took: u32,
-    /// In so much time.
+    /// In this much time.
     span: Duration,
-    /// The rest that taught it ended then; requests from before do not count towards the next.
+    /// When the rest that taught it ended; requests from before do not count.
     since: Instant,
-    /// How often it was met again, in a row.
+    /// How often in a row the same limit was met again.
     right: u32,
-    /// No more than that is given before this instant.
+    /// Until this instant no more is tried.
     kept_until: Option<Instant>,
 }
 
@@ -128,9 +125,9 @@ pub(super) struct Seat {
     rest: Option<Rest>,
     suspect_until: Option<Instant>,
     learned: Option<Learned>,
-    /// The most it ever took in a minute.
+    /// The most the key ever took in a minute.
     peak: u32,
-    /// How many may be unanswered at once while it is probed: 1, doubling with each success.
+    /// How many requests may be unanswered at once while it is probed: 1, doubled by each success.
     allowed: u32,
     unanswered: u32,
     window: Window,
@@ -158,7 +155,7 @@ impl Seat {
         self.window.add(now);
     }
 
-    /// Its answer has come, of whatever kind, or none will.
+    /// Its answer has come, or none will.
     pub(super) fn answered(&mut self) {
         self.unanswered = self.unanswered.saturating_sub(1);
     }
@@ -167,13 +164,13 @@ impl Seat {
     pub(super) fn take_back(&mut self, at: Instant, pace: Pace) {
         self.window.take_back(at);
         if self.knew(at) {
-            self.learn_less(pace); // it counted as taken
+            self.learn_less(pace); // it had been counted as taken
         }
     }
 
-    /// A request was accepted. Says whether that ends a rest: the key is well again.
+    /// A request was accepted. Returns whether that ends a rest.
     pub(super) fn accepted(&mut self, sent: Instant, now: Instant) -> bool {
-        // An answer to a request sent before a refusal proves nothing about the time after it.
+        // An answer to a request sent before the refusal proves nothing.
         if self.knew(sent) {
             return false;
         }
@@ -191,8 +188,8 @@ impl Seat {
         self.rest.take().is_some()
     }
 
-    /// A 429. Says for how long the key rests, if that is news. `cooldown`: the first rest that
-    /// nobody stated.
+    /// A 429. Returns how long the key rests, if that is news. `cooldown`: the first rest, if the
+    /// answer does not say how long.
     pub(super) fn limited(
         &mut self,
         stated: Option<Duration>,
@@ -204,7 +201,7 @@ impl Seat {
         let known = self.knew(sent);
         let times = self.times(Why::Limited, stated.is_some(), sent);
         let rest = match stated {
-            // What was stated twice and proved too short twice is not believed a third time.
+            // A stated rest that proves too short again and again is doubled.
             Some(stated) => {
                 let doubted = stated.saturating_mul(1 << times.saturating_sub(1).min(6));
                 stated.max(doubted.min(MAX_DOUBTED))
@@ -221,15 +218,14 @@ impl Seat {
         news
     }
 
-    /// The quota is spent, and nobody said for how long. Says for how long the key rests, if that
-    /// is news.
+    /// The quota is spent, and the answer does not say for how long. Returns how long the key rests, if that is news.
     pub(super) fn spent(&mut self, sent: Instant, now: Instant) -> Option<Duration> {
         let rest = step(&QUOTAS, self.times(Why::Quota, false, sent));
         self.begin(Why::Quota, false, rest, sent, now)
     }
 
-    /// The key was refused, and nobody knows yet whose fault that is. `true`: it was ejected
-    /// before and this was its probe, so the refusal says nothing about the request.
+    /// The key was refused, and it is not known yet whose fault that is. `true`: this was the probe
+    /// of an ejected key, so the refusal says nothing about the request.
     pub(super) fn refused(&mut self, why: Why, sent: Instant, now: Instant) -> bool {
         let probed = self.rest.filter(|rest| {
             matches!(rest.why, Why::Refused { .. }) && rest.began < sent && rest.until <= now
@@ -248,15 +244,15 @@ impl Seat {
         probed.is_some()
     }
 
-    /// Another key was not refused for the request that this one was refused for, sent then. Says
-    /// for how long the key is ejected, if that is news.
+    /// Another key served the request that this one was refused for, sent at `sent`. Returns how
+    /// long the key is ejected, if that is news.
     pub(super) fn eject(&mut self, why: Why, sent: Instant, now: Instant) -> Option<Duration> {
         self.suspect_until = None;
         if let Some(rest) = &mut self.rest
             && rest.sent == sent
             && matches!(rest.why, Why::Refused { .. })
         {
-            rest.sent = rest.began; // once
+            rest.sent = rest.began; // so that this counts once
             let (times, length) = (rest.times + 1, step(&EJECTIONS, rest.times));
             rest.times = times;
             rest.until = rest.until.max(now + length);
@@ -269,7 +265,7 @@ impl Seat {
         self.begin(why, false, length, sent, now)
     }
 
-    /// The key rests until then, as it did before a restart.
+    /// The key rests until then, as it did before a restart of alvus.
     pub(super) fn resume(&mut self, until: Instant, now: Instant) {
         self.rest = Some(Rest {
             why: Why::Limited,
@@ -281,7 +277,7 @@ impl Seat {
         });
     }
 
-    /// What it rested for was not its fault: no key of the lane was near its limit.
+    /// Ends a rest after a bare 429: the model was overloaded, and the key not at its limit.
     pub(super) fn forgive(&mut self) {
         let bare = |rest: &Rest| rest.why == Why::Limited && !rest.stated;
         if let Some(rest) = self.rest.as_ref().filter(|rest| bare(rest)) {
@@ -300,7 +296,7 @@ impl Seat {
         true
     }
 
-    /// The key turned out to be well: what named it invalid was wrong, or is over.
+    /// The key was accepted elsewhere: ends an ejection by an answer that called it invalid.
     pub(super) fn pardon(&mut self) {
         if self.is_ejected_by_name() {
             self.rest = None;
@@ -314,7 +310,7 @@ impl Seat {
             .map(|rest| (rest.why, rest.until))
     }
 
-    /// Refused (or its quota spent) after that instant, and not served since.
+    /// Whether it was refused, or its quota spent, after that instant, and it was not accepted since.
     pub(super) fn is_out_since(&self, served: Option<Instant>) -> bool {
         self.rest
             .is_some_and(|rest| rest.why != Why::Limited && served.is_none_or(|at| at < rest.began))
@@ -333,24 +329,24 @@ impl Seat {
         self.rest.is_some_and(named)
     }
 
-    /// No longer a suspect.
+    /// Ends the suspicion.
     pub(super) fn trust(&mut self) {
         self.suspect_until = None;
     }
 
-    /// Refused lately, without a witness.
+    /// Whether it was refused lately without a witness.
     pub(super) fn is_suspect(&self, now: Instant) -> bool {
         self.suspect_until.is_some_and(|until| now < until)
     }
 
-    /// Whether a 429 after so few requests is likely not this key's own limit.
+    /// Whether it took so few requests that a 429 is likely not for its own limit.
     pub(super) fn is_far_from_its_limit(&self, now: Instant) -> bool {
         let took = self.sent_lately(now).saturating_sub(self.unanswered + 1);
         let most = self.learned.map_or(self.peak, |learned| learned.took);
         took < most.max(LEAST_LIMIT)
     }
 
-    /// Where the key has to wait although its turn has come, if it has to.
+    /// Where the key must wait although its turn has come, if it must.
     pub(super) fn hold(&self, now: Instant) -> Option<Place> {
         let beyond = self
             .learned
@@ -361,8 +357,8 @@ impl Seat {
             let at = self.window.free_at(learned.took, learned.span, now)?;
             return Some(Place::Paced(at));
         }
-        // In single file (then in twos, fours, …) after a rest and beyond what was learned, so that
-        // a herd of waiters finds a limit with one request and not with each of them.
+        // One at a time (then two, four, …) after a rest and beyond a learned limit, so that a herd
+        // of waiting requests meets a limit once, and not with each of them.
         if self.unanswered >= self.allowed && (self.rest.is_some() || beyond.is_some()) {
             let at = self.window.newest()? + PROBE_GAP;
             return (at > now).then_some(Place::Held(at));
@@ -370,8 +366,7 @@ impl Seat {
         None
     }
 
-    /// How many rests for this reason came in a row before the one that a refusal of this request
-    /// means.
+    /// How many rests for this reason came in a row, before the one that a refusal of this request belongs to.
     fn times(&self, why: Why, stated: bool, sent: Instant) -> usize {
         let kind = std::mem::discriminant::<Why>;
         let same = |rest: &Rest| kind(&rest.why) == kind(&why) && rest.stated == stated;
@@ -379,7 +374,7 @@ impl Seat {
         times.saturating_sub(usize::from(times > 0 && self.knew(sent)))
     }
 
-    /// Begins a rest, or makes the one under way longer, never shorter. Says how long, if it is a new one.
+    /// Begins a rest, or makes the present one longer, never shorter. Returns how long, if it is new.
     fn begin(
         &mut self,
         why: Why,
@@ -389,7 +384,7 @@ impl Seat {
         now: Instant,
     ) -> Option<Duration> {
         let known = self.knew(sent);
-        // An absurd COOLDOWN_SEC cannot overflow: without a sum, the key rests a day.
+        // If the sum overflows, the key rests a day.
         let until = now.checked_add(length).unwrap_or(now + MAX_REST);
         if let Some(rest) = &mut self.rest
             && (known || rest.until >= until)
@@ -409,16 +404,16 @@ impl Seat {
         Some(length)
     }
 
-    /// A refusal that is news: what the key took before it.
+    /// Learns from a new refusal how many requests the key took.
     fn learn(&mut self, pace: Pace, now: Instant) {
         let Some(until) = self.rest.map(|rest| rest.until) else {
             return;
         };
-        // Refused although it got no more than it is known to take: it is not known after all.
+        // Refused below its learned limit: what was learned is wrong.
         let wrong = |before: &Learned| before.kept_until.is_some_and(|until| now < until);
         let before = self.learned.filter(|before| !wrong(before));
         let span = before.map_or(MINUTE, |before| before.span);
-        // All but the refused one; those without an answer count as taken until they are refused.
+        // All but the refused one. Unanswered ones count as taken until they are refused.
         let took = self
             .window
             .count(self.counted_since(), span, now)
@@ -442,7 +437,7 @@ impl Seat {
         });
     }
 
-    /// One of those that counted as taken was not. Of a herd that was refused as a whole nothing is left.
+    /// One that had been counted as taken was not. If a whole herd was refused, nothing is left.
     fn learn_less(&mut self, pace: Pace) {
         if let Some(learned) = &mut self.learned {
             learned.took = learned.took.saturating_sub(1);
@@ -452,8 +447,8 @@ impl Seat {
         }
     }
 
-    /// Requests that count towards what the upstream may be counting: those of a window's length,
-    /// but none from before the last rest, as most limits begin anew with its end.
+    /// How many requests the upstream may count now: those of the last window, but none from before
+    /// the last rest, as most limits begin anew after it.
     fn sent_lately(&self, now: Instant) -> u32 {
         let span = self.learned.map_or(MINUTE, |learned| learned.span);
         self.window.count(self.counted_since(), span, now)
@@ -463,14 +458,14 @@ impl Seat {
         self.learned.map(|learned| learned.since)
     }
 
-    /// Whether a refusal of what was sent then is no news: of the requests under way when a limit was
-    /// hit, each may be refused.
+    /// Whether a refusal of a request sent then is not news: when a limit is met, each request under way may be
+    /// refused.
     fn knew(&self, sent: Instant) -> bool {
         self.rest.is_some_and(|rest| sent <= rest.began)
     }
 }
 
-/// Whether a limit is believed that was met after so many requests, and so often again.
+/// Whether a limit is believed: met after `took` requests, and `right` times again.
 fn is_evidence(took: u32, right: u32, pace: Pace) -> bool {
     let least = match pace {
         Pace::Auto => 1,

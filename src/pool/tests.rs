@@ -321,7 +321,7 @@ fn a_slow_probe_holds_the_others_back_for_a_gap_only() {
 }
 
 #[test]
-fn what_a_key_took_before_a_429_is_what_it_is_given() {
+fn a_key_gets_as_many_requests_as_it_took_before_its_429() {
     let mut desk = Desk::new(1, SETTINGS);
     for _ in 0..5 {
         desk.one(Report::Accepted, T0);
@@ -393,7 +393,7 @@ fn a_window_is_as_short_as_was_seen_although_a_rest_was_longer() {
 }
 
 #[test]
-fn what_was_accepted_counts_although_the_answer_comes_after_a_refusal() {
+fn an_accepted_request_counts_although_its_answer_comes_after_a_refusal() {
     let mut desk = Desk::new(1, SETTINGS);
     let herd: Vec<Picked> = (0..6).map(|_| desk.take(T0)).collect();
     desk.report(&herd[5], limited(10), ms(1));
@@ -410,7 +410,7 @@ fn what_was_accepted_counts_although_the_answer_comes_after_a_refusal() {
 }
 
 #[test]
-fn what_was_not_sent_after_all_was_not_taken() {
+fn a_request_that_was_not_sent_does_not_count_as_taken() {
     let mut desk = Desk::new(1, SETTINGS);
     let herd: Vec<Picked> = (0..9).map(|n| desk.take(ms(n))).collect();
     for (n, picked) in herd.iter().enumerate() {
@@ -486,7 +486,7 @@ fn a_fixed_pace_lets_so_many_through_in_any_minute() {
 }
 
 #[test]
-fn what_was_not_sent_does_not_count_towards_the_pace() {
+fn a_request_that_was_not_sent_does_not_count_towards_the_pace() {
     let pace = Settings {
         pace: Pace::Fixed(1),
         ..SETTINGS
@@ -543,7 +543,7 @@ fn waiters_are_served_in_the_order_they_came() {
 }
 
 #[test]
-fn of_those_that_wait_for_a_rest_to_pass_the_first_looks_up_and_wakes_the_next() {
+fn at_the_end_of_a_rest_the_first_request_wakes_and_wakes_the_next() {
     let mut desk = Desk::new(2, SETTINGS);
     desk.one(limited(5), T0);
     desk.one(limited(9), T0);
@@ -613,7 +613,7 @@ fn where_all_lanes_are_taken_a_models_limits_hold_nobody_else_up() {
 }
 
 #[test]
-fn who_waits_for_one_key_is_woken_when_a_key_comes_back_and_not_by_what_others_do() {
+fn a_request_that_waits_for_one_key_is_woken_only_when_a_key_comes_back() {
     let mut desk = Desk::new(2, SETTINGS);
     let theirs = desk.take(T0);
     desk.report(&theirs, limited(60), T0);

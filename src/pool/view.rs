@@ -36,7 +36,7 @@ pub struct Counts {
     pub quota: u64,
     /// Attempts that were refused: the key's fault or the request's.
     pub refused: u64,
-    /// How often another key showed that it was this key's fault.
+    /// How often it was ejected.
     pub ejections: u64,
     /// Attempts that found the model overloaded.
     pub overloaded: u64,
@@ -44,7 +44,7 @@ pub struct Counts {
     pub no_answer: u64,
     /// Attempts under way.
     pub in_flight: u32,
-    /// What its answers took.
+    /// The tokens that its answers took.
     pub tokens: Tokens,
 }
 
@@ -55,11 +55,11 @@ pub struct KeyView {
     pub label: String,
     /// Its name alone.
     pub name: Option<String>,
-    /// Its state; of several models' the gravest.
+    /// Its state; of several models' states the gravest.
     pub state: State,
     /// The models it is not ready for.
     pub models: Vec<(String, State)>,
-    /// Whether a model that was asked for lately can have it.
+    /// Whether it is ready for a model that was asked for lately.
     pub serves: bool,
     /// Its counters.
     pub counts: Counts,
@@ -76,17 +76,17 @@ pub struct ModelView {
     pub in_flight: u32,
     /// Requests waiting for a key.
     pub waiting: usize,
-    /// How many may be under way, while the model is overloaded.
+    /// How many attempts may be under way, while the model is overloaded.
     pub capacity: Option<u32>,
-    /// For how much longer it is left alone, while it is overloaded.
+    /// For how much longer no request is sent, while it is overloaded.
     pub backoff: Option<Duration>,
 }
 
-/// So many keys are looked at under one lock: 16 models of each take some microseconds on a PC.
+/// How many keys are read under one lock; that takes microseconds on a PC, with 16 models each.
 const AT_A_TIME: usize = 32;
 
 impl Pool {
-    /// All keys as they stand, in the order of the configuration.
+    /// The state of all keys, in the order of the configuration.
     pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
         let down = self.is_down(now);
         let mut views = Vec::new();
@@ -94,16 +94,16 @@ impl Pool {
         views
     }
 
-    /// The same, a few keys at a time, so that nobody waits long meanwhile; whether there are more.
+    /// The same, a few keys at a time, so that nobody waits long for the lock. Returns whether there are more.
     pub fn snapshot_further(&self, views: &mut Vec<KeyView>, down: bool, now: Instant) -> bool {
-        // Requests without a model are rare (GET /v1/models) and no measure for the others.
+        // Requests without a model (GET /v1/models) are rare, and say nothing about the others.
         let is_named = |lane: &Lane| !lane.model.is_empty() && !lane.model.starts_with('/');
         let named = self.lanes.iter().any(is_named);
         let recent = self.recent_lanes(now);
         let recent: Vec<&Lane> = recent.filter(|lane| !named || is_named(lane)).collect();
         let end = self.listed.len().min(views.len() + AT_A_TIME);
         for at in self.listed.get(views.len()..end).unwrap_or_default() {
-            // One that is listed is there.
+            // A listed key has a slot.
             let Some(slot) = &self.slots[*at] else {
                 return false;
             };
@@ -127,15 +127,15 @@ impl Pool {
         views.collect()
     }
 
-    /// Which key rests for which model because of its limits, to be kept over a restart; what else
-    /// is held against keys is found out again. Keys are named by their tags with this salt.
+    /// Which key rests for which model for its limits, to be kept over a restart. Ejections are not
+    /// kept: they are found out again. Keys are named by their tags with this salt.
     pub fn limits(&self, salt: &[u8; SALT], now: Instant) -> Vec<Rest> {
         let mut limits = Vec::new();
         for at in &self.listed {
             let Some(slot) = &self.slots[*at] else {
                 continue;
             };
-            let mut tag = None; // few keys rest
+            let mut tag = None; // hashed only if needed, as few keys rest
             for lane in &self.lanes {
                 if let Some((Why::Limited | Why::Quota, until)) = lane.seats[*at].rests(now) {
                     limits.push(Rest {
@@ -186,7 +186,7 @@ impl Pool {
         }
     }
 
-    /// The first lane, which is there from the start, counts only while somebody is in it.
+    /// All lanes; the first one, which is always there, only while a request is in it.
     fn recent_lanes(&self, now: Instant) -> impl Iterator<Item = &Lane> {
         self.lanes.iter().filter(move |lane| {
             let lately = now.saturating_duration_since(lane.last_used) < RECENT;
@@ -213,7 +213,7 @@ fn state(why: Why, left: Duration) -> State {
 }
 
 impl State {
-    /// The heavier one is shown for a key that has several.
+    /// Of a key's several states the heaviest is shown.
     fn weight(&self) -> (u8, Duration) {
         match self {
             State::Ready => (0, Duration::ZERO),

@@ -1,4 +1,4 @@
-//! What was sent in the last minute, to the instant: an exact rolling window.
+//! The requests of the last minute: an exact rolling window.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 /// Providers count requests a minute.
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
-/// More than this many a minute are not remembered: a limit above it is none that a small box
-/// has to pace itself for, and the memory of a window stays below 16 KiB.
+/// No more requests are remembered: a small box need not pace itself for a higher limit, and a
+/// window stays below 16 KiB.
 const MOST: usize = 1000;
 
 /// The instants of the last minute's requests.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// All but the newest, oldest first. Of ten thousand keys most have none: no room is made for them.
+    /// All but the newest, oldest first. Most of ten thousand keys have none, and so take no memory here.
     earlier: VecDeque<Instant>,
     newest: Option<Instant>,
 }
@@ -46,7 +46,7 @@ impl Window {
         (earlier + usize::from(newest)) as u32
     }
 
-    /// The first of these.
+    /// The first of the requests that [`Window::count`] counts.
     pub(super) fn first(
         &self,
         since: Option<Instant>,
@@ -57,7 +57,7 @@ impl Window {
         all.find(|at| is_in(*at, since, span, now))
     }
 
-    /// When another request fits under `limit` in `span`: `None` if now.
+    /// When the next request fits under `limit` in `span`; `None`: now.
     pub(super) fn free_at(&self, limit: u32, span: Duration, now: Instant) -> Option<Instant> {
         let newest_that_must_go = self.len().checked_sub(limit.max(1) as usize)?;
         let at = self.earlier.get(newest_that_must_go).copied();
@@ -70,7 +70,7 @@ impl Window {
         self.newest
     }
 
-    /// Whether there were more requests than it can remember.
+    /// Whether it may have forgotten requests.
     pub(super) fn is_full(&self) -> bool {
         self.len() == MOST
     }

@@ -1,23 +1,23 @@
-//! A JSON answer in place of a stream, as the only event of one: for a client whose stream has begun.
+//! Turns a JSON answer into the only event of a stream, for a client whose stream has begun.
 //!
-//! It is changed as it passes, so that its length does not matter. What streams call `delta` is a
-//! `message` there, the calls of tools in it have no `index`, and its lines are one.
+//! The document is changed as it passes, whatever its length: `message` becomes `delta`, each tool
+//! call gets its `index`, and line breaks go, as an event's data is one line.
 
 use std::io::{self, ErrorKind, Read};
 
-/// A member of `choices`, its message, and a call of a tool in it: how deep they stand.
+/// How deep a member of `choices`, its message and a tool call in it stand.
 const CHOICE: usize = 3;
 const CALL: usize = 6;
 
-/// A name or a text is compared with what is looked for, no longer than this.
+/// Longer names and strings are none of those that are looked for.
 const WORD: usize = 16;
 
-/// Reads as the event.
+/// A reader that yields the event.
 #[derive(Debug)]
 pub(super) struct AsEvent<R> {
     pub(super) json: R,
     rewriter: Rewriter,
-    /// What comes behind it.
+    /// What follows the event.
     end: &'static [u8],
     ready: Vec<u8>,
     given: usize,
@@ -65,20 +65,20 @@ impl<R: Read> Read for AsEvent<R> {
     }
 }
 
-/// Follows a document of JSON byte by byte, as deep as anything is to be changed.
+/// Follows a JSON document byte by byte, down to the depth of what is changed.
 #[derive(Debug, Default)]
 struct Rewriter {
     depth: usize,
-    /// By depth: the value there belongs to a name that leads to what is to be changed.
+    /// By depth: the value there is on the path to what is changed.
     leads: [bool; CALL + 1],
     string: bool,
     escaped: bool,
-    /// The string so far, while it may be a name or a text looked for; it is held back.
+    /// The string so far, held back while it may be one that is looked for.
     held: Option<Vec<u8>>,
-    /// The last string was a name, with a colon behind.
+    /// The last name, once its colon has come.
     name: Vec<u8>,
     value: bool,
-    /// Members of the list of calls so far, and whether one has just begun.
+    /// How many tool calls have come so far.
     calls: usize,
     call_begins: bool,
 }
@@ -111,7 +111,7 @@ impl Rewriter {
         out.push(byte);
     }
 
-    /// A call of a tool gets the number it has in a stream.
+    /// Gives a tool call its `index`.
     fn numbered(&mut self, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.call_begins) {
             out.extend_from_slice(format!("\"index\":{},", self.calls).as_bytes());
@@ -171,7 +171,7 @@ impl Rewriter {
         out.push(b'"');
     }
 
-    /// What stands in a stream in place of a name or a text.
+    /// The name or string that a stream has in place of this one.
     fn word<'a>(&self, word: &'a [u8]) -> &'a [u8] {
         let choice = self.depth == CHOICE && self.leads[CHOICE];
         match word {

@@ -1,7 +1,7 @@
-//! What goes back to the client: an upstream's answer, one that was kept, or one of our own.
+//! Sends the answer to the client: the upstream's, one that was kept, or one of our own.
 //!
-//! A client that was kept patient has the head of a stream already. Whatever is left to say to it
-//! comes as events of that stream.
+//! A client that was sent heartbeats has the head of a stream already. The rest of its answer comes
+//! as events of that stream.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::stream::{self, Copied, CopyEnd};
 use crate::upstream::{Answer, Kept};
 use crate::warn;
 
-/// Tells nginx, and who learned from it, to pass a stream on as it comes.
+/// Tells nginx, and proxies that copied it, to pass a stream on as it comes.
 const NO_BUFFER: (&str, &[u8]) = ("x-accel-buffering", b"no");
 
 impl Exchange<'_> {
-    /// The client of a stream, kept patient from now on. Not of a HEAD, whose answer has no body to wait in.
+    /// The client of a stream, with heartbeats from now on. None for a HEAD: its answer has no body for them.
     pub(super) fn patient_client(&self, every: Duration) -> Client {
         if self.down.head_only {
             return self.client.clone();
@@ -113,7 +113,7 @@ fn framed(bytes: &[u8], framing: Framing) -> Vec<u8> {
 }
 
 impl Exchange<'_> {
-    /// Tells an answer that is in the client's dialect already.
+    /// Sends a reply that is in the client's dialect already.
     pub(super) fn tell(&self, mut reply: Reply, out: &mut dyn Write, outcome: Outcome) -> Outcome {
         let mut fields = Vec::new();
         outcome.fields(&mut fields);
@@ -123,7 +123,7 @@ impl Exchange<'_> {
 }
 
 impl Reply {
-    /// Tells the client in its dialect.
+    /// Sends the reply in the client's dialect.
     pub(super) fn deliver(
         &self,
         exchange: &Exchange,
@@ -182,7 +182,7 @@ impl Kept {
         self.deliver_as_it_is(lacks, exchange, out, outcome)
     }
 
-    /// With one more field, if there is one.
+    /// Sends the reply as it is, with one more field if there is one.
     pub(super) fn deliver_as_it_is(
         &self,
         more: Option<(&str, &[u8])>,
@@ -210,7 +210,7 @@ impl Kept {
         outcome
     }
 
-    /// As the end of a stream that has begun.
+    /// Sends the reply as the end of a stream that has begun.
     fn deliver_late(&self, exchange: &Exchange, out: &mut dyn Write, outcome: Outcome) -> Outcome {
         let words = String::from_utf8_lossy(&self.as_error()).into_owned();
         match exchange.mapped.voice.late(&Reply::json(self.status, words)) {
@@ -219,8 +219,7 @@ impl Kept {
         }
     }
 
-    /// Its body, if that is JSON that speaks of an error that asking again does not cure, or else an
-    /// error that speaks of it.
+    /// Its body, if that is a JSON error that a retry does not cure; else an error of our own about it.
     fn as_error(&self) -> Vec<u8> {
         let words = self.words();
         let body: Option<serde_json::Value> = serde_json::from_slice(&words).ok();
@@ -281,7 +280,7 @@ impl Answer {
         exchange.copied(copied, framing, is_sse, out, outcome)
     }
 
-    /// All of it, however long, in place of the stream that it should have been.
+    /// Sends all of it as an event, in place of the stream that was asked for.
     fn deliver_as_event(
         self,
         exchange: &Exchange,
@@ -313,7 +312,7 @@ impl Answer {
         head(self.status, stated, exchange.down, fields, outcome)
     }
 
-    /// Copies the body down, and looks at its end where that says how many tokens it took.
+    /// Copies the body to the client, and reads the token count at its end.
     fn body_down(
         mut self,
         head: Vec<u8>,
@@ -331,14 +330,14 @@ impl Answer {
             };
             let mut copied = stream::copy(&mut body, out, head, framing);
             let tokens = body.ending.tokens();
-            // Many close at [DONE], before the end of the stream: they have their whole answer.
+            // Many clients close at [DONE], before the end of the stream. They have their whole answer.
             if body.ending.is_done() && matches!(copied.end, CopyEnd::ClientLeft) {
                 copied.end = CopyEnd::Done;
             }
             outcome.tokens = tokens;
             return copied;
         }
-        // What is only fetched was counted when it was made.
+        // A GET fetches what was counted when it was made.
         if exchange.mapped.makes && self.is_json() {
             let mut body = Tail::new(self);
             let copied = stream::copy(&mut body, out, head, framing);
@@ -349,8 +348,8 @@ impl Answer {
     }
 }
 
-/// A stream of events on its way. One that ends without saying that it is over is broken off,
-/// however clean the end of the connection, if it promised to say so, or others of its model did.
+/// A stream of events on its way. It counts as broken off if it ends without its closing sign, however clean the
+/// connection's end, when it or other streams of its model are known to have such a sign.
 struct Watched<'a> {
     answer: Answer,
     ending: Ending,
@@ -361,7 +360,7 @@ struct Watched<'a> {
 impl Read for Watched<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = match self.answer.read(buffer) {
-            // All of it was said, whatever the connection does now.
+            // The stream is complete, whatever the connection does now.
             Err(_) if self.ending.is_done() => return Ok(0),
             read => read?,
         };
@@ -400,7 +399,7 @@ pub(super) fn head<'a>(
     fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     outcome: &Outcome,
 ) -> Vec<u8> {
-    // What is short follows in the same memory.
+    // A short body goes out in one write with the head.
     let body = match framing {
         Framing::Length(length) if length < 2048 => length as usize,
         _ => 0,
@@ -420,8 +419,8 @@ pub(super) fn head<'a>(
     head
 }
 
-/// Tells the client that the answer is not whole: a stream of events gets an error event, anything
-/// else only a cut connection. There is never a terminating chunk.
+/// Tells the client that the answer is incomplete. A stream of events gets an error event; anything
+/// else is only cut. Neither gets a terminating chunk.
 fn cut_short(exchange: &Exchange, out: &mut dyn Write, framing: Framing, is_sse: bool) {
     if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
         let error = match exchange.client.is_late() {

@@ -1,5 +1,5 @@
-//! What a client hears that could not be served: the upstream's latest words, or ours. The only
-//! place where a reason becomes an answer.
+//! The answer to a request that could not be served: the upstream's latest answer, or an error of
+//! our own. Each reason becomes an answer here and nowhere else.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -13,22 +13,22 @@ use crate::warn;
 /// When a client may come back after the upstream could not be reached.
 const UNREACHABLE_RETRY: Duration = Duration::from_secs(5);
 
-/// When a client may come back after every key was refused: one request a minute finds out.
+/// When a client may come back after every key was refused: one request a minute probes.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
 /// Why a request is not served.
 pub(super) enum Unserved {
-    /// Nobody is there to be told.
+    /// The client left. There is nobody to tell.
     ClientLeft,
-    /// No key comes free in time; if one does at all, not before this instant.
+    /// No key comes free in time. If one comes free at all, then not before this instant.
     NoKey(Option<Instant>),
     /// No key comes free soon, and another model can stand in.
     NotSoon,
-    /// No other key is ready than those that were refused.
+    /// The only ready keys are those that this request was refused with.
     NoOther,
     /// Every key of the pool was refused.
     Down,
-    /// A reload brought another provider, and keys for that one.
+    /// A reload brought another provider, with keys of its own.
     Moved,
     /// alvus stops.
     Stopping,
@@ -36,7 +36,7 @@ pub(super) enum Unserved {
     Failed(Failure),
 }
 
-/// The client waits for less than any other would.
+/// The client's own deadline is shorter than `MAX_WAIT_SEC`.
 fn is_hurried(exchange: &Exchange) -> bool {
     let mapped = &exchange.mapped;
     let within = mapped.wishes.within;
@@ -44,7 +44,7 @@ fn is_hurried(exchange: &Exchange) -> bool {
 }
 
 impl Relay {
-    /// Tells the client.
+    /// Answers the client, counts and logs.
     pub(super) fn unserved(
         &self,
         why: Unserved,
@@ -93,7 +93,8 @@ impl Relay {
             Unserved::NoKey(soonest) => self.no_key(*soonest, trip.lane()),
             Unserved::NotSoon => self.no_key(None, trip.lane()),
             Unserved::NoOther => {
-                let text = "the upstream refused this request, in more words than alvus keeps";
+                let text =
+                    "the upstream refused this request, in an answer too long for alvus to keep";
                 Reply::error(403, "refused", text)
             }
             Unserved::Moved => {
@@ -118,7 +119,7 @@ impl Relay {
         let now = Instant::now();
         let wait = soonest.map_or(UNREACHABLE_RETRY, |at| at.saturating_duration_since(now));
         if soonest.is_none() && self.pool(|pool| pool.is_full()) {
-            let text = "as many requests as may be are at the upstream already (WORKERS)";
+            let text = "as many requests as WORKERS allows are at the upstream already";
             return Reply::error(503, "workers_busy", text).retry_after(wait);
         }
         let busy = self.models().into_iter().find(|view| view.model == lane);
@@ -146,7 +147,7 @@ impl Relay {
     }
 }
 
-/// An attempt without an answer, in words.
+/// An error for an attempt without an answer.
 fn in_words(failure: &Failure, origin: &str) -> Reply {
     let (status, code, what, why) = match failure {
         Failure::NotSent(why) => (503, "upstream_unreachable", "could not reach", why.as_str()),

@@ -1,5 +1,5 @@
-//! Reads as much of an answer as it takes to judge it, and no more: what follows is left to be
-//! delivered. What the words mean is decided in [`crate::verdict`].
+//! Reads as much of an answer as it takes to judge it, and no more: the rest is left for the
+//! delivery. [`crate::verdict`] decides what the words mean.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,11 @@ use crate::sse;
 use crate::upstream::{Answer, Failure};
 use crate::verdict::{self, BODY_LIMIT, Verdict};
 
-/// Reads as much of an answer as it takes to judge it: the words of an error, and of what is made
-/// for a request (`makes`) the first event of a stream that tells anything, or a short document.
-/// `None`: it ended without anything in it.
+/// Reads an error's body. Of an answer to a POST (`makes`) it reads the first event of a stream
+/// that has content, or a short document. `None`: the answer ended empty.
 ///
 /// # Errors
-/// When it cannot be read so far, or its first word did not come in time.
+/// When the answer breaks off too early, or its first word does not come in time.
 pub(super) fn examine(
     answer: &mut Answer,
     down: Downstream,
@@ -46,7 +45,7 @@ pub(super) fn examine(
     }
 }
 
-/// A response begins with events that repeat tools and instructions: so much of them is read.
+/// A Responses stream begins with events that repeat tools and instructions; this much is read.
 const RESPONSE_LIMIT: usize = 256 * 1024;
 
 /// How much of a stream is read to judge it.
@@ -59,7 +58,7 @@ fn stream_limit(start: &[u8]) -> usize {
     }
 }
 
-/// A stream of events: comments, and events that only open it, tell nothing.
+/// Judges a stream of events. Comments, and events that only open it, have no content.
 fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, Failure> {
     let mut read = 0;
     let mut opened = false;
@@ -77,9 +76,9 @@ fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, F
         match answer.look_further(patience(by)) {
             Ok(true) => {}
             Ok(false) => return Ok(last_event(answer.start(), read)),
-            // It broke before it said anything: as good as none.
+            // It broke before it had content: as good as empty.
             Err(Failure::MaybeSent(_)) => return Ok(None),
-            // It is alive, and thinks: what there is goes to the client.
+            // It is open but silent: the client gets what there is.
             Err(Failure::TimedOut(_)) if opened => break,
             Err(failure) => return Err(failure),
         }
@@ -87,19 +86,19 @@ fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, F
     Ok(Some(Verdict::Pass))
 }
 
-/// What a stream says that ended before it told anything. Its last event may lack its end.
+/// Judges a stream that ended without content. Its last event may be incomplete.
 fn last_event(stream: &[u8], read: usize) -> Option<Verdict> {
     let rest = [&stream[read..], b"\n\n"].concat();
     match sse::next_data(&rest) {
         Some((data, _)) if data != b"[DONE]" => verdict::judge_event(&data),
         _ if read > 0 || sse::is_silent(stream) => None,
-        // No stream of events, whatever it says.
+        // Not a stream of events, whatever its type says.
         _ => verdict::judge_document(stream),
     }
 }
 
-/// A short document, or the beginning of one whose length is not known. A client that wants JSON
-/// can do nothing with a part of it, so that nothing is held back from it.
+/// Judges a short document, or the beginning of one of unknown length. A client that wants JSON
+/// cannot use a part of it, so the wait costs it nothing.
 fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, Failure> {
     while answer.start().len() < BODY_LIMIT {
         let start = answer.start();
@@ -118,11 +117,11 @@ fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>,
         let begun = !start.is_empty();
         match answer.look_further(patience(by)) {
             Ok(true) => {}
-            // What nobody here can read is the client's to judge.
+            // The client judges what alvus cannot read.
             Ok(false) if begun && answer.words().is_empty() => break,
             Ok(false) => return Ok(verdict::judge_document(&answer.words())),
             Err(Failure::MaybeSent(_)) if !said => return Ok(None),
-            // The client gets what there is, and sees how it goes on, or that it does not.
+            // The client gets what there is, and sees the break itself.
             Err(Failure::MaybeSent(_)) => break,
             Err(Failure::TimedOut(_)) if begun => break,
             Err(failure) => return Err(failure),
@@ -131,7 +130,7 @@ fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>,
     Ok(Some(Verdict::Pass))
 }
 
-/// The document that a body begins with, once it is complete.
+/// The JSON document at the start of a body, once it is complete.
 fn first_value(body: &[u8]) -> Option<&[u8]> {
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<IgnoredAny>();
     values.next()?.ok()?;
@@ -139,7 +138,7 @@ fn first_value(body: &[u8]) -> Option<&[u8]> {
 }
 
 impl Answer {
-    /// The upstream asks that there be no other try.
+    /// The upstream asks for no retry (`x-should-retry: false`).
     pub(super) fn ends_it(&self, attempt: Attempt) -> bool {
         let in_trouble = matches!(
             attempt,

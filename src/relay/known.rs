@@ -1,4 +1,4 @@
-//! What is known of the upstream: which dialects it speaks, and what was learned of its models.
+//! What is known of the upstream: the dialects it speaks, and what was learned of its models.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,7 +8,7 @@ use crate::config::{Config, Speech};
 use crate::dialect::clients::{DIALECTS, Dialect};
 use crate::dialect::learned::{Learned, to_json};
 
-/// Hosts that speak chat completions and not Messages; and whether they speak Responses.
+/// Hosts that speak chat completions and not Messages. The flag: they speak Responses.
 const CHAT_HOSTS: [(&str, bool); 5] = [
     ("integrate.api.nvidia.com", false),
     ("api.groq.com", true),
@@ -25,18 +25,18 @@ pub(super) struct Known {
     learned: Arc<Mutex<Learned>>,
 }
 
-/// What becomes of requests in one dialect.
+/// What is known of one dialect.
 #[derive(Debug)]
 struct Way {
     mode: Speech,
-    /// The upstream speaks chat completions only.
+    /// The upstream does not speak it: requests are translated to chat completions.
     translates: AtomicBool,
-    /// It was seen to speak the dialect itself.
+    /// The upstream was seen to speak it: requests pass as they are.
     passes: AtomicBool,
 }
 
 impl Known {
-    /// `earlier`: what was learned goes on, if the provider is the same.
+    /// `earlier`: lessons to keep, if the provider is the same.
     pub(super) fn new(config: &Config, earlier: Option<&Known>) -> Known {
         let authority = config.target.authority.as_str();
         let host = authority.split(':').next().unwrap_or_default();
@@ -76,7 +76,7 @@ impl Known {
         self.way(dialect).passes.load(Ordering::Relaxed)
     }
 
-    /// A request was served, translated or as it was.
+    /// A request was served, translated or not.
     pub(super) fn served(&self, dialect: Dialect, translated: bool) {
         let way = self.way(dialect);
         match translated {

@@ -1,7 +1,6 @@
-//! Taking a key and a place among those that ask, and waiting: for a key, for a place, for a pause
-//! to pass. There is one way to wait, [`Relay::rest`]: it hears the client leave, beats the
-//! stream's heart, keeps the deadline and knows that alvus stops. Nothing runs meanwhile: who may
-//! go on is woken by a bell of its own.
+//! Takes a key and a place among the `WORKERS`, and waits: for a key, for a place, or for a pause to end. There is
+//! one way to wait, [`Relay::rest`]: it notices that the client leaves, sends heartbeats, keeps the deadline and ends
+//! when alvus stops. Each waiting request sleeps on an eventfd of its own, its bell, until the pool rings it.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,10 +17,10 @@ use crate::pool::{Asker, LaneId, Pick, Picked, Pool, Report, Ticket};
 use crate::retry::Step;
 use crate::sse::Tokens;
 
-/// How often a request looks up that could not be given a bell: no descriptor was left for it.
+/// How often a request polls that has no bell, because no file descriptor was left.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The pool, and the bells of those who wait.
+/// The pool, and the bells of the waiting requests.
 #[derive(Debug)]
 pub(super) struct Shared {
     pool: Pool,
@@ -32,7 +31,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct Ringer {
     bell: Arc<OwnedFd>,
-    /// It waits for a pause to pass, and for no key.
+    /// The request waits for a pause to end, not for a key.
     pauses: bool,
 }
 
@@ -45,7 +44,7 @@ impl Shared {
         }
     }
 
-    /// The bells of those that the pool would wake.
+    /// The bells of the requests that the pool wants woken.
     fn woken(&mut self) -> Vec<Arc<OwnedFd>> {
         let Shared { pool, bells, .. } = self;
         let woken = pool.woken();
@@ -55,7 +54,7 @@ impl Shared {
     }
 }
 
-/// One request at the pool, in its model's lane; leaves when dropped.
+/// One request's entry in its lane; leaves the lane when dropped.
 pub(super) struct Entry<'a> {
     relay: &'a Relay,
     pub(super) lane: LaneId,
@@ -74,7 +73,7 @@ pub(super) struct Lease<'a> {
     relay: &'a Relay,
     pub(super) picked: Picked,
     pub(super) reported: bool,
-    /// What the answer took.
+    /// The tokens that the answer took.
     pub(super) tokens: Tokens,
 }
 
@@ -91,7 +90,7 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// A bell that hangs; taken down when dropped.
+/// A registered bell; removed when dropped.
 struct Bell<'a> {
     relay: &'a Relay,
     ticket: Ticket,
@@ -105,7 +104,7 @@ impl Drop for Bell<'_> {
 }
 
 impl Relay {
-    /// Does something with the pool, and wakes who can go on because of it.
+    /// Does something with the pool, and wakes the requests that can go on because of it.
     pub(super) fn pool<T>(&self, with: impl FnOnce(&mut Pool) -> T) -> T {
         let mut shared = lock(&self.shared);
         let done = with(&mut shared.pool);
@@ -115,13 +114,13 @@ impl Relay {
         done
     }
 
-    /// Whoever waits is told that alvus stops; so is whoever would begin to.
+    /// alvus stops: ends all waits, and all that would begin.
     pub fn stop(&self) {
         lock(&self.shared).stopping = true;
         self.ring_all(|_| true);
     }
 
-    /// Wakes those that pause: others found out that the upstream is back.
+    /// Wakes requests that pause: another one found that the upstream is back.
     pub(super) fn ring_pausing(&self) {
         self.ring_all(|ringer| ringer.pauses);
     }
@@ -134,7 +133,7 @@ impl Relay {
         ring(&bells);
     }
 
-    /// A request joins the others.
+    /// A request enters a lane.
     pub(super) fn enter(&self, lane: &str, conversation: Option<u64>, now: Instant) -> Entry<'_> {
         let (lane, ticket) = self.pool(|pool| pool.enter(lane, now));
         Entry {
@@ -145,7 +144,7 @@ impl Relay {
         }
     }
 
-    /// Gets a key, waiting for one in the queue if that is what it takes.
+    /// Takes a key, after a wait in line if needed.
     pub(super) fn lease<'a>(
         &'a self,
         trip: &mut Trip<'a>,
@@ -164,7 +163,7 @@ impl Relay {
             if patience.is_some_and(|until| until <= now) {
                 break Err(Unserved::NotSoon);
             }
-            // When a key comes free, and when to look; who is behind another one is woken.
+            // When a key comes free, and when to look again. A request behind others does not look: it is woken.
             let (soonest, look) = match pick {
                 Pick::Key(picked) => break Ok(picked),
                 Pick::NoOther => break Err(Unserved::NoOther),
@@ -177,7 +176,7 @@ impl Relay {
                 break Err(Unserved::NoKey(soonest));
             }
             match &wait {
-                // Whatever happened before the bell hung was not heard.
+                // Pick again before the wait: a wake-up before the bell was registered is lost.
                 None => wait = Some((self.hang_bell(trip.entry.ticket, false), now)),
                 Some((bell, _)) => {
                     let ends = trip.journey.deadline().into_iter().chain(patience);
@@ -206,8 +205,7 @@ impl Relay {
         })
     }
 
-    /// How long a key is waited for where another model can stand in: not at all, if it is known that
-    /// none comes free in time.
+    /// How long to wait for a key before another model stands in: not at all, if no key comes free in time.
     fn patience(&self, trip: &Trip, pick: &Pick, since: Instant) -> Option<Instant> {
         if !trip.stand_ins.has_next() {
             return None;
@@ -219,14 +217,14 @@ impl Relay {
             Pick::NoOther => trip.was_not_found(),
             Pick::Wait(at) | Pick::Behind(at) if *at > end => true,
             _ => match self.pool(|pool| (pool.is_full(), pool.is_refusing(trip.entry.lane))) {
-                (true, _) => return None, // nor is there a place for another model
+                (true, _) => return None, // another model would not have a place either
                 (_, refusing) => refusing,
             },
         };
         Some(if in_vain { since } else { end })
     }
 
-    /// Before another attempt: the pause that was decided on, without key or place.
+    /// Waits for the pause that was decided on. The request holds no key and no place meanwhile.
     pub(super) fn pause(
         &self,
         step: Step,
@@ -236,14 +234,14 @@ impl Relay {
         let Step::Pause(pause) = step else {
             return Ok(());
         };
-        trip.entry.conversation = None; // another key, if there is one
+        trip.entry.conversation = None; // prefer another key
         let until = Instant::now().checked_add(pause);
         let was_well = trip.standing.is_well();
         let bell = self.hang_bell(trip.entry.ticket, true);
         while until.is_some_and(|until| Instant::now() < until) {
             self.rest(&bell, until, client)?;
             if !was_well && trip.standing.is_well() {
-                break; // others found out
+                break; // another request found that it is back
             }
         }
         Ok(())
@@ -261,14 +259,14 @@ impl Relay {
             only: trip.bound.as_ref(),
             conversation: trip.entry.conversation,
         };
-        // Under one lock: a reload changes both.
+        // Both under one lock, as a reload changes both.
         self.pool(|pool| match self.policy().leads_where(&trip.policy) {
             true => Ok(pool.pick(trip.entry.lane, asker, now)),
             false => Err(Unserved::Moved),
         })
     }
 
-    /// The one wait; see the module's text. Ends at `until`, when the bell rings, or with an error.
+    /// The one wait; see the module's text. Ends at `until`, at a ring of the bell, or with an error.
     fn rest(&self, bell: &Bell, until: Option<Instant>, client: &Client) -> Result<(), Unserved> {
         if lock(&self.shared).stopping {
             return Err(Unserved::Stopping);

@@ -1,30 +1,28 @@
-//! The lists of models, kept for ten minutes: agents poll them, and each poll would cost a key a request. One
-//! request at a time asks anew; the others get what is there, and so do all while nothing better comes.
+//! Keeps the lists of models for ten minutes: agents poll them, and each poll would cost a key a request. Of an old
+//! list one request at a time asks for a new one; the others get the old one. If no new one comes, all get the old one.
+//! Before the first list is there, each request asks for itself.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::{End, Exchange, Outcome, Relay, lock};
-use crate::peer::Client;
 use crate::reply::{self, Downstream};
 use crate::route;
 use crate::upstream::Kept;
 
-/// So long a list is as good as new.
+/// How long a list counts as fresh.
 const FRESH: Duration = Duration::from_secs(600);
-/// So long an old one is, when no new one was to be had.
+/// How long an old list is served after a new one could not be had.
 const ANYWAY: Duration = Duration::from_secs(30);
-/// Lists at most: one for each query and dialect that clients use.
+/// The most lists that are kept: one for each query and dialect that clients use.
 const MOST: usize = 4;
-/// Bytes of all of them; OpenRouter's takes one MB.
+/// The most bytes of all lists; OpenRouter's takes 1 MB.
 const LARGEST: usize = 4 * 1024 * 1024;
 /// The longest name of a list.
 const LONGEST: usize = 128;
-/// How often who waits for a list looks whether its client is still there.
-const TICK: Duration = Duration::from_secs(1);
 
-/// Of an answer that is kept: no framing, no connection.
+/// For an answer that is kept: no chunks, no connection.
 const PLAIN: Downstream = Downstream {
     http_1_1: false,
     keep_alive: false,
@@ -32,7 +30,7 @@ const PLAIN: Downstream = Downstream {
     origin: None,
 };
 
-/// What a request asks for, if that is a list of models; `path` as it goes up.
+/// The name of the list of models that a request asks for, if it does. `path`: the upstream's.
 pub(super) fn name<'a>(
     method: &str,
     target: &str,
@@ -51,12 +49,9 @@ pub(super) fn is_anthropics<'a>(mut fields: impl Iterator<Item = (&'a str, &'a [
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub(super) struct Listings {
-    lists: Mutex<Lists>,
-    came: Condvar,
-}
+pub(super) struct Listings(Mutex<Lists>);
 
-/// Pure: it takes `now`.
+/// All lists. Pure: it takes `now`.
 #[derive(Debug, Default)]
 struct Lists(Vec<Listing>);
 
@@ -66,42 +61,40 @@ struct Listing {
     kept: Option<Arc<Kept>>,
     came: Instant,
     fresh_until: Instant,
-    /// A request is on its way for it.
-    awaited: bool,
+    /// A request is at the upstream for it.
+    asked: bool,
 }
 
-/// What there is to do for who wants a list.
+/// What a request for a list does next.
 #[derive(Debug)]
 enum Look {
-    /// Take this, which is so old.
+    /// Serve this list, which is so old.
     Kept(Arc<Kept>, Duration),
-    /// Go and ask; this is there meanwhile. It must be said when that is [over](Lists::over).
+    /// Ask the upstream; call [`Lists::over`] afterwards. The old list, if any, serves meanwhile.
     Ask(Option<Arc<Kept>>),
-    /// Another one is on its way.
-    Wait,
-    /// Too many others are on their way.
-    NoRoom,
+    /// Ask the upstream, and keep nothing: another request will, or there is no room.
+    Pass,
 }
 
 impl Lists {
     fn look(&mut self, name: &str, now: Instant) -> Look {
         if let Some(list) = self.0.iter_mut().find(|list| list.name == name) {
             return match &list.kept {
-                Some(kept) if list.awaited || now < list.fresh_until => {
+                Some(kept) if list.asked || now < list.fresh_until => {
                     let age = now.saturating_duration_since(list.came);
                     Look::Kept(kept.clone(), age)
                 }
-                None if list.awaited => Look::Wait,
+                None if list.asked => Look::Pass,
                 kept => {
-                    list.awaited = true;
+                    list.asked = true;
                     Look::Ask(kept.clone())
                 }
             };
         }
         if self.0.len() == MOST {
-            let idle = (0..MOST).filter(|at| !self.0[*at].awaited);
+            let idle = (0..MOST).filter(|at| !self.0[*at].asked);
             let Some(oldest) = idle.min_by_key(|at| self.0[*at].came) else {
-                return Look::NoRoom;
+                return Look::Pass;
             };
             self.0.remove(oldest);
         }
@@ -110,16 +103,16 @@ impl Lists {
             kept: None,
             came: now,
             fresh_until: now,
-            awaited: true,
+            asked: true,
         });
         Look::Ask(None)
     }
 
-    /// It came. Others may have to make room.
+    /// Keeps a new list. Older ones may have to make room.
     fn keep(&mut self, name: &str, kept: &Arc<Kept>, now: Instant) {
         let size = |list: &Listing| list.kept.as_ref().map_or(0, |kept| kept.body.len());
         if kept.body.len() + self.0.iter().map(size).sum::<usize>() > LARGEST {
-            self.0.retain(|list| list.name == name || list.awaited);
+            self.0.retain(|list| list.name == name || list.asked);
         }
         if let Some(list) = self.0.iter_mut().find(|list| list.name == name) {
             list.kept = Some(kept.clone());
@@ -127,18 +120,18 @@ impl Lists {
         }
     }
 
-    /// Who went and asked is back, whatever came of it.
+    /// The request that asked is back, with or without a list.
     fn over(&mut self, name: &str, now: Instant) {
         self.0
             .retain(|list| list.name != name || list.kept.is_some());
         if let Some(list) = self.0.iter_mut().find(|list| list.name == name) {
-            list.awaited = false;
+            list.asked = false;
             list.fresh_until = list.fresh_until.max(now + ANYWAY);
         }
     }
 }
 
-/// One request's turn to ask; over when dropped.
+/// One request's turn to ask the upstream; over when dropped.
 struct Turn<'a> {
     listings: &'a Listings,
     name: &'a str,
@@ -147,28 +140,12 @@ struct Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.listings.lists().over(self.name, Instant::now());
-        self.listings.came.notify_all();
     }
 }
 
 impl Listings {
     fn lists(&self) -> MutexGuard<'_, Lists> {
-        lock(&self.lists)
-    }
-
-    /// What there is to do, once nobody else is on the way for the first one; `None`: the client left.
-    fn look(&self, name: &str, client: &Client) -> Option<Look> {
-        let mut lists = self.lists();
-        loop {
-            match lists.look(name, Instant::now()) {
-                Look::Wait if client.has_left() => return None,
-                Look::Wait => {
-                    let waited = self.came.wait_timeout(lists, TICK);
-                    lists = waited.unwrap_or_else(PoisonError::into_inner).0;
-                }
-                look => return Some(look),
-            }
-        }
+        lock(&self.0)
     }
 }
 
@@ -176,12 +153,13 @@ impl Relay {
     /// Serves a request for this list.
     pub(super) fn list(&self, name: &str, exchange: &mut Exchange, out: &mut dyn Write) -> Outcome {
         let policy = exchange.mapped.policy.clone();
-        let outcome = Outcome::new(String::new());
-        let stale = match policy.listings.look(name, &exchange.client) {
-            Some(Look::Kept(kept, age)) => return kept.tell(age, exchange, out, outcome),
-            Some(Look::Ask(stale)) => stale,
-            Some(Look::NoRoom | Look::Wait) => return self.ask(exchange, out),
-            None => return outcome.left(),
+        let look = policy.listings.lists().look(name, Instant::now());
+        let stale = match look {
+            Look::Kept(kept, age) => {
+                return kept.tell(age, exchange, out, Outcome::new(String::new()));
+            }
+            Look::Ask(stale) => stale,
+            Look::Pass => return self.ask(exchange, out),
         };
         let turn = Turn {
             listings: &policy.listings,
@@ -205,7 +183,7 @@ impl Relay {
             (Some(kept), _) if outcome.end == End::Complete => {
                 kept.deliver_as_it_is(None, exchange, out, outcome)
             }
-            // Longer than is kept, or broken off: as any other answer.
+            // Too long to keep, or broken off: served as any other answer.
             (..) => self.ask(exchange, out),
         }
     }
@@ -225,7 +203,7 @@ impl Kept {
     }
 }
 
-/// An answer as it goes over a wire, up to [`LARGEST`].
+/// Collects an answer as it goes over a wire, up to [`LARGEST`].
 #[derive(Default)]
 struct Wire(Vec<u8>);
 
@@ -244,7 +222,7 @@ impl Write for Wire {
 }
 
 impl Wire {
-    /// Taken apart again: what of it is for every client.
+    /// Takes it apart again: the parts that are the same for every client.
     fn kept(mut self, status: u16) -> Option<Kept> {
         let end = self.0.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = std::str::from_utf8(&self.0[..end]).ok()?;
@@ -283,7 +261,7 @@ mod tests {
         let start = Instant::now();
         let mut lists = Lists::default();
         assert!(matches!(lists.look("a", start), Look::Ask(None)));
-        assert!(matches!(lists.look("a", start), Look::Wait));
+        assert!(matches!(lists.look("a", start), Look::Pass));
         lists.keep("a", &kept(1), start);
         lists.over("a", start);
         let later = start + FRESH - Duration::from_secs(1);
@@ -296,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_not_to_be_had_anew_does_for_a_while() {
+    fn an_old_list_serves_for_a_while_if_no_new_one_comes() {
         let start = Instant::now();
         let mut lists = Lists::default();
         lists.look("a", start);
@@ -315,14 +293,14 @@ mod tests {
     }
 
     #[test]
-    fn there_are_few_lists_and_so_many_bytes() {
+    fn the_lists_and_their_bytes_are_bounded() {
         let start = Instant::now();
         let mut lists = Lists::default();
         for n in 0..MOST {
             let name = n.to_string();
             assert!(matches!(lists.look(&name, start), Look::Ask(None)));
         }
-        assert!(matches!(lists.look("more", start), Look::NoRoom));
+        assert!(matches!(lists.look("more", start), Look::Pass));
         for n in 0..MOST {
             let (name, now) = (n.to_string(), start + Duration::from_secs(n as u64));
             lists.keep(&name, &kept(10), now);

@@ -1,5 +1,5 @@
-//! `MODEL_MAP` at work: the name of another model in a request's body, and nothing else of it; and the
-//! next name, where a model cannot serve now.
+//! `MODEL_MAP` at work: puts another model's name into a request's body and changes nothing else; and puts in the next
+//! stand-in's name if a model cannot serve now.
 
 use std::time::{Duration, Instant};
 
@@ -11,40 +11,39 @@ use crate::reply::{Reply, quoted};
 use crate::retry::{Attempt, Repeat, Step};
 use crate::verdict::Verdict;
 
-/// When a client may come back that found no memory left.
+/// When a client may come back after there was no memory for its request.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
 
-/// A key is waited for so long where another model can stand in.
+/// How long to wait for a key before another model stands in.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A model that the upstream does not know is asked for again after so long.
+/// After this long a model that the upstream did not know is tried again.
 const UNKNOWN: Duration = Duration::from_secs(60);
 
 /// The models that can serve one request, and how many of them were tried.
 #[derive(Debug, Default)]
 pub(super) struct StandIns {
     models: usize,
-    /// Since the last wait: then all of them may serve again.
+    /// How many were tried since the last wait. After a wait all may serve again.
     tried: usize,
-    /// Another model is asked from now on.
+    /// The model was changed: the request must enter another lane.
     pub(super) moved: bool,
 }
 
 impl StandIns {
-    /// After the last one it is the first one's turn again, which is then waited for.
+    /// Whether another model may be asked. After the last one comes the first one again, and that one is waited for.
     pub(super) fn has_next(&self) -> bool {
         self.models > 1 && self.tried < self.models
     }
 
-    /// A request waited, as if there were no others.
+    /// The request waited for its model: all stand-ins count as untried.
     pub(super) fn waited(&mut self) {
         self.tried = 0;
     }
 }
 
 impl Exchange<'_> {
-    /// Puts the model that stands for the one that is asked for in its place. What comes back is a
-    /// refusal.
+    /// Replaces the model's name as `MODEL_MAP` says. `Some`: the refusal, where that fails.
     pub(super) fn rename(&mut self) -> Option<Reply> {
         let models = &self.mapped.policy.models;
         let body = self.body.as_ref().filter(|_| !models.is_empty())?;
@@ -60,7 +59,7 @@ impl Exchange<'_> {
         None
     }
 
-    /// The models that can serve it; none where the client's `Idempotency-Key` is for one body.
+    /// The models that can serve the request. None with an `Idempotency-Key`: that is for one body only.
     pub(super) fn stand_ins(&self) -> StandIns {
         let is_bound = self.mapped.request.repeat() == Repeat::SameKey;
         StandIns {
@@ -73,7 +72,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Puts the next model in the body, in the client's dialect or in the upstream's.
+    /// Puts the next stand-in's name into the body, whether translated or not.
     fn next_model(&mut self) -> Option<String> {
         let models = self.mapped.models();
         let turn = (self.mapped.turn + 1) % models.len().max(1);
@@ -86,7 +85,7 @@ impl Exchange<'_> {
         Some(model)
     }
 
-    /// None: the body names no model. False: there is no memory for a longer name.
+    /// `None`: the body names no model. `false`: there is no memory for a longer name.
     fn put_model(&mut self, model: &str) -> Option<bool> {
         let body = self.body.as_mut()?;
         let place = place_of_model(&body.bytes)?;
@@ -102,8 +101,8 @@ impl super::Mapped {
 }
 
 impl Relay {
-    /// What is next after an attempt, where another model may stand in for one that is overloaded, or
-    /// that the upstream does not know.
+    /// The next step after an attempt, where another model may stand in for one that is overloaded or unknown to the
+    /// upstream.
     pub(super) fn or_stand_in(
         &self,
         step: Step,
@@ -120,7 +119,7 @@ impl Relay {
         }
         let overloaded = matches!(attempt, Attempt::Answered(Verdict::Overloaded(_)));
         let unknown = step == Step::Pass && is_unknown(answer.status, &answer.words());
-        // One that is overloaded is waited for once the others are; one that there is not is not.
+        // An overloaded model is waited for once all are overloaded. An unknown one is never waited for.
         let is_last = trip.stand_ins.tried + 1 == trip.stand_ins.models;
         if !overloaded && (!unknown || is_last) {
             return step;
@@ -135,16 +134,16 @@ impl Relay {
         }
     }
 
-    /// The next model is asked from now on; false if that cannot be.
+    /// Asks the next model from now on; `false` if it cannot.
     pub(super) fn stand_in(&self, trip: &mut Trip, exchange: &mut Exchange) -> bool {
         let Some(model) = exchange.next_model() else {
-            trip.stand_ins.models = 0; // nor later
+            trip.stand_ins.models = 0; // not later either
             return false;
         };
         debug!("{model:?} stands in for {:?}", trip.outcome.model);
         trip.lane = exchange.mapped.lane(&model);
         trip.outcome.model = model;
-        // Keys that were refused for another model: that is no word about this one.
+        // Refusals for the other model say nothing about this one.
         trip.refused.clear();
         trip.stand_ins.tried += 1;
         trip.stand_ins.moved = true;

@@ -1,9 +1,8 @@
-//! What `voice.rs` and its rooms are where alvus is built without dialects: every client hears what the
-//! upstream says.
+//! Stands in for `voice.rs` in a build without dialects: every client gets the upstream's answers as they are.
 
 use super::{Exchange, Mapped, Relay};
 use crate::config::Config;
-use crate::reply::Reply;
+use crate::reply::{BadRequest, Reply};
 use crate::upstream::{Answer, Kept};
 use crate::verdict::Verdict;
 
@@ -27,7 +26,7 @@ impl Mapped {
         _: &str,
         _: &str,
         _: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<(), String> {
+    ) -> Result<(), BadRequest> {
         Ok(())
     }
 }
@@ -59,7 +58,7 @@ impl Voice {
 }
 
 impl Relay {
-    /// A refusal in the words of who asks for this; none: as it is.
+    /// The reply in the client's dialect; `None`: send it as it is.
     pub fn in_dialect(&self, _: &str, _: &str, _: &Reply) -> Option<Reply> {
         None
     }

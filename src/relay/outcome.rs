@@ -1,4 +1,4 @@
-//! What became of an exchange.
+//! How an exchange ended, in a record of its own.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::headers;
 use crate::reply;
 use crate::sse::Tokens;
 
-/// The field that names the model that answered, where another one was asked for.
+/// Names the model that answered, if the client asked for another one.
 const SERVED_BY: &str = "x-alvus-model";
 
 /// How an exchange ended.
@@ -22,14 +22,14 @@ pub enum End {
     Late,
 }
 
-/// What became of an exchange, for the log and for the client's connection.
+/// What became of an exchange: for the log, and for the client's connection.
 #[derive(Debug)]
 pub struct Outcome {
     /// The status of the answer; 0 if the client left before there was one.
     pub status: u16,
-    /// The model that is asked, by the upstream's name; empty if none.
+    /// The model by the upstream's name; empty if none.
     pub model: String,
-    /// The name that it was asked for by, if that is another one.
+    /// The model by the client's name, if that is another one.
     pub asked: Option<String>,
     /// The key that was used last, by its place in the configuration.
     pub key: Option<usize>,
@@ -41,7 +41,7 @@ pub struct Outcome {
     pub first_byte: Option<Duration>,
     /// Body bytes sent to the client.
     pub bytes: u64,
-    /// What the answer took, where it says so.
+    /// The tokens that the answer took, if it says so.
     pub tokens: Tokens,
     /// A key was limited on the way.
     pub limited: bool,

@@ -1,7 +1,7 @@
-//! Whose something is: files, batches, stored responses and answers that are fetched later belong to the
-//! account of the key that they were made with. Who comes back for one gets that key, while it is there.
+//! Remembers which key made what: files, batches, stored responses and answers that are fetched later belong to that
+//! key's account. A later request for one is sent with the same key, while it exists.
 //!
-//! Kept are salted hashes of ids, [`MOST`] of them, for an hour.
+//! It keeps salted hashes of [`MOST`] ids, for an hour.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -15,19 +15,19 @@ use crate::pool::Picked;
 use crate::route;
 use crate::upstream::Answer;
 
-/// So many are known at a time; the oldest one goes.
+/// How many ids are known at a time; the oldest one goes.
 const MOST: usize = 1000;
 
-/// For so long.
+/// How long an id is known.
 const KEPT: Duration = Duration::from_secs(3600);
 
-/// Shorter ones are no ids, but words of a path.
+/// Shorter ones are words of a path, not ids.
 const SHORTEST: usize = 6;
 
-/// The beginning of a long document is waited for no longer.
+/// How long to wait for the beginning of a document.
 const GLANCE: Duration = Duration::from_secs(10);
 
-/// The fields of a request that say what it goes on with.
+/// The fields of a request that name what it continues.
 const FIELDS: [&[u8]; 3] = [
     b"\"previous_response_id\"",
     b"\"input_file_id\"",
@@ -41,7 +41,7 @@ pub(super) struct Owners {
     made: Mutex<Made>,
 }
 
-/// With which key and when each id was made; and the ids, the oldest first.
+/// The key and time of each id; and the ids, the oldest first.
 #[derive(Debug, Default)]
 struct Made {
     by: HashMap<u64, (Picked, Instant)>,
@@ -49,7 +49,7 @@ struct Made {
 }
 
 impl Owners {
-    /// This was made with this key.
+    /// Remembers that an id was made with this key.
     pub(super) fn add(&self, id: &[u8], by: &Picked, at: Instant) {
         if id.len() < SHORTEST {
             return;
@@ -66,7 +66,7 @@ impl Owners {
         }
     }
 
-    /// The key that something was made with that the path names.
+    /// The key of an id in the path.
     pub(super) fn of_path(&self, target: &str, now: Instant) -> Option<Picked> {
         if lock(&self.made).by.is_empty() {
             return None;
@@ -75,7 +75,7 @@ impl Owners {
         self.find(segments, now)
     }
 
-    /// Likewise, of the body.
+    /// The key of an id in the body.
     pub(super) fn of_body(&self, body: &[u8], now: Instant) -> Option<Picked> {
         if lock(&self.made).by.is_empty() {
             return None;
@@ -94,7 +94,7 @@ impl Owners {
 }
 
 impl Relay {
-    /// What was made belongs to the account of this key.
+    /// Remembers the id in an answer with its key.
     pub(super) fn note_owner(
         &self,
         mapped: &Mapped,
@@ -105,7 +105,7 @@ impl Relay {
         if !(mapped.stores && matches!(answer.status, 200..=202)) {
             return;
         }
-        // NVIDIA's, of an answer that is still made.
+        // NVIDIA's id of an answer that is fetched later.
         if let Some(id) = answer.header("nvcf-reqid") {
             return self.owners.add(id, by, now);
         }
@@ -117,7 +117,7 @@ impl Relay {
         }
     }
 
-    /// The key that made what a request goes on with.
+    /// The key that made what this request continues.
     pub(super) fn owner(&self, exchange: &mut Exchange, now: Instant) -> Option<Picked> {
         let body = exchange.body.as_ref().filter(|_| exchange.mapped.stores);
         let in_body = || self.owners.of_body(&body?.bytes, now);
@@ -126,12 +126,12 @@ impl Relay {
     }
 }
 
-/// The id that an answer begins with, of which this is the beginning: the first one in it.
+/// The first id in the beginning of an answer.
 fn first_id(start: &[u8]) -> Option<&[u8]> {
     strings_of(start, &[b"\"id\""]).next()
 }
 
-/// The strings that follow one of these names, which are in quotes.
+/// The string values of these names; `names` are in quotes.
 fn strings_of<'a>(
     mut json: &'a [u8],
     names: &'static [&'static [u8]],
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_is_known_by_path_and_body_for_an_hour() {
+    fn ids_in_paths_and_bodies_are_known_for_an_hour() {
         let now = Instant::now();
         let keys = picked(2, now);
         let owners = Owners::default();

@@ -1,5 +1,4 @@
-//! Where requests go, and how far: what a configuration says about the provider. Replaced as a
-//! whole by a reload.
+//! What the configuration says about requests: their target and their limits. A reload replaces it as a whole.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +6,11 @@ use super::listing::{self, Listings};
 use super::voice::{Known, Voice};
 use super::wishes::Wishes;
 use super::{Mapped, Relay};
-use crate::config::{Config, Rotation, Target};
+use crate::config::{Config, Faults, Rotation, Target};
 use crate::dialect::models::ModelMap;
 use crate::pool::Settings;
 use crate::question::Conversation;
+use crate::reply::BadRequest;
 use crate::retry::Limits;
 use crate::route;
 use crate::sse::Marked;
@@ -24,17 +24,17 @@ pub(super) struct Policy {
     pub(super) base_path: String,
     /// Where paths with `/genai/` go.
     genai: Option<Genai>,
-    /// The target's, as people write it.
+    /// The target's origin, as people write it.
     origin: String,
     pub(super) limits: Limits,
     pub(super) first_byte: Duration,
     pub(super) heartbeat: Duration,
     pub(super) conversation: Conversation,
-    /// Models whose streams of completions were seen to say when they are over.
+    /// Models whose streams were seen to end with a sign that they are complete.
     pub(super) marked: Marked,
     pub(super) models: ModelMap,
     pub(super) listings: Listings,
-    /// What is known of the upstream's dialects.
+    /// What is known of the upstream's dialects and models.
     pub(super) known: Known,
 }
 
@@ -42,14 +42,14 @@ pub(super) struct Policy {
 #[derive(Debug, PartialEq)]
 struct Genai {
     to: Origin,
-    /// What stands in front of a path.
+    /// Stands before each path.
     base_path: String,
     /// As people write it.
     origin: String,
 }
 
 impl Genai {
-    fn new(target: &Target) -> Result<Genai, String> {
+    fn new(target: &Target) -> Result<Genai, Faults> {
         Ok(Genai {
             to: Origin::new(target)?,
             base_path: target.base_path.clone(),
@@ -59,9 +59,9 @@ impl Genai {
 }
 
 impl Policy {
-    /// `earlier`: what is kept of it if the provider is the same (names, connections, TLS sessions, what
-    /// was learned of models).
-    pub(super) fn new(config: &Config, earlier: Option<&Policy>) -> Result<Policy, String> {
+    /// `earlier`: the policy before a reload. If the provider is the same, its resolved names, connections, TLS
+    /// sessions and lessons about models are kept.
+    pub(super) fn new(config: &Config, earlier: Option<&Policy>) -> Result<Policy, Faults> {
         let target = Origin::new(&config.target)?;
         let same = earlier.filter(|earlier| earlier.target == target);
         Ok(Policy {
@@ -87,7 +87,7 @@ impl Policy {
         })
     }
 
-    /// Where requests go, as people write it: to the host of the visual models, or to the target.
+    /// The origin that requests go to, as people write it: the visual models' host, or the target.
     pub(super) fn origin(&self, is_genai: bool) -> &str {
         match self.genai.as_ref().filter(|_| is_genai) {
             Some(genai) => &genai.origin,
@@ -95,13 +95,13 @@ impl Policy {
         }
     }
 
-    /// Whether requests go to the same places by these rules.
+    /// Whether both policies send requests to the same hosts.
     pub(super) fn leads_where(&self, others: &Policy) -> bool {
         std::ptr::eq(self, others) || (self.target == others.target && self.genai == others.genai)
     }
 }
 
-/// What the pool goes by.
+/// The pool's settings.
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         cooldown: config.cooldown,
@@ -112,13 +112,12 @@ pub(super) fn settings(config: &Config) -> Settings {
 }
 
 impl Mapped {
-    /// What providers limit and refuse this request with: its model; the kind of its path where it
-    /// names none; both where it is no chat, so that an endpoint that a key is refused for takes the
-    /// key from no other. `None`: the model alone.
+    /// The name of this request's lane. A chat request's is its model: then this is `None`. Without a model it is the
+    /// path's kind. Any other request's is both, so that a refusal at one endpoint does not take the key from others.
     pub(super) fn lane(&self, model: &str) -> Option<String> {
         let kind: &str = &self.kind;
         match model {
-            _ if self.is_genai => Some(kind.to_owned()), // and no lane of the target's
+            _ if self.is_genai => Some(kind.to_owned()), // never a lane of the target
             "" => Some(kind.to_owned()),
             _ if route::TALKS.contains(&kind) => None,
             model => Some(format!("{model} {kind}")),
@@ -136,7 +135,7 @@ impl Relay {
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Mapped, String> {
+    ) -> Result<Mapped, BadRequest> {
         let policy = self.policy().clone();
         let genai = policy.genai.as_ref().filter(|_| route::is_genai(target));
         let (to, path) = match genai {
@@ -147,7 +146,7 @@ impl Relay {
         let list = listing::name(method, target, &path, fields.clone());
         let request = Prepared::new(method, to, &path, fields.clone())?;
         let (kind, is_completion) = (route::kind(target), route::is_completion(target));
-        // Answers of these two have ids too, and nobody comes back for them.
+        // Their answers have ids too, but no later request names those.
         let is_talk = is_completion || kind == "/messages";
         let owner = match is_talk {
             true => None,
@@ -155,7 +154,7 @@ impl Relay {
         };
         let mut mapped = Mapped {
             is_genai: genai.is_some(),
-            list: list.filter(|_| wishes.key.is_none()), // who wants one key wants to see it used
+            list: list.filter(|_| wishes.key.is_none()), // a client that asks for one key wants that key used
             wishes,
             kind,
             is_completion,

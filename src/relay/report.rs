@@ -1,4 +1,4 @@
-//! What an attempt showed, told to the pool, the log and the counters.
+//! Tells the pool, the log and the counters what an attempt showed.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,7 @@ use crate::verdict::Verdict;
 use crate::{debug, info, warn};
 
 impl Relay {
-    /// Tells what an attempt brought to all who want to know. Says what it was, for the decision
-    /// what comes next.
+    /// Reports an attempt to the pool, the log and the counters. Returns what it was, for [`crate::retry`].
     pub(super) fn report(
         &self,
         lease: &mut Lease,
@@ -59,11 +58,11 @@ impl Relay {
             Attempt::Answered(Verdict::Refused { .. }) if change == Some(Change::StillOut) => {
                 Attempt::StillOut
             }
-            // The pool has seen the other keys' answers.
+            // The pool has seen the other keys' answers, and judges better.
             Attempt::Answered(Verdict::Limited(None)) if overloaded => {
                 Attempt::Answered(Verdict::Overloaded(None))
             }
-            // Nobody else is to wait for it, so it waits by itself.
+            // No lane keeps this limit for others, so the request waits by itself.
             Attempt::Answered(Verdict::Limited(stated) | Verdict::Overloaded(stated)) if unkept => {
                 Attempt::Answered(Verdict::Trouble(stated))
             }
@@ -74,7 +73,7 @@ impl Relay {
         }
     }
 
-    /// A request was served that these keys were refused for.
+    /// Another key served the request that these keys were refused for: ejects them.
     pub(super) fn eject(&self, refused: &[(Picked, u16, bool)], model: &str) {
         for (picked, status, names_key) in refused {
             let now = Instant::now();
@@ -89,14 +88,14 @@ impl Relay {
         }
     }
 
-    /// The upstream comes and goes: one line each in the log, however many requests find it so.
+    /// Notes whether the upstream is well. The log gets one line a change, however many requests see it.
     fn notice(&self, verdict: Verdict, status: u16, trip: &Trip) {
         let standing = trip.standing;
         match verdict {
             Verdict::Trouble(_) | Verdict::Failed(_) => {
                 self.upstream_fails(&format!("{} answers {status}", trip.origin()), trip);
             }
-            Verdict::Nowhere => {} // whoever asks for no such path says nothing of the others
+            Verdict::Nowhere => {} // a wrong path says nothing about the upstream's health
             _ if standing.now(true) => {
                 standing.budget().recovered();
                 match std::ptr::eq(standing, &self.target) {
@@ -151,7 +150,7 @@ impl Relay {
                 secs(rest)
             ),
             Change::Rests(Why::Refused { status, .. }, rest) => warn!(
-                "key {index} {label}: refused by the upstream ({status}){of} where another key was not; out, probed in {} s",
+                "key {index} {label}: refused by the upstream ({status}){of} where another key was not; ejected, probed in {} s",
                 secs(rest)
             ),
             Change::Overloaded(limit) => {
@@ -160,13 +159,13 @@ impl Relay {
             Change::StillOut => debug!("key {index} {label}: refused again{of} ({status})"),
             Change::Recovered => debug!("key {index} {label}: well again{of}"),
             Change::Unkept => {
-                debug!("key {index} {label}: limited ({status}){of}, which has no lane")
+                debug!("key {index} {label}: limited ({status}){of}; the pool has no lane for it")
             }
         }
     }
 }
 
-/// How far a failed attempt came, for the decision and for the pool.
+/// What a failed attempt means for the retry and for the pool.
 fn failed(failure: &Failure) -> (Attempt, Report) {
     match failure {
         Failure::NotSent(_) => (Attempt::NotSent, Report::NotSent),
@@ -188,7 +187,7 @@ fn is_stated(attempt: Attempt) -> bool {
     )
 }
 
-/// Why an attempt after this one is made, as it is counted.
+/// The reason under which the next attempt is counted.
 pub(super) fn reason(attempt: Attempt) -> Option<Reason> {
     Some(match attempt {
         Attempt::Answered(Verdict::Limited(_)) => Reason::Limited,

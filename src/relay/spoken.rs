@@ -1,4 +1,4 @@
-//! An upstream's answer in the client's dialect: whole, as a stream, or as a list of models.
+//! Translates the upstream's answer into the client's dialect: a whole answer or a stream.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -23,17 +23,17 @@ use crate::warn;
 /// The longest answer that is not a stream, in bytes; the longest output of a model is a tenth of it.
 const LONGEST: usize = 4 * 1024 * 1024;
 
-/// A buffer that an event made larger than this is given back.
+/// A buffer that grew beyond this for one event is given back.
 const USUAL: usize = 8 * 1024;
 
-/// One read of the upstream.
+/// How much is read from the upstream at once.
 const PIECE: usize = 2 * 1024;
 
-/// Why an answer that is no stream may have to be given up.
+/// Why a whole answer may have to be given up.
 const NO_MEMORY: &str = "no memory is left for it (MAX_BODY_MB bounds all bodies together)";
 
 impl Answer {
-    /// Tells the client in its dialect.
+    /// Sends the answer in the client's dialect.
     pub(super) fn deliver_spoken(
         mut self,
         exchange: &Exchange,
@@ -74,7 +74,7 @@ impl Answer {
         Reply::json(200, String::from_utf8(list).unwrap_or_default())
     }
 
-    /// A document that came up as it was in place of a stream that has begun.
+    /// Sends a Responses document, from an upstream that speaks it, to a client whose stream has begun.
     #[cfg(feature = "responses")]
     pub(super) fn deliver_as_stream(
         mut self,
@@ -104,7 +104,7 @@ impl Answer {
         outcome: Outcome,
     ) -> Outcome {
         let mut spoken = Spoken::new(self, talk, exchange);
-        // Until there is something to tell, an error can be told as such.
+        // Nothing is sent before the first words, so that an error can still be a plain error.
         if let Err(error) = spoken.begin(&exchange.bodies) {
             if exchange.client.has_left() {
                 return outcome.left();
@@ -128,7 +128,7 @@ impl Answer {
             }
         };
         let mut copied = stream::copy(&mut spoken, out, head, framing);
-        // Many close at the end of the message: they have their whole answer.
+        // Many clients close at the end of the message. They have their whole answer.
         if spoken.over && matches!(copied.end, CopyEnd::ClientLeft) {
             copied.end = CopyEnd::Done;
         }
@@ -162,7 +162,7 @@ fn whole(
         failed(&format!("the answer of {origin} cannot be used: {why}"))
     };
     let body = read_whole(answer, &exchange.bodies).map_err(|e| broke(&e))?;
-    let room = body.room(); // for what is made of it
+    let room = body.room(); // the translation needs as much again
     if room.is_none() {
         return Err(broke(&NO_MEMORY));
     }
@@ -198,7 +198,7 @@ fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened
     }
 }
 
-/// As they are counted.
+/// As the counters want them.
 fn tokens(usage: Option<Usage>) -> Tokens {
     let usage = usage.unwrap_or_default();
     Tokens {
@@ -233,17 +233,17 @@ pub(super) fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Bod
     }
 }
 
-/// A stream of chat completions, read as a stream in a client's dialect.
+/// Reads a stream of chat completions as a stream in the client's dialect.
 struct Spoken<'a> {
     answer: Answer,
     stream: Reader,
-    /// Who may have heard signs of life in the dialect.
+    /// The client, if it may have got heartbeats in the dialect.
     client: Option<&'a Client>,
-    /// Counts what the answer's end will take, if all of it has to be told again.
+    /// Reserves memory for the answer's end, where that repeats all of it.
     memory: Body,
     ready: Vec<u8>,
     given: usize,
-    /// The message is told to its end.
+    /// The message is complete.
     over: bool,
     broken: Option<&'static str>,
 }

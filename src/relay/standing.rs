@@ -1,5 +1,4 @@
-//! How a place that requests go to is doing: the target, or the host of the visual models. What one goes
-//! through is not the other's affair.
+//! The health of one upstream host: the target, or the host of the visual models. Each has its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -23,18 +22,17 @@ impl Standing {
         }
     }
 
-    /// Whether it was well at the last attempt.
+    /// Whether the host was well at the last attempt.
     pub(super) fn is_well(&self) -> bool {
         self.well.load(Ordering::Relaxed)
     }
 
-    /// The same from now on; says whether that is news, so that its going and coming back are one line
-    /// each in the log.
+    /// Takes note whether the host is well. Says whether that is a change, so that the log gets one line for each.
     pub(super) fn now(&self, well: bool) -> bool {
         self.well.swap(well, Ordering::Relaxed) != well
     }
 
-    /// What is tried again there.
+    /// The budget of retries at this host.
     pub(super) fn budget(&self) -> MutexGuard<'_, Budget> {
         lock(&self.budget)
     }

@@ -1,6 +1,5 @@
-//! A request in a client's dialect, made ready for an upstream that speaks chat completions: before its trip
-//! begins, or when the upstream turns out not to know its path; fitted to its model, and changed when a
-//! refusal teaches how.
+//! Translates a request in a client's dialect to chat completions: before its first attempt, or once the upstream turns
+//! out not to know its path. Fits it to its model, and changes it when a refusal says what the model does not take.
 
 use std::time::Duration;
 
@@ -15,10 +14,10 @@ use crate::reply::Reply;
 use crate::upstream::Answer;
 use crate::verdict::Verdict;
 
-/// A request is changed at most so often by what its refusals teach.
+/// How often refusals may change one request.
 const MOST_CHANGES: usize = 6;
 
-/// When a client may come back that found no memory left for its translation.
+/// When a client may come back after there was no memory for the translation.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
 
 impl Exchange<'_> {
@@ -35,7 +34,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Puts a chat completion in the request's place.
+    /// Replaces the request by its translation.
     pub(super) fn translate(&mut self) -> Result<(), Reply> {
         let Voice::Talk(talk) = &mut self.mapped.voice else {
             return Ok(());
@@ -62,7 +61,7 @@ impl Exchange<'_> {
             .dialect
             .translate(&body.bytes, &options)
             .map_err(refusal)?;
-        *body = room.filled(chat.body); // what it was made of is given back
+        *body = room.filled(chat.body); // frees the client's body
         talk.asked = Asked {
             model: self.mapped.asked.clone().unwrap_or(chat.model),
             used: chat.used,
@@ -79,7 +78,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Changes a translated request to what is known of its model, by the upstream's name for it.
+    /// Changes a translated request to what was learned of its model. `model`: the upstream's name.
     pub(super) fn fit(&mut self, model: &str) {
         let (Voice::Talk(talk), Some(body)) = (&mut self.mapped.voice, &mut self.body) else {
             return;
@@ -128,8 +127,7 @@ impl Exchange<'_> {
             && !talk.dialect.is_spoken_in(&answer.words())
     }
 
-    /// An answer: what refusals taught was right. Whether it says nothing; the first one that does is not
-    /// believed.
+    /// An answer came: the lessons of the refusals were right. `true`: it has no content, and is asked for once more.
     fn hears(&mut self, answer: &Answer) -> bool {
         let Voice::Talk(talk) = &mut self.mapped.voice else {
             return false;
@@ -146,7 +144,7 @@ impl Exchange<'_> {
                 .says_nothing(answer.start(), answer.is_stream())
     }
 
-    /// A refusal that names what the model does not take.
+    /// Learns from a refusal that names what the model does not take. `true`: the request was changed.
     fn learns(&mut self, answer: &Answer) -> bool {
         let policy = self.mapped.policy.clone();
         let (Voice::Talk(talk), Some(body)) = (&mut self.mapped.voice, &mut self.body) else {
@@ -169,7 +167,7 @@ impl Exchange<'_> {
             talk.taught.push(lesson);
             return true;
         }
-        // The request does not fit, and its client is told; how much does is known from now on.
+        // The request does not fit and its client is told; the model's context is known from now on.
         if let Lesson::Context(..) = lesson {
             policy.known.learned().learn(&talk.model, lesson, talk.size);
         }

@@ -1,9 +1,9 @@
-//! How a client is spoken to: as the upstream speaks, or in the client's own dialect where the upstream
-//! speaks only chat completions. What is said is made in [`crate::dialect`]; this room knows which
-//! requests that concerns, and how refusals and the signs of life sound.
+//! Decides which dialect a client is answered in: the upstream's, or the client's own where the upstream speaks only
+//! chat completions. [`crate::dialect`] translates; this room knows which requests need it, and what refusals and
+//! heartbeats look like.
 //!
-//! Requests are translated in `translate.rs`, answers in `spoken.rs`. Built without dialects,
-//! `one_voice.rs` stands in for all three.
+//! `translate.rs` handles requests, `spoken.rs` answers. In a build without dialects `one_voice.rs`
+//! stands in for all three.
 
 use std::time::Duration;
 
@@ -15,28 +15,28 @@ use crate::dialect::json::Json;
 use crate::dialect::lessons::Lesson;
 use crate::dialect::measure::Size;
 use crate::dialect::terms::{Asked, Refused};
-use crate::reply::{self, Reply};
+use crate::reply::{self, BadRequest, Reply};
 use crate::route;
 use crate::upstream::{Kept, Prepared};
 
-/// How the name begins by which Claude Code calls itself; see [`Asked::keeps_open`].
+/// How Claude Code's User-Agent begins; see [`Asked::keeps_open`].
 const CLAUDE_CODE: &[u8] = b"claude-cli/";
 
-/// Fields of a client that say something to the upstream too.
+/// Fields of the client's request that a translated request keeps.
 const GOES_UP: [&str; 2] = ["traceparent", "idempotency-key"];
 
-/// When to come back, where nobody says: without that Codex gives up.
+/// The `Retry-After` where there is none: without it Codex gives up.
 const USUAL_WAIT: Duration = Duration::from_secs(5);
 
-/// What a client wants to hear.
+/// How a request's answer is made.
 #[derive(Debug, Default)]
 pub(super) enum Voice {
-    /// What the upstream says.
+    /// The upstream's answer as it is.
     #[default]
     Plain,
     /// An answer in a dialect.
     Talk(Box<Talk>),
-    /// How many tokens a request has.
+    /// A count of the request's tokens.
     #[cfg(feature = "messages")]
     Count,
     /// The list of models, in Anthropic's shape.
@@ -48,21 +48,21 @@ pub(super) enum Voice {
 #[derive(Debug)]
 pub(super) struct Talk {
     pub(super) dialect: Dialect,
-    /// Goes up in place of the client's request, once that is translated.
+    /// The translated request, once there is one.
     pub(super) chat: Option<Prepared>,
     pub(super) translated: bool,
-    /// What is to be known for the answer.
+    /// What the translation of the answer needs to know.
     pub(super) asked: Asked,
-    /// The signs of life may be those of the dialect.
+    /// Heartbeats may be events of the dialect.
     pub(super) beats: bool,
     /// The client wants a stream.
     pub(super) streams: bool,
-    /// By the upstream's name.
+    /// The model, by the upstream's name.
     pub(super) model: String,
     pub(super) size: Size,
-    /// What its refusals taught: kept once it is served.
+    /// What its refusals taught; kept once it is served.
     pub(super) taught: Vec<Lesson>,
-    /// Its first answer was looked at; a second one that says nothing passes.
+    /// One answer came already: a second one without content passes.
     pub(super) heard: bool,
 }
 
@@ -100,20 +100,20 @@ impl About {
 }
 
 impl Mapped {
-    /// A request that went up as it was has this answer.
+    /// A request that was not translated has this answer.
     pub(super) fn passed(&self, status: u16) {
         if let (Voice::Talk(talk), 200..400) = (&self.voice, status) {
             self.policy.known.served(talk.dialect, false);
         }
     }
 
-    /// Finds out how the client wants to be spoken to.
+    /// Finds out which dialect the client speaks.
     pub(super) fn listen<'a>(
         &mut self,
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<(), String> {
+    ) -> Result<(), BadRequest> {
         let Some(about) = About::of(method, target) else {
             return Ok(());
         };
@@ -159,13 +159,13 @@ impl Mapped {
     }
 }
 
-/// A request of ours to the target. Of the client's fields hardly any means anything there.
+/// A translated request to the target. It keeps few of the client's fields.
 fn prepared<'a>(
     policy: &Policy,
     method: &str,
     path: &str,
     fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-) -> Result<Prepared, String> {
+) -> Result<Prepared, BadRequest> {
     const OURS: [(&str, &[u8]); 2] = [
         ("content-type", b"application/json"),
         ("accept", b"application/json"),
@@ -181,7 +181,7 @@ fn prepared<'a>(
 }
 
 impl Voice {
-    /// What a client hears while it waits for its stream: once, and then again and again.
+    /// What a client gets while it waits for its stream: first once, then as each heartbeat.
     pub(super) fn beats(&self) -> (Vec<u8>, Vec<u8>) {
         match self {
             Voice::Talk(talk) if talk.beats => talk.dialect.beats(&talk.asked),
@@ -201,7 +201,7 @@ impl Voice {
         }
     }
 
-    /// Whether the client of a stream wants events of the dialect, and takes no document for one.
+    /// Whether the client of a stream takes only events of the dialect, and no document.
     #[cfg(feature = "responses")]
     pub(super) fn speaks_events(&self) -> bool {
         matches!(self, Voice::Talk(talk) if talk.dialect.is_openais())
@@ -216,12 +216,12 @@ impl Voice {
         }
     }
 
-    /// A refusal of ours in the client's dialect; none: as it is.
+    /// A refusal of ours in the client's dialect; `None`: send it as it is.
     pub(super) fn reply(&self, reply: &Reply) -> Option<Reply> {
         in_shape(self.dialect()?, reply)
     }
 
-    /// An upstream's answer that is no success, likewise.
+    /// An upstream's error in the client's dialect; `None`: send it as it is.
     pub(super) fn kept(&self, kept: &Kept, known: &Known) -> Option<Reply> {
         let dialect = self.dialect().filter(|_| self.translates())?;
         let status = if kept.status < 400 { 502 } else { kept.status };
@@ -247,7 +247,7 @@ impl Voice {
         )))
     }
 
-    /// The field that a refusal of this status lacks, if the client cannot do without.
+    /// The field that a refusal of this status lacks and the client needs.
     pub(super) fn lacks<'a>(
         &self,
         status: u16,
@@ -258,7 +258,7 @@ impl Voice {
         (wanted && !is_there).then_some(("retry-after", b"5"))
     }
 
-    /// A refusal as the last event of a stream that has begun, where the client has an event for it.
+    /// A refusal as the last event of a stream that has begun, if the dialect has an event for it.
     pub(super) fn late(&self, reply: &Reply) -> Option<Vec<u8>> {
         let dialect = self.dialect()?;
         let mut text = reply.reason().unwrap_or_default();
@@ -268,7 +268,7 @@ impl Voice {
             (asked, heard) = (&talk.asked, talk.beats);
         }
         if let (true, Some(wait)) = (dialect.is_openais(), reply.retry_after) {
-            // Codex waits for so long.
+            // Codex reads the wait from these words.
             text += &format!("; please try again in {}s", reply::whole_seconds(wait));
         }
         let error = Json::parse(reply.body.as_bytes()).and_then(|body| body.get("error"));
@@ -278,7 +278,7 @@ impl Voice {
     }
 }
 
-/// A refusal of ours in a client's dialect; none: as it is.
+/// A refusal of ours in a dialect; `None`: send it as it is.
 fn in_shape(dialect: Dialect, reply: &Reply) -> Option<Reply> {
     let wait = reply.retry_after;
     match reply.status {
@@ -295,7 +295,7 @@ fn in_shape(dialect: Dialect, reply: &Reply) -> Option<Reply> {
     }
 }
 
-/// As it goes to the client.
+/// A failed translation as a reply.
 pub(super) fn refusal(failure: Refusal) -> Reply {
     let id = format!("req_{:016x}", reply::random());
     let body = String::from_utf8_lossy(&failure.body(&id)).into_owned();
@@ -305,7 +305,7 @@ pub(super) fn refusal(failure: Refusal) -> Reply {
 }
 
 impl Relay {
-    /// A refusal in the words of who asks for this; none: as it is.
+    /// The reply in the dialect of this path; `None`: send it as it is.
     pub fn in_dialect(&self, method: &str, target: &str, reply: &Reply) -> Option<Reply> {
         let about = About::of(method, target);
         #[cfg(feature = "messages")]
@@ -317,7 +317,7 @@ impl Relay {
 }
 
 impl Exchange<'_> {
-    /// Makes the request ready for its trip. What comes back is the answer to it already.
+    /// Prepares the request for the loop. `Some`: the answer, if it needs no attempt.
     pub(super) fn prepare(&mut self) -> Option<Reply> {
         if let Some(reply) = self.rename() {
             return Some(reply);
@@ -329,7 +329,7 @@ impl Exchange<'_> {
                 self.translate().err()
             }
             Voice::Talk(talk) => {
-                // Whose response is stored looks for it by the id that it began with.
+                // A client whose response is stored looks for it by the id of its first event.
                 let body = self.body.as_ref().and_then(|body| Json::parse(&body.bytes));
                 let [model, store] = body.map_or([None; 2], |body| body.pick(["model", "store"]));
                 talk.beats = !talk.dialect.is_openais()

@@ -1,25 +1,25 @@
-//! What a client may ask of alvus itself, in fields that go no further: to have its answer within a time,
-//! and to be served with one key.
+//! What a client may ask of alvus itself, in fields that do not go to the upstream: a deadline for its answer, and one
+//! key.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::{End, Exchange, Outcome, Relay};
 use crate::pool::{LaneId, Picked};
-use crate::reply::Reply;
+use crate::reply::{BadRequest, Reply};
 
 const DEADLINE: &str = "x-alvus-deadline-ms";
 const KEY: &str = "x-alvus-key";
 
-/// Longer ones are no deadlines: a day.
+/// The longest deadline, in milliseconds: a day.
 const LONGEST: u64 = 24 * 3600 * 1000;
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
-    /// The whole answer has to be there within this time.
+    /// The deadline: the whole answer must be there within this time.
     pub(super) within: Option<Duration>,
-    /// The only key that will do, by its place or its name.
+    /// The only key to use, by its number or its name.
     pub(super) key: Option<String>,
 }
 
@@ -27,10 +27,10 @@ impl Wishes {
     /// Reads a request's fields.
     ///
     /// # Errors
-    /// In words for the client, when a wish cannot be understood.
+    /// In words for the client, when a field cannot be understood.
     pub(super) fn read<'a>(
         fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<Wishes, String> {
+    ) -> Result<Wishes, BadRequest> {
         let mut wishes = Wishes::default();
         for (name, value) in fields {
             // By length first: most fields are neither.
@@ -40,10 +40,10 @@ impl Wishes {
                 let text = std::str::from_utf8(value.trim_ascii()).unwrap_or_default();
                 let millis = text.parse().ok().filter(|ms| (1..=LONGEST).contains(ms));
                 let Some(millis) = millis else {
-                    return Err(format!(
+                    return Err(BadRequest(format!(
                         "X-Alvus-Deadline-Ms is {:?}; expected are milliseconds, 1 to {LONGEST}",
                         crate::logging::shown(text)
-                    ));
+                    )));
                 };
                 wishes.within = Some(Duration::from_millis(millis));
             }
@@ -56,14 +56,14 @@ impl Wishes {
 pub(super) fn unknown_key(wanted: &str, keys: usize) -> Reply {
     let wanted = crate::logging::shown(wanted);
     let text = format!(
-        "x-alvus-key names no key here: {wanted:?}; there are {keys}, by their places from 0, or by their names"
+        "x-alvus-key names no key: {wanted:?}; expected is the number of one of the {keys} keys, from 0, or its name"
     );
     Reply::error(400, "unknown_key", &text)
 }
 
-/// The client's time is over, or no key comes free before it is.
+/// The client's deadline has passed, or no key comes free before it.
 pub(super) fn too_late() -> Reply {
-    let text = "the answer is not to be had within X-Alvus-Deadline-Ms";
+    let text = "there was no answer within X-Alvus-Deadline-Ms";
     Reply::error(504, "deadline_exceeded", text)
 }
 
@@ -80,7 +80,7 @@ impl Relay {
 }
 
 impl Exchange<'_> {
-    /// A client whose time ran out before its answer began hears so.
+    /// Answers a client whose deadline passed before its answer began.
     pub(super) fn in_time(&self, outcome: Outcome, out: &mut dyn Write) -> Outcome {
         let unheard = outcome.end == End::ClientLeft && outcome.status == 0;
         match unheard && self.client.is_late() {
@@ -120,7 +120,7 @@ mod tests {
         ] {
             let fields = [("x-alvus-deadline-ms", bad.as_bytes())].into_iter();
             let error = Wishes::read(fields).expect_err(bad);
-            assert!(error.contains("milliseconds"), "{error}");
+            assert!(error.0.contains("milliseconds"), "{error:?}");
         }
     }
 }

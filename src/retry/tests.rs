@@ -98,7 +98,7 @@ fn three_keys_are_spent_on_a_refused_request_and_probes_of_ejected_ones_do_not_c
 }
 
 #[test]
-fn what_may_have_been_worked_on_is_sent_once_more_and_only_to_a_client_that_has_not_waited_long() {
+fn a_request_that_may_have_been_worked_on_is_sent_once_more_unless_its_client_has_waited_long() {
     let t0 = Instant::now();
     let failed = Attempt::Answered(Verdict::Failed(None));
     let (mut j, mut budget) = (journey(10, 300, t0), Budget::new(t0));
@@ -165,7 +165,7 @@ fn an_outage_costs_a_fifth_of_the_requests_and_ten_a_minute() {
 }
 
 #[test]
-fn who_finds_the_budget_spent_waits_for_its_turn() {
+fn a_retry_waits_for_its_turn_when_the_budget_is_spent() {
     let t0 = Instant::now();
     let trouble = Attempt::Answered(Verdict::Trouble(None));
     let mut budget = Budget::new(t0);
@@ -182,7 +182,7 @@ fn who_finds_the_budget_spent_waits_for_its_turn() {
 }
 
 #[test]
-fn who_cannot_wait_for_its_turn_makes_nobody_wait() {
+fn a_retry_that_cannot_wait_for_its_turn_makes_no_other_wait() {
     let t0 = Instant::now();
     let trouble = Attempt::Answered(Verdict::Trouble(None));
     let mut budget = Budget::new(t0);

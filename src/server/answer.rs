@@ -1,4 +1,4 @@
-//! Answers of our own to a request that goes no further, and the line in the log that tells of it.
+//! Answers of our own to requests that are not forwarded, and their line in the log.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use crate::metrics::Answered;
 use crate::reply::{self, Downstream, Reply};
 use crate::{peer, route};
 
-/// When a client may come back that found no room.
+/// When a client may come back after there was no room.
 pub(super) const BUSY_RETRY: Duration = Duration::from_secs(5);
-/// How long a client that has left our replies lying may take to make room for one more.
+/// How long to wait for a client that does not read our replies, before the next one.
 const REPLY_PATIENCE: Duration = Duration::from_millis(100);
 
 impl Inner {
     /// Answers with a reply of our own and keeps the connection.
     pub(super) fn answer(&self, request: Request, origin: Option<&str>, reply: &Reply) {
         let socket = request.client();
-        // While it is being answered, a connection is not closed to make room for another one: a
-        // client that asks and asks and takes no answers must not keep many of them that way.
+        // A connection that is being answered is never closed to make room. So a client that asks
+        // again and again but reads no answers must not hold many of them.
         if !peer::takes_more(&socket, REPLY_PATIENCE) {
             return socket.shutdown();
         }
@@ -32,13 +32,13 @@ impl Inner {
         }
     }
 
-    /// Answers and closes: what follows on the connection is not to be trusted or not wanted.
+    /// Answers and closes: what follows on the connection is not trusted or not wanted.
     pub(super) fn refuse(&self, mut request: Request, origin: Option<&str>, reply: &Reply) {
         request.close_connection();
         self.turn_away(request, origin, reply);
     }
 
-    /// Answers a request that goes no further, and counts it.
+    /// Answers a request that is not forwarded, and counts it.
     pub(super) fn turn_away(&self, request: Request, origin: Option<&str>, reply: &Reply) {
         let (method, target) = (request.method().as_str(), request.url());
         let spoken = self.relay.in_dialect(method, target, reply);
@@ -63,7 +63,7 @@ pub(super) fn downstream<'a>(request: &Request, origin: Option<&'a str>) -> Down
     }
 }
 
-/// The body of a refusal that the front door itself sends.
+/// The body of a refusal that [`crate::front`] itself sends.
 pub(super) fn refusal(status: u16, reason: &str) -> (&'static str, String) {
     (
         "application/json",
@@ -80,12 +80,12 @@ pub(super) fn request_line(method: &str, target: &str, status: u16) -> Line {
     line
 }
 
-/// One line for a request that goes no further, with the reason that its client is given.
+/// One line for a request that is not forwarded, with the reason that its client gets.
 pub(super) fn log_refusal(request: &Request, reply: &Reply) {
     if !logging::enabled(LogLevel::Info) {
         return;
     }
-    // A target that is no path may hold a user's name and password.
+    // A target that is not a path may hold a user's name and password.
     let target = route::origin_form(request.url()).unwrap_or("-");
     let mut line = request_line(request.method().as_str(), target, reply.status);
     line.word("refused", reply.reason().as_deref().unwrap_or_default());

@@ -1,5 +1,4 @@
-//! What becomes of a request that has come: a page of our own, a refusal, or a place in the house, with
-//! which it goes on to `serve.rs`.
+//! The admission of a request: it gets a page of our own, a refusal, or a place, with which it goes on to `serve.rs`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(feature = "dashboard")]
@@ -16,7 +15,7 @@ use crate::status::dashboard;
 use crate::status::{Load, Shown, health, own_pages, prometheus};
 use crate::{error, headers, route, upstream};
 
-/// Why a request cannot come in.
+/// Why a request is not admitted.
 enum NoPlace {
     /// All places are taken.
     Full,
@@ -25,7 +24,7 @@ enum NoPlace {
 }
 
 impl Inner {
-    /// What becomes of a request, on its connection's thread.
+    /// Handles a request, on its connection's thread.
     pub(super) fn meet(&self, request: Request) {
         // A bug costs one request, not the box. The panic's own message is on stderr.
         if catch_unwind(AssertUnwindSafe(|| self.receive(request))).is_err() {
@@ -33,7 +32,7 @@ impl Inner {
         }
     }
 
-    /// Lets in who may ask and answers the others; pages of our own need no worker.
+    /// Admits a request or answers it. Pages of our own need no place.
     fn receive(&self, request: Request) {
         let rules = self.rules();
         let visit = visit(&request);
@@ -45,10 +44,10 @@ impl Inner {
         let preflight = rules.access.preflight(&visit);
         if let Some(page) = preflight.or_else(|| self.page(&request, &rules.access, &visit)) {
             if page.status == 405 {
-                return self.refuse(request, origin, &page); // there may be a body
+                return self.refuse(request, origin, &page); // an unread body may follow
             }
             if matches!(page.status, 401 | 403) {
-                log_refusal(&request, &page); // someone may be trying out keys
+                log_refusal(&request, &page); // somebody may be trying keys
             }
             return self.answer(request, origin, &page);
         }
@@ -86,7 +85,7 @@ impl Inner {
         Reply::error(503, "connections_busy", &text).retry_after(BUSY_RETRY)
     }
 
-    /// The page that a request asks of alvus itself, or a refusal; `None`: it is for the upstream.
+    /// A page of alvus itself, or a refusal; `None`: the request is for the upstream.
     fn page(&self, request: &Request, access: &Access, visit: &Visit<'_>) -> Option<Reply> {
         let own = route::own(route::path(route::origin_form(request.url()).ok()?))?;
         if !matches!(request.method().as_str(), "GET" | "HEAD") {
@@ -122,7 +121,7 @@ impl Inner {
         return false;
     }
 
-    /// A page made from all that can be shown.
+    /// A page made from alvus' state.
     fn shown(&self, access: &Access, page: impl FnOnce(&Shown) -> Reply) -> Reply {
         let metrics = self.relay.metrics();
         page(&Shown {
@@ -147,14 +146,15 @@ impl Inner {
     }
 }
 
-/// Why a request goes no further, whoever asks: WebSocket, a way out of the provider's paths, a circle.
+/// Refuses what no client may send: WebSocket, a path that leads out of the provider's, a request that comes back to
+/// this alvus.
 fn leads_nowhere(request: &Request, visit: &Visit<'_>) -> Option<Reply> {
     if visit.upgrades() {
         return Some(own_pages::no_upgrade());
     }
     let target = route::origin_form(request.url()).unwrap_or_default();
     if route::has_dot_segments(route::path(target)) {
-        let text = "a path with . or .. between its slashes may lead elsewhere than it looks";
+        let text = "the path has a segment . or .., which may lead out of the provider's paths";
         return Some(Reply::error(400, "bad_target", text));
     }
     let fields = request.raw_headers();
@@ -170,7 +170,7 @@ pub(super) fn stopping() -> Reply {
     Reply::error(503, "shutting_down", "alvus is shutting down").retry_after(BUSY_RETRY)
 }
 
-/// What decides whether a request may be served.
+/// The parts of a request that decide on its admission.
 fn visit<'a>(request: &'a Request<'_>) -> Visit<'a> {
     Visit::new(
         Some(request.remote_addr().ip()),

@@ -1,5 +1,5 @@
-//! How many connections there is room for, and how much memory for bodies: what was asked for, or what
-//! the limits of files, threads and memory leave of it. Says so where that is less.
+//! How many connections there is room for, and how much memory for bodies: what is configured, or less if the limits of
+//! files, threads or memory demand it. Then the log says so.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -7,19 +7,19 @@ use crate::config::Config;
 use crate::machine::Machine;
 use crate::warn;
 
-/// Descriptors for the rest of the house: stdio, listener, signals, name servers, CA files.
+/// Descriptors for the rest: stdio, listener, signals, name servers, CA files.
 const RESERVED_DESCRIPTORS: usize = 16;
 
-/// Of each connection: its socket, and the bell of a request that waits.
+/// Descriptors of each connection: its socket, and the bell of its waiting request.
 const DESCRIPTORS: usize = 2;
 
-/// So many connections can have a descriptor and a thread.
+/// How many connections can have a descriptor and a thread.
 pub(super) fn connections(config: &Config, machine: &Machine) -> usize {
     let wanted = match config.max_connections {
         0 => machine.connections_for_memory().max(2 * config.workers),
         wanted => wanted,
     };
-    // A worker needs a descriptor for its way up, whoever else knocks at the door.
+    // Each place of `WORKERS` needs a descriptor for the upstream.
     let spoken_for = RESERVED_DESCRIPTORS + config.workers;
     let files = (raise_descriptor_limit().saturating_sub(spoken_for) / DESCRIPTORS).max(1);
     let limits = [
@@ -39,7 +39,7 @@ pub(super) fn connections(config: &Config, machine: &Machine) -> usize {
     })
 }
 
-/// So much memory request bodies may take; says so if that is less than was wanted.
+/// How much memory request bodies may take. Logs it if that is less than `wanted`.
 pub(super) fn bodies(machine: &Machine, wanted: usize) -> usize {
     let bodies = machine.bodies(wanted);
     if bodies < wanted {

@@ -1,5 +1,4 @@
-//! Passes a request on to the upstream and the answer back, and tells of it: one line in the log, one
-//! count.
+//! Passes a request to the relay and its answer back. Writes its line in the log, and counts it.
 
 use std::time::{Duration, Instant};
 
@@ -42,9 +41,7 @@ impl Inner {
         let (method, target) = (request.method().as_str(), leads_to(request.url()));
         let mapped = match self.relay.map(method, target, request.raw_headers()) {
             Ok(mapped) => mapped,
-            Err(text) => {
-                return self.refuse(request, origin, &Reply::error(400, "bad_request", &text));
-            }
+            Err(bad) => return self.refuse(request, origin, &bad.into()),
         };
         let down = downstream(&request, origin);
         let exchange = Exchange {
@@ -59,6 +56,22 @@ impl Inner {
         #[cfg(test)]
         tests::bug_at(asked.target(), "/bug/late");
         let outcome = self.relay.serve(exchange, &mut out);
+        if let Some(guest) = guest {
+            rules.access.spent(guest, outcome.tokens);
+        }
+        self.count(&outcome, bytes_in);
+        if outcome.end != End::Complete || outcome.closes {
+            socket.shutdown();
+        }
+        drop(out);
+        if logging::enabled(LogLevel::Info) {
+            let target = leads_to(asked.target());
+            let line = request_line(asked.method.as_str(), target, outcome.status);
+            log_request(line, name, &outcome, began.elapsed());
+        }
+    }
+
+    fn count(&self, outcome: &Outcome, bytes_in: u64) {
         let answered = Answered {
             status: outcome.status,
             first_byte: outcome.first_byte,
@@ -70,22 +83,7 @@ impl Inner {
             model: &outcome.model,
             asked: outcome.asked.as_deref(),
         };
-        if let Some(guest) = guest {
-            rules.access.spent(guest, outcome.tokens);
-        }
         self.relay.metrics().answered(answered, Instant::now());
-        if outcome.end != End::Complete || outcome.closes {
-            socket.shutdown();
-        }
-        drop(out);
-        if logging::enabled(LogLevel::Info) {
-            let line = request_line(
-                asked.method.as_str(),
-                leads_to(asked.target()),
-                outcome.status,
-            );
-            log_request(line, name, &outcome, began.elapsed());
-        }
     }
 }
 
@@ -94,13 +92,13 @@ fn leads_nowhere(request: &Request) -> Option<Reply> {
     if let Err(bad) = route::origin_form(request.url()) {
         return Some(Reply::error(400, "bad_target", bad.0));
     }
-    // TRACE would show the client the key that went up with it, and CONNECT open a tunnel.
+    // TRACE would show the client the pool's key. CONNECT would open a tunnel.
     let is = |method: &&str| request.method().as_str().eq_ignore_ascii_case(method);
     let is_other = ["TRACE", "CONNECT"].iter().any(is);
-    is_other.then(|| Reply::error(501, "bad_method", "TRACE and CONNECT do not lead to an API"))
+    is_other.then(|| Reply::error(501, "bad_method", "TRACE and CONNECT are not supported"))
 }
 
-/// Where it leads, of one that leads anywhere.
+/// The target of a request that leads somewhere.
 fn leads_to(url: &str) -> &str {
     route::origin_form(url).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Reads a request's body, within the limits of size and time.
+//! Reads a request's body, within limits of size and time.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use crate::reply::Reply;
 
 /// Request bodies are read in steps of this size.
 const BODY_STEP: usize = 64 * 1024;
-/// A body may take this long in any case; a slower one must come at [`BODY_RATE`] on average, for
-/// it holds a place. Both as in Apache's `RequestReadTimeout body=20,MinRate=500`.
+/// A body may take this long in any case. Then it must keep up [`BODY_RATE`] on average, as it
+/// holds a place. Both as in Apache's `RequestReadTimeout body=20,MinRate=500`.
 const BODY_GRACE: Duration = Duration::from_secs(20);
 /// The same while half of the places are taken.
 const BODY_GRACE_BUSY: Duration = Duration::from_secs(3);
@@ -25,11 +25,11 @@ const BODY_RATE: u64 = 500;
 pub(super) enum Unread {
     /// The client left while it sent it.
     Left,
-    /// What the client hears.
+    /// The answer for the client.
     Refused(Reply),
 }
 
-/// A body on its way, which the stop breaks off.
+/// A body on its way, which a stop cuts short.
 struct Upload<'a> {
     house: &'a Inner,
     client: ClientSocket,
@@ -72,7 +72,7 @@ impl Inner {
             if have > 0 && self.is_too_slow(have, began) {
                 return Err(too_slow());
             }
-            // What was not filled by the last read is not written once more for the next.
+            // Zeros that the last read left are not written again.
             if !body.stretch(have + step) {
                 let text = "too many request bodies at once (MAX_BODY_MB bounds them all together)";
                 let reply = Reply::error(503, "body_budget", text).retry_after(BUSY_RETRY);
@@ -85,7 +85,7 @@ impl Inner {
             have += n;
             if n == 0 {
                 body.bytes.truncate(have);
-                // The declared end is reached by `step`, so this is the end of the chunks.
+                // `step` ends at the declared length, so here the chunks have ended.
                 return match declared {
                     None => Ok(Some(body)),
                     Some(_) => Err(self.broken_off()),
@@ -118,7 +118,7 @@ impl Inner {
         })
     }
 
-    /// By the client, or by us.
+    /// The body broke off: the client left, or we stop.
     fn broken_off(&self) -> Unread {
         match self.desk().draining {
             true => Unread::Refused(stopping()),

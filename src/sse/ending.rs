@@ -1,5 +1,5 @@
-//! Watches a stream go by for its last words: whether it is whole, and how many tokens it took. Pure.
-//! Each byte is looked at once where it stands; nothing is kept but a name's first bytes.
+//! Watches a stream pass by: whether it is complete, and how many tokens it took. Pure. It looks at each byte once, and
+//! keeps only the first bytes of a name.
 
 use std::io::{self, Read};
 
@@ -7,11 +7,11 @@ use memchr::{memchr2, memrchr_iter};
 
 use super::Tokens;
 
-/// One byte more than the longest of the words looked for, so that a longer one is none of them.
+/// One byte more than the longest word that is looked for.
 const WORD: usize = 21;
 
-/// What counts tokens in a `usage`, as far as a word reaches: chat completions, then Messages and the
-/// Responses API, where what was cached is counted beside the rest.
+/// The names of token counts in a `usage`, cut to a word's length: chat completions; then Messages and the Responses
+/// API, which count cached tokens apart.
 const USAGE: [&[u8]; 6] = [
     b"prompt_tokens",
     b"completion_tokens",
@@ -21,17 +21,16 @@ const USAGE: [&[u8]; 6] = [
     b"output_tokens",
 ];
 
-/// Where the names looked for stand: on top of an event's JSON, and in a member of `choices`.
+/// The depths of the names that are looked for: the top of an event's JSON, and a member of `choices`.
 const TOP: u32 = 1;
 const CHOICE: u32 = 3;
 
-/// The sign that a stream is whole is `[DONE]` or a `finish_reason`, Anthropic's `message_stop`, the last
-/// events of the Responses API, or an error that ends it. Tokens are what the `usage` of its events says,
-/// which stands on top, or in the `message` or `response` of one.
+/// The closing sign of a stream is `[DONE]`, a `finish_reason`, Anthropic's `message_stop`, the last events of the
+/// Responses API, or an error. Tokens come from the `usage` of its events: at the top, or in a `message` or `response`.
 #[derive(Debug, Default)]
 pub struct Ending {
     line: Line,
-    /// The byte before was a CR: a LF is part of the same line's end.
+    /// The last byte was a CR: a LF belongs to the same line's end.
     after_cr: bool,
     /// Bytes of the line so far that are the field's name, then of `[DONE]`.
     matched: usize,
@@ -40,18 +39,18 @@ pub struct Ending {
     escaped: bool,
     word: [u8; WORD],
     length: usize,
-    /// What the value that comes next means.
+    /// The name of the value that comes next.
     name: Name,
-    /// What the event under way says, and the last one that said anything.
+    /// What the present event says, and the last one that said something.
     event: Says,
     stream: Says,
     done: bool,
-    /// It began in a way that promises an end.
+    /// It began with events of an API that has a closing sign.
     promised: bool,
-    /// Names are looked at this deep too: in a `usage`, or in what may hold one.
+    /// Names are read at this depth too: in a `usage`, or in a field that may hold one.
     looks_at: u32,
     in_usage: bool,
-    /// The number under way, and what [`USAGE`] came to: the most that was said of each.
+    /// The present number, and the largest value of each of [`USAGE`] so far.
     number: Option<u32>,
     counted: [u32; USAGE.len()],
 }
@@ -74,7 +73,7 @@ enum Name {
     /// It may hold a `usage`.
     Holder,
     Usage,
-    /// By its place in [`USAGE`].
+    /// A count, by its index in [`USAGE`].
     Count(usize),
 }
 
@@ -87,7 +86,7 @@ enum Says {
 }
 
 impl Ending {
-    /// The next piece.
+    /// Takes the next piece.
     pub fn push(&mut self, mut piece: &[u8]) {
         while let Some(first) = piece.first() {
             let after_cr = std::mem::replace(&mut self.after_cr, *first == b'\r');
@@ -133,7 +132,7 @@ impl Ending {
         }
     }
 
-    /// Whether the stream said that it is over.
+    /// Whether the closing sign came.
     pub fn is_finished(&self) -> bool {
         // The last event may lack its blank line, and even its line's end.
         let last = match (self.event, self.depth) {
@@ -143,21 +142,21 @@ impl Ending {
         self.is_done() || last == Says::Over
     }
 
-    /// Whether it is whole, now that it ended. `marked`: others of its kind said when they were over.
+    /// Whether it is complete, now that it has ended. `marked`: other streams of its model had a closing sign.
     pub fn is_whole(&self, marked: bool) -> bool {
         self.is_finished() || !(marked || self.promised || self.depth > 0)
     }
 
-    /// Whether it said `[DONE]`, after which nothing follows.
+    /// Whether `[DONE]` came, after which nothing follows.
     pub fn is_done(&self) -> bool {
         self.done || self.is_done_here()
     }
 
-    /// The tokens it says it took, what was cached among those read; none where it says nothing.
+    /// The tokens that it states, cached ones included; zero if it states none.
     pub fn tokens(&self) -> Tokens {
         let [prompt, completion, input, cached, cache, output] = self.counted.map(u64::from);
         Tokens {
-            // Some say it in two dialects at once.
+            // Some upstreams state them in two dialects at once.
             input: prompt.max(input + cached + cache),
             output: completion.max(output),
         }
@@ -238,7 +237,7 @@ impl Ending {
         self.name = Name::None;
     }
 
-    /// Takes a byte of `[DONE]`, which is no JSON; `false`: it is another's.
+    /// Takes a byte of `[DONE]`, which is not JSON; `false`: it is not one.
     fn in_done(&mut self, byte: u8) -> bool {
         let after = self.matched - DATA.len();
         if after > DONE.len() {
@@ -256,7 +255,7 @@ impl Ending {
         false
     }
 
-    /// Up to the beginning of a string, and what is behind that.
+    /// Reads up to the beginning of a string. Returns what follows.
     fn between_strings<'a>(&mut self, mut part: &'a [u8]) -> &'a [u8] {
         while let [byte, rest @ ..] = part {
             self.in_json(*byte);
@@ -307,7 +306,7 @@ impl Ending {
         }
     }
 
-    /// What the value behind this name means, where it stands.
+    /// What a value of this name means at this depth.
     fn name_of(&self, word: &[u8]) -> Name {
         match (self.depth, word) {
             (depth, word) if self.in_usage && depth == self.looks_at => {
@@ -323,7 +322,7 @@ impl Ending {
         }
     }
 
-    /// Nothing but digits stood behind a name of [`USAGE`], or this is no number of interest.
+    /// The end of a value: keeps a number, if a name of [`USAGE`] came before it.
     fn number_ends(&mut self) {
         if let (Name::Count(at), Some(number)) = (self.name, self.number.take()) {
             self.counted[at] = self.counted[at].max(number);
@@ -331,27 +330,27 @@ impl Ending {
         self.name = Name::None;
     }
 
-    /// Whatever else the event says: some have an empty error on every one.
+    /// The stream goes on, whatever else the event says: some upstreams send an empty error with each event.
     fn goes_on(&mut self) {
         self.event = Says::GoesOn;
         self.name = Name::None;
     }
 }
 
-/// The most of a whole answer's end that is looked at: the longest `usage` and what follows it, with a
-/// client's own notes (`metadata`) in the Responses API.
+/// How much of a whole answer's end is read: the longest `usage` and what follows it, with a client's `metadata` in the
+/// Responses API.
 const TAIL: usize = 2048;
 
-/// The tokens of a whole answer, by its last bytes: what the `usage` on top of the document says that
-/// ends here. A text that holds such words has escapes before its quotes.
+/// The tokens of a whole answer, by its last bytes: from the `usage` at the top of the document. A text that quotes
+/// such words has escapes before its quotes.
 fn tokens_at_end(end: &[u8]) -> Option<Tokens> {
     const NAME: &[u8] = b"\"usage\"";
     let end = end.trim_ascii_end().strip_suffix(b"}")?;
-    // There are fewer of its letter than quotes.
+    // It has fewer of this letter than quotes.
     memrchr_iter(b'u', end).find_map(|at| {
         let from = end.get(at.checked_sub(1)?..)?;
         let from = Some(from).filter(|from| from.starts_with(NAME))?;
-        // As a stream's only event, on one line.
+        // The document as a stream's only event, on one line.
         let mut ending = Ending::default();
         ending.push(b"data:{");
         let lines = from.split(|b| matches!(b, b'\n' | b'\r' | b'\t'));
@@ -361,7 +360,7 @@ fn tokens_at_end(end: &[u8]) -> Option<Tokens> {
     })
 }
 
-/// A whole answer on its way, whose last bytes are kept.
+/// A whole answer that passes by, with its last bytes.
 #[derive(Debug)]
 pub struct Tail<R> {
     answer: R,
@@ -369,13 +368,13 @@ pub struct Tail<R> {
 }
 
 impl<R> Tail<R> {
-    /// Nothing of it has gone by.
+    /// Before its first byte.
     pub fn new(answer: R) -> Tail<R> {
         let end = Vec::new();
         Tail { answer, end }
     }
 
-    /// The tokens that what went by says it took.
+    /// The tokens that it states.
     pub fn tokens(&self) -> Tokens {
         tokens_at_end(&self.end).unwrap_or_default()
     }

@@ -1,8 +1,8 @@
-//! `GET /dashboard`: one page, complete in itself, that asks `GET /dashboard/data` every two
-//! seconds while someone looks at it. It shows and changes nothing.
+//! `GET /dashboard`: one self-contained page that asks `GET /dashboard/data` every two seconds
+//! while somebody looks at it. It changes nothing.
 //!
-//! The page is allowed its own script and style, by their hashes, and to ask where it came from;
-//! nothing else. All it shows it puts in as text, never as markup.
+//! The page may run only its own script and style, by their hashes, and ask only this server. It
+//! inserts all values as text, never as markup.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -11,9 +11,9 @@ use super::{Shown, health};
 use crate::metrics::recent::{Recent, STEP};
 use crate::reply::{Reply, quoted};
 
-/// Where the page is.
+/// The path of the page.
 pub const PATH: &str = "/dashboard";
-/// Where what it shows is.
+/// The path of its data.
 pub const DATA: &str = "/dashboard/data";
 
 const PAGE: &str = include_str!("dashboard.html");
@@ -38,7 +38,7 @@ pub fn off() -> Reply {
     Reply::error(404, "dashboard_off", text)
 }
 
-/// What the page shows: all of `/health`, and the upstream, the last minutes, the last events.
+/// The page's data: all of `/health`, and the upstream, the last minutes, the last events.
 pub fn data(all: &Shown, origin: &str, recent: &Recent, now: Instant) -> Reply {
     let load = all.load;
     let mut out = health::page(all).body;

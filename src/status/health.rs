@@ -1,4 +1,4 @@
-//! `GET /health`: the three fields the first Alvus had, then what an operator wants to know.
+//! `GET /health`: the three fields of the first Alvus, then what an operator wants to know.
 
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ pub fn page(all: &Shown) -> Reply {
         .enumerate()
         .map(|(i, k)| format!("[{i}]:{}", in_short(k.state)))
         .collect();
-    // By hand, not as a map: people read this page, and its order is part of it.
+    // Written by hand, not from a map: people read this page, so its order counts.
     let mut out = String::with_capacity(256 + 256 * keys.len());
     let _ = write!(
         out,
@@ -37,7 +37,7 @@ pub fn page(all: &Shown) -> Reply {
     totals(&mut out, all);
     for (i, (name, asked)) in all.clients.iter().enumerate() {
         let start = if i > 0 { "," } else { "\"clients\":[" };
-        // A name needs no escapes, see CLIENT_KEYS.
+        // A name needs no escapes; see CLIENT_KEYS.
         let _ = write!(out, "{start}{{\"name\":\"{name}\"");
         taken(&mut out, asked.requests, asked.tokens);
         out.push('}');
@@ -55,7 +55,7 @@ pub fn page(all: &Shown) -> Reply {
     Reply::json(status, out)
 }
 
-/// Requests and tokens, as members of an object that has others before.
+/// Requests and tokens, as further members of an object.
 fn taken(out: &mut String, requests: u64, tokens: Tokens) {
     let Tokens { input, output } = tokens;
     let _ = write!(
@@ -64,7 +64,7 @@ fn taken(out: &mut String, requests: u64, tokens: Tokens) {
     );
 }
 
-/// What was counted since the start.
+/// The counters since the start.
 fn totals(out: &mut String, all: &Shown) {
     let counts = all.counts;
     let _ = write!(
@@ -119,7 +119,7 @@ fn one_by_one(out: &mut String, keys: &[KeyView]) {
     out.push(']');
 }
 
-/// Who waits for what.
+/// The lanes: what waits for which model.
 fn lanes(out: &mut String, all: &Shown) {
     out.push_str(",\"models\":[");
     for (i, view) in all.lanes.iter().enumerate() {
@@ -137,7 +137,7 @@ fn lanes(out: &mut String, all: &Shown) {
     out.push(']');
 }
 
-/// Who answered; without a name, the others.
+/// The models that answered; without a name, the others.
 fn models(out: &mut String, all: &Shown) {
     out.push_str(",\"answered_by\":[");
     for (i, model) in all.models.iter().enumerate() {
@@ -154,7 +154,7 @@ fn models(out: &mut String, all: &Shown) {
     out.push(']');
 }
 
-/// What to do about a key that was refused with this status where another one was not.
+/// What to do about a key that was ejected with this status.
 fn advice(status: u16) -> &'static str {
     match status {
         401 => {

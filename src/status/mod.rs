@@ -1,4 +1,4 @@
-//! What alvus shows of itself, as text made from a snapshot. Pure: nothing here locks or asks.
+//! Alvus' own pages, made from a snapshot. Pure: nothing here locks or waits.
 
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
@@ -12,25 +12,25 @@ use crate::access::Asked;
 use crate::metrics::{Counts, models::Model};
 use crate::pool::{KeyView, ModelView};
 
-/// All that the pages are made from, as it is at one moment.
+/// All that the pages show, as it is at one moment.
 pub struct Shown<'a> {
     /// In the order of the configuration.
     pub keys: &'a [KeyView],
-    /// Models that are asked for now, or were lately: who waits, what is overloaded.
+    /// Models that are asked for now, or were lately.
     pub lanes: &'a [ModelView],
     /// Models that answered since the start.
     pub models: &'a [Model],
-    /// Of `CLIENT_KEYS`, by name.
+    /// The clients of `CLIENT_KEYS`, by name.
     pub clients: &'a [(&'a str, Asked)],
-    /// Since the start.
+    /// The counters since the start.
     pub counts: &'a Counts,
-    /// Now.
+    /// The load now.
     pub load: &'a Load,
-    /// Of models, a JSON object.
+    /// What was learned of models, a JSON object.
     pub learned: Option<&'a str>,
 }
 
-/// For tests: nothing of all that but a load.
+/// For tests: only a load.
 #[cfg(test)]
 fn nothing<'a>(counts: &'a Counts, load: &'a Load) -> Shown<'a> {
     Shown {

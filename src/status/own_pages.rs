@@ -1,9 +1,8 @@
-//! `GET /`, and the other small answers of alvus' own: what no provider should be asked, as each question
-//! there costs a key.
+//! `GET /` and other small answers of alvus' own. The provider is not asked for these, as each request costs a key.
 
 use crate::reply::Reply;
 
-/// What this is, for whoever opens the address in a browser; with links to what is switched on.
+/// The page for a browser at alvus' address, with links to the other pages.
 pub fn page(dashboard: bool) -> Reply {
     let link = match dashboard {
         true => "<li><a href=\"/dashboard\">/dashboard</a>: what it is doing",
@@ -28,26 +27,25 @@ pub fn page(dashboard: bool) -> Reply {
         .with("referrer-policy", "no-referrer".into())
 }
 
-/// Claude Code asks this at its start, and goes on whatever it hears but a failure.
+/// The answer to Claude Code's first request; it needs only a success.
 pub fn hello() -> Reply {
     Reply::json(200, "{\"message\":\"hello\"}".into())
 }
 
-/// There is no such thing, and no provider needs to say so.
+/// The answer to what no provider has either.
 pub fn nothing() -> Reply {
     Reply::error(404, "not_found", "alvus has no such page")
 }
 
-/// A page of ours is looked at and nothing else (RFC 9110 §15.5.6).
+/// Refuses other methods than GET and HEAD for pages of ours (RFC 9110 §15.5.6).
 pub fn only_looked_at() -> Reply {
-    let text = "this path is alvus' own, and can only be looked at; clients ask under /v1";
+    let text = "this path is a page of alvus, which takes only GET and HEAD; clients ask under /v1";
     Reply::error(405, "method_not_allowed", text).with("allow", "GET, HEAD".into())
 }
 
-/// No WebSocket here. Clients that can do without (Codex) do after this. RFC 9110 §15.5.22 wants to hear what
-/// would be understood.
+/// Refuses WebSocket; clients that can do without (Codex) then do. RFC 9110 §15.5.22 demands the `Upgrade` field.
 pub fn no_upgrade() -> Reply {
-    let text = "alvus speaks no WebSocket; ask in plain HTTP";
+    let text = "alvus does not speak WebSocket; use plain HTTP";
     Reply::error(426, "no_upgrade", text).with("upgrade", "HTTP/1.1".into())
 }
 

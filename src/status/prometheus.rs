@@ -1,10 +1,9 @@
 //! `GET /metrics`: Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 //!
-//! The number of lines depends on the numbers of keys and of `CLIENT_KEYS`; of models, whose names a client
-//! can choose, there are a few rows at most. A key is named by its place in the configuration; after a reload
-//! that can be another key, whose counters then seem to start anew, which Prometheus takes for a restart. So
-//! they do of a model that had to make room.
+//! The number of lines grows with the keys and with `CLIENT_KEYS`; models, whose names clients choose, have a few rows
+//! at most. A key is named by its number in the configuration. After a reload that may be another key; Prometheus takes
+//! its smaller counters for a restart. The same holds for a model that had to make room.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -25,19 +24,19 @@ impl Page {
         self.add(&["# TYPE alvus_", name, " ", kind, "\n"]);
     }
 
-    /// `labels` with their braces, or nothing.
+    /// Writes a sample. `labels`: with their braces, or empty.
     fn sample(&mut self, name: &str, labels: &str, value: u64) {
         self.add(&["alvus_", name, labels, " "]);
         let _ = writeln!(self.0, "{value}");
     }
 
-    /// A time in seconds, without floating point.
+    /// Writes a time in seconds, without floating point.
     fn time(&mut self, name: &str, value: Duration) {
         self.add(&["alvus_", name, " "]);
         let _ = writeln!(self.0, "{}.{:06}", value.as_secs(), value.subsec_micros());
     }
 
-    /// What was taken in and given out, by whom `labels` (with a comma behind, or none) name.
+    /// Writes tokens in and out. `labels`: with a comma behind, or empty.
     fn tokens(&mut self, name: &str, labels: &str, tokens: Tokens) {
         for (way, value) in [("in", tokens.input), ("out", tokens.output)] {
             self.sample(name, &format!("{{{labels}direction=\"{way}\"}}"), value);
@@ -51,35 +50,13 @@ impl Page {
 
 /// The page.
 pub fn page(all: &Shown) -> Reply {
-    let (counts, keys, load) = (all.counts, all.keys, all.load);
+    let (counts, keys) = (all.counts, all.keys);
     let mut page = Page(String::with_capacity(4096 + 512 * keys.len()));
     page.family("build_info", "gauge", "What is running; always 1.");
     let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
     page.sample("build_info", version, 1);
     by_outcome(&mut page, counts);
-    #[rustfmt::skip]
-    let plain = [
-        ("attempts_total", "counter", "Requests sent to the upstream.", counts.attempts),
-        ("cut_answers_total", "counter", "Answers that the upstream broke off.", counts.cut),
-        ("cooldowns_total", "counter", "How often a key began to rest.", counts.cooldowns),
-        ("quota_parks_total", "counter", "How often a key was parked because its quota was spent.", counts.parked),
-        ("ejections_total", "counter", "How often a key was ejected: refused where another one was not.", counts.ejections),
-        ("failed_probes_total", "counter", "Attempts at which an ejected key was refused again.", counts.failed_probes),
-        ("absorbed_requests_total", "counter", "Requests served although a key was limited on the way.", counts.absorbed),
-        ("waits_total", "counter", "Requests that waited for a key.", counts.waits),
-        ("request_bytes_total", "counter", "Bytes of request bodies.", counts.bytes_in),
-        ("response_bytes_total", "counter", "Bytes of answers' bodies.", counts.bytes_out),
-        ("requests_in_flight", "gauge", "Requests being received, waiting or served.", load.in_flight as u64),
-        ("requests_waiting_for_key", "gauge", "Requests in line for a key, or for a place among WORKERS.", load.waiting as u64),
-        ("workers", "gauge", "Attempts that can be under way at a time.", load.workers as u64),
-        ("upstream_up", "gauge", "Whether the last attempt found the upstream well.", u64::from(load.upstream_well)),
-        ("uptime_seconds", "gauge", "Time since the start.", load.uptime.as_secs()),
-        ("keys", "gauge", "Keys in the configuration.", keys.len() as u64),
-    ];
-    for (name, kind, help, value) in plain {
-        page.family(name, kind, help);
-        page.sample(name, "", value);
-    }
+    plain(&mut page, all);
     let name = "wait_seconds_total";
     page.family(name, "counter", "Time that requests waited for a key.");
     page.time(name, counts.waited);
@@ -115,7 +92,35 @@ pub fn page(all: &Shown) -> Reply {
     }
 }
 
-/// Requests by their statuses, retries by their reasons.
+/// Numbers without labels.
+fn plain(page: &mut Page, all: &Shown) {
+    let (counts, keys, load) = (all.counts, all.keys, all.load);
+    #[rustfmt::skip]
+    let rows = [
+        ("attempts_total", "counter", "Requests sent to the upstream.", counts.attempts),
+        ("cut_answers_total", "counter", "Answers that the upstream broke off.", counts.cut),
+        ("cooldowns_total", "counter", "How often a key began to rest.", counts.cooldowns),
+        ("quota_parks_total", "counter", "How often a key was parked because its quota was spent.", counts.parked),
+        ("ejections_total", "counter", "How often a key was ejected: refused where another one was not.", counts.ejections),
+        ("failed_probes_total", "counter", "Attempts at which an ejected key was refused again.", counts.failed_probes),
+        ("absorbed_requests_total", "counter", "Requests served although a key was limited on the way.", counts.absorbed),
+        ("waits_total", "counter", "Requests that waited for a key.", counts.waits),
+        ("request_bytes_total", "counter", "Bytes of request bodies.", counts.bytes_in),
+        ("response_bytes_total", "counter", "Bytes of answers' bodies.", counts.bytes_out),
+        ("requests_in_flight", "gauge", "Requests being received, waiting or served.", load.in_flight as u64),
+        ("requests_waiting_for_key", "gauge", "Requests in line for a key, or for a place among WORKERS.", load.waiting as u64),
+        ("workers", "gauge", "Attempts that can be under way at a time.", load.workers as u64),
+        ("upstream_up", "gauge", "Whether the last attempt found the upstream well.", u64::from(load.upstream_well)),
+        ("uptime_seconds", "gauge", "Time since the start.", load.uptime.as_secs()),
+        ("keys", "gauge", "Keys in the configuration.", keys.len() as u64),
+    ];
+    for (name, kind, help, value) in rows {
+        page.family(name, kind, help);
+        page.sample(name, "", value);
+    }
+}
+
+/// Requests by status, retries by reason.
 fn by_outcome(page: &mut Page, counts: &Counts) {
     let name = "requests_total";
     page.family(name, "counter", "Requests answered, by the class of their status; none: the client left before there was one.");
@@ -137,7 +142,7 @@ fn by_outcome(page: &mut Page, counts: &Counts) {
     }
 }
 
-/// Requests and tokens of each of a kind.
+/// Requests and tokens of each client, or of each model.
 fn whose(
     page: &mut Page,
     kind: &str,
@@ -176,7 +181,7 @@ fn first_bytes(page: &mut Page, counts: &Counts) {
     page.sample("first_byte_seconds_count", "", sum);
 }
 
-/// What is shown of each key: name, kind, help, a label besides the key, the value.
+/// A metric of each key: name, kind, help, a label besides the key, the value.
 type Column = (
     &'static str,
     &'static str,
@@ -215,7 +220,7 @@ const COLUMNS: &[Column] = &[
         })]),
 ];
 
-/// More keys than this are summed up: a line for each would be megabytes.
+/// More keys than this are summed up, as a line for each would be megabytes.
 const MOST_KEYS: usize = 100;
 
 fn per_key(page: &mut Page, keys: &[KeyView]) {

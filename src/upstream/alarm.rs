@@ -1,7 +1,7 @@
-//! What went wrong in TLS, in the operator's words, and whether it can ever go right.
+//! TLS errors in the operator's words, and whether a retry can help.
 //!
-//! What a certificate or a protocol says is said again at the next try, so it is no outage to be waited
-//! out. The one exception is a wrong clock, which a time server sets right soon after the start.
+//! A bad certificate or protocol is as bad at the next try, so there is nothing to wait for. The one exception is a
+//! wrong clock, which a time server corrects soon after the start.
 
 use std::io;
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,13 +12,13 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 use super::call::CALL;
 use super::tls::is_ca;
 
-/// A clock that shows less was never set: this version is younger (2026-11-01).
+/// A clock that shows less was never set: this version is from 2026-11-01.
 const SANE_CLOCK: Duration = Duration::from_secs(1_793_491_200);
 
-/// So many of the names in a certificate are shown.
+/// The most names of a certificate that are shown.
 const NAMES_SHOWN: usize = 4;
 
-/// Turns what ended a handshake into words; what is hopeless is noted in the call.
+/// Turns the error that ended a handshake into words, and notes in the call if a retry is hopeless.
 pub(super) fn handshake_failed(error: io::Error) -> ureq::Error {
     let Some((text, never)) = inside(&error).map(told) else {
         return error.into();
@@ -36,14 +36,14 @@ fn inside(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// The words, and whether it will be the same whenever it is tried.
+/// The words, and whether a retry is hopeless.
 fn told(error: &Error) -> (String, bool) {
     use AlertDescription as A;
     let text = match error {
         Error::InvalidCertificate(why) => return certificate(why),
         Error::NoCertificatesPresented => "it shows no certificate".into(),
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "no TLS is spoken there; is it http?".into()
+            "it does not speak TLS; is it http?".into()
         }
         Error::PeerIncompatible(_) => {
             "it has no version of TLS (1.2, 1.3) or no cipher in common with alvus".into()
@@ -51,7 +51,7 @@ fn told(error: &Error) -> (String, bool) {
         Error::AlertReceived(
             alert @ (A::HandshakeFailure | A::ProtocolVersion | A::InsufficientSecurity),
         ) => format!(
-            "it refuses TLS as alvus speaks it ({}): \
+            "it refused the TLS handshake ({}): \
              no version or cipher in common, or it wants a client's certificate",
             spaced(alert)
         ),
@@ -67,10 +67,10 @@ fn told(error: &Error) -> (String, bool) {
         Error::FailedToGetRandomBytes => {
             return ("the system has no randomness to give".into(), false);
         }
-        // Bytes were lost, or something between us changes them.
+        // Bytes were lost or changed on the way.
         other => {
             return (
-                format!("what it sends is no proper TLS ({})", spaced(other)),
+                format!("what it sends is not valid TLS ({})", spaced(other)),
                 false,
             );
         }
@@ -106,18 +106,18 @@ fn certificate(why: &CertificateError) -> (String, bool) {
                 expected.to_str()
             )
         }
-        C::UnknownIssuer => "its certificate is signed by nobody that alvus knows: \
+        C::UnknownIssuer => "its certificate is not signed by a CA that alvus knows: \
             a CA of its own (name its file in SSL_CERT_FILE), or a captive portal in its place?"
             .into(),
         why if is_ca(why) => "its certificate is a CA's (openssl req -x509 makes such): \
             list exactly this certificate in SSL_CERT_FILE, or give the server one that the CA signed"
             .into(),
-        C::InvalidPurposeContext { .. } => "its certificate is not one for servers".into(),
-        C::BadSignature => "its certificate, or the handshake, is not signed by who it says".into(),
+        C::InvalidPurposeContext { .. } => "its certificate is not for servers".into(),
+        C::BadSignature => "the signature of its certificate or handshake is wrong".into(),
         C::UnsupportedSignatureAlgorithmContext { .. }
         | C::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "its certificate is signed in a way that alvus does not check \
-             (taken are ECDSA P-256, P-384 and RSA from 2048 bits on, with SHA-256 and up)"
+            "its certificate is signed in a way that alvus does not accept \
+             (expected: ECDSA P-256, P-384, or RSA of 2048 bits or more, with SHA-256 or more)"
                 .into()
         }
         C::BadEncoding => "its certificate cannot be read".into(),
@@ -130,7 +130,7 @@ fn certificate(why: &CertificateError) -> (String, bool) {
     (text, true)
 }
 
-/// `DnsName("a.test")`, as rustls shows a name in a certificate, without what is around it.
+/// The name in `DnsName("a.test")`, as rustls shows one.
 fn host(shown: &str) -> &str {
     shown.split('"').nth(1).unwrap_or(shown)
 }
@@ -143,7 +143,7 @@ fn was_set(time: UnixTime) -> bool {
 fn clock(time: UnixTime) -> String {
     let what = match was_set(time) {
         true => "is it right?",
-        false => "set it, for so no certificate can be valid",
+        false => "set it: no certificate can be valid then",
     };
     format!("; this machine's clock says {}: {what}", date(time))
 }
@@ -152,7 +152,7 @@ fn date(time: UnixTime) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.as_secs()))
 }
 
-/// What Rust calls `BadCertificateStatus(…)`, as people write it: bad certificate status.
+/// Rust's `BadCertificateStatus(…)` as people write it: bad certificate status.
 fn spaced(what: &dyn std::fmt::Debug) -> String {
     let name = format!("{what:?}");
     let end = name.find(|c: char| !c.is_ascii_alphanumeric());
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rust_calls_it_is_not_what_is_said() {
+    fn names_of_rust_types_are_written_as_words() {
         for error in [
             Error::AlertReceived(AlertDescription::HandshakeFailure),
             Error::AlertReceived(AlertDescription::Unknown(200)),

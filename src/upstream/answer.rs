@@ -1,4 +1,4 @@
-//! What comes back: a head, and a body that is read, looked at, kept or thrown away.
+//! The upstream's answer: a head, and a body that is read, looked at, kept or thrown away.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,29 +10,30 @@ use ureq::http;
 use super::call::{CALL, CurrentCall};
 use super::fields::Fields;
 use super::{Failure, unpack};
+use crate::body::lengthen;
 use crate::headers::{self, ConnectionOptions};
 use crate::logging::shown;
 use crate::mask::Mask;
 use crate::peer::Client;
 use crate::secret::ApiKey;
 
-/// How much of a body nobody wants is read so that its connection can be used again.
+/// How much of an unwanted body is read so that its connection can be used again.
 const DRAIN_LIMIT: usize = 16 * 1024;
 /// How long that may take between two pieces.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
-/// How long that may take in all: a body that drips must not hold the next key up.
+/// How long that may take in all: a slow body must not delay the next attempt.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
-/// How much of a body is looked at in one go before it is read; a first event is some hundred bytes.
+/// How much of a body is looked at in one go, before it is read. A first event has some hundred bytes.
 const LOOK: usize = 2 * 1024;
 
-/// Why the head of an answer cannot be followed by a body that alvus can read.
+/// Why alvus cannot read the body after this head.
 fn unfit(status: http::StatusCode, version: http::Version, fields: &Fields) -> Option<String> {
     if status == http::StatusCode::SWITCHING_PROTOCOLS {
         return Some("it changed to another protocol (101), which nobody asked for".into());
     }
     let mut codings = fields.all("transfer-encoding");
     let coding = codings.next()?;
-    // RFC 9112 §6.1: none in HTTP/1.0; and of all that there are we know one, and nobody was told of more.
+    // RFC 9112 §6.1: HTTP/1.0 has no codings. Of the others we know only chunked, and asked for no other.
     let known = coding.trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
     if known && version > http::Version::HTTP_10 {
         return None;
@@ -66,27 +67,27 @@ pub struct Answer {
     pub status: u16,
     pub(super) fields: Fields,
     length: Option<u64>,
-    /// The start of the body, when it was looked at before the whole is read.
+    /// The start of the body, if it was looked at before it is read.
     start: Vec<u8>,
-    /// How much of `start` was read since.
+    /// How much of `start` has been read.
     given: usize,
     body: ureq::BodyReader<'static>,
-    /// The error that ended the body: ureq reports it once and a clean end afterwards.
+    /// The error that ended the body. ureq reports it once, and a clean end afterwards.
     broken: Option<ErrorKind>,
     /// The body is in a coding, such as gzip.
     coded: bool,
     /// A stream of events, whatever its coding.
     events: bool,
-    /// One JSON document, whatever its coding.
+    /// It is one JSON document, whatever its coding.
     json: bool,
-    /// What it was asked with, and should not repeat.
+    /// The key of the request, which the answer must not repeat to the client.
     key: ApiKey,
     mask: Option<Mask>,
     _call: CurrentCall,
 }
 
 impl Answer {
-    /// The answer of the call under way, to what was asked with this key.
+    /// The answer to the call under way, which was sent with this key.
     ///
     /// # Errors
     /// When its body cannot be read.
@@ -144,7 +145,7 @@ impl Answer {
         self.coded
     }
 
-    /// A stream of events that can be read on the way; one in an encoding cannot.
+    /// Whether it is a stream of events that alvus can read; it cannot if it is compressed.
     pub fn is_stream(&self) -> bool {
         self.events && !self.coded && (200..300).contains(&self.status)
     }
@@ -156,15 +157,14 @@ impl Answer {
         fields.filter(move |(name, _)| headers::comes_back(name, &options))
     }
 
-    /// The body's length, where the upstream stated one.
+    /// The body's length, if the upstream stated it.
     pub fn length(&self) -> Option<u64> {
-        // ureq counts an empty body as none.
+        // ureq takes an empty body for none.
         self.length
             .or_else(|| self.stated_length().filter(|n| *n == 0))
     }
 
-    /// The value of `Content-Length` as sent, which in an answer to HEAD describes a body that
-    /// does not follow.
+    /// `Content-Length` as sent. In an answer to HEAD it describes a body that does not follow.
     pub fn stated_length(&self) -> Option<u64> {
         std::str::from_utf8(self.header("content-length")?)
             .ok()?
@@ -172,8 +172,8 @@ impl Answer {
             .ok()
     }
 
-    /// The client has what it wants: whether it leaves is no matter from now on. What is left of the
-    /// body is read for a moment, so that the connection can be used again.
+    /// The client has its answer and may leave from now on. The rest of the body is read for a moment, so that the
+    /// connection can be used again.
     pub fn let_client_go(&mut self) {
         CALL.with_borrow_mut(|call| {
             call.client = Client::nobody();
@@ -181,33 +181,39 @@ impl Answer {
         });
     }
 
-    /// What was looked at so far of the body; reading it begins there all the same.
+    /// What was looked at so far of the body. A read begins there all the same.
     pub fn start(&self) -> &[u8] {
         &self.start
     }
 
-    /// The same in plain text, if it came in a coding that can be read.
+    /// The same as plain text, if alvus can unpack its coding.
     pub fn words(&self) -> Cow<'_, [u8]> {
         unpack::unpacked(self.header("content-encoding"), &self.start)
     }
 
-    /// Looks at one more piece of the body, waiting for it no longer than `patience`. `false`: the
-    /// body is at its end.
+    /// Looks at one more piece of the body, and waits for it no longer than `patience`. `false`: the body has ended.
     ///
     /// # Errors
-    /// When it cannot be read on. After [`Failure::TimedOut`] it can, later.
+    /// When the body cannot be read on. After [`Failure::TimedOut`] a later call may.
     pub fn look_further(&mut self, patience: Duration) -> Result<bool, Failure> {
         let idle = CALL.with_borrow_mut(|call| std::mem::replace(&mut call.idle, patience));
-        // Not `resize` and `read`: optimised for size, that zeroes byte by byte.
-        let mut piece = [0; LOOK];
+        let have = self.start.len();
+        // No more room than it can take, and none for what follows if it is a stream: that may last.
+        let left = self
+            .length
+            .map_or(LOOK, |length| (length as usize).saturating_sub(have));
+        lengthen(&mut self.start, have + left.clamp(1, LOOK));
         let read = loop {
-            match self.body.read(&mut piece) {
+            match self.body.read(&mut self.start[have..]) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 other => break other,
             }
         };
         let came = read.as_ref().copied().unwrap_or(0);
-        self.start.extend_from_slice(&piece[..came]);
+        self.start.truncate(have + came);
+        if self.events {
+            self.start.shrink_to_fit();
+        }
         CALL.with_borrow_mut(|call| call.idle = idle);
         match read {
             Ok(n) => Ok(n > 0),
@@ -225,8 +231,7 @@ impl Answer {
         }
     }
 
-    /// Looks at the whole body, or as much of it as comes without a pause and is worth it: for
-    /// answers that must be judged by their words.
+    /// Looks at the whole body of an answer that is judged by its words, up to a limit and a pause.
     pub fn look_at_all(&mut self) {
         let until = Instant::now() + DRAIN_TIME;
         while matches!(self.look_further(DRAIN_PATIENCE), Ok(true))
@@ -235,15 +240,14 @@ impl Answer {
         {}
     }
 
-    /// Reads the start of a body nobody wants and lets go: a connection whose answer was read to
-    /// its end can be used again, and a TLS handshake costs a Pi Zero a tenth of a second.
+    /// Reads the rest of a small unwanted body, so that its connection can be used again: a TLS
+    /// handshake costs a Pi Zero a tenth of a second.
     pub fn discard(mut self) {
         self.given = self.start.len();
         self.drain(|_| ());
     }
 
-    /// Reads a body, if it is no larger than [`DRAIN_LIMIT`] and comes without a pause; whether
-    /// `piece` has seen all of it.
+    /// Reads a body up to [`DRAIN_LIMIT`], if it comes without a pause. Returns whether `piece` has seen all of it.
     fn drain(&mut self, mut piece: impl FnMut(&[u8])) -> bool {
         CALL.with_borrow_mut(|call| call.idle = DRAIN_PATIENCE);
         let until = Instant::now() + DRAIN_TIME;
@@ -263,7 +267,7 @@ impl Answer {
     }
 }
 
-/// A small answer taken off its connection, to be delivered later or not at all.
+/// A small answer, read from its connection, to be delivered later or not at all.
 #[derive(Debug, Default, Clone)]
 pub struct Kept {
     /// The status code.
@@ -275,7 +279,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The body in plain text, if it came in a coding that can be read.
+    /// The body as plain text, if alvus can unpack its coding.
     pub fn words(&self) -> Cow<'_, [u8]> {
         let coding = self.fields.iter().find(|(n, _)| n == "content-encoding");
         unpack::unpacked(coding.map(|(_, v)| v.as_slice()), &self.body)
@@ -283,7 +287,7 @@ impl Kept {
 }
 
 impl Answer {
-    /// As much of it as was looked at.
+    /// A copy, with as much of the body as was looked at.
     pub fn copy(&self) -> Kept {
         let fields = self.fields_back();
         let mut body = self.start.clone();
@@ -345,7 +349,7 @@ impl Read for Answer {
             }
             let n = match self.read_on(&mut buffer[held..]) {
                 Ok(n) if n > 0 => n,
-                // What was held back is no key then. The error comes again.
+                // What was held back is not a key then. The error comes again.
                 Ok(_) | Err(_) if held > 0 => return Ok(held),
                 other => return other,
             };

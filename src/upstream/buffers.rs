@@ -1,7 +1,7 @@
-//! A connection's buffer: small, until large pieces come, and of no size while it rests after one.
+//! A connection's input buffer: small until large pieces come, and freed after one while the connection is idle.
 //!
-//! ureq's own have their full size, all of it zeroed, from the first byte on: 24 kB for a stream whose
-//! tokens are some hundred bytes. There is none for the way up: what goes up is sent from where it lies.
+//! ureq's own buffers have their full size from the first byte on, all of it zeroed: 24 kB for a stream whose tokens
+//! are some hundred bytes. There is no output buffer: a request is sent from where it lies.
 
 use ureq::unversioned::transport::Buffers;
 
@@ -10,42 +10,41 @@ use super::call::CALL;
 use super::chunks::Chunks;
 use super::fields::take_head;
 
-/// What the input begins with: enough for most heads and for any token. Not 2 kB: of that size are the pieces
-/// that musl's allocator cuts its small blocks from, and one more that stays makes it map a page for each
-/// request.
+/// The first size: enough for most heads and for any token. Not 2 kB: musl's allocator cuts its small blocks from
+/// pieces of that size, and one more that stays makes it map a page for each request.
 const SMALL: usize = 3 * 1024;
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     input: Vec<u8>,
-    /// Of the input, how much was written and how much of that is done with.
+    /// How much of the input is filled, and how much of that is used.
     filled: usize,
     consumed: usize,
-    /// The last look at the input used some of it.
+    /// ureq's last look at the input used some of it.
     progress: bool,
     head: Head,
     chunks: Chunks,
 }
 
-/// How far the head of an answer is.
+/// The state of an answer's head.
 #[derive(Debug, Default, PartialEq, Clone, Copy)]
 enum Head {
     Awaited,
-    /// ureq has still to read so much of it.
+    /// It has come, and ureq must still read this much of it.
     Here(usize),
     #[default]
     Done,
 }
 
 impl Buffer {
-    /// The request is out.
+    /// The request was sent.
     pub(super) fn asked(&mut self) {
         self.head = Head::Awaited;
         self.chunks.begin(false);
     }
 
-    /// The answer is in. What is small stays for the next.
+    /// The answer was read. A small buffer stays for the next one.
     pub(super) fn answered(&mut self) {
         if self.input.len() > SMALL && self.is_empty() {
             self.input = Vec::new();
@@ -57,7 +56,7 @@ impl Buffer {
         self.consumed == self.filled
     }
 
-    /// Makes room in the input: where a read has filled it, twice as much.
+    /// Makes room in the input: twice as much, if a read has filled it.
     fn make_room(&mut self) {
         let size = self.input.len();
         let left = self.consumed..self.filled;
@@ -74,7 +73,7 @@ impl Buffer {
         (self.consumed, self.filled) = (0, left.len());
     }
 
-    /// Takes the fields out of a head, once it is whole, and interim answers away.
+    /// Takes the fields out of a head, once it is complete, and skips interim answers.
     fn look_for_head(&mut self) {
         while self.head == Head::Awaited {
             let Some(head) = take_head(&mut self.input[self.consumed..self.filled]) else {
@@ -92,7 +91,7 @@ impl Buffer {
 }
 
 impl Buffers for Buffer {
-    /// What ureq writes of a request goes nowhere: it knows neither its path nor its fields.
+    /// What ureq writes of a request is thrown away: it knows neither its path nor its fields.
     fn output(&mut self) -> &mut [u8] {
         if self.is_empty() {
             (self.filled, self.consumed) = (0, 0);
@@ -101,7 +100,7 @@ impl Buffers for Buffer {
         &mut self.input[self.filled..]
     }
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
-        (&mut [], self.output()) // for bodies, of which it knows nothing either
+        (&mut [], self.output()) // for bodies, which bypass ureq too
     }
     fn input(&self) -> &[u8] {
         let shown = self.chunks.shown(self.filled - self.consumed);
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_yet_stays() {
+    fn unread_bytes_stay() {
         let mut buffer = Buffer::default();
         while buffer.input.len() <= SMALL {
             read(&mut buffer, std::io::repeat(1));

@@ -1,7 +1,7 @@
 //! The state of the call under way on this thread, and the one way to wait for its sockets.
 //!
-//! ureq hands no per-call state to a transport, and connections are pooled between calls; but a
-//! call and the reading of its body stay on one worker thread, so a thread-local holds it.
+//! ureq passes no per-call state to a transport, and connections are pooled between calls. But a
+//! call and the reading of its body stay on one thread, so a thread-local holds the state.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,11 +16,11 @@ use super::Failure;
 use super::fields::Fields;
 use crate::peer::{Client, Interest, Wake};
 
-/// A kept connection that ends so soon after the first bytes went out had been closed before they
-/// arrived: its end and our request crossed on a slow line. Later, someone may have been at work.
+/// If a pooled connection ends this soon after the first bytes were sent, the server had closed it
+/// before they arrived: they crossed on a slow line. Later, the server may have been at work.
 const CROSSING: Duration = Duration::from_secs(2);
 
-/// How far the call on this thread came.
+/// The call on this thread, and how far it came.
 #[derive(Debug, Default)]
 pub(super) struct Call {
     pub(super) client: Client,
@@ -28,9 +28,9 @@ pub(super) struct Call {
     pub(super) idle: Duration,
     /// The connection was made for this call, not taken from the pool.
     pub(super) fresh: bool,
-    /// What is to be sent, until it is.
+    /// The request, until it is sent.
     pub(super) request: Option<Request>,
-    /// What was sent: it may be sent again.
+    /// What was sent, as it may be sent again.
     pub(super) lent: Request,
     /// The fields of the answer.
     pub(super) fields: Fields,
@@ -40,13 +40,13 @@ pub(super) struct Call {
     pub(super) received: bool,
     /// The client left while we waited.
     pub(super) client_left: bool,
-    /// A wait was too long.
+    /// A wait took too long.
     pub(super) timed_out: bool,
-    /// It would fail the same way however often it is tried.
+    /// A retry would fail the same way.
     pub(super) never: bool,
 }
 
-/// A request as it goes over the wire: a head, in which is a key, and a body.
+/// A request as it goes over the wire: a head, with the key in it, and a body.
 #[derive(Default)]
 pub(super) struct Request {
     pub(super) head: Vec<u8>,
@@ -80,18 +80,18 @@ impl CurrentCall {
 
 impl Drop for CurrentCall {
     fn drop(&mut self) {
-        CALL.set(Call::default()); // lets go of the client's socket
+        CALL.set(Call::default()); // releases the client's socket
     }
 }
 
 impl Call {
-    /// The request that was lent, whether or not it was sent.
+    /// Gives the lent request back, sent or not.
     pub(super) fn request_back(&mut self) -> Request {
         let unsent = self.request.take();
         unsent.unwrap_or_else(|| std::mem::take(&mut self.lent))
     }
 
-    /// Whether the answer's body comes in chunks, as far as ureq would take it for such.
+    /// Whether ureq takes the answer's body for a chunked one.
     pub(super) fn is_chunked(&self) -> bool {
         let mut codings = self.fields.all("transfer-encoding");
         codings.any(|coding| coding.eq_ignore_ascii_case(b"chunked"))
@@ -128,7 +128,7 @@ pub(super) fn wait(
     timeout: NextTimeout,
 ) -> Result<(), ureq::Error> {
     CALL.with_borrow_mut(|call| {
-        // Where ureq sets no limit (request going up, body coming down), the idle gap is the limit.
+        // Where ureq sets no limit (sending the request, reading the body), the idle timeout is the limit.
         let limit = timeout.not_zero().map_or(call.idle, |d| *d);
         match call.client.wait(stream.as_fd(), interest, Some(limit))? {
             Wake::Ready => Ok(()),
@@ -148,7 +148,7 @@ pub(super) fn client_left() -> io::Error {
     io::Error::other("the client left")
 }
 
-/// What no network has to do with: the request cannot be written, the target is no URL.
+/// Whether the error is not the network's: the request cannot be written, the target is not a URL.
 fn is_hopeless(error: &ureq::Error) -> bool {
     use ureq::Error as E;
     matches!(

@@ -1,23 +1,23 @@
-//! How much of a body in chunks ureq gets to see at a time. For the end of a chunk's first line it looks through
-//! a hundred bytes behind it, so it sees that line by itself: a third of what a token costs. Pure.
+//! How much of a chunked body ureq sees at a time. To find the end of a chunk's first line ureq searches a hundred
+//! bytes, which is a third of what a token costs; so it is shown that line alone. Pure.
 //!
-//! Nothing is decided here: whatever cannot be followed is shown as it is, for ureq to judge.
+//! This room refuses nothing: chunks that it cannot follow are shown as they are, for ureq to judge.
 
 use memchr::memchr;
 
-/// Where in the chunks of a body the next byte stands.
+/// The position in a chunked body.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    /// They are followed.
+    /// The chunks are followed.
     on: bool,
-    /// So many bytes are to be seen in one go,
+    /// This many bytes are shown in one go,
     run: usize,
-    /// and behind them so many.
+    /// and then this many.
     then: usize,
 }
 
 impl Chunks {
-    /// At the beginning of a body; `true`: one in chunks.
+    /// A body begins.
     pub(super) fn begin(&mut self, chunked: bool) {
         *self = Chunks {
             on: chunked,
@@ -25,7 +25,7 @@ impl Chunks {
         };
     }
 
-    /// How many of these bytes are to be seen.
+    /// How many of `input` bytes are shown.
     pub(super) fn shown(&self, input: usize) -> usize {
         match self.run {
             0 => input,
@@ -33,14 +33,14 @@ impl Chunks {
         }
     }
 
-    /// So many were used, and this is what follows them.
+    /// `amount` bytes were used; `input` follows them.
     pub(super) fn used(&mut self, amount: usize, input: &[u8]) {
-        self.on &= amount <= self.run; // else something was used that could not be followed
+        self.on &= amount <= self.run; // else ureq used more than was shown
         self.run = self.run.saturating_sub(amount);
         self.plan(input);
     }
 
-    /// What comes next, now that so much is there.
+    /// Plans what is shown next.
     pub(super) fn plan(&mut self, input: &[u8]) {
         if !self.on || self.run > 0 {
             return;
@@ -49,7 +49,7 @@ impl Chunks {
         if self.run > 0 {
             return;
         }
-        // Of several chunks that are there as a whole, ureq makes one piece.
+        // ureq makes one piece of several complete chunks.
         let mut whole = 0;
         let mut first = None;
         while let Some((line, size)) = first_line(&input[whole..]) {
@@ -74,7 +74,7 @@ impl Chunks {
     }
 }
 
-/// How long a chunk's first line is, and what follows with the CR LF at its end; 0 for the last chunk.
+/// The length of a chunk's first line, and of what follows with its CR LF; 0 for the last chunk.
 fn first_line(input: &[u8]) -> Option<(usize, usize)> {
     let line = &input[..memchr(b'\n', input)? + 1];
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();

@@ -1,8 +1,8 @@
-//! Happy Eyeballs (RFC 8305): a connection to whichever address of a host answers first.
+//! Happy Eyeballs (RFC 8305): connects to that address of a host which answers first.
 //!
-//! The next address is tried [`HEAD_START`] after the last one, at once when that one fails, and
-//! the earlier ones stay in the race: on a slow line they are the ones that arrive. There is no thread;
-//! one `poll(2)` waits for all of them and for the client. Who won is remembered by `dns.rs`.
+//! The next address is tried [`HEAD_START`] after the last one, or at once when that one fails. The earlier ones stay
+//! in the race: on a slow line they arrive first. There are no threads; one `poll(2)` waits for all of them and for the
+//! client. `dns.rs` remembers the winner.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -15,13 +15,13 @@ use rustix::net as sys;
 use super::call::{CALL, client_left};
 use crate::peer::{Client, Interest, Wake};
 
-/// How long an address is waited for before the next one is tried beside it (RFC 8305 §8).
+/// How long to wait for an address before the next one is tried beside it (RFC 8305 §8).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// So many addresses are tried at the same time: each takes a descriptor.
+/// How many addresses are tried at the same time; each takes a descriptor.
 const ABREAST: usize = 4;
 
-/// Where more addresses are known than that, the eldest gives way after its share of the time, or this.
+/// If more are known, the eldest gives way after its share of the time, or after this.
 const LONGEST_SHARE: Duration = Duration::from_secs(60);
 
 /// Idle time before the kernel probes a connection, so that NATs keep it and a dead one is found.
@@ -34,7 +34,7 @@ struct Runner {
     since: Instant,
 }
 
-/// A connection to one of these addresses within `limit`, and to which.
+/// Connects to one of these addresses within `limit`; returns which.
 pub(super) fn race(addrs: &[SocketAddr], limit: Duration) -> io::Result<(TcpStream, SocketAddr)> {
     let client = CALL.with_borrow(|call| call.client.clone());
     let (socket, addr) = run(addrs, limit, &client)?;
@@ -91,7 +91,7 @@ fn run(
     }
 }
 
-/// Who runs, and who waits for the start.
+/// The connects under way, and the addresses that wait.
 struct Race<'a> {
     waiting: std::slice::Iter<'a, SocketAddr>,
     running: VecDeque<Runner>,
@@ -104,7 +104,7 @@ struct Race<'a> {
 }
 
 impl Race<'_> {
-    /// Starts the next one, if it is its turn; it may be there at once.
+    /// Starts the next one, if it is time. It may connect at once.
     fn start_next(&mut self, now: Instant) -> Option<(OwnedFd, SocketAddr)> {
         while now >= self.next {
             let &addr = self.waiting.next()?;
@@ -133,7 +133,7 @@ impl Race<'_> {
         None
     }
 
-    /// The one at this place is there, or has failed: then the next one may start.
+    /// This one has connected, or failed: then the next one may start.
     fn arrived(&mut self, at: usize) -> io::Result<Option<(OwnedFd, SocketAddr)>> {
         let Some(runner) = self.running.remove(at) else {
             return Ok(None);
@@ -147,7 +147,7 @@ impl Race<'_> {
     }
 }
 
-/// Begins to connect, without blocking; whether that was all.
+/// Begins to connect without blocking. `true`: it has connected already.
 fn start(addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
     let family = match addr {
         SocketAddr::V4(_) => sys::AddressFamily::INET,
@@ -166,8 +166,8 @@ fn told(addr: SocketAddr, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{addr}: {error}"))
 }
 
-/// The families taken in turns, beginning with the first one's (RFC 8305 §4): sixteen dead addresses
-/// of one must not stand before the first of the other.
+/// The addresses with the two families in turns (RFC 8305 §4): sixteen dead ones of one family must not come before the
+/// first of the other.
 pub(super) fn in_turns(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = addrs.first().is_some_and(SocketAddr::is_ipv6);
     let (ones, others): (Vec<_>, Vec<_>) = addrs
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn who_refuses_costs_no_time_wherever_it_stands() {
+    fn an_address_that_refuses_costs_no_time_wherever_it_stands() {
         let living = TcpListener::bind("127.0.0.1:0").unwrap();
         let living = living.local_addr().unwrap();
         let dead = |n: u8| SocketAddr::from(([127, 77, 3, n], 9));

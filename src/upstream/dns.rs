@@ -1,4 +1,4 @@
-//! Names: looked up once, remembered, refreshed behind the requests' back. Over a reload too.
+//! Resolves host names: looks them up once, remembers them, also over a reload, and refreshes them in the background.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -15,14 +15,14 @@ use super::dial::in_turns;
 
 /// How long a resolved address is used before it is looked up again (in the background).
 const DNS_FRESH: Duration = Duration::from_secs(60);
-/// How often a worker that waits for a name looks whether its client is still there.
+/// How often a request that waits for a name looks whether its client has left.
 const DNS_TICK: Duration = Duration::from_millis(250);
-/// Addresses of one name that are tried; ureq's array holds no more.
+/// The most addresses of one name that are tried; ureq's array holds no more.
 const MAX_ADDRS: usize = 16;
 
-/// Remembers addresses: ureq asks for every request, and a look-up may take seconds. A remembered
-/// address is served even when it is old or its look-up fails; old ones are looked up again in
-/// the background. However many requests wait for a name, it is looked up once at a time.
+/// Remembers addresses: ureq asks for each request, and a look-up may take seconds. An old address
+/// is still used while it is looked up again in the background, and if that fails. There is one
+/// look-up of a name at a time, however many requests wait for it.
 #[derive(Clone)]
 pub(super) struct CachingResolver(Arc<Names>);
 
@@ -40,15 +40,15 @@ type System = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 struct Known {
     host: String,
     port: u16,
-    /// Not an address, which stands for itself.
+    /// It is a name and not an address, which needs no look-up.
     is_name: bool,
-    /// What the last look-up that succeeded has found, in the order in which they are tried.
+    /// What the last successful look-up found, in the order in which they are tried.
     addrs: Vec<SocketAddr>,
     /// When the last look-up began.
     asked: Instant,
-    /// It has not ended yet.
+    /// A look-up is under way.
     asking: bool,
-    /// How many have ended, and why the last one failed.
+    /// How many look-ups have ended, and why the last one failed.
     rounds: u32,
     failed: String,
 }
@@ -82,7 +82,7 @@ impl Resolver for CachingResolver {
     }
 }
 
-/// Host and port, as names are remembered by.
+/// Host and port, under which addresses are remembered.
 fn place(uri: &Uri) -> (&str, u16) {
     let usual = match uri.scheme_str() {
         Some("https") => 443,
@@ -95,7 +95,7 @@ fn place(uri: &Uri) -> (&str, u16) {
 }
 
 impl CachingResolver {
-    /// A connection to this address came to be: from now on it is the first that is tried.
+    /// A connection to this address succeeded: it is tried first from now on.
     pub(super) fn won(&self, uri: &Uri, addr: SocketAddr) {
         self.change(uri, |addrs| {
             let at = addrs.iter().position(|a| *a == addr);
@@ -105,7 +105,7 @@ impl CachingResolver {
         });
     }
 
-    /// Who answers at this address does not get as far as TLS: it is the last that is tried.
+    /// The server at this address failed before TLS: it is tried last from now on.
     pub(super) fn lost(&self, uri: &Uri, addr: SocketAddr) {
         self.change(uri, |addrs| {
             if let Some(at) = addrs.iter().position(|a| *a == addr) {
@@ -121,7 +121,7 @@ impl CachingResolver {
         }
     }
 
-    /// Forgets the names of others than these hosts, so that reloads do not collect them.
+    /// Forgets the names of all other hosts, so that reloads do not pile them up.
     pub(super) fn keep(&self, hosts: &[&str]) {
         let mut known = self.0.lock();
         known.retain(|k| k.asking || hosts.contains(&k.host.as_str()));
@@ -137,7 +137,7 @@ impl CachingResolver {
         }))
     }
 
-    /// Hands `found` the addresses of this host, of which there is at least one.
+    /// Passes this host's addresses, at least one, to `found`.
     fn look_up(
         &self,
         host: &str,
@@ -151,12 +151,12 @@ impl CachingResolver {
             known.push(Known::new(host, port, started));
         }
         let Some(entry) = find(&mut known, host, port) else {
-            return Err(ureq::Error::HostNotFound); // it was pushed just now
+            return Err(ureq::Error::HostNotFound); // cannot be: it was pushed just now
         };
         let round = entry.rounds;
         let is_old = || started.saturating_duration_since(entry.asked) > DNS_FRESH;
         if entry.is_name && !entry.asking && (entry.addrs.is_empty() || is_old()) {
-            // Whether or not it succeeds, the next look-up of a known name is that far away.
+            // The next look-up of a known name waits that long, even if this one fails.
             entry.asked = started;
             entry.asking = self.ask(host, port);
         }
@@ -192,8 +192,8 @@ impl CachingResolver {
         }
     }
 
-    /// Asks the system, which can neither be hurried nor cancelled, on a thread of its own; whether
-    /// there is one.
+    /// Asks the system on a new thread, as a look-up can neither be timed nor cancelled. Returns
+    /// whether there is a thread.
     fn ask(&self, host: &str, port: u16) -> bool {
         let (names, host) = (self.0.clone(), host.to_string());
         let thread = std::thread::Builder::new().name("dns".into());
@@ -216,7 +216,7 @@ impl CachingResolver {
     }
 }
 
-/// What is known of this host.
+/// The entry of this host.
 fn find<'a>(known: &'a mut [Known], host: &str, port: u16) -> Option<&'a mut Known> {
     known.iter_mut().find(|k| k.port == port && k.host == host)
 }
@@ -236,7 +236,7 @@ impl Known {
         }
     }
 
-    /// What a look-up found; an address that served so far stays the first.
+    /// Takes over what a look-up found. The address that worked last stays first.
     fn learn(&mut self, found: &[SocketAddr]) {
         let served = self.addrs.first().copied();
         self.addrs = in_turns(found);
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn who_won_is_tried_first_and_who_speaks_no_tls_last_over_look_ups_too() {
+    fn an_address_that_worked_is_tried_first_and_one_without_tls_last() {
         let (resolver, say, _) = scripted();
         let all = [addrs(1), addrs(2), addrs(3)].concat();
         let uri: Uri = "https://provider.test/v1".parse().unwrap();

@@ -1,5 +1,5 @@
-//! The fields of an answer's head. They go around ureq, whose map would hash, copy and search each of them: it
-//! gets to see those that frame the body, and whatever is malformed, for it to refuse. Pure.
+//! The fields of an answer's head. They bypass ureq, whose map would hash, copy and search each of them. ureq sees only
+//! those that frame the body, and malformed ones, so that it refuses them. Pure.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use memchr::memchr;
 
 use crate::headers;
 
-/// As many fields as ureq reads.
+/// The most fields; ureq reads no more either.
 const MOST: usize = 128;
 
 /// Fields, one behind the other: how long name and value are (two bytes each), the name in lower case, the value. So
@@ -16,7 +16,7 @@ const MOST: usize = 128;
 pub(super) struct Fields(Vec<u8>);
 
 impl Fields {
-    /// All, in their order.
+    /// All fields, in the order sent.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let mut rest = self.0.as_slice();
         std::iter::from_fn(move || {
@@ -25,18 +25,18 @@ impl Fields {
         })
     }
 
-    /// Those of this (lower-case) name.
+    /// The values of this (lower-case) name.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let mut rest = self.0.as_slice();
         std::iter::from_fn(move || next_of(&mut rest, name))
     }
 
-    /// The first of this (lower-case) name.
+    /// The first value of this (lower-case) name.
     pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
         next_of(&mut self.0.as_slice(), name)
     }
 
-    /// Takes a line over, if it is a field as it should be; its name.
+    /// Takes a well-formed field over; returns its name.
     fn take(&mut self, line: &[u8]) -> Option<&[u8]> {
         let line = line.strip_suffix(b"\n")?;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -76,7 +76,7 @@ fn next_of<'a>(rest: &mut &'a [u8], wanted: &str) -> Option<&'a [u8]> {
     None
 }
 
-/// Without the blanks before and behind it.
+/// The value without blanks around it.
 fn without_blanks(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -93,15 +93,15 @@ impl fmt::Debug for Fields {
 /// A head that was taken apart.
 pub(super) struct Head {
     pub(super) fields: Fields,
-    /// Where what is left of it for ureq begins in the input; the body is still where it was.
+    /// Where ureq's part of it begins in the input. The body stays where it was.
     pub(super) start: usize,
     /// Where it ends.
     pub(super) end: usize,
-    /// Another one follows (100 to 199, but for 101).
+    /// Another head follows (status 100 to 199, except 101).
     pub(super) is_interim: bool,
 }
 
-/// Takes the head apart that the input begins with, once all of it is there.
+/// Takes the head at the start of the input apart, once it is complete.
 pub(super) fn take_head(input: &mut [u8]) -> Option<Head> {
     let begin = input.iter().take_while(|b| matches!(b, b'\r' | b'\n'));
     let mut kept = line_end(input, begin.count())?;
@@ -111,7 +111,7 @@ pub(super) fn take_head(input: &mut [u8]) -> Option<Head> {
         && !status[9..].starts_with(b"101");
     let (end, lines) = head_end(input, kept)?;
     if lines > MOST {
-        // Left as it is, for ureq to refuse.
+        // Left as it is, so that ureq refuses it.
         return Some(Head {
             fields: Fields::default(),
             start: 0,
@@ -142,7 +142,7 @@ pub(super) fn take_head(input: &mut [u8]) -> Option<Head> {
     })
 }
 
-/// Behind the empty line that ends a head, and how many lines there are before it.
+/// The position after the empty line that ends a head, and the number of lines before it.
 fn head_end(input: &[u8], mut at: usize) -> Option<(usize, usize)> {
     let mut lines = 0;
     loop {
@@ -154,7 +154,7 @@ fn head_end(input: &[u8], mut at: usize) -> Option<(usize, usize)> {
     }
 }
 
-/// Behind the line that begins at `at`.
+/// The position after the line that begins at `at`.
 fn line_end(input: &[u8], at: usize) -> Option<usize> {
     Some(at + memchr(b'\n', &input[at..])? + 1)
 }

@@ -1,4 +1,4 @@
-//! What goes up: where, and as which bytes.
+//! The request for the upstream: its target, and its bytes.
 
 use std::mem;
 use std::sync::OnceLock;
@@ -6,20 +6,20 @@ use std::sync::OnceLock;
 use ureq::http::{self, Method, Uri};
 
 use super::tls;
-use crate::config::{Scheme, Target};
+use crate::config::{Faults, Scheme, Target};
 use crate::headers::{self, ConnectionOptions};
-use crate::reply;
+use crate::reply::{self, BadRequest};
 use crate::retry::Repeat;
 
 /// Room for the head of most requests.
 const HEAD: usize = 512;
 
-/// Where requests go: a [`Target`] taken apart once for all of them.
+/// The origin that requests go to: a [`Target`], taken apart once for all requests.
 #[derive(Debug, PartialEq)]
 pub struct Origin {
-    /// What ureq gets to know of a request's target.
+    /// All that ureq knows of a request's target.
     pub(super) uri: Uri,
-    /// The host as it stands in a head.
+    /// The host as it is written in a head.
     host: String,
 }
 
@@ -27,18 +27,16 @@ impl Origin {
     /// The origin of this target.
     ///
     /// # Errors
-    /// In the operator's words, when host and port cannot stand in a URL, or no certificate can be
-    /// for that host.
-    pub fn new(target: &Target) -> Result<Origin, String> {
+    /// In the operator's words, when host and port are not valid, or no certificate can be for that host.
+    pub fn new(target: &Target) -> Result<Origin, Faults> {
         let text = target.authority.as_str();
-        let authority =
-            http::uri::Authority::try_from(text).map_err(|_| format!("{text:?} is no host"))?;
+        let authority = http::uri::Authority::try_from(text).map_err(|_| no_host(text))?;
         let (scheme, usual) = match target.scheme {
             Scheme::Http => (http::uri::Scheme::HTTP, 80),
             Scheme::Https if tls::name(authority.host()).is_none() => {
-                return Err(format!(
+                return Err(Faults::from(format!(
                     "https://{text}: no certificate can be for such a name; expected a host name (labels of letters, digits and hyphens) or an address"
-                ));
+                )));
             }
             Scheme::Https => (http::uri::Scheme::HTTPS, 443),
         };
@@ -48,13 +46,17 @@ impl Origin {
         };
         let uri = Uri::builder().scheme(scheme).authority(authority);
         let uri = uri.path_and_query("/").build();
-        let uri = uri.map_err(|_| format!("{text:?} is no host"))?;
+        let uri = uri.map_err(|_| no_host(text))?;
         Ok(Origin { uri, host })
     }
 }
 
-/// Our name in `Via`: another one in each process, so that two of us can stand in a row and each still knows a
-/// request that it has seen.
+fn no_host(text: &str) -> Faults {
+    format!("{text:?} is not a host").into()
+}
+
+/// Our name in `Via`. It differs in each process, so that one alvus may stand before another and each still recognises
+/// its own requests.
 pub fn pseudonym() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| {
@@ -66,25 +68,25 @@ pub fn pseudonym() -> &'static str {
 
 /// A request ready to be sent, as often as needed.
 ///
-/// ureq gets to know where it goes, and no more: its head is lines ready to be written, which `wire.rs` sends. As a
-/// map they would be hashed, copied and looked through by ureq, which has no use for them.
+/// Its head is lines ready to be written, which `wire.rs` sends. ureq knows only where they go: it would hash, copy and
+/// search them as a map, and has no use for them.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub(super) uri: Uri,
-    /// No body comes back.
+    /// The answer has no body.
     pub(super) is_head: bool,
-    /// A length is expected even of no body (RFC 9110 §8.6).
+    /// A length is sent even without a body (RFC 9110 §8.6).
     expects_body: bool,
     /// From the request line to the client's last field; behind that, only while it is lent, what an attempt adds.
     head: Vec<u8>,
-    /// The lines of `Accept-Encoding`, if what comes may be in a coding.
+    /// The lines of `Accept-Encoding`, if the answer may be compressed.
     codings: Vec<u8>,
     repeat: Repeat,
 }
 
 impl Prepared {
-    /// Turns a client's request into what goes up: `to` and `path` are where, `fields` are the client's
-    /// own, as the front door let them in (the ones that stay down are left out here).
+    /// Makes the upstream's request from a client's. `fields`: all of the client's, as the front door let them in; those
+    /// that are not forwarded are left out here.
     ///
     /// # Errors
     /// When method or path cannot be sent; the text is for the client.
@@ -93,18 +95,16 @@ impl Prepared {
         to: &Origin,
         path: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Prepared, String> {
+    ) -> Result<Prepared, BadRequest> {
+        let bad = |text: &str| BadRequest(text.to_owned());
         let known = Method::from_bytes(method.as_bytes())
-            .map_err(|_| "the request method is not valid".to_string())?;
-        let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>');
+            .map_err(|_| bad("the request method is not valid"))?;
+        let fits = |b: u8| b.is_ascii_graphic() && !b"\"<>".contains(&b);
         if !path.bytes().all(fits) {
-            let text = "the request target holds characters that must be percent-encoded";
-            return Err(text.into());
+            return Err(bad(
+                "the request target holds characters that must be percent-encoded",
+            ));
         }
-        let connection = fields
-            .clone()
-            .filter(|(name, _)| headers::is(name, "connection"));
-        let options = ConnectionOptions::new(connection.map(|(_, value)| value));
         let mut prepared = Prepared {
             uri: to.uri.clone(),
             is_head: known == Method::HEAD,
@@ -116,32 +116,46 @@ impl Prepared {
                 false => Repeat::No,
             },
         };
-        let line = [method, " ", path, " HTTP/1.1\r\nhost: ", &to.host, "\r\n"];
-        for part in line {
-            prepared.head.extend_from_slice(part.as_bytes());
+        prepared.put(&[method, " ", path, " HTTP/1.1\r\nhost: ", &to.host, "\r\n"]);
+        // alvus must be able to read an answer that is made for this request: an error, a stream of events. A download
+        // may be compressed.
+        let is_download = matches!(known, Method::GET | Method::HEAD);
+        prepared.put_fields(fields, is_download);
+        // RFC 9110 §7.6.3: after the client's own `Via` fields.
+        prepared.put(&["via: 1.1 ", pseudonym(), "\r\n"]);
+        Ok(prepared)
+    }
+
+    fn put(&mut self, parts: &[&str]) {
+        for part in parts {
+            self.head.extend_from_slice(part.as_bytes());
         }
-        // What is made for this request must be readable on the way: an error, a stream of events. A
-        // download may stay compressed.
-        let download = matches!(known, Method::GET | Method::HEAD);
+    }
+
+    /// The client's fields that are forwarded.
+    fn put_fields<'a>(
+        &mut self,
+        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+        is_download: bool,
+    ) {
+        let connection = fields
+            .clone()
+            .filter(|(name, _)| headers::is(name, "connection"));
+        let options = ConnectionOptions::new(connection.map(|(_, value)| value));
         for (name, value) in fields {
             if !headers::goes_up(name, &options) {
                 continue;
             }
             if headers::is(name, "idempotency-key") {
-                prepared.repeat = Repeat::SameKey;
+                self.repeat = Repeat::SameKey;
             }
             let lines = match headers::is(name, "accept-encoding") {
-                true if !download => continue,
-                true => &mut prepared.codings,
-                false => &mut prepared.head,
+                true if !is_download => continue,
+                true => &mut self.codings,
+                false => &mut self.head,
             };
             reply::field(lines, name, value);
         }
-        // RFC 9110 §7.6.3. Behind those of the client, which say where it was before.
-        for part in ["via: 1.1 ", pseudonym(), "\r\n"] {
-            prepared.head.extend_from_slice(part.as_bytes());
-        }
-        Ok(prepared)
     }
 
     /// Whether the client allows it to be sent twice.
@@ -149,12 +163,12 @@ impl Prepared {
         self.repeat
     }
 
-    /// Asks for an answer that can be read on the way, as a stream of events has to be.
+    /// Asks for an uncompressed answer, as alvus must read a stream of events.
     pub fn ask_for_plain_text(&mut self) {
         self.codings = Vec::new();
     }
 
-    /// Lends the whole head, with the length of a body and the line that holds a key. Says how much of it is to be
+    /// Lends the whole head, with the body's length and the line that holds the key. Returns how much of it is to be
     /// [given back](Prepared::give_back).
     pub(super) fn lend_head(&mut self, body: Option<usize>, key: [&[u8]; 2]) -> (Vec<u8>, usize) {
         let mut head = mem::take(&mut self.head);

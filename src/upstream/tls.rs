@@ -1,5 +1,5 @@
-//! TLS settings: which roots are trusted, which ciphers come first, and what of *ring* is linked.
-//! What goes wrong in it is said in words by `alarm.rs`.
+//! TLS settings: the trusted roots, the order of ciphers, and the parts of *ring* that are linked.
+//! `alarm.rs` puts TLS errors into words.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,7 +15,7 @@ use rustls::{
     SupportedCipherSuite,
 };
 
-use crate::config::Config;
+use crate::config::{Config, Faults};
 
 /// TLS sessions kept for resumption; one host needs few.
 const TLS_SESSIONS: usize = 8;
@@ -60,15 +60,15 @@ impl TlsSetup {
     }
 }
 
-/// The name that a certificate must be for; `None` if there can be no such certificate.
+/// The name that a certificate must be for; `None`: no certificate can be for this host.
 pub(super) fn name(host: &str) -> Option<ServerName<'static>> {
     let host = host.trim_matches(['[', ']']);
     ServerName::try_from(host.to_string()).ok()
 }
 
-/// What rustls's own verifier does (which would link what reads lists of revoked certificates), and
-/// beside it the certificates that the operator listed one by one: those are trusted as they are. webpki takes none that may sign others (`CA:TRUE`), and no name but a
-/// `subjectAltName`; `openssl req -x509` by itself makes one with the first and without the second.
+/// Verifies as rustls's own verifier, which would link code for revocation lists. It also trusts each certificate that
+/// the operator listed, as it is. webpki would refuse some of those: one that may sign others (`CA:TRUE`) or has no
+/// `subjectAltName`, as `openssl req -x509` makes them.
 #[derive(Debug)]
 struct Verifier {
     roots: RootCertStore,
@@ -95,7 +95,7 @@ impl ServerCertVerifier for Verifier {
         .and_then(|()| verify_server_name(&parsed, name));
         match verified {
             Ok(()) => Ok(ServerCertVerified::assertion()),
-            // webpki has looked at the dates before it says either of these.
+            // webpki checks the dates before it reports either of these.
             Err(rustls::Error::InvalidCertificate(why))
                 if (is_ca(&why) || has_no_name(&why)) && self.listed.contains(shown) =>
             {
@@ -128,7 +128,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// It may sign others, so webpki takes it for no server's.
+/// Whether webpki refused it because it may sign others.
 pub(super) fn is_ca(why: &CertificateError) -> bool {
     let CertificateError::Other(other) = why else {
         return false;
@@ -143,7 +143,7 @@ fn has_no_name(why: &CertificateError) -> bool {
     matches!(why, CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty())
 }
 
-/// Whether a certificate names this host, in a `subjectAltName` or, where it has none, in its subject.
+/// Whether a certificate names this host: in a `subjectAltName`, or in its subject if it has none.
 fn is_for(
     shown: &CertificateDer<'_>,
     name: &ServerName<'_>,
@@ -160,7 +160,7 @@ fn is_for(
 
 /// Whether the one common name in the subject of this certificate is `name`.
 fn common_name_is(shown: &CertificateDer<'_>, name: &str) -> bool {
-    /// The object identifier 2.5.4.3 in DER; behind it come the string's tag, its length, its text.
+    /// The object identifier 2.5.4.3 in DER. The string's tag, length and text follow it.
     const COMMON_NAME: &[u8] = &[0x06, 0x03, 0x55, 0x04, 0x03];
     let Ok(parsed) = webpki::EndEntityCert::try_from(shown) else {
         return false;
@@ -177,14 +177,14 @@ fn common_name_is(shown: &CertificateDer<'_>, name: &str) -> bool {
     let Some([_, length, text @ ..]) = subject.get(at..) else {
         return false;
     };
-    // A longer one would have its length in two bytes; no host name is.
+    // A longer text would have its length in two bytes; no host name is so long.
     let text = text.get(..usize::from(*length)).unwrap_or_default();
     *length < 0x80 && text.eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// Cipher suites, the one that costs this machine least first; a server that honours its client's
-/// order takes that. Without AES instructions ChaCha20 is six times cheaper (Pi Zero, a kB up:
-/// 52 000 instead of 336 000 instructions); with them AES-128 is cheaper than AES-256, and as safe.
+/// Cipher suites, the cheapest for this machine first; a server that honours the client's order
+/// takes that. Without AES instructions ChaCha20 is six times cheaper (Pi Zero, 1 kB up: 52 000
+/// instead of 336 000 instructions). With them AES-128 is cheaper than AES-256, and as safe.
 fn suites(fast_aes: bool) -> Vec<SupportedCipherSuite> {
     const AES: [SupportedCipherSuite; 6] = [
         s::TLS13_AES_128_GCM_SHA256,
@@ -205,8 +205,7 @@ fn suites(fast_aes: bool) -> Vec<SupportedCipherSuite> {
     }
 }
 
-/// Whether this CPU has instructions for AES-GCM that *ring* uses. On 32-bit ARM it cannot be asked, and
-/// ARMv6 and v7 have none.
+/// Whether this CPU has AES-GCM instructions that *ring* uses. 32-bit ARM cannot be asked; ARMv6 and v7 have none.
 fn has_fast_aes() -> bool {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     return std::arch::is_x86_feature_detected!("aes")
@@ -218,17 +217,17 @@ fn has_fast_aes() -> bool {
     return false;
 }
 
-/// Key exchanges, the preferred one first. P-256 is the one that every TLS 1.3 server must have
-/// (RFC 8446 §9.1). X25519 makes a resumed handshake six times cheaper on a Pi Zero (15 instead of
-/// 92 ms, emulated) and costs 40 kB; on 32-bit x86, where it saves little, the size counts for more.
+/// Key exchanges, the preferred one first. Every TLS 1.3 server must have P-256 (RFC 8446 §9.1). X25519 makes a resumed
+/// handshake six times cheaper on a Pi Zero (15 instead of 92 ms, emulated) and costs 40 kB. On 32-bit x86 it saves
+/// little, so there it is left out for its size.
 const KEY_EXCHANGES: &[&dyn rustls::crypto::SupportedKxGroup] = &[
     #[cfg(not(target_arch = "x86"))]
     rustls::crypto::ring::kx_group::X25519,
     rustls::crypto::ring::kx_group::SECP256R1,
 ];
 
-/// What a client without a certificate of its own needs of *ring*, and no more: naming
-/// `default_provider()` would link 70 kB of signing code and curves, of 1.2 MB in all.
+/// Only the parts of *ring* that a client without a certificate needs: `default_provider()` would
+/// link 70 kB more of signing code and curves.
 fn provider(cipher_suites: Vec<SupportedCipherSuite>) -> rustls::crypto::CryptoProvider {
     rustls::crypto::CryptoProvider {
         cipher_suites,
@@ -284,7 +283,7 @@ static ALGORITHMS: rustls::crypto::WebPkiSupportedAlgorithms = {
     }
 };
 
-/// Randomness from *ring*, and no key of our own.
+/// Randomness from *ring*. There is no key of our own.
 #[derive(Debug)]
 struct NoCertificate;
 
@@ -297,7 +296,7 @@ impl rustls::crypto::SecureRandom for NoCertificate {
     }
 }
 
-/// Bytes that no one can guess; `None` when the system has none to give.
+/// Random bytes; `None` when the system has none to give.
 pub fn random() -> Option<[u8; 16]> {
     use rustls::crypto::SecureRandom;
     let mut bytes = [0; 16];
@@ -314,11 +313,11 @@ impl rustls::crypto::KeyProvider for NoCertificate {
 }
 
 /// The certificates of `SSL_CERT_FILE`.
-pub(super) fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>, Faults> {
     let Some(path) = &config.ssl_cert_file else {
         return Ok(Vec::new());
     };
-    let bad = |why: String| format!("SSL_CERT_FILE: {}: {why}", path.display());
+    let bad = |why: String| Faults::from(format!("SSL_CERT_FILE: {}: {why}", path.display()));
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .map_err(|e| bad(e.to_string()))?
         .collect::<Result<_, _>>()

@@ -1,5 +1,5 @@
-//! The words of a body that came compressed, for judging: what the client gets stays as it came.
-//! alvus asks for no encoding where it reads; some upstreams compress all the same.
+//! Unpacks a compressed body for judging; the client gets it as it came. alvus asks for plain text
+//! where it must read, but some upstreams compress all the same.
 
 use std::borrow::Cow;
 
@@ -8,11 +8,11 @@ use miniz_oxide::inflate::core::inflate_flags::{
 };
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
-/// Most bytes that come out of one body, whatever goes in: a bomb is cut off there.
+/// The most bytes that are unpacked of one body, against decompression bombs.
 const LIMIT: usize = 64 * 1024;
 
-/// What a body in this coding (RFC 9110 §8.4.1) says, as far as it can be read: of one that is cut
-/// short its beginning, of one in another coding nothing.
+/// The text of a body in this coding (RFC 9110 §8.4.1), as far as it can be read: the beginning of
+/// a body that is cut short, nothing of an unknown coding.
 pub(super) fn unpacked<'a>(coding: Option<&[u8]>, body: &'a [u8]) -> Cow<'a, [u8]> {
     let Some(coding) = coding else {
         return body.into();
@@ -23,7 +23,7 @@ pub(super) fn unpacked<'a>(coding: Option<&[u8]>, body: &'a [u8]) -> Cow<'a, [u8
     } else if is("gzip") || is("x-gzip") {
         deflated(body).map(|deflated| inflated(deflated, 0))
     } else if is("deflate") {
-        // zlib's format; some send bare deflate under that name.
+        // The name means zlib's format; some send bare deflate under it.
         let zlib = inflated(body, TINFL_FLAG_PARSE_ZLIB_HEADER);
         Some(if zlib.is_empty() {
             inflated(body, 0)
@@ -36,7 +36,7 @@ pub(super) fn unpacked<'a>(coding: Option<&[u8]>, body: &'a [u8]) -> Cow<'a, [u8
     out.unwrap_or_default().into()
 }
 
-/// As much as comes out, up to [`LIMIT`].
+/// What can be unpacked, up to [`LIMIT`].
 fn inflated(body: &[u8], format: u32) -> Vec<u8> {
     let mut state = Box::<DecompressorOxide>::default();
     let mut out = vec![0; LIMIT];
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_can_be_read() {
+    fn compressed_bodies_can_be_read() {
         let zlib = miniz_oxide::deflate::compress_to_vec_zlib(WORDS, 6);
         let bare = miniz_oxide::deflate::compress_to_vec(WORDS, 6);
         for (coding, body) in [

@@ -1,4 +1,4 @@
-//! Connections: TCP, and TLS on top where the target says https.
+//! Connections: TCP, and TLS on top if the target is https.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -46,7 +46,7 @@ impl Connector for Dialler {
             return Ok(Some(Wire::new(Kind::Plain(socket))));
         }
         let wire = self.secure(socket, details);
-        // A certificate is the same at every address; who is silent or breaks off may not be.
+        // A bad certificate is the same at every address. A silent or broken server may not be.
         if wire.is_err() && CALL.with_borrow(|call| !call.never && !call.client_left) {
             self.names.lost(details.uri, addr);
         }
@@ -57,8 +57,9 @@ impl Connector for Dialler {
 impl Dialler {
     /// TLS on top of a connection.
     fn secure(&self, mut socket: Socket, details: &ConnectionDetails) -> Result<Wire, ureq::Error> {
-        let name = tls::name(details.uri.host().unwrap_or_default())
-            .ok_or(ureq::Error::Tls("its host is no name that TLS can check"))?;
+        let name = tls::name(details.uri.host().unwrap_or_default()).ok_or(ureq::Error::Tls(
+            "its host is not a name that TLS can check",
+        ))?;
         let mut session = ClientConnection::new(self.tls.config(), name)?;
         session
             .complete_io(&mut socket)
@@ -73,7 +74,7 @@ impl Dialler {
 pub(super) struct Wire {
     kind: Kind,
     buffer: Buffer,
-    /// The last answer was read and nothing was asked since.
+    /// The last answer was read, and no request was sent since.
     answered: bool,
 }
 
@@ -109,7 +110,7 @@ impl Kind {
         self.socket().begin(timeout);
         let mut parts = [&request.head, &request.body].map(|part| IoSlice::new(part));
         let mut rest = &mut parts[..];
-        IoSlice::advance_slices(&mut rest, 0); // a body may be empty
+        IoSlice::advance_slices(&mut rest, 0); // skips an empty body
         while !rest.is_empty() {
             let n = match self {
                 Kind::Plain(socket) => socket.write_vectored(rest),
@@ -134,8 +135,7 @@ impl Transport for Wire {
         &mut self.buffer
     }
 
-    /// ureq has written a request of its own: now the real one goes out. It is put back, for it may be sent
-    /// again.
+    /// ureq has written its own request: now the real one is sent. It is kept, as it may be sent again.
     fn transmit_output(&mut self, _: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.answered = false;
         let request = CALL.with_borrow_mut(|call| {
@@ -163,8 +163,8 @@ impl Transport for Wire {
             n > 0
         });
         match progress {
-            // ureq takes a reset, or TLS without close_notify, for the end of a body that only the
-            // connection's end delimits. Under another kind it stays the failure it is.
+            // ureq takes a reset, or TLS without close_notify, for the end of a body that ends with
+            // the connection. With another error kind it remains a failure.
             Err(ureq::Error::Io(e)) => Err(io::Error::other(match e.kind() {
                 ErrorKind::UnexpectedEof => {
                     "it ended the connection without a TLS close_notify".into()
@@ -181,8 +181,8 @@ impl Transport for Wire {
         }
     }
 
-    /// An idle connection with anything to read (bytes, an end, an error) is not fit for use. ureq
-    /// asks when it puts a connection into its pool and when it takes it out; the latter is enough.
+    /// An idle connection with anything to read (bytes, an end, an error) must not be used. ureq asks when it puts a
+    /// connection into its pool and when it takes it out; checking the latter is enough.
     fn is_open(&mut self) -> bool {
         if std::mem::take(&mut self.answered) {
             self.buffer.answered();
@@ -200,13 +200,13 @@ impl Transport for Wire {
 /// A socket that does not block by itself: every wait goes through [`wait`].
 struct Socket {
     stream: TcpStream,
-    /// For all that is read and written, `since` then.
+    /// The time limit for all reads and writes, counted from `since`.
     timeout: NextTimeout,
     since: Instant,
 }
 
 impl Socket {
-    /// From now on, this holds.
+    /// Sets the time limit from now on.
     fn begin(&mut self, timeout: NextTimeout) {
         self.timeout = timeout;
         self.since = Instant::now();
@@ -247,8 +247,8 @@ impl Write for Socket {
             match self.stream.write_vectored(parts) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(Interest::Write)?,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                // It wants no more of the request. What it said before, a 429 or a 413 perhaps, can still
-                // be read; if it said nothing, reading tells.
+                // The server wants no more of the request. Its answer, perhaps a 429 or a 413, can still be read; if
+                // there is none, the read says so.
                 Err(e)
                     if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
                 {

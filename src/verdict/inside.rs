@@ -1,6 +1,5 @@
-//! Answers that call themselves a success: an error inside a 200, as a document or as an event of
-//! a stream. It is one when something in it is filled in and no content stands beside it. Only the
-//! error's own words count: an answer may speak of anything.
+//! Judges an error inside a 200, in a document or in an event of a stream. An answer is one if its error field is
+//! filled and it has no content beside it. Only the error's own words count: an answer's text may speak of anything.
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ const OPENING: &str = "\
 /// Fields that are an error's, as [`plain`] writes their names.
 const ERROR: &str = " error errors errorcode errcode errno errormsg errmsg errormessage ";
 
-/// A code of one of these says that the request is to blame …
+/// Codes that blame the request …
 const REQUEST: &str = "\
     invalid*, bad request*, not found, content*, context length*, unsupported*, \
     moderation*, polic*, safety, validation*, unprocessable*, not supported, failed \
@@ -29,18 +28,18 @@ const REQUEST: &str = "\
 const ASKED: &str = "\
     invalid param*, invalid argument*, invalid request, invalid input, invalid message*, \
     invalid model, sensitive";
-/// A code of one of these says that the key was refused …
+/// Codes that say that the key was refused …
 const REFUSAL: &str = "\
     auth*, unauthorized, unauthenticated, permission*, forbidden, access denied";
 /// … and a message that begins so.
 const REFUSED: &str = "unauthorized, forbidden, access denied, permission denied, log in, login";
 
-/// Judges an error inside a 200; [`Verdict::Pass`] when it is none, or the request's own fault.
+/// Judges an error inside a 200; [`Verdict::Pass`] if there is none, or it is the request's own fault.
 pub fn judge_inside(json: &[u8]) -> Verdict {
     judge_event(json).unwrap_or(Verdict::Pass)
 }
 
-/// Judges a whole JSON document. `None`: it is the answer to a chat, and nothing is in it.
+/// Judges a whole JSON document. `None`: it is a chat answer without content.
 pub fn judge_document(json: &[u8]) -> Option<Verdict> {
     let of_a_chat = || json.windows(9).any(|at| at == b"\"choices\"");
     match judge_event(json) {
@@ -49,7 +48,7 @@ pub fn judge_document(json: &[u8]) -> Option<Verdict> {
     }
 }
 
-/// Judges the data of a stream's event. `None`: it tells nothing yet, such as whose role is to speak.
+/// Judges the data of a stream's event. `None`: it has no content yet, such as the role alone.
 pub fn judge_event(json: &[u8]) -> Option<Verdict> {
     if has_content(json) {
         return Some(Verdict::Pass);
@@ -80,14 +79,15 @@ pub fn judge_event(json: &[u8]) -> Option<Verdict> {
     let kind = whole["type"].as_str();
     let opening = || OPENING.split(' ').any(|opening| kind == Some(opening));
     match ends.find(|end| !end.is_empty()) {
-        // What ends without a word has nothing to say, unless that is for an error.
+        // Without content only an error ending means something.
         Some("error") => Some(Verdict::Trouble(None)),
         None if choices.is_some() || opening() || json == b"{}" => None,
         _ => Some(Verdict::Pass),
     }
 }
 
-/// What an event about a whole response says itself, at whatever length it repeats tools and instructions.
+/// The type and error of an event about a whole response, without the tools and instructions that
+/// it repeats at length.
 fn response_in_short(json: &[u8]) -> Option<Vec<u8>> {
     let kind = field(json.trim_ascii(), b"\"type\"");
     let response = field(json.trim_ascii(), b"\"response\"");
@@ -103,20 +103,20 @@ fn response_in_short(json: &[u8]) -> Option<Vec<u8>> {
     (short.len() <= BODY_LIMIT).then_some(short)
 }
 
-/// A field of an object; nothing, if there is none.
+/// A field of an object; empty if there is none.
 fn field<'a>(object: &'a [u8], name: &[u8]) -> &'a [u8] {
     let found = Fields::of(object).find(|(found, _)| *found == name);
     found.map_or(&[], |(_, value)| value)
 }
 
-/// The error that stands in an answer, wherever providers put one.
+/// The error in an answer, wherever providers put it.
 fn error_in(whole: &Value) -> Option<&Value> {
     let named = whole.as_object().into_iter().flatten();
     let named = named.filter(|(name, _)| ERROR.contains(&format!(" {} ", plain(name))));
     let deeper = [&whole["response"]["error"], &whole["choices"][0]["error"]];
     let mut errors = named.map(|(_, error)| error).chain(deeper);
     if let Some(error) = errors.find(|error| is_filled(error)) {
-        // Of a mere text or number the rest is beside it.
+        // If it is only a text or a number, the rest is beside it.
         let parted = error.is_object() || error.is_array();
         return Some(if parted { error } else { whole });
     }
@@ -128,10 +128,10 @@ fn error_in(whole: &Value) -> Option<&Value> {
     if is_filled(code) {
         return Some(&whole["base_resp"]);
     }
-    // NVIDIA NIM's shapes, and whatever looks like an error's body: what it says must be known.
+    // NVIDIA NIM's shapes, and others that look like an error: only if their words are known.
     let said = Said::of(whole, None);
     let kinds = Kinds::new(&said);
-    // What has an identity is the answer, whatever it is about.
+    // A document with one of these is an answer, whatever it is about.
     let answers = ["id", "object", "choices"];
     let answers = answers.iter().any(|field| whole.get(field).is_some());
     let numbered = said.numbers.iter().any(is_status);
@@ -139,7 +139,7 @@ fn error_in(whole: &Value) -> Option<&Value> {
     (!answers && !said.texts.is_empty() && (numbered || known())).then_some(whole)
 }
 
-/// Some always have the field, and fill it only when there is an error.
+/// Some upstreams always send the field, empty if there is no error.
 fn is_filled(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -154,7 +154,7 @@ fn is_filled(value: &Value) -> bool {
     }
 }
 
-/// Other numbers are codes of a vendor.
+/// Other numbers are a vendor's own codes.
 fn is_status(number: &u64) -> bool {
     (400..600).contains(number)
 }

@@ -1,14 +1,14 @@
-//! Whether an error calls the key itself invalid: what a key is called, and what is said of it,
-//! within a few words. Not its scopes, not a region, not a model, and no parameter of that name.
+//! Whether an error calls the key itself invalid: a name of the key, and what is said of it, within
+//! a few words. Not its scopes, a region, a model, or a parameter of that name.
 
 use super::kinds::Line;
 use super::words::{Word, begins, first};
 
-/// What a key is called, where the word alone leaves no doubt …
+/// Names of a key that leave no doubt …
 const KEY: &str = "\
     api key*, apikey*, access key*, secret key*, subscription key*, access token*, auth* token*, \
     api token*, bearer token*, auth* credential*, api credential*, jwt, authentication, credentials";
-/// … and where the status must have said whose fault it is.
+/// … and names that count only if the status fits.
 const LOOSE_KEY: &str = "token, key, credential*, auth* header";
 
 /// What is said of it.
@@ -22,20 +22,20 @@ const BETWEEN: &str = "\
     is are has have was been you provided supplied specified passed included your or either does \
     appears reported as seems to be the this in request";
 
-/// Words by which a key is only a name in the request, or what is wrong is another thing.
+/// Words that show that "key" is a name in the request, or that another thing is wrong.
 const OTHER: &str = "\
     parameter* field* argument* property value* type name model* tool* input* json format for \
     scope* region permission* option prompt count limit message*";
 
-/// Phrases that name it by what came of it.
+/// Phrases that name the key by what came of it.
 const FAILED: &str = "\
     authentication fail*, authorization failed, user not found, no such user, no auth credentials, \
     bad credentials, account deactivated, account suspended";
 
-/// How far apart the two may stand, in words.
+/// How far apart the two may be, in words.
 const REACH: usize = 6;
 
-/// Where that is said, and the word behind.
+/// Where that is said: the first word, and the word after it.
 pub(super) fn named(line: &Line, strictly: bool) -> Option<(usize, usize)> {
     let words = &line.words;
     if let Some(at) = first(words, FAILED) {
@@ -43,7 +43,7 @@ pub(super) fn named(line: &Line, strictly: bool) -> Option<(usize, usize)> {
     }
     (0..words.len()).find_map(|at| {
         let end = key_at(words, at, strictly)?;
-        // A name in quotes is the name of a parameter.
+        // In quotes it is the name of a parameter.
         let quoted = line.text[..words[at].at].ends_with(['"', '\'', '`']);
         if quoted && strictly && !line.is_code {
             return None;
@@ -53,14 +53,14 @@ pub(super) fn named(line: &Line, strictly: bool) -> Option<(usize, usize)> {
     })
 }
 
-/// How many words the phrase has with which these words begin, if it is one of those.
+/// How many words long the phrase is that these words begin with, if they do.
 fn length(words: &[Word], phrases: &str) -> Option<usize> {
     let mut phrases = phrases.split(", ");
     let found = phrases.find(|phrase| begins(words, phrase))?;
     Some(found.split(' ').count())
 }
 
-/// Whether a key is named here; the word behind it.
+/// The word after a key's name, if one begins here.
 fn key_at(words: &[Word], at: usize, strictly: bool) -> Option<usize> {
     let here = &words[at..];
     let loose = || length(here, LOOSE_KEY).filter(|_| !strictly);
@@ -70,7 +70,7 @@ fn key_at(words: &[Word], at: usize, strictly: bool) -> Option<usize> {
     (!other).then_some(end)
 }
 
-/// "Invalid API key": the first of its words.
+/// "Invalid API key": the first of those words.
 fn wrong_before(words: &[Word], key: usize) -> Option<usize> {
     for at in (key.saturating_sub(3)..key).rev() {
         if words[at + 1].first || words[at].is(OTHER) {
@@ -83,7 +83,7 @@ fn wrong_before(words: &[Word], key: usize) -> Option<usize> {
     None
 }
 
-/// "The API key you provided has been revoked": the word behind.
+/// "The API key you provided has been revoked": the word after it.
 fn wrong_after(words: &[Word], from: usize) -> Option<usize> {
     for at in from..words.len().min(from + REACH) {
         if words[at].first {

@@ -1,35 +1,34 @@
-//! The kinds of refusals, by their words. A kind is a small grammar (what is said of which thing,
-//! within a few words), so that the words of a provider nobody has heard of are understood too.
-//! Two of them have rooms of their own: `key.rs`, `size.rs`.
+//! The kinds of refusals, by their words. A kind is a small grammar: what is said of which thing, within a few words.
+//! So the words of unknown providers are understood too. Two kinds have files of their own: `key.rs`, `size.rs`.
 //!
-//! *Strict* is for answers that may quote the request: there a kind counts only where the error's
-//! own message begins with it, or where a code is nothing but that.
+//! *Strict* is for answers that may quote the request: there a kind counts only if the error's own
+//! message begins with it, or if a code is nothing else.
 
 use super::said::Said;
 use super::words::{Word, first, position, positions, says, words};
 use super::{key, size};
 
-/// How many words into a message its head reaches.
+/// How many words make up a message's head.
 const HEAD: usize = 5;
 
-/// A model or an engine that is full, whoever asks.
+/// A model or an engine is full, for every key.
 const OVERLOADED: &str = "\
     overload*, busy, rate limited upstream, upstream rate limit*, provider returned error, \
     worker local total request limit, currently loading, is loading, loading model, \
     degraded function, high demand, high load, heavy load, high traffic, too many users, \
     receiving too many requests, queue is full, 繁忙, 过载, 负载, 访问量, 拥挤, 无可用渠道";
 
-/// There is none of what would serve anybody.
+/// After "no": nothing is there that could serve.
 const SERVER: &str = "available healthy provider* instance* worker*";
 
-/// Whose capacity is the key's own, or is for sale.
+/// Before "capacity": it is the key's own, or for sale.
 const OWN: &str = "bucket your burst quota throughput dedicated";
 
-/// So much a minute: whatever is the reason for it, it is the key's.
+/// A rate: whatever its reason, it is the key's limit.
 const PACE: &str = "per minute, per min, per second, per sec, rpm, tpm, rps, qps, tps, 每分, 每秒";
 
-/// A limit that is over in a minute. These words count before those of a quota: Gemini speaks of a
-/// quota, OpenAI and Groq link to a page about billing, whatever the limit was.
+/// A limit that is over in a minute. These words count before those of a quota: for any limit
+/// Gemini speaks of a quota, and OpenAI and Groq link to a page about billing.
 const SHORT: &str = "minute, min, concurren*, parallel, rate quota, 并发, 频率, 速率, 频繁";
 
 /// A limit of hours, a day, a month.
@@ -38,25 +37,25 @@ const QUOTA: &str = "\
     session limit*, session usage, plan limit*, allowance, billing cycle, set limit*, \
     inference limit*, has been paused, 上限, 限额, 额度, 配额, 用完, 用尽";
 
-/// "Check quota", "not your usage limit": what is looked for or denied is not what was met.
+/// "Check quota", "not your usage limit": a quota that is advised or denied was not met.
 const DENIED: &str = "not check increase raise submit";
 const DETERMINER: &str = "a an any our the your";
 
-/// A limit, as a code says it.
+/// A limit, in codes.
 pub(super) const LIMIT: &str = "\
     rate limit*, ratelimit*, throttl*, too many requests, resource exhausted, request* limit*, \
     limit exceeded, limit reached, quota exceeded, insufficient quota, usage limit*";
 
-/// What a quota is a part of, and what becomes of it.
+/// What can be spent, and the words for spent.
 const SHARE: &str = "quota*, free tier, allocation, allowance, usage limit*, rate limit*";
 const SPENT: &str = "reached exceeded hit exhausted used spent";
 
-/// What a request has too much of, which is no quota.
+/// What a request can have too much of; not a quota.
 const SIZE: &str = "\
     context length size prompt input output max maximum token* image* file* tool* message* \
     parameter* field* fields";
 
-/// Words of money that need no other.
+/// Words about money that suffice alone.
 const MONEY: &str = "\
     recharge, top up, topup, arrears, arrearage, overdue, payment required, no payment method, \
     add a payment method, valid payment method, key limit, spend* limit*, spend* cap, \
@@ -69,7 +68,7 @@ const PURSE: &str = "balance credit credits fund funds";
 const EMPTY: &str = "\
     insufficient no not low negative exhausted depleted out zero used required unpaid";
 
-/// Whose account it is, that it is closed, and what it was not given.
+/// An account, that it is closed, and what it was not given.
 const ACCOUNT: &str = "\
     account organization organisation project team plan tier subscription workspace";
 const CLOSED: &str = "\
@@ -88,13 +87,13 @@ impl Line<'_> {
         says(&self.words, phrases)
     }
 
-    /// One of these is among its first words.
+    /// Whether one of these is among its first words.
     fn begins(&self, phrases: &str, reach: usize) -> bool {
         first(&self.words, phrases).is_some_and(|at| at < reach)
     }
 }
 
-/// What was said, in words.
+/// An error's texts and codes, in words.
 pub(super) struct Kinds<'a> {
     said: &'a Said,
     lines: Vec<Line<'a>>,
@@ -119,12 +118,12 @@ impl<'a> Kinds<'a> {
         self.lines.iter().any(is)
     }
 
-    /// One of the codes says one of these.
+    /// Whether a code says one of these.
     pub(super) fn code_says(&self, phrases: &str) -> bool {
         self.any(|line| line.is_code && line.says(phrases))
     }
 
-    /// The model or the provider behind it is full.
+    /// Whether the model or the provider behind it is full.
     pub(super) fn overloaded(&self) -> bool {
         self.any(|line| {
             let words = &line.words;
@@ -145,12 +144,12 @@ impl<'a> Kinds<'a> {
         })
     }
 
-    /// The limit is over in a minute.
+    /// Whether the limit is over in a minute.
     pub(super) fn short(&self) -> bool {
         self.any(|line| line.says(SHORT) || line.says(PACE))
     }
 
-    /// A limit of hours or more.
+    /// Whether it is a limit of hours or more.
     pub(super) fn quota(&self) -> bool {
         self.any(|line| {
             let met = |phrase| positions(&line.words, phrase).any(|at| !is_denied(&line.words, at));
@@ -158,7 +157,7 @@ impl<'a> Kinds<'a> {
         })
     }
 
-    /// A code, not a sentence, says that it is a day's, and no code that it is a minute's.
+    /// Whether a code says that it is a day's limit, and none that it is a minute's.
     pub(super) fn is_days_by_code(&self) -> bool {
         self.code_says("per day") && !self.code_says(PACE)
     }
@@ -168,12 +167,12 @@ impl<'a> Kinds<'a> {
         self.said.numbers.contains(&429) || self.code_says(LIMIT)
     }
 
-    /// One of these is where a code or a message begins.
+    /// Whether a code or a message begins with one of these.
     pub(super) fn begins_with(&self, phrases: &str) -> bool {
         self.any(|line| line.begins(phrases, HEAD))
     }
 
-    /// A code that says that a limit was met, or a message that begins with that.
+    /// Whether a code says that a limit was met, or a message begins so.
     pub(super) fn limit_at_the_head(&self) -> bool {
         let phrases = "rate limit*, too many requests, quota exceeded";
         self.limit_code() || self.any(|line| line.begins(phrases, 2 * HEAD))
@@ -193,7 +192,7 @@ impl<'a> Kinds<'a> {
             })
     }
 
-    /// The account has no money, may spend none, or is closed.
+    /// Whether the account has no money, may spend none, or is closed.
     pub(super) fn no_money(&self, strictly: bool) -> bool {
         self.any(|line| {
             let at = empty_purse(&line.words)
@@ -203,7 +202,7 @@ impl<'a> Kinds<'a> {
         })
     }
 
-    /// No waiting cures it: see [`super::Verdict::TooMuch`]. Where two numbers tell, words do not.
+    /// Whether no wait cures it: see [`super::Verdict::TooMuch`]. Two numbers count more than words.
     pub(super) fn too_much(&self) -> bool {
         let numbers = |line: &Line| size::limit_and_request(&line.words);
         if let Some((limit, request)) = self.lines.iter().find_map(numbers) {
@@ -214,7 +213,7 @@ impl<'a> Kinds<'a> {
             || !self.short() && self.any(|line| size::asks_for_less(&line.words))
     }
 
-    /// The key itself is called invalid.
+    /// Whether the key itself is called invalid.
     pub(super) fn names_key(&self, strictly: bool) -> bool {
         self.any(|line| match key::named(line, strictly) {
             Some((at, end)) if line.is_code => {
@@ -226,7 +225,7 @@ impl<'a> Kinds<'a> {
         })
     }
 
-    /// It is not there for this account, and may be for another.
+    /// Whether the model is missing for this account only.
     pub(super) fn other_account(&self) -> bool {
         self.any(|line| {
             let mine = first(&line.words, "for this, for your").is_some_and(|at| {
@@ -238,12 +237,12 @@ impl<'a> Kinds<'a> {
         })
     }
 
-    /// Whether the error's own message begins there. Of a sentence without blanks nobody knows.
+    /// Whether the error's own message begins there. For a script without blanks that is not known.
     fn is_head(&self, line: &Line, at: usize) -> bool {
         at < HEAD && line.words[at].text.is_ascii() && self.is_unquoted(line, at)
     }
 
-    /// What is quoted stands in quotes, or in a body of which no more is known than its bytes.
+    /// Whether the word is not quoted. A quote is in quotation marks, or in a body that could not be parsed.
     fn is_unquoted(&self, line: &Line, at: usize) -> bool {
         let before = &line.text[..line.words[at].at];
         !self.said.is_raw && !before.contains(['"', '\'', '`', '“', '‘', '«'])

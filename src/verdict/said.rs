@@ -1,7 +1,7 @@
-//! What an answer says of its error: texts for people, codes for programs, and times to wait.
+//! What an answer says about its error: texts for people, codes for programs, and times to wait.
 //!
-//! Providers name and nest these as they like, so fields are known by what their names mean. What
-//! an error quotes (`input`, `messages`, `request` …) is under none of these names and not looked at.
+//! Providers name and nest these as they like, so fields are recognised by what their names mean. What an error quotes
+//! (`input`, `messages`, `request` …) is under other names, and not read.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const TEXTS: &str = " message msg detail details error errormessage errordescrip
 const CODES: &str = " code type status reason error errorcode errcode errno errortype statuscode kind quotaid \
                      quotalimit quotametric quotavalue title ";
 
-/// The names of what holds more of it.
+/// The names of fields that hold more of it.
 const PARTS: &str = " error errors detail details violations metadata headers data info cause \
                      innererror errorinfo baseresp ";
 
@@ -30,11 +30,11 @@ const PARTS: &str = " error errors detail details violations metadata headers da
 pub(super) struct Said {
     pub(super) texts: Vec<String>,
     pub(super) codes: Vec<String>,
-    /// Codes that are numbers, in digits or not.
+    /// Codes that are numbers, as a number or as a string of digits.
     pub(super) numbers: Vec<u64>,
-    /// A limit of nothing stands there.
+    /// A limit is zero.
     pub(super) no_limit_at_all: bool,
-    /// The texts are all there was, not the values of fields: no head of a text is known.
+    /// The body could not be parsed and is one text, so the head of a message is not known.
     pub(super) is_raw: bool,
     retry: Option<Duration>,
     reset: Option<Duration>,
@@ -73,7 +73,7 @@ impl Said {
         }
     }
 
-    /// How long it asks to wait: fields first, then sentences.
+    /// How long it asks to wait: by a field, else by a sentence.
     pub(super) fn stated(&self) -> Option<Duration> {
         let sentences = || {
             self.texts
@@ -124,7 +124,7 @@ impl Said {
         }
     }
 
-    /// A text, which may hold another answer's whole error: gateways do that.
+    /// Takes a text. It may hold the whole error of another answer: gateways do that.
     fn text(&mut self, text: &str, depth: usize) {
         let text = text.trim();
         if depth > 0
@@ -136,8 +136,8 @@ impl Said {
         self.texts.push(text.to_owned());
     }
 
-    /// A field whose name says that its value is waited for. The first one counts, of resets the
-    /// last to come; the reset of a limit of which something remains does not.
+    /// Takes a field whose name means a time to wait. The first one counts; of resets the latest
+    /// one; not the reset of a limit that is not spent.
     fn time(&mut self, name: &str, value: &Value, beside: &Map<String, Value>) {
         let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
         if has(&["retries", "count", "max", "attempt", "retryable"]) {
@@ -168,7 +168,7 @@ fn is_limit(name: &str) -> bool {
     name.ends_with("limit") || name == "quotavalue" || name.starts_with("xratelimitlimit")
 }
 
-/// The value of a field of this name as a time from now.
+/// The value of a field of this name, as a time from now.
 fn wait(name: &str, value: &Value, date: Option<Date>) -> Option<Duration> {
     let units = ["milliseconds", "millis", "ms", "minutes", "mins", "hours"];
     let length = units.iter().find(|unit| name.ends_with(*unit));
@@ -183,7 +183,7 @@ fn wait(name: &str, value: &Value, date: Option<Date>) -> Option<Duration> {
     }
 }
 
-/// A number that is not negative, in digits or not.
+/// A number that is not negative, as a number or as a string of digits.
 fn number(value: &Value) -> Option<Duration> {
     match value {
         Value::Number(n) => match n.as_u64() {

@@ -1,29 +1,28 @@
-//! Whether an answer says anything. Most answers do, and then this is all that is looked at of them: each is read as
-//! it stands, up to its first words, and nothing is kept. No parser: what is no JSON may look as if it did.
+//! Whether an answer has content. Most have, and then no more of them is read: each is scanned in place up to its first
+//! content. This is not a parser: a text that is not JSON may seem to have content.
 
 use crate::dialect::scan::{behind_blanks, next_value};
 
-/// Fields in which an answer says something, once they are not empty …
+/// Fields whose text is content, unless empty …
 const SAYS: &str = "\
-    text output candidates parts part item content_block response \
+    choices message content delta text output candidates parts part item content_block response \
     reasoning reasoning_content reasoning_details thinking refusal arguments partial_json \
     transcript output_text summary audio images outputs";
 
-/// … and those whose mere contents are the answer.
+/// … and fields whose presence is content.
 const HOLDS: &str = "\
     tool_calls function_call functionCall inlineData data embedding embeddings results predictions \
     segments artifacts b64_json";
 
-/// Content is looked for so deep inside; those known have it within eight.
+/// How deep content is looked for; known answers have it within eight.
 const DEEPEST: u8 = 16;
 
-/// Whether an answer says anything, as far as a look can tell that parses nothing.
+/// Whether an answer has content, as far as a scan can tell.
 pub fn has_content(json: &[u8]) -> bool {
     says(&mut json.trim_ascii_start(), DEEPEST).unwrap_or(false)
 }
 
-/// Whether the value that a text begins with says anything; if not, the text is what follows the value. `None`:
-/// it cannot be told.
+/// Whether the value at the start of `text` has content; if not, `text` becomes what follows it. `None`: not known.
 fn says(text: &mut &[u8], deep: u8) -> Option<bool> {
     match text.first()? {
         b'"' => Some(next_value(text)?.len() > 2),
@@ -50,7 +49,7 @@ fn says(text: &mut &[u8], deep: u8) -> Option<bool> {
     }
 }
 
-/// The same of a field, whose name this is without its first quote, and its value.
+/// The same for a field's value. `name`: the field's, without its first quote.
 fn field_says(name: &[u8], text: &mut &[u8], deep: u8) -> Option<bool> {
     *text = behind_blanks(text);
     let is_one = |names: &str| {
@@ -58,20 +57,20 @@ fn field_says(name: &[u8], text: &mut &[u8], deep: u8) -> Option<bool> {
         names.split(' ').any(|known| known.as_bytes() == name)
     };
     Some(match name {
-        // Most fields of most answers: no need to go through the lists for them.
+        // The most frequent fields, without a search in the lists.
         b"id\"" | b"object\"" | b"created\"" | b"model\"" | b"index\"" | b"role\"" => {
             next_value(text).map(|_| false)?
         }
         b"choices\"" | b"delta\"" | b"content\"" => says(text, deep - 1)?,
-        // An item that is no message is a call of something.
+        // An item that is not a message is a call.
         b"type\"" => {
             let kind = next_value(text)?;
             kind.ends_with(b"_call\"") || kind.ends_with(b"_use\"")
         }
-        // Not the message of an error.
+        // An error's message is not content.
         b"message\"" if text.starts_with(b"{") => says(text, deep - 1)?,
         b"message\"" => next_value(text).map(|_| false)?,
-        // How it was asked to think, which the Responses API repeats.
+        // The request's own setting, which the Responses API repeats.
         b"reasoning\"" if text.starts_with(b"{") => next_value(text).map(|_| false)?,
         _ if is_one(SAYS) => says(text, deep - 1)?,
         _ if is_one(HOLDS) => match next_value(text)? {
@@ -83,7 +82,7 @@ fn field_says(name: &[u8], text: &mut &[u8], deep: u8) -> Option<bool> {
     })
 }
 
-/// Whether a list or an object ends here; it is gone then, and so is what stands between two values.
+/// Whether a list or an object ends here. Skips that end, or what stands between two values.
 fn ends(text: &mut &[u8]) -> Option<bool> {
     *text = behind_blanks(text);
     let ends = matches!(text.first()?, b']' | b'}');
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_as_it_stands_is_what_a_parser_reads() {
+    fn a_scan_in_place_finds_what_a_parser_finds() {
         const NAMES: [&str; 12] = [
             "choices",
             "message",

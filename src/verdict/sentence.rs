@@ -1,14 +1,14 @@
 //! Times in sentences: "Please wait 27 seconds before retrying", "Resets in 2hr 57min".
 //!
-//! A grammar, no list of sentences: a time counts where a word says that it is waited for. So
-//! "a limit of 15 per 60s" and "the 5-hour limit" are no waits, whoever writes them.
+//! A grammar, not a list of sentences: a time counts if a word says that it is waited for. So "a
+//! limit of 15 per 60s" and "the 5-hour limit" are not waits.
 
 use std::time::Duration;
 
 use super::time::{Date, date_form, number_form, times, unit};
 use super::words::{Word, words};
 
-/// What comes back, and who may come back.
+/// Cues: what comes back, and who may come back.
 const CUE: &str = "\
     retry* again wait* reset* available refresh* renew* replenish* resum* back backoff \
     unlock* unblock* lift* restor* recover* expir* cool* regain* next another 重试*";
@@ -16,15 +16,15 @@ const CUE: &str = "\
 /// Before the time itself.
 const PREPOSITION: &str = "in after until till at for on within by";
 
-/// Between the two, and between a cue and its time.
+/// Words between the two, and between a cue and its time.
 const FILLER: &str = "\
     about approximately approx around roughly least another a an the next up to is was \
     be will of only time timestamp delay period date duration window ca estimated";
 
-/// What a number beside a window or a limit belongs to.
+/// A number beside these is a window or a limit, not a wait.
 const WINDOW: &str = "per every each limit over last";
 
-/// How far from its time a cue may stand, in words.
+/// How far a cue may be from its time, in words.
 const REACH: usize = 4;
 
 /// The first time that a text tells the reader to wait. A date counts from `date`, the answer's own.
@@ -44,7 +44,7 @@ struct Sentence<'a> {
     words: &'a [Word<'a>],
 }
 
-/// Who says that a time is waited for.
+/// How clearly a time is said to be a wait.
 #[derive(PartialEq)]
 enum Sign {
     /// A cue and a preposition: "retry after".
@@ -99,11 +99,11 @@ impl Sentence<'_> {
         self.text[..word.at].ends_with('(')
     }
 
-    /// A number that is the end of what is said: seconds, the unit named before it, or an epoch.
+    /// A number at a sentence's end: seconds, the unit named before it, or an epoch.
     fn bare_number(&self, at: usize, date: Option<Date>) -> Option<Duration> {
         let word = self.words[at];
         let number = word.number()?;
-        // Part of a date, of a version, of whatever goes on.
+        // It is part of a date, a version or the like.
         let rest = self.text[word.end()..].trim_start_matches([' ', '"', '\'', ')', ']', '}']);
         if rest.starts_with(|c: char| c.is_alphanumeric() || "-:/%".contains(c)) {
             return None;
@@ -119,7 +119,7 @@ impl Sentence<'_> {
     fn sign_before(&self, at: usize) -> Sign {
         let mut left = at;
         let mut before = || {
-            // The time may not begin a sentence, nor may what is between it and its cue.
+            // No sentence may begin between a cue and its time.
             left = left.checked_sub(1).filter(|_| !self.words[left].first)?;
             Some(self.words[left])
         };

@@ -1,21 +1,21 @@
-//! Whether one request wanted more than there can be: "Limit 30000, Requested 35064", a limit of
-//! nothing, the advice to ask for less. The numbers decide where there are two.
+//! Whether one request wanted more than its limit can ever give: "Limit 30000, Requested 35064", a
+//! limit of zero, the advice to ask for less. If there are two numbers, they decide.
 
 use std::time::Duration;
 
 use super::words::Word;
 
-/// Words that only lead from a name to its number.
+/// Words between a name and its number.
 const LEAD: &str = "\
     is of was to up a total the tokens token input output count size per minute about at requests";
 
-/// What of one request can be made smaller …
+/// What can be smaller in one request …
 const SIZE: &str = "\
     input prompt length message* context token* max size completion output conversation body";
-/// … and what of many can be made slower, which waiting cures.
+/// … and what can be slower in many, which a wait cures.
 const PACE: &str = "requests rate frequency concurren* number load speed traffic usage";
 
-/// A limit, and what one request wanted of it. Numbers are compared, so any unit will do.
+/// A limit, and what one request wanted of it. Only the numbers are compared, whatever their unit.
 pub(super) fn limit_and_request(words: &[Word]) -> Option<(Duration, Duration)> {
     let limit = limits(words).next()?;
     let request = (0..words.len()).find_map(|at| {
@@ -32,7 +32,7 @@ pub(super) fn limit_and_request(words: &[Word]) -> Option<(Duration, Duration)> 
     Some((limit, request))
 }
 
-/// A limit of nothing: the model is not on this plan.
+/// Whether a limit is zero: the model is not on this plan.
 pub(super) fn is_limit_of_nothing(words: &[Word]) -> bool {
     limits(words).any(|limit| limit.is_zero())
 }
@@ -59,7 +59,7 @@ pub(super) fn asks_for_less(words: &[Word]) -> bool {
     })
 }
 
-/// The numbers that are called limits. What remains of one is none.
+/// The numbers that are called limits, but not what remains of one.
 fn limits<'a>(words: &'a [Word]) -> impl Iterator<Item = Duration> + use<'a> {
     let left = "remaining left";
     let named = (0..words.len()).filter(|at| words[*at].is("limit limits maximum max afford"));
@@ -71,7 +71,7 @@ fn limits<'a>(words: &'a [Word]) -> impl Iterator<Item = Duration> + use<'a> {
     })
 }
 
-/// The number that follows after words that only lead to it, and the word behind it.
+/// The number after such words, and the word after it.
 fn number_after(words: &[Word], from: usize) -> Option<(Duration, usize)> {
     let mut at = from;
     while at < from + 4 && words.get(at)?.is(LEAD) && !words[at].first {

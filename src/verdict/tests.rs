@@ -194,7 +194,7 @@ fn every_provider_is_understood_as_its_documentation_says() {
 }
 
 #[test]
-fn what_was_seen_in_public_means_what_is_said_there() {
+fn answers_seen_in_public_get_the_verdict_beside_them() {
     let lines = include_str!("seen.txt").lines();
     let cases: Vec<&str> = lines
         .filter(|line| line.contains(" => ") && !line.starts_with('#'))
@@ -243,7 +243,7 @@ fn a_web_page_is_nobodys_word_about_a_key() {
 }
 
 #[test]
-fn what_only_looks_like_a_refusal_passes() {
+fn answers_that_only_look_like_a_refusal_pass() {
     check(
         r#"
         400 {"error":{"message":"Unknown parameter: 'api_key'","type":"invalid_request_error","param":"api_key"}} => Pass

@@ -1,6 +1,6 @@
-//! The ways in which upstreams write a time: `7.66`, `6m0s`, an HTTP-date, RFC 3339, an epoch in
-//! seconds or milliseconds. Without floats: every number is digits and perhaps a fraction. What a
-//! sentence says is read in `sentence.rs`, by these.
+//! Reads the times that upstreams write: `7.66`, `6m0s`, an HTTP-date, RFC 3339, an epoch in
+//! seconds or milliseconds. Without floats: a number is digits and perhaps a fraction.
+//! `sentence.rs` finds times in sentences, and reads them with this.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ impl Date {
         at.duration_since(UNIX_EPOCH).ok().map(Date)
     }
 
-    /// From here on; `None` if that is past.
+    /// The time from this instant to an epoch; `None`: it is past.
     fn until(self, epoch: Duration) -> Option<Duration> {
         epoch.checked_sub(self.0)
     }
@@ -26,7 +26,7 @@ const EPOCH_SECONDS: u64 = 1_000_000_000;
 /// … and above this, one in milliseconds.
 const EPOCH_MILLIS: u64 = 1_000_000_000_000;
 
-/// Seconds, a spelled duration, an epoch or a date; the latter two from `date` on.
+/// Reads seconds, a spelled duration, an epoch or a date; the latter two as the time after `date`.
 pub(super) fn any_form(text: &str, date: Option<Date>) -> Option<Duration> {
     match decimal(text) {
         Some(number) => number_form(number, date),
@@ -34,7 +34,7 @@ pub(super) fn any_form(text: &str, date: Option<Date>) -> Option<Duration> {
     }
 }
 
-/// A number that is seconds or, when it is too large for that, an epoch.
+/// A number of seconds, or an epoch if it is too large for that.
 pub(super) fn number_form(number: Duration, date: Option<Date>) -> Option<Duration> {
     match number.as_secs() {
         0..EPOCH_SECONDS => Some(number),
@@ -43,7 +43,7 @@ pub(super) fn number_form(number: Duration, date: Option<Date>) -> Option<Durati
     }
 }
 
-/// A date that a text begins with, in a form that names its zone, as the time from `date` on.
+/// The date at the start of a text, if it names its zone, as the time after `date`.
 pub(super) fn date_form(text: &str, date: Option<Date>) -> Option<Duration> {
     // `08-15 06:20:00 UTC` is of the answer's own year.
     let this_year = || {
@@ -61,7 +61,7 @@ pub(super) fn date_form(text: &str, date: Option<Date>) -> Option<Duration> {
     }
 }
 
-/// How long one of this unit is, in milliseconds; 0 for those below.
+/// The length of a unit, in milliseconds; 0 for smaller ones.
 pub(super) fn unit(name: &str) -> Option<u32> {
     const UNITS: [(&str, u32); 12] = [
         ("ns us µs nanoseconds microseconds", 0),
@@ -72,7 +72,7 @@ pub(super) fn unit(name: &str) -> Option<u32> {
         ("d day days", 86_400_000),
         ("w week weeks", 604_800_000),
         ("month months", 2_592_000_000),
-        // Chinese leaves no blank behind them: 30 秒后重试.
+        // Chinese has no blank after them: 30 秒后重试.
         ("秒", 1_000),
         ("分", 60_000),
         ("小时", 3_600_000),
@@ -83,7 +83,7 @@ pub(super) fn unit(name: &str) -> Option<u32> {
     found.next().map(|(_, length)| *length)
 }
 
-/// So many units.
+/// This many units.
 pub(super) fn times(number: Duration, millis: u32) -> Duration {
     match millis {
         0 => Duration::ZERO,
@@ -92,8 +92,8 @@ pub(super) fn times(number: Duration, millis: u32) -> Duration {
     }
 }
 
-/// A number of seconds: digits, and perhaps a fraction. What is too large to count is a very long
-/// time; anything else (signs, exponents, `NaN`) is no number here.
+/// A number of seconds: digits, and perhaps a fraction. A number too large to count is a very long
+/// time. Anything else (signs, exponents, `NaN`) is not a number here.
 pub(super) fn decimal(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
@@ -109,7 +109,7 @@ pub(super) fn decimal(text: &str) -> Option<Duration> {
     Some(Duration::new(whole.parse().unwrap_or(u64::MAX >> 1), nanos))
 }
 
-/// As Go writes a duration: `6m0s`, `1h2m3.5s`, `12ms`.
+/// A duration as Go writes it: `6m0s`, `1h2m3.5s`, `12ms`.
 pub(super) fn spelled(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut sum = Duration::ZERO;
@@ -126,8 +126,8 @@ pub(super) fn spelled(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(sum)
 }
 
-/// `2026-11-23T17:18:19Z` (RFC 3339 §5.6) as time since 1970; with a fraction and an offset too, a
-/// blank in place of the T, and UTC or GMT in place of the Z. Without a zone it names no instant.
+/// `2026-11-23T17:18:19Z` (RFC 3339 §5.6) as the time since 1970. Also with a fraction, an offset,
+/// a blank instead of the T, UTC or GMT instead of the Z. Without a zone it is not an instant.
 fn rfc3339(text: &str) -> Option<Duration> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<u32>().ok();
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
@@ -162,7 +162,7 @@ fn rfc3339(text: &str) -> Option<Duration> {
     ahead_of_utc(zone.trim_start(), seconds).map(Duration::from_secs)
 }
 
-/// The seconds of a local time in UTC.
+/// A local time's seconds in UTC.
 fn ahead_of_utc(zone: &str, seconds: u64) -> Option<u64> {
     let named = |name: &str| {
         let start = zone.get(..name.len());
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_to_count_is_a_very_long_time() {
+    fn a_number_too_large_to_count_is_a_very_long_time() {
         let long = Duration::from_secs(1 << 40);
         assert!(decimal("99999999999999999999").is_some_and(|d| d > long));
         assert!(spelled("99999999999999999999h9999999999999999999h").is_some_and(|d| d > long));

@@ -1,11 +1,11 @@
-//! A text as its words, and phrases looked for among them. Error texts and error codes are read
-//! the same way: `RESOURCE_EXHAUSTED`, `ResourceExhausted` and "resource exhausted" are two words.
+//! Splits a text into words, and finds phrases among them. Texts and codes are read alike:
+//! `RESOURCE_EXHAUSTED`, `ResourceExhausted` and "resource exhausted" are the same two words.
 
 use std::time::Duration;
 
 use super::time::decimal;
 
-/// Words looked at of one text, at most: an error is short, and the work on it bounded.
+/// The most words that are read of one text, so that the work is bounded.
 const MOST: usize = 1500;
 
 /// One word: a run of letters of one kind, or a number.
@@ -23,7 +23,7 @@ impl Word<'_> {
         self.at + self.text.len()
     }
 
-    /// What it counts, whatever the unit.
+    /// Its number, whatever the unit.
     pub(super) fn number(&self) -> Option<Duration> {
         decimal(&self.text.replace(',', ""))
     }
@@ -32,8 +32,8 @@ impl Word<'_> {
         self.text.starts_with(|c: char| c.is_ascii_digit())
     }
 
-    /// Whether it is one of these, whatever its case; `retr*` is every word that begins so. Chinese has
-    /// no blanks between its words: there a part of it will do.
+    /// Whether it is one of these, in any case; `retr*` is each word that begins so. Chinese has no blanks between
+    /// words: there a part of it counts.
     pub(super) fn is(&self, any_of: &str) -> bool {
         any_of.split(' ').any(|pattern| self.matches(pattern))
     }
@@ -50,9 +50,8 @@ impl Word<'_> {
     }
 }
 
-/// Takes a text apart: at everything that is no letter or digit, between letters and digits
-/// (`2hr`), and where a name in camel case has its seams. A number keeps its fraction and the
-/// commas between its thousands.
+/// Splits a text: at all but letters and digits, between letters and digits (`2hr`), and inside
+/// camel case. A number keeps its fraction and the commas between its thousands.
 pub(super) fn words(text: &str) -> Vec<Word<'_>> {
     let bytes = text.as_bytes();
     let mut found: Vec<Word> = Vec::new();
@@ -79,7 +78,7 @@ pub(super) fn words(text: &str) -> Vec<Word<'_>> {
     found
 }
 
-/// What is not ASCII is taken for letters.
+/// Bytes outside ASCII count as letters.
 fn is_inner(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte >= 0x80
 }
@@ -116,12 +115,12 @@ fn word_end(bytes: &[u8], start: usize) -> usize {
     at
 }
 
-/// Whether one of these phrases (words in a row; a comma between phrases) stands among the words.
+/// Whether one of these phrases occurs. A phrase is words in a row; commas separate phrases.
 pub(super) fn says(words: &[Word], phrases: &str) -> bool {
     first(words, phrases).is_some()
 }
 
-/// Where the first of these phrases begins that is there.
+/// Where the first of these phrases begins that occurs.
 pub(super) fn first(words: &[Word], phrases: &str) -> Option<usize> {
     phrases
         .split(", ")
@@ -133,7 +132,7 @@ pub(super) fn position(words: &[Word], phrase: &str) -> Option<usize> {
     positions(words, phrase).next()
 }
 
-/// Wherever a phrase begins.
+/// All places where a phrase begins.
 pub(super) fn positions(words: &[Word], phrase: &str) -> impl Iterator<Item = usize> {
     (0..words.len()).filter(|at| begins(&words[*at..], phrase))
 }

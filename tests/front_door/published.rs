@@ -259,7 +259,7 @@ fn a_client_of_http_1_0_is_not_told_to_continue() {
 }
 
 #[test]
-fn what_the_writer_still_holds_is_sent_when_it_is_dropped() {
+fn a_dropped_writer_sends_what_it_still_holds() {
     let server = server();
     let mut client = Client::new(&server);
     client.send(GET);
@@ -438,7 +438,7 @@ fn a_line_that_ends_in_a_bare_lf_is_refused() {
 }
 
 #[test]
-fn who_speaks_tls_is_refused_at_once() {
+fn a_client_that_speaks_tls_is_refused_at_once() {
     refused(400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
 }
 

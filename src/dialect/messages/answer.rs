@@ -55,7 +55,7 @@ pub fn translate(body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
     })
 }
 
-/// For an answer that says nothing and shall not be asked for again: a message without words.
+/// A message without content, in place of an answer that had none and is not asked for again.
 pub fn empty(asked: &Asked, finish: Finish) -> Vec<u8> {
     let content = b"[{\"type\":\"text\",\"text\":\"\"}]";
     message(asked, content, stop_reason(finish, false), None, 0)
@@ -92,14 +92,14 @@ fn message(
     out
 }
 
-/// The parts of an answer, as they were escaped.
+/// The parts of an answer, still escaped.
 #[derive(Debug)]
 struct Parts<'a> {
     think: Think,
     thoughts: String,
     text: String,
     calls: Calls,
-    /// Of each of the calls.
+    /// The arguments of each call.
     arguments: Vec<Option<Json<'a>>>,
     too_many: bool,
 }
@@ -143,7 +143,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The blocks, whether tools are called, and the bytes that the model wrote.
+    /// The blocks, whether tools are called, and how many bytes the model wrote.
     fn content(&self, asked: &Asked, finish: Finish) -> Result<(Vec<u8>, bool, u64), Fault> {
         if self.too_many {
             return Err(Fault::Broken("too many tool calls, or a name without end"));

@@ -1,11 +1,11 @@
-//! The blocks of a Messages request's content, told to a [`Conversation`]. Pure.
+//! Adds the content blocks of a Messages request to a [`Conversation`]. Pure.
 
 use super::super::conversation::{Arguments, Conversation, Image, Part, Text};
 use super::super::ids::Used;
 use super::super::json::{Json, Str};
 use super::errors::Failure;
 
-/// Where a block stands, for errors.
+/// The position of a block, for errors.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     message: usize,
@@ -27,7 +27,7 @@ impl Place {
     }
 }
 
-/// Who speaks.
+/// The speaker of a message.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Role {
     User,
@@ -35,7 +35,7 @@ enum Role {
     System,
 }
 
-/// Tells all messages; `used` gets the ids of the tool calls in them.
+/// Adds all messages; `used` gets the ids of their tool calls.
 pub fn add_messages<'a>(
     messages: Json<'a>,
     conversation: &mut Conversation<'a>,
@@ -110,7 +110,7 @@ fn add_block<'a>(
             let text = thinking.and_then(Json::string).map_or("", Str::raw);
             conversation.thought(text.into());
         }
-        // What only Anthropic's own servers could read or run.
+        // Only Anthropic's servers can read or run these.
         "redacted_thinking" | "server_tool_use" | "mcp_tool_use" | "container_upload"
         | "fallback" => {}
         _ => {
@@ -137,7 +137,7 @@ fn string<'a>(value: Option<Json<'a>>, place: Place, name: &str) -> Result<Str<'
     found.ok_or_else(|| place.wrong(&format!("{name}: a string is required")))
 }
 
-/// Content that is a string or a list of blocks, of a message's, a result's or a document's.
+/// The parts of a content that is a string or a list of blocks.
 fn content_parts<'a>(
     content: Json<'a>,
     place: Place,
@@ -156,7 +156,7 @@ fn content_parts<'a>(
     Ok(())
 }
 
-/// One block that is text or an image, or stands for text.
+/// Adds the parts of one block: text, an image, or what can be told as text.
 fn add_parts<'a>(
     block: Json<'a>,
     kind: &str,
@@ -209,7 +209,7 @@ fn image<'a>(source: Option<Json<'a>>, place: Place) -> Result<Image<'a>, Failur
     }
 }
 
-/// Its text; of a PDF, which no chat upstream reads, that there is one.
+/// A document's text. Of a PDF, which no chat upstream reads, only a note.
 fn document<'a>(
     source: Option<Json<'a>>,
     title: Option<Json<'a>>,
@@ -252,7 +252,7 @@ fn document<'a>(
     Ok(())
 }
 
-/// What a tool of Anthropic's servers found, in an earlier turn on another upstream: what is readable of it.
+/// The readable part of what a tool on Anthropic's servers found in an earlier turn.
 fn found_by_server<'a>(kind: &str, content: Option<Json<'a>>) -> Option<Part<'a>> {
     let content = content?;
     let alone = content.is_object().then_some(content);
@@ -269,8 +269,8 @@ fn found_by_server<'a>(kind: &str, content: Option<Json<'a>>) -> Option<Part<'a>
     (lines.len() > 1).then(|| Part::Text(lines.join("\\n").into()))
 }
 
-/// The text of instructions: a string, or blocks of text. What is for Anthropic's accounts is left out: it
-/// differs from request to request, and no cache of a prefix would ever hit.
+/// The text of instructions: a string, or blocks of text. Lines for Anthropic's accounting are left out: they differ in
+/// each request, so that no prefix cache would hit.
 pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, Failure> {
     let blocks = system.items().map(|block| block.pick(["type", "text"]));
     let mut texts: Vec<&str> = system.string().map(Str::raw).into_iter().collect();
@@ -288,7 +288,7 @@ pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, Failure> {
     Ok(texts.into_iter().map(Text::from).collect())
 }
 
-/// Blocks that must all be text, as one.
+/// Joins blocks that must all be text.
 fn joined<'a>(content: Json<'a>, place: Place, between: &str) -> Result<Text<'a>, Failure> {
     let mut parts = Vec::new();
     content_parts(content, place, &mut parts)?;

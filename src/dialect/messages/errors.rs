@@ -1,17 +1,17 @@
-//! Errors in Anthropic's shape: an upstream's, and our own. Pure.
+//! Errors in Anthropic's shape: the upstream's, and our own. Pure.
 
 use super::super::json::{Quoted, put};
 use super::super::lessons::Overflow;
 pub use super::super::lessons::message;
 pub use super::super::terms::Refused;
 
-/// What a client hears while it waits for its stream to begin.
+/// The heartbeat of a client that waits for its stream.
 pub const PING: &[u8] = b"event: ping\ndata: {\"type\":\"ping\"}\n\n";
 
-/// The status and type of "too busy", which clients repeat by themselves.
+/// The status for "overloaded", after which clients retry by themselves.
 pub const OVERLOADED: u16 = 529;
 
-/// Seconds to wait before the next try, where the upstream names none.
+/// Seconds to wait before a retry, if the upstream names none.
 const USUAL_WAIT: u64 = 5;
 
 /// A request that failed, or could not be translated.
@@ -19,17 +19,17 @@ const USUAL_WAIT: u64 = 5;
 pub struct Failure {
     /// The status to answer with.
     pub status: u16,
-    /// Anthropic's type of it.
+    /// Anthropic's error type.
     pub kind: &'static str,
     /// What is wrong.
     pub message: String,
-    /// Seconds to wait before the next try: the field `retry-after`.
+    /// Seconds to wait before a retry: the field `retry-after`.
     pub retry_after: Option<u64>,
 }
 
 impl Failure {
-    /// Of this status, with the type that belongs to it, and what an upstream may mean by it put right:
-    /// all that waiting cures and is no limit is "overloaded".
+    /// A failure with this status and its type. A status that a wait cures, and that is not a limit, becomes
+    /// "overloaded".
     pub fn new(status: u16, message: impl Into<String>) -> Failure {
         let (status, kind) = match status {
             401 => (401, "authentication_error"),
@@ -56,7 +56,7 @@ impl Failure {
         Failure::new(400, message)
     }
 
-    /// The answer's body; with the request's id, if it has one.
+    /// The answer's body, with the request's id if there is one.
     pub fn body(&self, request_id: Option<&str>) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.message.len() + 100);
         put!(
@@ -73,7 +73,7 @@ impl Failure {
     }
 }
 
-/// An upstream's error, which may be of any shape, for the client.
+/// Translates an upstream's error of any shape.
 pub fn translate(
     status: u16,
     body: &[u8],
@@ -84,7 +84,7 @@ pub fn translate(
         message(body).unwrap_or_else(|| format!("the upstream answered with status {status}"));
     let mut failure = match Overflow::read(status, body) {
         Some(overflow) => Failure::invalid(too_long(overflow, request, &said)),
-        // NVIDIA NIM: the function is there, and its workers are not.
+        // NVIDIA NIM: the function exists, but its workers are down.
         None if status == 400 && said.contains("DEGRADED") => Failure::new(503, said),
         None if status == 404 && said.contains("Not found for account") => Failure::new(
             404,
@@ -98,9 +98,8 @@ pub fn translate(
     failure
 }
 
-/// The sentence at which Claude Code compacts the conversation. It reads the numbers, so they are left
-/// out where the limit is not known, and what a prompt takes that fits without its answer is counted
-/// with the least room for one.
+/// The sentence after which Claude Code compacts the conversation. It reads the numbers, so they are left out if the
+/// limit is not known. A prompt that fits alone, but not with its answer, is counted with the least room for one.
 fn too_long(overflow: Overflow, request: Refused<'_>, said: &str) -> String {
     let Some(limit) = overflow.limit.or(request.context) else {
         return format!("prompt is too long: {said}");
@@ -113,8 +112,8 @@ fn too_long(overflow: Overflow, request: Refused<'_>, said: &str) -> String {
     format!("prompt is too long: {prompt} tokens > {limit} maximum")
 }
 
-/// An error for a stream that has heard [`PING`]s only. Whatever it was: after this type Claude Code asks
-/// for a stream again, after others for an answer in one piece.
+/// An error for a stream that had only [`PING`]s. Its type is always this one: after others Claude Code asks again for
+/// an answer that is not a stream.
 pub fn late_error(message: &str) -> Vec<u8> {
     let mut out = b"event: error\ndata: ".to_vec();
     out.extend_from_slice(&Failure::new(OVERLOADED, message).body(None));

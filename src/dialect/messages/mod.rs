@@ -13,8 +13,8 @@ use super::chat::{Finish, Usage};
 use super::json::put;
 pub use super::terms::Asked;
 
-/// Why the model stopped, in Anthropic's words. What was called is to be run, whatever the upstream says;
-/// and nothing is where nothing was called.
+/// Why the model stopped, in Anthropic's words. Whether tools are to run depends on the calls, not on what the upstream
+/// says.
 fn stop_reason(finish: Finish, has_calls: bool) -> &'static str {
     match finish {
         Finish::Length => "max_tokens",
@@ -24,10 +24,10 @@ fn stop_reason(finish: Finish, has_calls: bool) -> &'static str {
     }
 }
 
-/// The tokens in Anthropic's shape. `written`: bytes of the answer, for an upstream that did not count.
+/// Writes the tokens in Anthropic's shape. `written`: bytes of the answer, for an upstream that does not count.
 fn put_usage(out: &mut Vec<u8>, usage: Option<Usage>, asked: &Asked, written: u64) {
     let usage = asked.usage(usage, written);
-    // A client takes 0 for "not told" and keeps what it had, which was the whole prompt.
+    // A client takes 0 for "not stated" and keeps its older number, the whole prompt.
     let fresh = usage.prompt.saturating_sub(usage.cached).max(1);
     put!(
         out,

@@ -1,7 +1,7 @@
-//! A Messages request as a chat completion, and the count of its tokens. Pure.
+//! Translates a Messages request to a chat completion, and counts its tokens. Pure.
 //!
-//! What a chat upstream has no word for is left out where only Anthropic's own servers do something with
-//! it (cache marks, metadata, betas); what would change the meaning is refused, with its place.
+//! What chat completions lack is left out if only Anthropic's own servers use it (cache marks, metadata, betas). What
+//! would change the meaning is refused, with its place.
 
 use super::super::conversation::{self, Conversation};
 use super::super::ids::Used;
@@ -13,7 +13,7 @@ use super::blocks::{add_messages, system_texts};
 use super::errors::Failure;
 use super::tools::put_tools;
 
-/// The least output, in tokens, for a model that may think before it speaks.
+/// The least output, in tokens, for a model that may think first.
 const LEAST_OUTPUT: u64 = 1024;
 
 /// The most stop strings that chat upstreams take.
@@ -57,7 +57,7 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Fail
     })
 }
 
-/// The answer to `count_tokens`, at so many bytes a thousand tokens of that model.
+/// The answer to `count_tokens`. `ratio`: the model's bytes a thousand tokens.
 pub fn count_tokens(body: &[u8], ratio: u32) -> Result<Vec<u8>, Failure> {
     let size = Size::of(object(body)?);
     let mut out = Vec::new();
@@ -70,7 +70,22 @@ fn object(body: &[u8]) -> Result<Json<'_>, Failure> {
     json.ok_or_else(|| Failure::invalid("the body is not a JSON object"))
 }
 
-/// How the model is to answer.
+fn put_stops(out: &mut Vec<u8>, stops: Option<Json<'_>>) {
+    let stops = stops.map(Json::items).into_iter().flatten();
+    let stops = stops
+        .filter_map(Json::string)
+        .filter(|stop| !stop.is_empty());
+    let mut before = ",\"stop\":[";
+    for stop in stops.take(MOST_STOPS) {
+        put!(out, before, stop);
+        before = ",";
+    }
+    if before == "," {
+        put!(out, "]");
+    }
+}
+
+/// Writes the settings for the model's answer.
 fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Result<(), Failure> {
     let [thinking, config, format, most, temperature, top_p, stops] = json.pick([
         "thinking",
@@ -105,20 +120,7 @@ fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Res
             put!(out, ",\"", name, "\":", value);
         }
     }
-    let stops = stops
-        .map(Json::items)
-        .into_iter()
-        .flatten()
-        .filter_map(Json::string);
-    let stops = stops.filter(|stop| !stop.is_empty()).take(MOST_STOPS);
-    for (at, stop) in stops.enumerate() {
-        // The list stays closed: the next one goes before its end.
-        match at {
-            0 => put!(out, ",\"stop\":["),
-            _ => out.truncate(out.len() - 1),
-        }
-        put!(out, if at == 0 { "" } else { "," }, stop, "]");
-    }
+    put_stops(out, stops);
     put!(out, switch.fields);
     let schema = own_format
         .or(format)

@@ -1,6 +1,6 @@
-//! An answer told as a stream of Messages. Pure, and bounded by [`MOST_HELD`] of what cannot be told yet.
+//! Writes an answer as a stream of Messages. Pure, and bounded: it holds back [`MOST_HELD`] bytes.
 //!
-//! A rule that cost others their users: a tool's block is closed once, and never when its arguments may be cut.
+//! A rule that other proxies lost users over: a tool's block is closed once, and never if its arguments may be cut.
 
 use super::super::chat::{Finish, Usage};
 use super::super::ids::Fresh;
@@ -19,13 +19,13 @@ enum Kind {
     Text,
 }
 
-/// What is known of a call's block.
+/// The block of a call.
 #[derive(Debug, Default)]
 struct Block {
     /// Its number, once it was opened.
     at: Option<u64>,
     closed: bool,
-    /// Arguments that came before the name, or that may be none, as they were escaped.
+    /// Arguments held back, still escaped: they came before the name, or may be `null`.
     held: String,
     /// The rest of the arguments is copied as it comes.
     flows: bool,
@@ -35,18 +35,18 @@ struct Block {
 struct Answer {
     asked: Asked,
     fresh: Fresh,
-    /// For each of the calls.
+    /// One for each call.
     blocks: Vec<Block>,
     /// The number of the next block.
     next: u64,
-    /// The block that is written at, if that is no call's.
+    /// The open block of text or thoughts.
     open: Option<(u64, Kind)>,
     started: bool,
-    /// Bytes of what the model wrote.
+    /// How many bytes the model wrote.
     written: u64,
 }
 
-/// For the answer to what was asked.
+/// A reader for the answer to this request.
 pub fn reader(asked: Asked) -> Reader {
     let thinks_unopened = asked.thinks_unopened;
     let answer = Answer {
@@ -95,7 +95,7 @@ impl Teller for Answer {
             return put_arguments(out, at, text);
         }
         block.held.push_str(text);
-        // Until an object has begun it may be `null`, which means none.
+        // Before an object begins they may be `null`, which means none.
         let has_begun = Str::of_raw(&block.held)
             .plain()
             .trim_start()
@@ -151,7 +151,7 @@ impl Teller for Answer {
 }
 
 impl Answer {
-    /// The number of the open block of this kind, which is opened if need be.
+    /// The number of the open block of this kind; opens one if needed.
     fn open(&mut self, heard: &mut Heard, kind: Kind, out: &mut Vec<u8>) -> u64 {
         if let Some((at, open)) = self.open
             && open == kind
@@ -174,7 +174,7 @@ impl Answer {
         at
     }
 
-    /// Begins the message, if that was not done, and a block in it.
+    /// Begins a block, and the message if it has not begun.
     fn begin_block(&mut self, out: &mut Vec<u8>) -> u64 {
         if !std::mem::replace(&mut self.started, true) {
             put_event(out, "message_start");
@@ -211,7 +211,7 @@ impl Answer {
         }
     }
 
-    /// Closes the calls that can get nothing more, when another block begins.
+    /// Closes complete calls, as another block begins.
     fn close_whole_calls(&mut self, heard: &Heard, out: &mut Vec<u8>) {
         for (block, call) in self.blocks.iter_mut().zip(heard.calls.list()) {
             if let Some(at) = block.at
@@ -227,7 +227,7 @@ impl Answer {
         }
     }
 
-    /// Opens the blocks of the calls before `end` that are not open: their names are whole now.
+    /// Opens the blocks of the calls before `end`, whose names are complete now.
     fn begin_calls(&mut self, heard: &mut Heard, end: usize, out: &mut Vec<u8>) {
         for at in 0..end {
             if self.blocks[at].at.is_some() || heard.calls.list()[at].name.is_empty() {
@@ -283,7 +283,7 @@ impl Answer {
     }
 }
 
-/// An event's beginning, up to its first field.
+/// Writes an event's beginning, up to its first field.
 fn put_event(out: &mut Vec<u8>, name: &str) {
     put!(out, "event: ", name, "\ndata: {\"type\":\"", name, "\"");
 }

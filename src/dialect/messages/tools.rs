@@ -1,16 +1,16 @@
-//! The tools of a Messages request in the chat dialect. Pure.
+//! Translates the tools of a Messages request. Pure.
 
 use super::super::json::{Json, Str, put};
 use super::super::schema::put_schema;
 use super::errors::Failure;
 
-/// The tool that stands for those which the client has not found yet.
+/// A tool of the client that only stands for tools it has not loaded yet.
 const PLACEHOLDER: &str = "DeferredToolPlaceholder";
 
 /// Writes `tools`, `tool_choice` and `parallel_tool_calls`, with a comma before each.
 ///
-/// Tools that run on Anthropic's servers are left out. A request that has no other is refused: the client
-/// tells its model so, and goes on.
+/// Tools that run on Anthropic's servers are left out. A request that has only such tools is refused: its client tells
+/// the model so, and goes on.
 pub fn put_tools(
     out: &mut Vec<u8>,
     tools: Option<Json<'_>>,

@@ -1,8 +1,8 @@
-//! An answer told as a Response, item by item. Its calls are in `calls.rs`. Pure, and bounded by the output, all
-//! of which is told again at the end ([`LONGEST`]).
+//! Writes an answer as a Response, item by item; `calls.rs` writes its calls. Pure. Bounded by [`LONGEST`]: the whole
+//! output is repeated at the end.
 //!
-//! A rule that cost others their users: no item is done before the answer is, for Codex keeps what is done and
-//! asks again for all when the rest breaks off.
+//! A rule that other proxies lost users over: no item is done before the answer is. Codex keeps done items, and asks
+//! again for all if the rest breaks off.
 
 use super::super::chat::Finish;
 use super::super::ids::Fresh;
@@ -24,15 +24,14 @@ pub(super) enum Kind {
     Call(usize),
 }
 
-/// An item of the output. It is done when the answer is: who loses an answer in between asks again, and is
-/// not to have half of it.
+/// An item of the output. It is done when the answer is, so that a client that asks again does not keep half an answer.
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) kind: Kind,
     pub(super) id: String,
-    /// Where its events say they belong: its place in the output, and its id.
+    /// The fields by which its events name it: its index in the output, and its id.
     pub(super) place: String,
-    /// What it holds so far, as it was escaped; of a call nothing.
+    /// Its text so far, still escaped; empty for a call.
     pub(super) text: String,
 }
 
@@ -41,15 +40,15 @@ pub(super) struct Answer {
     pub(super) asked: Asked,
     pub(super) events: Events,
     pub(super) fresh: Fresh,
-    /// For each of the calls.
+    /// One for each call.
     pub(super) blocks: Vec<Block>,
     pub(super) items: Vec<Item>,
-    /// The items as they are told at the end.
+    /// The items as they are repeated at the end.
     pub(super) output: Vec<String>,
-    /// The first two events were heard, or need not be.
+    /// The first two events were sent, or are not needed.
     pub(super) started: bool,
     pub(super) were_heard: bool,
-    /// Bytes of what the model wrote.
+    /// How many bytes the model wrote.
     pub(super) written: usize,
 }
 
@@ -68,7 +67,7 @@ impl Answer {
         }
     }
 
-    /// Whether so much more can be held.
+    /// Whether this much more can be held.
     pub(super) fn takes(&mut self, heard: &mut Heard, more: usize, out: &mut Vec<u8>) -> bool {
         self.written += more;
         if self.written > LONGEST {
@@ -81,7 +80,7 @@ impl Answer {
         heard.ended.is_none()
     }
 
-    /// The place of the last item, which is of this kind or is opened.
+    /// The index of the last item, if it is of this kind; else opens one.
     pub(super) fn open(&mut self, heard: &mut Heard, kind: Kind, out: &mut Vec<u8>) -> usize {
         if self.items.last().is_some_and(|item| item.kind == kind) {
             return self.items.len() - 1;
@@ -118,7 +117,7 @@ impl Answer {
         at
     }
 
-    /// Opens an item; says its place in the output.
+    /// Opens an item. Returns its index in the output.
     pub(super) fn add_item(
         &mut self,
         kind: Kind,
@@ -147,7 +146,7 @@ impl Answer {
         }
     }
 
-    /// Tells the ends of all items.
+    /// Writes the ends of all items.
     fn close(&mut self, out: &mut Vec<u8>) {
         for (at, item) in std::mem::take(&mut self.items).into_iter().enumerate() {
             let whole = match item.kind {
@@ -171,7 +170,7 @@ impl Answer {
         }
     }
 
-    /// Tells the end of a text or of thoughts: the names of that and of its part, and what numbers parts.
+    /// Writes the end of a text or of thoughts. `names`: of its event, of its part's event, and of the part's index.
     fn close_part(&mut self, item: &Item, names: [&str; 3], out: &mut Vec<u8>) -> String {
         let [text, part, list] = names;
         let place = [&*item.place, ",\"", list, "_index\":0"].concat();
@@ -191,8 +190,8 @@ impl Answer {
         whole
     }
 
-    /// How the response ends. For who set no limit one that has words is whole, whatever limit it met:
-    /// Codex ends its work at one that is not.
+    /// How the response ends. If the client set no limit, a response with content is complete, whatever limit it met:
+    /// Codex ends its work at an incomplete one.
     fn status(&self, heard: &Heard) -> Status<'static> {
         match heard.finish {
             Some(Finish::Length) if self.asked.limited || self.only_thinks() => {
@@ -213,7 +212,7 @@ impl Answer {
         let (status, usage) = (self.status(heard), Some(counted));
         self.close(out);
         match self.events.silent {
-            // The response by itself.
+            // The response alone, without events.
             true => output::put_response(out, &self.asked, status, &self.output, usage),
             false => self
                 .events
@@ -287,7 +286,7 @@ impl Teller for Answer {
         self.were_heard = true;
     }
 
-    /// The output stands in an item, in the events that end it, and in the last one.
+    /// The output is in an item, in the events that end it, and in the last event.
     fn needs(&self) -> usize {
         self.written * 6
     }

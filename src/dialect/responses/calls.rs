@@ -1,4 +1,4 @@
-//! The calls of tools in an answer on its way. Pure.
+//! Writes the tool calls of a Response. Pure.
 
 use super::super::json::Str;
 use super::super::reader::Heard;
@@ -6,24 +6,24 @@ use super::answer::{Answer, Item, Kind};
 use super::output::Call;
 use super::tools::called;
 
-/// A client that waits for the input of a tool hears of it whenever so much of it has come, in bytes.
+/// A client that waits for a free-text tool's input gets an event each time this many bytes have come.
 const SIGN_OF_LIFE: usize = 1024;
 
-/// What is known of a call's item.
+/// The item of a call.
 #[derive(Debug, Default)]
 pub(super) struct Block {
-    /// Its place in the output, once it was opened.
+    /// Its index in the output, once it was opened.
     pub(super) at: Option<usize>,
     call: Call,
-    /// All arguments so far, as they were escaped, and how many of them were told.
+    /// All arguments so far, still escaped; and how much of them was written.
     pub(super) arguments: String,
     told: usize,
-    /// They are an object, and told as they come.
+    /// They are an object, and are written as they come.
     flows: bool,
 }
 
 impl Answer {
-    /// The next piece of a call's arguments, as it is escaped.
+    /// Takes the next piece of a call's arguments, still escaped.
     pub(super) fn more_arguments(
         &mut self,
         heard: &mut Heard,
@@ -37,7 +37,7 @@ impl Answer {
         let before = self.blocks[at].arguments.len() / SIGN_OF_LIFE;
         self.blocks[at].arguments.push_str(text);
         if !self.blocks[at].flows {
-            // Until an object has begun it may be `null`, which means none.
+            // Before an object begins they may be `null`, which means none.
             let arguments = Str::of_raw(&self.blocks[at].arguments);
             if !has_name || !arguments.plain().trim_start().starts_with('{') {
                 return;
@@ -60,7 +60,7 @@ impl Answer {
         }
     }
 
-    /// Opens the items of the calls before `end` that are not open: their names are whole now.
+    /// Opens the items of the calls before `end`, whose names are complete now.
     pub(super) fn begin_calls(&mut self, heard: &mut Heard, end: usize, out: &mut Vec<u8>) {
         for at in 0..end {
             if self.blocks[at].at.is_some() || heard.calls.list()[at].name.is_empty() {
@@ -89,7 +89,7 @@ impl Answer {
         }
     }
 
-    /// Tells the end of a call; says what its item is now.
+    /// Writes the end of a call. Returns its final item.
     pub(super) fn close_call(&mut self, at: usize, item: &Item, out: &mut Vec<u8>) -> String {
         let Some(block) = self.blocks.get_mut(at) else {
             return String::new();

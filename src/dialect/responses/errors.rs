@@ -4,10 +4,10 @@ use super::super::json::{Json, Quoted, put};
 use super::super::lessons::{Overflow, message};
 use super::super::terms::Refused;
 
-/// Seconds to wait before the next try, where nobody names any: on a 429 without them Codex gives up.
+/// Seconds to wait before a retry, if nobody names any: after a 429 without them Codex gives up.
 pub const USUAL_WAIT: u64 = 5;
 
-/// The code at which Codex compacts a conversation.
+/// The code after which Codex compacts a conversation.
 const TOO_LONG: &str = "context_length_exceeded";
 
 /// A request that failed, or could not be translated.
@@ -15,18 +15,18 @@ const TOO_LONG: &str = "context_length_exceeded";
 pub struct Failure {
     /// The status to answer with.
     pub status: u16,
-    /// OpenAI's code of it; "" for none.
+    /// OpenAI's code; "" for none.
     pub code: String,
     /// The field that is to blame; "" for none.
     pub param: String,
     /// What is wrong.
     pub message: String,
-    /// Seconds to wait before the next try: the field `retry-after`.
+    /// Seconds to wait before a retry: the field `retry-after`.
     pub retry_after: Option<u64>,
 }
 
 impl Failure {
-    /// Of this status.
+    /// A failure with this status.
     pub fn new(status: u16, code: &str, message: impl Into<String>) -> Failure {
         Failure {
             status,
@@ -80,7 +80,7 @@ fn put_or_null(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// An upstream's error, which may be of any shape, for the client.
+/// Translates an upstream's error of any shape.
 pub fn translate(
     status: u16,
     body: &[u8],
@@ -102,7 +102,7 @@ pub fn translate(
                 ..Failure::new(400, TOO_LONG, format!("{text}{limit}: {said}"))
             }
         }
-        // NVIDIA NIM: the function is there, and its workers are not.
+        // NVIDIA NIM: the function exists, but its workers are down.
         None if status == 400 && said.contains("DEGRADED") => Failure::new(503, "", said),
         None if status == 404 && said.contains("Not found for account") => {
             let text = format!("the upstream has no model {:?}: {said}", request.model);
@@ -121,8 +121,8 @@ pub fn translate(
     failure
 }
 
-/// The code of a failure inside of a stream. Codex ends its work at those that it does not know to pass,
-/// and at a quota that is spent; alvus' own pool is no account.
+/// The code of a failure inside a stream. Codex ends its work at a spent quota, and at codes that it does not know as
+/// passing; so those are replaced.
 pub fn code_in_stream(status: u16, code: &str) -> &str {
     match (status, code) {
         (_, TOO_LONG) => TOO_LONG,

@@ -1,4 +1,4 @@
-//! The items of a Responses request's input, told to a [`Conversation`]. Pure.
+//! Adds the input items of a Responses request to a [`Conversation`]. Pure.
 
 use super::super::conversation::{Arguments, Conversation, Image, Part, Text};
 use super::super::ids::Used;
@@ -7,10 +7,10 @@ use super::super::terms::{Tool, ToolKind};
 use super::errors::Failure;
 use super::tools::chat_name;
 
-/// What needs a memory that is not here.
+/// Said of what would need a memory of earlier requests.
 const NOTHING_STORED: &str = "nothing is stored here; send what it means as input";
 
-/// Tells all items; `used` gets the ids of the tool calls in them.
+/// Adds all items; `used` gets the ids of their tool calls.
 pub fn add_items<'a>(
     input: Json<'a>,
     tools: &[Tool],
@@ -93,7 +93,7 @@ fn joined<'a>(mut texts: Vec<Text<'a>>, between: &str) -> Text<'a> {
     }
 }
 
-/// Content: a string, or a list of parts.
+/// Adds the parts of a content: a string, or a list.
 fn add_parts<'a>(content: Json<'a>, place: &str, parts: &mut Vec<Part<'a>>) -> Result<(), Failure> {
     if let Some(text) = content.string() {
         parts.push(Part::Text(text.raw().into()));
@@ -112,7 +112,7 @@ fn add_parts<'a>(content: Json<'a>, place: &str, parts: &mut Vec<Part<'a>>) -> R
             "input_image" => {
                 let in_object = || string(url?.get("url"));
                 let url = string(url).or_else(in_object);
-                // Another one is a file of OpenAI's.
+                // An image without a URL is a file at OpenAI.
                 let url =
                     url.ok_or_else(|| wrong(&format!("image_url is required: {NOTHING_STORED}")))?;
                 parts.push(Part::Image(Image::Url(url.into())));
@@ -133,7 +133,7 @@ fn add_parts<'a>(content: Json<'a>, place: &str, parts: &mut Vec<Part<'a>>) -> R
     Ok(())
 }
 
-/// What was thought: the thoughts themselves, or what was told of them.
+/// The thoughts themselves, or their summary.
 fn thoughts(item: Json<'_>) -> Text<'_> {
     let [content, summary] = item.pick(["content", "summary"]);
     for list in [content, summary].into_iter().flatten() {
@@ -146,7 +146,7 @@ fn thoughts(item: Json<'_>) -> Text<'_> {
     Text::default()
 }
 
-/// The id by which a call and its output belong together; of some it is the item's own.
+/// The id that joins a call and its output; some items use their own id.
 fn id_of(item: Json<'_>) -> Str<'_> {
     let [call_id, id] = item
         .pick(["call_id", "id"])
@@ -154,7 +154,7 @@ fn id_of(item: Json<'_>) -> Str<'_> {
     call_id.or(id).unwrap_or(Str::of_raw(""))
 }
 
-/// A call of a tool. What ran on OpenAI's servers, and what nobody here knows, is left out.
+/// Adds a tool call. Calls that ran on OpenAI's servers, and unknown ones, are left out.
 fn add_call<'a>(
     item: Json<'a>,
     kind: &str,
@@ -184,7 +184,7 @@ fn add_call<'a>(
     let name = name.and_then(Json::string).map_or(own_name, Str::raw);
     used.add(&id.plain());
     conversation.call(id, chat_name(tools, name, &kind).into(), arguments);
-    // Of a server's tool the result stands beside the call.
+    // A server's tool has its result in the same item.
     let [output, error] = item.pick(["output", "error"]);
     if let Some(text) = output.or(error).and_then(Json::string) {
         conversation.result(id, vec![Part::Text(text.raw().into())], output.is_none());

@@ -1,4 +1,4 @@
-//! What a response is made of, as it is written: the response itself, its items, its events. Pure.
+//! Writes the parts of a response: the response itself, its items, its events. Pure.
 
 use super::super::chat::Usage;
 use super::super::ids::Fresh;
@@ -6,25 +6,25 @@ use super::super::json::{Json, Quoted, Str, put};
 use super::super::terms::{Asked, Tool, ToolKind};
 use super::tools::custom_input;
 
-/// How far a response is.
+/// The status of a response.
 #[derive(Debug, Clone, Copy)]
 pub enum Status<'a> {
-    /// It comes.
+    /// Under way.
     InProgress,
     /// All of it came.
     Completed,
-    /// It ends early, and why: `max_output_tokens`, `content_filter`.
+    /// It ended early; and why: `max_output_tokens`, `content_filter`.
     Incomplete(&'static str),
     /// It failed, with this code and message.
     Failed(&'a str, &'a str),
 }
 
-/// The id of the response to what was asked.
+/// The id of the response to this request.
 pub fn response_id(asked: &Asked) -> String {
     Fresh::new(asked.random).id("resp_")
 }
 
-/// A response. `items`: its output; one that was not told to its end is "".
+/// Writes a response. `items`: its output; an incomplete item is "".
 pub fn put_response(
     out: &mut Vec<u8>,
     asked: &Asked,
@@ -38,7 +38,7 @@ pub fn put_response(
         Status::Incomplete(why) => ("incomplete", why),
         Status::Failed(..) => ("failed", ""),
     };
-    // No clock here is believed, and no client looks at the time.
+    // Our clock may be wrong, and no client uses the time.
     put!(
         out,
         "{\"id\":\"",
@@ -110,12 +110,12 @@ fn put_usage(out: &mut Vec<u8>, usage: Usage) {
 #[derive(Debug, Default)]
 pub struct Events {
     next: u64,
-    /// Nobody listens: the answer is told whole.
+    /// Write no events: the answer is not a stream.
     pub silent: bool,
 }
 
 impl Events {
-    /// One event: its name, and its fields in pieces, with a comma before the first.
+    /// Writes one event: its name, and its fields in pieces, with a comma before the first.
     pub fn put(&mut self, out: &mut Vec<u8>, name: &str, fields: &[&str]) {
         if self.silent {
             return;
@@ -134,7 +134,7 @@ impl Events {
         put!(out, "}\n\n");
     }
 
-    /// An event about the response as a whole.
+    /// Writes an event that holds the whole response.
     pub fn put_whole(
         &mut self,
         out: &mut Vec<u8>,
@@ -153,14 +153,14 @@ impl Events {
             Status::Incomplete(_) => "response.incomplete",
             Status::Failed(..) => "response.failed",
         };
-        // The event's own end is put behind the response.
+        // The event's end goes after the response.
         self.put(out, name, &[",\"response\":"]);
         out.truncate(out.len() - "}\n\n".len());
         put_response(out, asked, status, items, usage);
         put!(out, "}\n\n");
     }
 
-    /// The two that come before everything else, or behind who heard them already.
+    /// Writes the two first events, unless the client has got them as heartbeats.
     pub fn open(&mut self, out: &mut Vec<u8>, asked: &Asked, were_heard: bool) {
         match were_heard {
             true => self.next = 2,
@@ -169,8 +169,8 @@ impl Events {
     }
 }
 
-/// What a client hears while it waits for its stream to begin: once, and then again and again. Codex takes
-/// only events for a sign of life, and the SDKs take none before the first of these.
+/// What a client gets while it waits for its stream: first once, then as each heartbeat. Codex counts only events as a
+/// sign of life, and the SDKs accept none before the first of these.
 pub fn beats(asked: &Asked) -> (Vec<u8>, Vec<u8>) {
     let mut events = Events::default();
     let (mut first, mut other) = (Vec::new(), Vec::new());
@@ -179,7 +179,7 @@ pub fn beats(asked: &Asked) -> (Vec<u8>, Vec<u8>) {
     (first, other)
 }
 
-/// The end of a stream that nothing but [`beats`] came of, if those were heard.
+/// The end of a stream of which at most [`beats`] were sent.
 pub fn late_failure(asked: &Asked, were_heard: bool, code: &str, message: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut events = Events::default();
@@ -188,8 +188,7 @@ pub fn late_failure(asked: &Asked, were_heard: bool, code: &str, message: &str) 
     out
 }
 
-/// A response as the end of a stream that it was to be: what is done of it, and all of it. None if it is no
-/// response.
+/// A whole response as the end of a stream: its done items, and the response. `None`: it is not a response.
 pub fn as_stream(asked: &Asked, were_heard: bool, body: &[u8]) -> Option<Vec<u8>> {
     let response = Json::parse(body)?;
     let [items, status] = response.pick(["output", "status"]);
@@ -213,12 +212,12 @@ pub fn as_stream(asked: &Asked, were_heard: bool, body: &[u8]) -> Option<Vec<u8>
     Some(out)
 }
 
-/// JSON has line breaks only between its tokens.
+/// The text on one line: JSON has line breaks only between its tokens.
 fn one_line(json: Json<'_>) -> String {
     json.text().replace(['\n', '\r'], "")
 }
 
-/// A message of the assistant's; `text` as it was escaped.
+/// A message of the assistant; `text` is still escaped.
 pub fn message(id: &str, text: &str) -> String {
     [
         "{\"id\":\"",
@@ -232,15 +231,15 @@ pub fn message(id: &str, text: &str) -> String {
     .concat()
 }
 
-/// A part of a message, up to its text, and behind it.
+/// A part of a message, up to its text.
 pub const TEXT: &str = "{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":\"";
-/// See [`TEXT`].
+/// The same, after its text.
 pub const TEXT_END: &str = "\"}";
 
 /// A part of thoughts, up to its text.
 pub const SUMMARY: &str = "{\"type\":\"summary_text\",\"text\":\"";
 
-/// Thoughts, in the field that clients show and send back; `text` as it was escaped.
+/// Thoughts, in the field that clients show and send back; `text` is still escaped.
 pub fn reasoning(id: &str, text: &str) -> String {
     [
         "{\"id\":\"",
@@ -254,34 +253,34 @@ pub fn reasoning(id: &str, text: &str) -> String {
     .concat()
 }
 
-/// A call of a tool as the client knows it.
+/// A tool call as the client knows it.
 #[derive(Debug, Default, Clone)]
 pub struct Call {
     /// The item's id.
     pub id: String,
-    /// The id by which its output will be known.
+    /// The id that joins it with its output.
     pub call_id: String,
-    /// The tool's name, as it was escaped.
+    /// The tool's name, still escaped.
     pub name: String,
-    /// The tool, where its name is not all.
+    /// The tool, if its name or kind is special.
     pub tool: Option<Tool>,
 }
 
 impl Call {
-    /// Whether it takes any text, and not an object.
+    /// Whether it takes free text instead of an object.
     pub fn is_custom(&self) -> bool {
         self.tool
             .as_ref()
             .is_some_and(|tool| tool.kind == ToolKind::Custom)
     }
 
-    /// Whether its arguments are told as they come.
+    /// Whether its arguments are written as they come.
     pub fn is_function(&self) -> bool {
         let kind = self.tool.as_ref().map(|tool| &tool.kind);
         matches!(kind, None | Some(ToolKind::Function(_)))
     }
 
-    /// What the tool is given, as the client wants it; with JSON's escapes.
+    /// The tool's input as the client expects it, with JSON escapes.
     pub fn input(&self, arguments: &str) -> String {
         let arguments = Str::of_raw(arguments);
         match arguments.plain().trim() {
@@ -291,7 +290,7 @@ impl Call {
         }
     }
 
-    /// The item; `input`: see [`Call::input`], none if it has yet to come.
+    /// The item. `input`: see [`Call::input`]; `None`: not known yet.
     pub fn item(&self, input: Option<&str>) -> String {
         let (kind, space) = match self.tool.as_ref().map(|tool| &tool.kind) {
             Some(ToolKind::Function(space)) => ("function_call", space.as_str()),

@@ -1,7 +1,7 @@
-//! A Responses request as a chat completion. Pure.
+//! Translates a Responses request to a chat completion. Pure.
 //!
-//! What a chat upstream has no word for is left out where only OpenAI's own servers do something with it
-//! (stored copies, cache keys, metadata); what would change the meaning is refused, with its name.
+//! What chat completions lack is left out if only OpenAI's own servers use it (stored copies, cache keys, metadata).
+//! What would change the meaning is refused, with its name.
 
 use super::super::conversation::{self, Conversation};
 use super::super::ids::Used;
@@ -13,7 +13,7 @@ use super::errors::Failure;
 use super::items::add_items;
 use super::tools::put_tools;
 
-/// The least output, in tokens, for a model that may think before it speaks.
+/// The least output, in tokens, for a model that may think first.
 const LEAST_OUTPUT: u64 = 1024;
 
 /// Translates a Responses request.
@@ -59,7 +59,7 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Fail
     })
 }
 
-/// Refuses what only a server could do that remembers.
+/// Refuses what needs a server with a memory.
 fn needs_no_store(json: Json<'_>) -> Result<(), Failure> {
     const NEEDS: [&str; 4] = [
         "previous_response_id",
@@ -80,7 +80,7 @@ fn needs_no_store(json: Json<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How the model is to answer.
+/// Writes the settings for the model's answer.
 fn put_settings(
     out: &mut Vec<u8>,
     json: Json<'_>,

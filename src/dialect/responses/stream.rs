@@ -1,16 +1,16 @@
-//! How an answer in chat completions is read for a Response: as a stream, or whole. Pure.
+//! Readers that turn chat completions into a Response: a stream, or a whole one. Pure.
 
 use super::super::reader::Reader;
 use super::super::terms::Asked;
 pub use super::super::terms::End;
 use super::answer::Answer;
 
-/// For the answer to what was asked.
+/// A reader for the answer to this request.
 pub fn reader(asked: Asked) -> Reader {
     telling(asked, false)
 }
 
-/// For one that is no stream: nothing is told but the response, at the end.
+/// The same for an answer that is not a stream: it writes only the response, at the end.
 pub fn document(asked: Asked) -> Reader {
     telling(asked, true)
 }

@@ -1,4 +1,4 @@
-//! The tools of a Responses request in the chat dialect, and the names they have on both sides. Pure.
+//! Translates the tools of a Responses request, and maps their names on both sides. Pure.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -11,8 +11,8 @@ use super::errors::Failure;
 /// The longest name of a tool that chat upstreams take.
 const LONGEST_NAME: usize = 64;
 
-/// Writes `tools`, `tool_choice` and `parallel_tool_calls`, with a comma before each; those that were found
-/// by a search stand in the `input`. Says how the tools are called on both sides.
+/// Writes `tools`, `tool_choice` and `parallel_tool_calls`, with a comma before each. Tools that a search found are in
+/// the `input`. Returns the tools that have another name upstream.
 ///
 /// Tools that run on OpenAI's servers are left out.
 pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Failure> {
@@ -65,7 +65,7 @@ struct List<'o> {
 }
 
 impl List<'_> {
-    /// Adds a tool of this namespace; none if it has no name.
+    /// Adds a tool of this namespace; `None`: it has no name.
     fn add(&mut self, tool: Json<'_>, space: &str) -> Option<()> {
         let [kind, name, inner, execution] = tool.pick(["type", "name", "tools", "execution"]);
         let name = name.and_then(Json::string).filter(|name| !name.is_empty());
@@ -90,7 +90,7 @@ impl List<'_> {
     fn put(&mut self, tool: Json<'_>, name: &str, kind: ToolKind) {
         let is = |tool: &Tool| tool.name == name && tool.kind == kind;
         if self.tools.iter().any(is) {
-            return; // found twice
+            return; // it was found twice
         }
         let [description, schema, format] = tool.pick(["description", "parameters", "format"]);
         let mut chat_name = flattened(&kind, name);
@@ -139,7 +139,7 @@ impl List<'_> {
     }
 }
 
-/// What a tool that takes any text has to be given, in words: nobody holds a chat model to a grammar.
+/// Describes the input of a free-text tool in words, as chat upstreams enforce no grammar.
 fn put_grammar(out: &mut Vec<u8>, format: Option<Json<'_>>) {
     put!(
         out,
@@ -161,7 +161,7 @@ fn put_grammar(out: &mut Vec<u8>, format: Option<Json<'_>>) {
     }
 }
 
-/// What a tool is called upward.
+/// A tool's name for the upstream.
 fn flattened(kind: &ToolKind, name: &str) -> String {
     let whole = match kind {
         ToolKind::Function(space) if !space.is_empty() => format!("{space}__{name}"),
@@ -173,7 +173,7 @@ fn flattened(kind: &ToolKind, name: &str) -> String {
     }
 }
 
-/// A name that is short enough and nobody else's; the same for the same.
+/// A unique name that is short enough: always the same one for the same name.
 fn shortened(whole: &str, name: &str) -> String {
     let mut hasher = DefaultHasher::new();
     (whole, name).hash(&mut hasher);
@@ -185,7 +185,7 @@ fn shortened(whole: &str, name: &str) -> String {
     format!("{start}_{:08x}", hasher.finish() as u32)
 }
 
-/// What a call in the history is called upward.
+/// The upstream's name of a call in the history.
 pub fn chat_name(tools: &[Tool], name: &str, kind: &ToolKind) -> String {
     let known = tools
         .iter()
@@ -201,7 +201,7 @@ fn put_choice(out: &mut Vec<u8>, choice: Option<Json<'_>>, tools: &[Tool]) {
         "function" => ToolKind::Function(space.and_then(Json::string).map_or("", Str::raw).into()),
         "custom" => ToolKind::Custom,
         _ => {
-            // A word, or one for a choice of tools; of one on OpenAI's servers nothing is left.
+            // A word, or the mode of a choice among tools; a tool on OpenAI's servers is left out.
             let word = choice.string().or(mode.and_then(Json::string));
             if let Some(word @ ("auto" | "required" | "none")) = word.map(Str::raw) {
                 put!(out, ",\"tool_choice\":\"", word, "\"");
@@ -219,13 +219,13 @@ fn put_choice(out: &mut Vec<u8>, choice: Option<Json<'_>>, tools: &[Tool]) {
     );
 }
 
-/// The tool that the upstream calls so; of a function that is called alike on both sides none.
+/// The tool with this name upstream; `None`: a function with the same name on both sides.
 pub fn called<'a>(tools: &'a [Tool], chat_name: &str) -> Option<&'a Tool> {
     tools.iter().find(|tool| tool.chat_name == chat_name)
 }
 
-/// What a tool that takes any text is given: the field `input` of its arguments, or the only string in
-/// them; what is no JSON is the text itself. With JSON's escapes.
+/// The input of a free-text tool: the field `input` of its arguments, or the only string in them; arguments that are
+/// not JSON are the text itself. With JSON escapes.
 pub fn custom_input(arguments: Str<'_>) -> String {
     let plain = arguments.plain();
     let Some(json) = Json::parse(plain.as_bytes()) else {

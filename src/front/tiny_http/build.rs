@@ -1,5 +1,5 @@
-//! Puts the joints into tiny_http: copies the published source, as cargo fetched it and checked it
-//! against Cargo.lock, to `OUT_DIR`, and applies the patches beside this file.
+//! Copies the source of tiny_http, as cargo fetched it and checked it against Cargo.lock, to
+//! `OUT_DIR`, and applies the patches beside this file (the joints).
 //!
 //! Nothing is downloaded, and nothing outside of `OUT_DIR` is written.
 
@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tiny_http as _; // a build-dependency only to be fetched and checked
+use tiny_http as _; // a build-dependency only so that cargo fetches and checks it
 
 /// As in Cargo.toml.
 const VERSION: &str = "0.12.0";
@@ -45,8 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Where cargo keeps the published crate: in its registry, or in a vendored folder.
 ///
-/// A package of its own asks for it, because the whole workspace may need crates that this build
-/// does not, and which nobody has fetched.
+/// It is asked for through a package of its own: the whole workspace may need crates that this
+/// build does not need and that were not fetched.
 fn published(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let asking = out.join("asking");
     fs::create_dir_all(asking.join("src"))?;
@@ -68,7 +68,7 @@ fn published(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
             "--manifest-path",
         ])
         .arg(&manifest)
-        // For the target, not for what cargo asks of the compiler.
+        // Those flags are for the target, not for this question to the compiler.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .output()?;
@@ -84,8 +84,7 @@ fn published(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
     Ok(folder.ok_or("cargo does not know tiny_http")?.to_owned())
 }
 
-/// Copies a folder with all that is in it. Of the copy's files none is older than this build, and
-/// each can be written to, whatever the original's are.
+/// Copies a folder and all that is in it. The copies are new and writable, whatever the originals are.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -99,7 +98,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What is included cannot have them: documentation and lints of the crate as a whole.
+/// Removes the crate's inner attributes and documentation, which an included file cannot have.
 fn without_inner_attributes(text: &str) -> String {
     let inner = |line: &&str| line.starts_with("//!") || line.starts_with("#![");
     text.split_inclusive('\n')

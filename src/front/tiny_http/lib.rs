@@ -1,9 +1,9 @@
-//! tiny_http as published, with the joints of `host.patch` and `threads.patch`: it listens,
-//! accepts and has the threads; what is said on a connection is its host's business.
+//! tiny_http as published, with the patches `host.patch` and `threads.patch`: it listens, accepts
+//! and starts the threads. Its host serves each connection.
 //!
 //! The source is not in this repository. `build.rs` takes it from where cargo keeps it.
 #![forbid(unsafe_code)]
-// It is somebody else's code.
+// not our code
 #![allow(warnings, clippy::all, clippy::pedantic)]
 
 include!(concat!(env!("OUT_DIR"), "/tiny_http/lib.rs"));

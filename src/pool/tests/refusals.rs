@@ -330,7 +330,7 @@ fn a_herd_that_spends_a_quota_counts_as_one() {
 }
 
 #[test]
-fn what_is_stated_and_proves_too_short_is_doubted_but_not_beyond_a_minute() {
+fn a_stated_rest_that_proves_too_short_is_doubled_up_to_a_minute() {
     let mut desk = Desk::new(1, SETTINGS);
     let mut at = T0;
     for rest in [1, 1, 2, 4, 8, 16, 32, 60, 60] {
@@ -347,7 +347,7 @@ fn what_is_stated_and_proves_too_short_is_doubted_but_not_beyond_a_minute() {
 // ---- places -------------------------------------------------------------------------------------
 
 #[test]
-fn who_finds_no_place_gets_one_in_turn_whatever_its_model() {
+fn requests_without_a_place_get_one_in_turn_whatever_their_model() {
     let one = Settings {
         attempts: 1,
         ..SETTINGS
@@ -381,7 +381,7 @@ fn who_finds_no_place_gets_one_in_turn_whatever_its_model() {
 }
 
 #[test]
-fn who_waits_for_a_key_holds_no_place() {
+fn a_request_that_waits_for_a_key_holds_no_place() {
     let one = Settings {
         attempts: 1,
         ..SETTINGS

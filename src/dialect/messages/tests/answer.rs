@@ -15,7 +15,7 @@ fn answer(message: &str, finish: &str) -> Result<Value, Fault> {
 }
 
 #[test]
-fn a_whole_message() {
+fn a_whole_answer_becomes_a_whole_message() {
     let found = answer(
         r#"{"role":"assistant","content":"a","reasoning_content":"t","tool_calls":[{"id":"i","type":"function","function":{"name":"f","arguments":"{\"x\": [1]}"}}]}"#,
         "\"tool_calls\"",
@@ -123,7 +123,7 @@ fn contents_and_reasons_are_as_the_table_says() {
 }
 
 #[test]
-fn what_is_no_answer_is_told_apart_from_an_empty_one() {
+fn a_broken_answer_is_told_apart_from_an_empty_one() {
     for (message, finish, expected) in [
         (r#"{"content":""}"#, "\"stop\"", Fault::Empty(Finish::Stop)),
         (

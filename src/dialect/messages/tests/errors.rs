@@ -44,7 +44,7 @@ fn statuses_and_types_are_as_the_table_says() {
 }
 
 #[test]
-fn what_the_upstream_says_is_found_in_any_shape() {
+fn an_upstreams_message_is_found_in_any_shape() {
     for (body, expected) in [
         (r#"{"error":{"message":"a","code":1}}"#, Some("a")),
         (r#"{"error":"a"}"#, Some("a")),

@@ -128,7 +128,7 @@ fn every_request_is_one_that_chat_templates_take() {
 }
 
 #[test]
-fn what_was_written_for_a_beginning_is_written_again() {
+fn a_longer_conversation_begins_with_the_same_bytes() {
     let mut dice = Dice(43);
     for _ in 0..1_000 {
         let made = Made::new(&mut dice);

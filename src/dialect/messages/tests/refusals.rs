@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_cannot_be_translated_is_refused_with_its_place() {
+fn parts_that_cannot_be_translated_are_refused_with_their_place() {
     let block = |block: &str| {
         format!(
             r#""messages":[{{"role":"user","content":"a"}},{{"role":"user","content":[{{"type":"text","text":"b"}},{block}]}}]"#

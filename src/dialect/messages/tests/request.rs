@@ -19,7 +19,7 @@ fn field(fields: &str, name: &str) -> Value {
 }
 
 #[test]
-fn what_the_user_says_is_a_string_unless_there_is_an_image() {
+fn the_users_words_are_a_string_unless_there_is_an_image() {
     for (content, expected) in [
         (r#""hi \"you\"""#, json!("hi \"you\"")),
         (
@@ -453,7 +453,7 @@ fn limits_and_thoughts_are_asked_for_as_the_model_takes_them() {
 }
 
 #[test]
-fn what_the_answer_needs_is_kept() {
+fn the_translation_keeps_what_the_answer_needs() {
     let body = r#"{"model":"claude\u002dx","stream":true,"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"call_0","name":"n","input":{}}]}]}"#;
     let found = translate(body.as_bytes(), &OPTIONS).expect("a chat");
     assert_eq!((&*found.model, found.streams), ("claude-x", true));

@@ -44,7 +44,7 @@ fn call(id: &str, name: &str, input: Value) -> Value {
 }
 
 #[test]
-fn the_bytes_of_a_short_answer() {
+fn a_short_answer_becomes_these_bytes() {
     let (out, _) = run(
         asked(),
         &finished(
@@ -400,7 +400,7 @@ fn an_answer_in_one_piece_becomes_a_stream() {
 }
 
 #[test]
-fn what_was_believed_of_a_template_is_put_right() {
+fn a_wrong_belief_about_a_template_is_corrected() {
     let learned = |unopened, deltas: &[&str], finish| {
         let mut stream = reader(Asked {
             thinks_unopened: unopened,
@@ -432,7 +432,7 @@ fn what_was_believed_of_a_template_is_put_right() {
 }
 
 #[test]
-fn what_a_stream_may_take_is_bounded() {
+fn the_memory_of_a_stream_is_bounded() {
     let many: Vec<String> = (0..200)
         .map(|n| delta(&format!(r#"{{"tool_calls":[{{"index":{n},"id":"i{n}","function":{{"name":"f","arguments":"{{}}"}}}}]}}"#)))
         .collect();

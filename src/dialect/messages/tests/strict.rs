@@ -258,7 +258,7 @@ pub fn chat_fault(messages: &[Value]) -> Option<String> {
 }
 
 #[test]
-fn it_is_strict() {
+fn the_strict_reader_refuses_what_a_client_would() {
     let start = r#"event: message_start
 data: {"type":"message_start","message":{"id":"msg_0123456789abcdef","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"usage":{"input_tokens":1,"output_tokens":1}}}
 

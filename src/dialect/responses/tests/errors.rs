@@ -91,7 +91,7 @@ fn an_upstreams_error_has_openais_shape_whatever_shape_it_had() {
 }
 
 #[test]
-fn who_waits_hears_a_response_begin_and_a_late_failure_ends_it() {
+fn a_waiting_client_sees_a_response_begin_and_a_late_failure_ends_it() {
     let (first, other) = beats(&asked());
     let failed = late_failure(&asked(), true, "rate_limit_exceeded", "try again in 7s");
     let whole = [&*first, &other, &failed].concat();

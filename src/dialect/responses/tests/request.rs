@@ -272,7 +272,7 @@ fn instructions_stand_before_everything_else() {
 }
 
 #[test]
-fn what_needs_a_store_or_is_wrong_is_refused_with_its_name() {
+fn fields_that_need_a_store_or_are_wrong_are_refused_by_name() {
     for (fields, param, code) in [
         (
             r#""input":"x","previous_response_id":"resp_1""#,

@@ -306,7 +306,7 @@ fn delta_of(length: usize) -> String {
 }
 
 #[test]
-fn what_is_not_whole_has_no_end() {
+fn an_incomplete_answer_has_no_end() {
     let done = ["[DONE]"];
     let none: [&str; 0] = [];
     for (deltas, end, clean, expected) in [

@@ -225,7 +225,7 @@ fn check(is_right: bool, fault: &'static str) -> Result<(), &'static str> {
 }
 
 #[test]
-fn it_is_strict() {
+fn the_strict_reader_refuses_what_a_client_would() {
     let event = |number: usize, name: &str, fields: &str| {
         format!(
             "event: {name}\ndata: {{\"type\":\"{name}\",\"sequence_number\":{number}{fields}}}\n\n"
