@@ -144,7 +144,7 @@ impl Relay {
             Ok((answer, verdict))
         });
         match judged {
-            Ok((answer, Some(verdict))) => Came::Answer(Box::new(answer), verdict),
+            Ok((answer, Some(verdict))) => Came::Answer(answer, verdict),
             Ok((_, None)) => Came::Empty,
             Err(failure) => Came::Nothing(failure),
         }
@@ -157,7 +157,7 @@ impl Relay {
             Verdict::TooMuch if answer.status == 429 => answer.status = 413,
             Verdict::Pass if answer.status < 400 => self.eject(&trip.refused, &trip.outcome.model),
             Verdict::Refused { .. } => {
-                self.pool(|pool| pool.refused(trip.entry.lane, Instant::now()))
+                self.pool(|pool| pool.refused(trip.entry.lane, Instant::now()));
             }
             _ => {}
         }

@@ -164,7 +164,7 @@ impl Upstream {
         key: &ApiKey,
         client: &Client,
         reuse: Reuse,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Box<Answer>, Failure> {
         let text = key.expose().as_bytes();
         if !headers::well_formed("authorization", text) {
             return Err(Failure::Never(

@@ -1,4 +1,4 @@
-//! `alvus init`: what it asks, what it tries, what it writes.
+//! `alvus init`: what it asks, tries and writes.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! What a client may ask of alvus itself: the list of models without a key, an answer within a time, one key.
+//! What a client may ask of alvus itself: the list of models without a key, a deadline, one key.
 #![allow(clippy::unwrap_used)]
 
 mod common;

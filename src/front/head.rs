@@ -62,6 +62,9 @@ struct Field {
 
 impl Head {
     /// Reads a head, and not a byte further.
+    ///
+    /// # Errors
+    /// When the client left, or the refusal.
     pub fn read<R: BufRead>(source: &mut R, limits: &Limits) -> Result<Head, HeadError> {
         // A client that speaks TLS here may never end a line. Old clients sent an empty line after
         // the body of a POST (RFC 9112, 2.2).
@@ -261,9 +264,9 @@ fn parse_request_line(
     line: Range<usize>,
 ) -> Result<(Method, Range<usize>, HTTPVersion), HeadError> {
     let mut parts = text[line.clone()].splitn(3, |&b| b == b' ');
-    let (method, target, version) = match (parts.next(), parts.next(), parts.next()) {
-        (Some(method), Some(target), Some(version)) => (method, target, version),
-        _ => return bad("the request line is not: method, target, version"),
+    let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return bad("the request line is not: method, target, version");
     };
 
     let version = match version {
@@ -296,12 +299,13 @@ fn parse_request_line(
 /// `field-name ":" OWS field-value OWS`
 fn parse_field(text: &[u8], line: Range<usize>) -> Result<Field, HeadError> {
     let bytes = &text[line.clone()];
-    // neither white space before the colon nor a folded line gets past this
+    // this refuses white space before the colon, and folded lines
     let colon = bytes.iter().position(|&b| !is_token_byte(b));
-    let colon = match colon.filter(|&at| at > 0 && bytes[at] == b':') {
-        Some(colon) => colon,
-        None if bytes.contains(&b':') => return bad("the name of a header field is malformed"),
-        None => return bad("a header field has no colon"),
+    let Some(colon) = colon.filter(|&at| at > 0 && bytes[at] == b':') else {
+        return bad(match bytes.contains(&b':') {
+            true => "the name of a header field is malformed",
+            false => "a header field has no colon",
+        });
     };
     let value = &bytes[colon + 1..];
     // not `any`: a fold compares several bytes at a time

@@ -95,7 +95,7 @@ impl Answer {
         response: http::Response<ureq::Body>,
         key: &ApiKey,
         call: CurrentCall,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Box<Answer>, Failure> {
         let fields = CALL.with_borrow_mut(|call| std::mem::take(&mut call.fields));
         let (head, body) = response.into_parts();
         if let Some(why) = unfit(head.status, head.version, &fields) {
@@ -125,7 +125,7 @@ impl Answer {
             fields,
             _call: call,
         };
-        Ok(answer)
+        Ok(Box::new(answer)) // it is large, and is handed on often
     }
 }
 
