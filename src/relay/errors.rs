@@ -90,8 +90,8 @@ impl Relay {
                 }
                 reply
             }
-            Unserved::NoKey(soonest) => self.no_key(*soonest, trip.entry.lane),
-            Unserved::NotSoon => self.no_key(None, trip.entry.lane),
+            Unserved::NoKey(soonest) => self.no_key(*soonest, trip.lane()),
+            Unserved::NotSoon => self.no_key(None, trip.lane()),
             Unserved::NoOther => {
                 let text =
                     "the upstream refused this request, in an answer too long for alvus to keep";

@@ -153,7 +153,7 @@ impl Relay {
         let mut wait: Option<(Bell, Instant)> = None;
         if std::mem::take(&mut trip.stand_ins.moved) {
             let conversation = trip.entry.conversation;
-            trip.entry = self.enter(&trip.lane, conversation, Instant::now());
+            trip.entry = self.enter(trip.lane(), conversation, Instant::now());
         }
         let found = loop {
             let now = Instant::now();

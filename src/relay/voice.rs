@@ -110,15 +110,15 @@ impl Mapped {
 
     /// Finds out which dialect the client speaks.
     pub(super) fn listen<'a>(
-        mut self,
+        &mut self,
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Mapped, BadRequest> {
-        let policy = self.policy.clone();
+    ) -> Result<(), BadRequest> {
         let Some(about) = About::of(method, target) else {
-            return Ok(self);
+            return Ok(());
         };
+        let policy = self.policy.clone();
         let dialect = about.dialect();
         let passes = policy.known.passes(dialect);
         let up = |method, path| prepared(&policy, method, path, fields.clone());
@@ -156,7 +156,7 @@ impl Mapped {
             }
             _ => {}
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -176,7 +176,7 @@ fn prepared<'a>(
         .filter(|(name, _)| method == "POST" || *name == "accept");
     let theirs = fields.filter(|(name, _)| GOES_UP.iter().any(|up| up.eq_ignore_ascii_case(name)));
     let path = route::upward(&policy.base_path, path);
-    let mut prepared = Prepared::new(method, &policy.target, path, ours.copied().chain(theirs))?;
+    let mut prepared = Prepared::new(method, &policy.target, &path, ours.copied().chain(theirs))?;
     prepared.ask_for_plain_text();
     Ok(prepared)
 }
