@@ -3,10 +3,9 @@
 //! `memchr` is faster for long texts on machines with vector instructions. On the boards, and for the short strings of
 //! JSON, it takes up to twice as many instructions.
 
-/// Eight bytes on the boards too: two words a turn take fewer instructions than twice one.
-const WORD: usize = size_of::<u64>();
-/// 1 in each byte.
-const ONES: u64 = u64::MAX / 0xff;
+const WORD: usize = size_of::<usize>();
+/// 1 in each byte of a word.
+const ONES: usize = usize::MAX / 0xff;
 
 /// The place of the first quote.
 #[cfg(target_pointer_width = "64")]
@@ -44,10 +43,14 @@ fn by_words(text: &[u8]) -> Option<usize> {
 
 /// The place of the first `wanted` byte. In a word, `marked` sets the highest bit of this byte.
 #[inline(always)]
-fn first(text: &[u8], marked: impl Fn(u64) -> u64, wanted: impl Fn(&u8) -> bool) -> Option<usize> {
+fn first(
+    text: &[u8],
+    marked: impl Fn(usize) -> usize,
+    wanted: impl Fn(&u8) -> bool,
+) -> Option<usize> {
     let (words, rest) = text.as_chunks::<WORD>();
     for (n, word) in words.iter().enumerate() {
-        let marks = marked(u64::from_le_bytes(*word)) & (ONES << 7);
+        let marks = marked(usize::from_le_bytes(*word)) & (ONES << 7);
         if marks != 0 {
             return Some(n * WORD + marks.trailing_zeros() as usize / 8);
         }
@@ -58,14 +61,14 @@ fn first(text: &[u8], marked: impl Fn(u64) -> u64, wanted: impl Fn(&u8) -> bool)
 
 /// Marks the bytes that are `wanted`. It may also mark bytes above the first of them.
 #[inline(always)]
-fn is(word: u64, wanted: u8) -> u64 {
-    below(word ^ (ONES * u64::from(wanted)), 1)
+fn is(word: usize, wanted: u8) -> usize {
+    below(word ^ (ONES * usize::from(wanted)), 1)
 }
 
 /// Marks the bytes below `limit` (at most 0x80). It may also mark bytes above the first of them.
 #[inline(always)]
-fn below(word: u64, limit: u8) -> u64 {
-    word.wrapping_sub(ONES * u64::from(limit)) & !word
+fn below(word: usize, limit: u8) -> usize {
+    word.wrapping_sub(ONES * usize::from(limit)) & !word
 }
 
 #[cfg(test)]
