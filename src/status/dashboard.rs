@@ -21,7 +21,7 @@ pub const DATA: &str = "/dashboard/data";
 const PAGE: &[u8] = include_bytes!("dashboard.html.gz");
 
 /// `img-src data:` is for the page's icon, without which a browser asks for `/favicon.ico`.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-TntungZTMlxwy2+mEuhuecx4knHw5gE+CE4Bi6mH/9c='; style-src 'sha256-jAWZQ3psboq0YUkiDdwDb5/AFVIKhXvbSSmDsfU/eAI='; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'sha256-T5Vj03CQL9/BKS+VpbnGO9GT7fJV6Lavkw4b6ftcn38='; style-src 'sha256-rKSLsbmv4mA6wZQXwhJ/kHQSprH6S7qBl75hjN4QEtQ='; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page.
 pub fn page() -> Reply {
