@@ -1,22 +1,25 @@
-//! The command line as people type it: words and options in any order → what is to be done. And `--help`.
+//! Parses the command line, words and options in any order, and writes `--help`.
 //!
-//! [`COMMANDS`] and [`OPTIONS`] are the one list of both; help, the man page and the shells' completions come from it.
-//! Anything may have been pasted here, so what is not known is repeated only if it is short.
+//! [`COMMANDS`] and [`OPTIONS`] are the only lists; help, the man page and the shell completions come from them. An
+//! unknown word is repeated only if it is short, as it may be a pasted key.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::config::{VARIABLES, pasted};
 
-/// A command: its word, and what it does.
+/// The commands: a word, and what it does.
 pub static COMMANDS: &[(&str, &str)] = &[
-    ("serve", "serve; what alvus does without a word"),
+    ("serve", "serve; the default"),
     (
         "init",
         "ask for provider and keys, try them, and write .env",
     ),
-    ("check", "try each key once and say what it is worth"),
-    ("status", "ask the alvus that runs here how it is"),
+    ("check", "try each key once and say whether it works"),
+    (
+        "status",
+        "show the keys and clients of the alvus that runs here",
+    ),
     (
         "demo",
         "serve a built-in provider with three limited keys; nothing leaves the machine",
@@ -28,9 +31,9 @@ pub static COMMANDS: &[(&str, &str)] = &[
 /// An option.
 #[derive(Debug)]
 pub struct Opt {
-    /// Without its dashes.
+    /// Its name without dashes.
     pub name: &'static str,
-    /// What follows it; empty: nothing.
+    /// The value that follows it; empty: none.
     pub value: &'static str,
     /// The commands that take it; empty: all of them.
     pub of: &'static [&'static str],
@@ -160,7 +163,7 @@ impl Arguments {
         self.value(name).is_some()
     }
 
-    /// What was given with this option; of several the last.
+    /// The value of this option; of several the last.
     pub fn value(&self, name: &str) -> Option<&OsStr> {
         let mut given = self.given.iter().rev();
         given.find(|(n, _)| *n == name).map(|(_, value)| &**value)
@@ -171,7 +174,7 @@ impl Arguments {
         self.value("env-file").map(PathBuf::from)
     }
 
-    /// The options that stand for settings.
+    /// The options that replace settings.
     pub fn settings(&self) -> Vec<(&'static str, OsString)> {
         let both = [("port", "PORT"), ("host", "HOST")].into_iter();
         both.filter_map(|(option, setting)| Some((setting, self.value(option)?.to_owned())))
@@ -190,7 +193,7 @@ fn command(word: &OsStr) -> Result<&'static str, Misused> {
 /// A longer word may be a key that someone pasted.
 const SHOWN: usize = 12;
 
-/// `what` stands in front of the word.
+/// An error about an unknown word. `what`: the text before it.
 fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static str>) -> Misused {
     let text = word.to_string_lossy();
     if text.is_empty() || text.len() > SHOWN || text.contains(char::is_control) {
@@ -264,7 +267,7 @@ pub fn help() -> String {
     out.replace('\u{a0}', " ") // held a default and its label on one line
 }
 
-/// What alvus ends with.
+/// The exit codes.
 pub const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "done; check: a key works; status: a key can serve"),
     (
@@ -281,7 +284,7 @@ pub const EXIT_CODES: &[(&str, &str)] = &[
     ),
 ];
 
-/// A name and its text, which goes on below itself.
+/// Writes a name and its text, wrapped below itself.
 fn row(out: &mut String, wide: usize, name: &str, text: &str) {
     let mut line = format!("  {name:wide$} ");
     let indent = " ".repeat(wide + 3);

@@ -186,7 +186,7 @@ pub fn table(page: &Value, colours: bool) -> String {
 
 /// Writes columns as wide as their widest cell. The third is a state, in its colour.
 fn columns(out: &mut String, head: &[&str], mut rows: Vec<Vec<String>>, colours: bool) {
-    rows.insert(0, head.iter().map(|h| h.to_string()).collect());
+    rows.insert(0, head.iter().map(ToString::to_string).collect());
     let wide = |at: usize| {
         let cells = rows.iter().filter_map(|row| row.get(at));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)

@@ -1,11 +1,11 @@
-//! `.env` text and environment → a checked [`Config`], or every fault at once.
+//! Turns `.env` text and the environment into a checked [`Config`], or reports all faults at once.
 //!
-//! [`VARIABLES`] is the one table of names, defaults, forms and help. The fields of [`Config`], their reading, what a
-//! reload cannot change, `--help`, the README's table, `.env.example`, the man page and the shell's completions all
-//! come from it: a new setting is a row there. Pure: who calls reads the files and hands their texts in.
+//! [`VARIABLES`] is the one table of names, defaults, forms and help. The fields of [`Config`], their parsers, what a
+//! reload cannot change, `--help`, the README's table, `.env.example`, the man page and the shell completions come from
+//! it: a new setting is a row there. Pure: the caller reads the files.
 //!
-//! Faults and warnings are lines for the operator. Nothing of a key gets into them beyond its label, and of other
-//! values a few characters, and none that look like a key in the wrong place.
+//! Faults and warnings are lines for the operator. They show no more of a key than its label, a few characters of other
+//! values, and no value that looks like a key in the wrong place.
 
 mod dotenv;
 mod form;
@@ -37,7 +37,7 @@ use values::Values;
 pub struct Variable {
     /// As it is written in the environment and in `.env`.
     pub name: &'static str,
-    /// Used when it is not set or set to nothing; empty: there is none.
+    /// Used when it is not set or set to nothing. Empty: there is no default.
     pub default: &'static str,
     /// What values it takes.
     pub form: Form,
@@ -68,8 +68,8 @@ macro_rules! settings {
             }
         }
 
-        /// The names of the settings, keys aside, in which two configurations differ: those that take a
-        /// `restart`, or those that a reload brings to work.
+        /// The names of the settings, keys aside, in which two configurations differ: those that take a `restart`, or
+        /// those that a reload changes.
         pub fn differences(old: &Config, new: &Config, restart: bool) -> Vec<&'static str> {
             let differs = [$( old.$field != new.$field, )*];
             let rows = VARIABLES.iter().zip(differs);
@@ -89,9 +89,9 @@ settings! {
     port: u16, "PORT" = "3000", form::number(0, 65535, ""), restart,
         "Port to listen on; 0 takes any free one.";
     host: IpAddr, "HOST" = "127.0.0.1", form::HOST, restart,
-        "Address to listen on. Another than loopback, such as 0.0.0.0, takes CLIENT_KEYS. An IP address or localhost.";
+        "Address to listen on: an IP address or localhost. An address other than loopback, such as 0.0.0.0, needs CLIENT_KEYS.";
     client_keys: Vec<ClientKey>, "CLIENT_KEYS" = "", form::CLIENT_KEYS, live,
-        "Who may ask: name:key,name:key. Clients send the key as their API key. Not set: whoever can connect.";
+        "The clients that may ask: name:key,name:key. They send the key as their API key. Not set: everyone who can connect may ask.";
     open_lan: bool, "OPEN_LAN" = "no", Form::Switch, live,
         "Listen on the network without CLIENT_KEYS: everyone on it can use your keys.";
     allowed_hosts: Vec<Host>, "ALLOWED_HOSTS" = "", form::HOSTS, live,
@@ -101,33 +101,33 @@ settings! {
     target: Target, "TARGET_BASE_URL" = "https://integrate.api.nvidia.com/v1", form::URL, live,
         "The provider. Its path replaces a leading /v1 of the client's path.";
     genai: Option<Target>, "GENAI_BASE_URL" = "https://ai.api.nvidia.com", form::URL, live,
-        "Where paths with /genai/ go, whole: NVIDIA's visual models. For another provider than NVIDIA only if it is set.";
+        "Where paths with /genai/ go, whole: NVIDIA's visual models. With a provider other than NVIDIA only if it is set.";
     key_header: &'static str, "KEY_HEADER" = "authorization", Form::Word(form::KEY_HEADERS), live,
-        "The field in which the provider wants its key; in authorization it follows Bearer.";
+        "The header field for the provider's key. In authorization the key follows Bearer.";
     messages: Speech, "MESSAGES" = "auto", Form::Word(form::SPEECHES), live,
         "Requests in Anthropic's Messages API: auto translates them to chat completions where the provider does not know them.";
     responses: Speech, "RESPONSES" = "auto", Form::Word(form::SPEECHES), live,
         "The same for OpenAI's Responses API.";
     models: ModelMap, "MODEL_MAP" = "", form::MODELS, live,
-        "Models under other names, the first match counts: claude-haiku*=a/b,claude-*=c/d. A vertical bar lists stand-ins.";
+        "Models under other names; the first match counts: claude-haiku*=a/b,claude-*=c/d. Stand-ins follow after vertical bars.";
     cooldown: Duration, "COOLDOWN_SEC" = "60", form::seconds(1), live,
-        "How long a key rests after a 429 that does not say how long; twice as long each time that is repeated, up to 15 minutes.";
+        "How long a key rests after a 429 that does not say how long; doubled each time that is repeated, up to 15 minutes.";
     pace: Pace, "RPM_LIMIT" = "0", form::RATE, live,
-        "Requests a minute that alvus allows each key, so that it is never refused. auto learns what each key and model takes. 0 (no limit) to 1000, or auto.";
+        "Requests a minute that alvus allows each key, so that the provider does not refuse it. auto learns what each key and model takes. 0 (no limit) to 1000, or auto.";
     rotation: Rotation, "ROTATION" = "round-robin", Form::Word(&["round-robin", "sticky"]), live,
         "sticky keeps a conversation on one key while that is ready, for the provider's prompt cache.";
     max_retries: u32, "MAX_RETRIES" = "10", form::number(0, 1000, ""), live,
         "How many times a request waits for a key or for a provider in trouble.";
     max_wait: Duration, "MAX_WAIT_SEC" = "300", form::seconds(0), live,
-        "How long a request waits, all rounds together.";
+        "How long a request waits in all.";
     heartbeat: Duration, "HEARTBEAT_SEC" = "15", form::seconds(0), live,
-        "While a stream's client waits, it gets a comment this often; 0: never.";
+        "How often the client of a stream gets a comment while it waits; 0: never.";
     max_body: usize, "MAX_BODY_MB" = "32", form::number(1, 1024, form::MIB), restart,
         "Largest request body, in MiB; a larger one is answered with 413.";
     workers: usize, "WORKERS" = "32", form::number(1, 256, ""), restart,
         "How many requests may be at the provider at the same time; others wait.";
     max_connections: usize, "MAX_CONNECTIONS" = "0", form::number(0, 10_000, ""), restart,
-        "How many clients may be connected, waiting ones included; for one more, the one idle longest goes. More than WORKERS. 0: as many as memory allows, up to 1024.";
+        "How many clients may be connected, waiting ones included; for one more the one idle longest is closed. More than WORKERS. 0: as many as memory allows, up to 1024.";
     connect_timeout: Duration, "CONNECT_TIMEOUT_SEC" = "10", form::number(1, 300, "seconds"), live,
         "How long connecting to the provider may take.";
     first_byte_timeout: Duration, "FIRST_BYTE_TIMEOUT_SEC" = "600", form::seconds(1), live,
@@ -137,7 +137,7 @@ settings! {
     ssl_cert_file: Option<PathBuf>, "SSL_CERT_FILE" = "", Form::File, live,
         "PEM file of extra CA certificates, trusted besides the built-in ones.";
     state_file: Option<PathBuf>, "STATE_FILE" = "", Form::File, restart,
-        "Where the rests of keys are kept over a restart: /var/lib/alvus/state.";
+        "The file that keeps the rests of keys over a restart: /var/lib/alvus/state.";
     dashboard: bool, "DASHBOARD" = "no", Form::Switch, restart,
         "GET /dashboard shows what alvus is doing.";
     log: LogLevel, "LOG" = "info", Form::Word(LogLevel::WORDS), live,
@@ -173,16 +173,16 @@ impl From<String> for Faults {
     }
 }
 
-/// Where settings come from; what stands later wins. An empty value counts as not set.
+/// Where settings come from; later ones win. An empty value counts as not set.
 #[derive(Debug)]
 pub struct Sources<'a> {
     /// The text of the `.env` file, if there is one.
     pub env_file: Option<&'a str>,
-    /// What the messages call that.
+    /// Its name in messages.
     pub env_file_name: &'a str,
     /// Names and values of the environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// The same of the command line: `PORT`, `HOST`.
+    /// Names and values of the command line: `PORT`, `HOST`.
     pub options: &'a [(&'static str, OsString)],
 }
 
@@ -190,7 +190,7 @@ pub struct Sources<'a> {
 pub type ReadKeys<'a> = &'a mut dyn FnMut(&Path) -> io::Result<String>;
 
 impl Config {
-    /// Merges and checks; see [`Config::load`]. No key can come from a file.
+    /// Merges and checks; see [`Config::load`]. `API_KEYS_FILE` is not read.
     ///
     /// # Errors
     /// All faults of both sources, none of them with any part of a key.
@@ -212,7 +212,7 @@ impl Config {
         )
     }
 
-    /// Merges and checks. `read_keys`: none is needed to ask a running alvus, which takes no key of the provider's.
+    /// Merges and checks. `read_keys`: not needed to ask a running alvus, as that takes no provider's key.
     ///
     /// # Errors
     /// All faults of all sources, none of them with any part of a key.
@@ -239,9 +239,9 @@ impl Config {
         }
     }
 
-    /// What no setting can know alone.
+    /// Checks settings against each other.
     fn check_together(&mut self, values: &mut Values) {
-        // NVIDIA's own keys may go there unasked, and no others.
+        // Only NVIDIA's own keys may go there by default.
         if !self.target.is_at("nvidia.com") && !values.is_set("GENAI_BASE_URL") {
             self.genai = None;
         }

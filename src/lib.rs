@@ -4,13 +4,13 @@
 
 // floor 0
 pub mod dialect;
-pub mod front;
 pub mod peer;
 pub mod secret;
 pub mod token;
 // floor 1
 pub mod body;
 pub mod config;
+pub mod front;
 pub mod headers;
 pub mod mask;
 pub mod question;

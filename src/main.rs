@@ -187,9 +187,13 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
         }
     }
     server.close_door();
-    memory.iter_mut().for_each(|memory| keep(memory, &server));
+    if let Some(memory) = &mut memory {
+        keep(memory, &server);
+    }
     drain(&server, orders);
-    memory.iter_mut().for_each(|memory| keep(memory, &server));
+    if let Some(memory) = &mut memory {
+        keep(memory, &server);
+    }
     Ok(())
 }
 

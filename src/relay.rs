@@ -158,7 +158,7 @@ impl Relay {
             Verdict::TooMuch if answer.status == 429 => answer.status = 413,
             Verdict::Pass if answer.status < 400 => self.eject(&trip.refused, &trip.model),
             Verdict::Refused { .. } => {
-                self.pool(|pool| pool.refused(trip.entry.lane, Instant::now()))
+                self.pool(|pool| pool.refused(trip.entry.lane, Instant::now()));
             }
             _ => {}
         }

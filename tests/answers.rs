@@ -1,5 +1,5 @@
-//! Answers are read whole enough: errors inside a success, empty answers, JSON in place of a
-//! stream, errors that came compressed; and nothing that is an answer is thrown away.
+//! What an answer holds: errors inside a success, empty answers, JSON in place of a stream,
+//! compressed errors. No answer with content is thrown away.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! When there is more to do than workers.
+//! More requests than `WORKERS`.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Real clients and real servers, nobody's here: what their users would see through alvus.
+//! Real clients and real servers, not written here: what their users would see through alvus.
 //!
 //! `make clients` installs them; without them these tests fail and say so.
 #![allow(clippy::unwrap_used)]

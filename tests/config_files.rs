@@ -1,4 +1,4 @@
-//! Whole `.env` files, each with what must come of it beside it.
+//! Whole `.env` files, each with its expected result beside it.
 //!
 //! `valid/NAME.env` has `NAME.txt`: what differs from the defaults, then the warnings. `invalid/NAME.env` has the
 //! faults. A new case is a new pair of files.

@@ -1,4 +1,4 @@
-//! The front door: which pages may make a browser ask, what alvus answers itself, what leads nowhere.
+//! Admission: which web pages may make a browser ask, what alvus answers itself, what it refuses for everybody.
 #![allow(clippy::unwrap_used)] // a test may panic
 
 mod common;

@@ -1,6 +1,5 @@
 //! When the upstream misbehaves: what the client sees, what the pool records, what the log says.
-//! docs/behaviour.md has the rules; what breaks off in the middle of a
-//! body is in `streams.rs`, what is tried again in `keys.rs`.
+//! docs/behaviour.md has the rules. `streams.rs` has bodies that break off, `keys.rs` retries.
 //!
 //! `openssl` makes the certificates.
 #![allow(clippy::unwrap_used)]
@@ -37,9 +36,8 @@ fn before(url: &str, more: &[(&str, &str)]) -> Alvus {
     Alvus::start(&env)
 }
 
-/// What there is to say after one POST met a fault before an answer began: the client's status and
-/// code, that the message and the log hold `words`, that the failure is counted and the key not
-/// blamed.
+/// Checks one POST that meets a fault before an answer begins: the client's status and code,
+/// `words` in the message and in the log, the failure's count, and that the key is not blamed.
 fn refused(alvus: &Alvus, status: u16, code: &str, words: &str) {
     let response = alvus.ask();
     let text = response.text();
@@ -65,7 +63,7 @@ fn unreachable(url: &str, more: &[(&str, &str)], words: &str) {
     refused(&before(url, more), 503, "upstream_unreachable", words);
 }
 
-/// What no waiting helps against is said at once, however long a request may wait.
+/// A fault that no wait cures is told at once, however long a request may wait.
 fn hopeless(url: &str, more: &[(&str, &str)], words: &str) {
     let more = [more, &[("MAX_WAIT_SEC", "600")]].concat();
     refused(&before(url, &more), 502, "upstream_misconfigured", words);

@@ -1,5 +1,5 @@
-//! Whatever an upstream answers, in words from all over the field: what one request brings about ends within a minute for
-//! everybody else, and what an answer only quotes of a request is held against nobody.
+//! Random answers, in words of real upstreams. What one request causes ends within a minute for all others, and words
+//! that an answer only quotes from a request blame no key.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! The front door, driven over loopback sockets: each fault that tiny_http has as published, and what
-//! it lacks. What each test meets in the crate as published: `front_door/README.md`.
+//! The front door over loopback sockets: each fault of tiny_http as published, and what it lacks.
+//! `front_door/README.md` says how the published crate does in each test.
 #![allow(clippy::unwrap_used)] // a test may panic
 
 #[path = "front_door/added.rs"]

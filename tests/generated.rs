@@ -1,5 +1,5 @@
-//! What is made from the tables of settings, commands, options and providers: README, `.env.example`, the man page,
-//! the shells' completions. `WRITE=1 cargo test --test generated` writes them.
+//! Texts made from the tables of settings, commands, options and providers: README, `.env.example`, the man page, the
+//! shell completions. `WRITE=1 cargo test --test generated` writes them.
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Write;

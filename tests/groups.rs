@@ -1,7 +1,6 @@
-//! In a control group that allows little, as service managers and containers make them.
+//! alvus in a small control group, as service managers and containers make them.
 //!
-//! Takes root and control groups of version 1 or 2 that can be written to; without them the tests say
-//! that they were skipped.
+//! The tests need root and writable control groups of version 1 or 2; without them they say that they were skipped.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 

@@ -2,7 +2,7 @@
 //! within a second, afterwards alvus still serves, and within ten seconds its threads, descriptors
 //! and memory are back to what they were.
 //!
-//! The two times are those that operators were promised; on a busy machine a probe may be repeated.
+//! Operators were promised these two times. On a busy machine a probe may be repeated.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 

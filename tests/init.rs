@@ -1,4 +1,4 @@
-//! `alvus init`: what it asks, what it tries, what it writes.
+//! `alvus init`: what it asks, tries and writes.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -179,7 +179,7 @@ fn nothing_is_written_when_no_key_works_or_none_is_one() {
             vec!["--provider", &url],
             "a;b",
             2,
-            "your keys: key 1 of 1 holds a semicolon",
+            "what you typed: key 1 of 1 holds a semicolon",
         ),
         (
             vec!["--provider", &url, "--port", "x"],

@@ -1,4 +1,4 @@
-//! Keys: how they take turns, rest, and fall out; and what is tried again.
+//! Keys: turns, rests and ejections; and what is tried again.
 #![allow(clippy::unwrap_used)]
 
 mod common;

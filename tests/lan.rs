@@ -1,4 +1,4 @@
-//! Who may ask: client keys, names of ours, web pages; what the network sees of alvus itself.
+//! Who may ask: client keys, our names, web pages; and what the network sees of alvus' own pages.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! A client that leaves is noticed wherever its request stands, and nothing more is spent on it.
+//! A client that leaves is noticed wherever its request is, and nothing more is spent on it.
 #![allow(clippy::unwrap_used)]
 
 mod common;

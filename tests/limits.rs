@@ -1,5 +1,5 @@
-//! Limits and faults as upstreams really state them: whose it was, what is tried again, and what a
-//! client hears meanwhile.
+//! Limits and faults in the words of real upstreams: whose fault they are, what is tried again, and
+//! what a client gets meanwhile.
 #![allow(clippy::unwrap_used)]
 
 mod common;

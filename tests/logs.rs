@@ -1,5 +1,4 @@
-//! What the log looks like: JSON, the journal's priorities, storms. What it may not hold is on trial in
-//! every test: see `Alvus::drop`.
+//! The log: JSON, the journal's priorities, storms. Every test checks that it holds no key: see `Alvus::drop`.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,5 +1,5 @@
-//! What alvus shows of itself: `/metrics` and the dashboard's data, after known events.
-//! (That Prometheus and a browser can read them is `tests/pages.rs`.)
+//! `/metrics` and the dashboard's data, after known events. (That Prometheus and a browser can read
+//! them is `tests/pages.rs`.)
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,5 +1,4 @@
-//! Models under other names, and the field in which a provider wants its key: real sockets, the real
-//! binary.
+//! `MODEL_MAP` and `KEY_HEADER`: real sockets, the real binary.
 #![allow(clippy::unwrap_used)]
 
 mod common;

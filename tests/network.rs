@@ -1,4 +1,4 @@
-//! A network that goes away and comes back, between alvus and the upstream: what the client sees,
+//! A network between alvus and the upstream that goes away and comes back: what the client sees,
 //! what the pool records, how soon all is well again.
 //!
 //! Each test runs `alone`, in a network of its own, where the upstream has an address that can be

@@ -1,4 +1,4 @@
-//! The pages in the programs they are made for: Prometheus' own checker, and a browser.
+//! The pages in the programs that use them: Prometheus' checker, and a browser.
 //!
 //! `make clients` installs both; without them these tests fail and say so.
 #![allow(clippy::unwrap_used)]

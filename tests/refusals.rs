@@ -1,4 +1,4 @@
-//! What is refused at start and at a reload, and that nothing of it is at work then.
+//! Configurations that are refused, at the start and at a reload, and that no part of them takes effect.
 #![allow(clippy::unwrap_used)] // a test may panic
 
 mod common;

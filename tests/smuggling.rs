@@ -1,7 +1,6 @@
-//! Request smuggling, differentially: the same bytes go through alvus and through nginx, each in
-//! front of a recorder that believes whatever it is told. alvus must not let a second request
-//! through that was not one, and must not pass up what nginx refuses, unless a reason is written
-//! here. Being stricter than nginx is fine.
+//! Request smuggling, compared with nginx: the same bytes go through alvus and through nginx, each
+//! in front of a recorder that believes them. alvus must not make two requests of one, and must not
+//! forward what nginx refuses, unless a reason is written here. It may be stricter than nginx.
 //!
 //! `make clients` installs nginx.
 #![cfg(target_os = "linux")]

@@ -1,9 +1,9 @@
 //! A soak: `make soak`. Eight clients, one upstream that misbehaves now and then, reloads in
 //! between, for `SOAK_MIN` minutes; `SOAK_SEED` repeats the choices of a run.
 //!
-//! Each request carries an id which the upstream finds in path and body and answers with, so an
-//! answer that is lost, doubled or somebody else's is noticed. Memory, threads, descriptors and the
-//! cost of a request must be at the end what they were at the beginning.
+//! Each request carries an id in path and body, and its answer repeats it, so that a lost, doubled
+//! or exchanged answer is noticed. At the end memory, threads, descriptors and the cost of a
+//! request must be what they were at the beginning.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;

@@ -1,5 +1,5 @@
-//! What memory a stream takes that is translated, beside one that passes; of the real binary. `STREAM_MB=1000` to
-//! look closer; `--nocapture` shows the figures. `make bench` has the time.
+//! The memory of a translated stream, beside one that passes, with the real binary. `STREAM_MB=1000` looks closer;
+//! `--nocapture` shows the figures. `make bench` measures the time.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 #![cfg(feature = "messages")]
 

@@ -1,4 +1,4 @@
-//! From 0.1.0: its files, as its own binary and its own commit left them, go on working unchanged.
+//! The upgrade from 0.1.0: its files, as its binary and its commit left them, still work unchanged.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,5 +1,4 @@
-//! Waiting costs nothing and is fair: for a key, for a place, for a pause to pass; and whoever waits
-//! hears that alvus stops.
+//! Waits for a key, a place or a pause cost nothing, are fair, and end when alvus stops.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! The configuration file edited under a running alvus: every way of editing, every way of failing.
+//! Edits of the configuration file under a running alvus: every way to edit, every way to fail.
 #![allow(clippy::unwrap_used)]
 
 mod common;

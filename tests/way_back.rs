@@ -1,5 +1,5 @@
-//! What an upstream may not do to a client by its answer: show it a key, speak in our name, change the
-//! protocol, leave its end open.
+//! What an upstream's answer may not do to a client: show it a key, use our field names, change the protocol, leave its
+//! end open.
 #![allow(clippy::unwrap_used)] // a test may panic
 
 mod common;

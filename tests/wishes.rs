@@ -1,4 +1,4 @@
-//! What a client may ask of alvus itself: the list of models without a key, an answer within a time, one key.
+//! What a client may ask of alvus itself: the list of models without a key, a deadline, one key.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -248,7 +248,7 @@ fn a_request_can_be_pinned_to_a_key() {
         assert_eq!((refused.status, &*code(&refused)), (400, "unknown_key"));
         let text = refused.text();
         assert!(
-            text.contains("there are 3") && !text.contains(KEYS[0]),
+            text.contains("the 3 keys") && !text.contains(KEYS[0]),
             "{text}"
         );
     }

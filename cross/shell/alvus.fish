@@ -1,9 +1,9 @@
 # Made from the program's tables; see tests/generated.rs.
 complete -c alvus -f
-complete -c alvus -n __fish_use_subcommand -a serve -d 'serve; what alvus does without a word'
+complete -c alvus -n __fish_use_subcommand -a serve -d 'serve; the default'
 complete -c alvus -n __fish_use_subcommand -a init -d 'ask for provider and keys, try them, and write .env'
-complete -c alvus -n __fish_use_subcommand -a check -d 'try each key once and say what it is worth'
-complete -c alvus -n __fish_use_subcommand -a status -d 'ask the alvus that runs here how it is'
+complete -c alvus -n __fish_use_subcommand -a check -d 'try each key once and say whether it works'
+complete -c alvus -n __fish_use_subcommand -a status -d 'show the keys and clients of the alvus that runs here'
 complete -c alvus -n __fish_use_subcommand -a demo -d 'serve a built-in provider with three limited keys; nothing leaves the machine'
 complete -c alvus -n __fish_use_subcommand -a help -d 'this text'
 complete -c alvus -n __fish_use_subcommand -a version -d 'the version'

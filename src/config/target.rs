@@ -36,8 +36,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// Parses an `http://` or `https://` URL. The error says what is wrong and shows none of the text, as a pasted URL
-    /// may hold a password.
+    /// Parses an `http://` or `https://` URL.
+    ///
+    /// # Errors
+    /// What is wrong. It shows none of the text, as a pasted URL may hold a password.
     pub fn parse(url: &str) -> Result<Target, &'static str> {
         let (scheme, rest) = url
             .split_once("://")

@@ -53,7 +53,7 @@ pub fn adapt(body: &[u8], traits: &Traits, prompt_tokens: u64) -> Option<Vec<u8>
             ("messages", _) if changes_messages(traits) => {
                 put!(&mut out, name, ":");
                 put_list(&mut out, value, |out, message| {
-                    put_message(out, message, traits)
+                    put_message(out, message, traits);
                 });
             }
             ("tools", _) if traits.plain_schemas => {

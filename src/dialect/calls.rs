@@ -41,6 +41,9 @@ pub struct TooMany;
 impl Calls {
     /// The number of the call that a piece belongs to, perhaps a new one. Its id and name are
     /// noted; the caller passes the arguments to [`Call::arguments`].
+    ///
+    /// # Errors
+    /// When the answer makes more calls than are kept.
     pub fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
         let id = piece.id.map_or("", Str::raw);
         let name = piece.name.map_or("", Str::raw);
@@ -78,6 +81,9 @@ impl Calls {
     }
 
     /// Notes a complete call, from an answer that is not a stream.
+    ///
+    /// # Errors
+    /// When the answer makes more calls than are kept.
     pub fn add_whole(&mut self, piece: &CallPiece<'_>) -> Result<(), TooMany> {
         let [id, name] = [piece.id, piece.name].map(|text| text.map_or("", Str::raw).to_string());
         if self.list.len() == MOST || id.len().max(name.len()) > LONGEST {

@@ -93,6 +93,9 @@ impl Dialect {
     }
 
     /// Translates a request.
+    ///
+    /// # Errors
+    /// What the client hears when it cannot be translated.
     pub fn translate(self, body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Refusal> {
         match self {
             #[cfg(feature = "messages")]
@@ -221,6 +224,9 @@ impl Dialect {
     }
 
     /// Translates an answer that is not a stream.
+    ///
+    /// # Errors
+    /// When it is empty, broken, or an error.
     pub fn answer(self, body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
         match self {
             #[cfg(feature = "messages")]

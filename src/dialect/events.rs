@@ -27,6 +27,9 @@ pub struct Events {
 
 impl Events {
     /// Takes the next bytes; `each` gets the data of each event that they complete.
+    ///
+    /// # Errors
+    /// When an event is longer than is kept.
     pub fn push(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(&[u8])) -> Result<(), TooLong> {
         if std::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
             bytes = &bytes[1..];

@@ -66,9 +66,9 @@ impl Traits {
             Lesson::Output(most) => self.output = Some(most),
             Lesson::Context(limit, prompt) => {
                 self.context = Some(limit);
-                prompt
-                    .into_iter()
-                    .for_each(|tokens| self.measure(size, tokens));
+                if let Some(tokens) = prompt {
+                    self.measure(size, tokens);
+                }
             }
             Lesson::PlainSchemas => self.plain_schemas = true,
             Lesson::Blind => self.blind = true,

@@ -279,12 +279,10 @@ fn output_limit(words: &str) -> Option<u64> {
 
 /// The number right after a phrase, perhaps in backticks or brackets.
 fn number_after(words: &str, phrase: &str) -> Option<u64> {
-    let starts = words
+    let mut starts = words
         .match_indices(phrase)
         .map(|(at, _)| &words[at + phrase.len()..]);
-    starts
-        .filter_map(|rest| number(rest.trim_start_matches(['`', '(', ' ', '\''])))
-        .next()
+    starts.find_map(|rest| number(rest.trim_start_matches(['`', '(', ' ', '\''])))
 }
 
 /// The number before a phrase, with or without "tokens" between.

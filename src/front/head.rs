@@ -61,6 +61,9 @@ struct Field {
 
 impl Head {
     /// Reads a head, and not a byte further.
+    ///
+    /// # Errors
+    /// When the client left, or the refusal.
     pub fn read<R: BufRead>(source: &mut R, limits: &Limits) -> Result<Head, HeadError> {
         // A client that speaks TLS here may never end a line. Old clients sent an empty line after
         // the body of a POST (RFC 9112, 2.2).
@@ -236,9 +239,9 @@ fn parse_request_line(
     line: Range<usize>,
 ) -> Result<(Method, Range<usize>, HTTPVersion), HeadError> {
     let mut parts = text[line.clone()].splitn(3, |&b| b == b' ');
-    let (method, target, version) = match (parts.next(), parts.next(), parts.next()) {
-        (Some(method), Some(target), Some(version)) => (method, target, version),
-        _ => return bad("the request line is not: method, target, version"),
+    let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return bad("the request line is not: method, target, version");
     };
 
     let version = match version {
@@ -271,9 +274,8 @@ fn parse_request_line(
 /// `field-name ":" OWS field-value OWS`
 fn parse_field(text: &[u8], line: Range<usize>) -> Result<Field, HeadError> {
     let bytes = &text[line.clone()];
-    let colon = match bytes.iter().position(|&b| b == b':') {
-        Some(colon) => colon,
-        None => return bad("a header field has no colon"),
+    let Some(colon) = bytes.iter().position(|&b| b == b':') else {
+        return bad("a header field has no colon");
     };
     let (name, value) = (&bytes[..colon], &bytes[colon + 1..]);
     // this refuses white space before the colon, and folded lines

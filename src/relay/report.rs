@@ -120,7 +120,7 @@ impl Relay {
             Change::Rests(Why::Limited, rest) => self.metrics.cooldown(index, rest, now),
             Change::Rests(Why::Quota, rest) => self.metrics.parked(index, rest, now),
             Change::Rests(Why::Refused { status, .. }, _) => {
-                self.metrics.ejected(index, status, now)
+                self.metrics.ejected(index, status, now);
             }
             Change::StillOut => self.metrics.probe_failed(),
             Change::Overloaded(_) | Change::Recovered | Change::Unkept => {}
@@ -148,12 +148,12 @@ impl Relay {
                 secs(rest)
             ),
             Change::Overloaded(limit) => {
-                info!("the model is overloaded{of} ({status}): {limit} requests at a time for now")
+                info!("the model is overloaded{of} ({status}): {limit} requests at a time for now");
             }
             Change::StillOut => debug!("key {index} {label}: refused again{of} ({status})"),
             Change::Recovered => debug!("key {index} {label}: well again{of}"),
             Change::Unkept => {
-                debug!("key {index} {label}: limited ({status}){of}; the pool has no lane for it")
+                debug!("key {index} {label}: limited ({status}){of}; the pool has no lane for it");
             }
         }
     }

@@ -184,13 +184,13 @@ impl Ending {
     }
 
     fn field_name(&mut self, byte: u8) {
-        if byte != DATA[self.matched] {
-            self.line = Line::Other;
-        } else {
+        if byte == DATA[self.matched] {
             self.matched += 1;
             if self.matched == DATA.len() {
                 self.line = Line::Data;
             }
+        } else {
+            self.line = Line::Other;
         }
     }
 

@@ -44,7 +44,9 @@ impl Page {
     }
 
     fn add(&mut self, parts: &[&str]) {
-        parts.iter().for_each(|part| self.0.push_str(part));
+        for part in parts {
+            self.0.push_str(part);
+        }
     }
 }
 

@@ -76,7 +76,9 @@ impl Resolver for CachingResolver {
         let mut found = self.empty();
         let limit = config.timeouts().connect.unwrap_or(Duration::MAX);
         self.look_up(host, port, limit, |addrs| {
-            addrs.iter().for_each(|a| found.push(*a));
+            for addr in addrs {
+                found.push(*addr);
+            }
         })?;
         Ok(found)
     }

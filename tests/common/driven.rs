@@ -1,4 +1,4 @@
-//! Streams of chat completions that go on when they are told to, and who asks for them.
+//! Streams of chat completions that a test drives token by token, and their clients.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part
 
 use std::io::Write;

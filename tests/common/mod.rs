@@ -1,4 +1,4 @@
-//! What every socket test stands on: the real binary, a scripted upstream, a client of raw bytes.
+//! The fixtures of all socket tests: the real binary, a scripted upstream, a client of raw bytes.
 //!
 //! Nothing sleeps to wait for readiness; a hang becomes a failure after [`PATIENCE`].
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part
@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// After this long, what has not happened will not happen. No test waits this long to pass.
+/// After this long a test fails. No test waits this long to pass.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Keys for tests. Each is long enough that its label hides it.
@@ -38,7 +38,7 @@ pub const FRUGAL: [(&str, &str); 4] = [
     ("MALLOC_TRIM_THRESHOLD_", "131072"),
 ];
 
-/// As many as this process may have at all.
+/// Raises this process' limit of descriptors as far as it goes.
 pub fn many_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -55,7 +55,7 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Sets a flag when it is dropped, by a failing test too, so that threads that go by it end.
+/// Sets a flag when it is dropped, also by a failing test, so that threads that look at it end.
 pub struct AtEnd<'a>(pub &'a AtomicBool);
 
 impl Drop for AtEnd<'_> {
@@ -64,8 +64,8 @@ impl Drop for AtEnd<'_> {
     }
 }
 
-/// An address on which nobody listens: bound once, noted, closed. On a loopback address of its own,
-/// so that no other test is given the port meanwhile.
+/// An address on which nobody listens: bound once, noted, closed. It is a loopback address of its
+/// own, so that no other test gets the port.
 pub fn dead_addr() -> SocketAddr {
     TcpListener::bind("127.77.0.1:0")
         .unwrap()
@@ -156,7 +156,7 @@ pub fn alvus_command(dir: &TempDir) -> Command {
     alvus_under(&[], dir)
 }
 
-/// The same, started by another program that takes it as its last arguments (`prlimit`).
+/// The same, started by another program that gets it as its last arguments (`prlimit`).
 pub fn alvus_under(wrapper: &[&str], dir: &TempDir) -> Command {
     let bin = std::env::var("ALVUS_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_alvus").into());
     let runner = std::env::var("ALVUS_RUNNER").unwrap_or_default();
@@ -207,7 +207,7 @@ impl Alvus {
         Alvus::launch(&[], env)
     }
 
-    /// The usual: three keys in front of one upstream, on a loopback port.
+    /// alvus as usual: three keys in front of one upstream, on a loopback port.
     pub fn before(upstream: &Upstream) -> Alvus {
         Alvus::before_with(upstream, &[])
     }
@@ -516,7 +516,7 @@ impl Client {
         matches!(self.reader.read(&mut [0]), Ok(0))
     }
 
-    /// Leaves, at once.
+    /// Closes the connection, at once.
     pub fn leave(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
@@ -797,7 +797,7 @@ pub fn read_request(reader: &mut BufReader<TcpStream>, connection: usize) -> Opt
     Some(seen)
 }
 
-/// A gate that a test opens: what stands behind it waits until then.
+/// A gate that a test opens; threads behind it wait until then.
 pub fn gate() -> (std::sync::mpsc::Sender<()>, Receiver<()>) {
     channel()
 }

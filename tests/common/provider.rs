@@ -1,6 +1,6 @@
 //! A provider as real clients expect one: OpenAI's endpoints, and a strict limit on every key.
 //!
-//! It answers what it was asked, so that a client can tell its own answer from another's, and it
+//! Its answers repeat the question, so that a client can tell its own answer from another's. It
 //! knows nothing of alvus.
 
 use std::collections::{HashMap, VecDeque};

@@ -1,5 +1,5 @@
-//! A case as a file says it: read, checked, nothing run. What the words mean: `README.md` beside
-//! this. A word that is not known is a fault, so that no expectation is lost by a slip.
+//! Reads and checks a case from its file, and runs nothing. `README.md` beside this explains the
+//! words. An unknown word is a fault, so that no expectation is lost by a slip.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The upstream of a case: its answers to those requests that they are for, a good answer to all
-//! others. It keeps account of what it gave.
+//! The upstream of a case: gives the case's answers to the requests that they are for, and a good
+//! answer to all others. It counts what it gave.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -168,7 +168,7 @@ impl Answer {
     }
 }
 
-/// What everybody gets for whom the case has no answer.
+/// The answer to requests for which the case has none.
 fn good(seen: &Seen, asked: &Value) -> Act {
     let model = &asked["model"];
     if asked["stream"] == true {

@@ -1,4 +1,4 @@
-//! The front door, so that a test can take its requests one after the other.
+//! The front door with an interface from which a test takes its requests one after the other.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};

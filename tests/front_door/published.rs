@@ -1,5 +1,5 @@
-//! Faults of the crate as published that show in what a client sees, and that the front door does
-//! not have. `tests/front_door/prove` runs them against the former, to see each fail.
+//! Faults of the published crate that a client can see, and that the front door does not have.
+//! `tests/front_door/prove` runs these tests against that crate, to see each fail.
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};

@@ -1,4 +1,4 @@
-//! The dialects: whatever a client or an upstream sends, nobody sees what cannot be.
+//! The Messages dialect: whatever a client or an upstream sends, the other side gets only valid requests and events.
 
 use alvus::dialect::adapt::adapt;
 use alvus::dialect::json::Json;

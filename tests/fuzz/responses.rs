@@ -1,4 +1,4 @@
-//! The Responses dialect: whatever a client or an upstream sends, nobody sees what cannot be.
+//! The Responses dialect: whatever a client or an upstream sends, the other side gets only valid requests and events.
 
 use alvus::dialect::json::Json;
 use alvus::dialect::responses::errors::translate as translate_error;

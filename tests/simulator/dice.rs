@@ -1,4 +1,4 @@
-//! The simulator's dice: with a seed, so that each day can be had again.
+//! The simulator's dice, with a seed, so that each day can be repeated.
 
 use std::time::Duration;
 

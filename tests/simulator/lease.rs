@@ -1,9 +1,8 @@
 //! The steps of a request as in `src/relay.rs` and its rooms: enter a lane, pick or wait, send,
 //! report, decide, settle, release, exit.
 //!
-//! A request that waits goes on when its own instant has come, at its deadline, or when the pool
-//! names its ticket; at nothing else. It peeks meanwhile, and a key that it finds so was kept from
-//! it.
+//! A waiting request goes on at its own instant, at its deadline, or when the pool names its ticket, and at nothing
+//! else. Meanwhile it peeks: a key that it finds so was wrongly kept from it.
 
 use std::time::Duration;
 

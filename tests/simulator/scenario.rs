@@ -1,4 +1,4 @@
-//! What providers and agents are like, scenario by scenario.
+//! The scenarios: how providers and agents behave.
 
 use std::time::Duration;
 

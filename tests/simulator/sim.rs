@@ -1,5 +1,4 @@
-//! The clock, the agents and what becomes of their requests. How a request is sent is the policy's
-//! business: `lease.rs`, `plain.rs`.
+//! The clock, the agents and their requests. The policies say how a request is sent: `lease.rs`, `plain.rs`.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

@@ -1,4 +1,4 @@
-//! What is counted, and the table.
+//! The counters, and the table.
 
 use std::time::Duration;
 

@@ -9,6 +9,9 @@ use super::super::think::{Part, Think};
 use super::{Asked, put_usage, stop_reason};
 
 /// Translates an answer.
+///
+/// # Errors
+/// When it is empty, broken, or an error.
 pub fn translate(body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
     let json = Json::parse(body).ok_or(Fault::Broken("the answer is not valid JSON"))?;
     let chunk = Chunk::read(json);
@@ -133,7 +136,7 @@ impl<'a> Parts<'a> {
             }
             Piece::Text(text) => {
                 self.think.push(text, &mut |part| {
-                    add_part(part, &mut self.thoughts, &mut self.text)
+                    add_part(part, &mut self.thoughts, &mut self.text);
                 });
             }
             Piece::Call(piece) => match self.calls.add_whole(&piece) {

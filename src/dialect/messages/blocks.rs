@@ -36,6 +36,9 @@ enum Role {
 }
 
 /// Adds all messages; `used` gets the ids of their tool calls.
+///
+/// # Errors
+/// Which block cannot be translated, and why.
 pub fn add_messages<'a>(
     messages: Json<'a>,
     conversation: &mut Conversation<'a>,
@@ -271,6 +274,9 @@ fn found_by_server<'a>(kind: &str, content: Option<Json<'a>>) -> Option<Part<'a>
 
 /// The text of instructions: a string, or blocks of text. Lines for Anthropic's accounting are left out: they differ in
 /// each request, so that no prefix cache would hit.
+///
+/// # Errors
+/// When a block is not text.
 pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, Failure> {
     let blocks = system.items().map(|block| block.pick(["type", "text"]));
     let mut texts: Vec<&str> = system.string().map(Str::raw).into_iter().collect();

@@ -20,6 +20,9 @@ const LEAST_OUTPUT: u64 = 1024;
 const MOST_STOPS: usize = 4;
 
 /// Translates a Messages request.
+///
+/// # Errors
+/// What cannot be translated, and why.
 pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Failure> {
     let json = object(body)?;
     let [model, messages, system, stream] = json.pick(["model", "messages", "system", "stream"]);
@@ -58,6 +61,9 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Fail
 }
 
 /// The answer to `count_tokens`. `ratio`: the model's bytes a thousand tokens.
+///
+/// # Errors
+/// When the body is not a JSON object.
 pub fn count_tokens(body: &[u8], ratio: u32) -> Result<Vec<u8>, Failure> {
     let size = Size::of(object(body)?);
     let mut out = Vec::new();

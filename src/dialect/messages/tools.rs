@@ -11,6 +11,9 @@ const PLACEHOLDER: &str = "DeferredToolPlaceholder";
 ///
 /// Tools that run on Anthropic's servers are left out. A request that has only such tools is refused: its client tells
 /// the model so, and goes on.
+///
+/// # Errors
+/// Which tool cannot be translated, and why.
 pub fn put_tools(
     out: &mut Vec<u8>,
     tools: Option<Json<'_>>,

@@ -11,6 +11,9 @@ use super::tools::chat_name;
 const NOTHING_STORED: &str = "nothing is stored here; send what it means as input";
 
 /// Adds all items; `used` gets the ids of their tool calls.
+///
+/// # Errors
+/// Which item cannot be translated, and why.
 pub fn add_items<'a>(
     input: Json<'a>,
     tools: &[Tool],

@@ -130,7 +130,9 @@ impl Events {
             self.next
         );
         self.next += 1;
-        fields.iter().for_each(|piece| put!(out, *piece));
+        for piece in fields {
+            put!(out, *piece);
+        }
         put!(out, "}\n\n");
     }
 

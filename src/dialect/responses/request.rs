@@ -17,6 +17,9 @@ use super::tools::put_tools;
 const LEAST_OUTPUT: u64 = 1024;
 
 /// Translates a Responses request.
+///
+/// # Errors
+/// What cannot be translated, and why.
 pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Failure> {
     let json = Json::parse(body).filter(|json| json.is_object());
     let json = json.ok_or_else(|| Failure::invalid("", "the body is not a JSON object"))?;

@@ -15,6 +15,9 @@ const LONGEST_NAME: usize = 64;
 /// the `input`. Returns the tools that have another name upstream.
 ///
 /// Tools that run on OpenAI's servers are left out.
+///
+/// # Errors
+/// Which tool cannot be translated, and why.
 pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Failure> {
     let [tools, input, choice, parallel] =
         json.pick(["tools", "input", "tool_choice", "parallel_tool_calls"]);
