@@ -13,17 +13,18 @@
 //! requests, ejected keys are probed at once.
 
 mod backoff;
+mod bits;
 mod lane;
 mod merge;
 mod report;
 mod seat;
+mod sticky;
 #[cfg(test)]
 mod tests;
 mod view;
 mod window;
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use self::lane::{Fitness, Lane, Turn, Want};
@@ -37,7 +38,7 @@ pub use self::lane::Ticket;
 pub use self::merge::Merged;
 pub use self::report::{Change, Report};
 pub use self::seat::{PROBE_GAP, Why};
-pub use self::view::{Counts, KeyView, ModelView, State};
+pub use self::view::{Counts, KeyView, LISTED, Limits, ModelView, Overview, State};
 
 /// How many models can have a lane of their own at a time. The one unused longest makes room.
 pub const MAX_LANES: usize = 16;
@@ -158,6 +159,8 @@ pub struct Pool {
     next: usize,
     /// Attempts under way.
     attempts: usize,
+    /// The sums over all keys, removed ones included.
+    counts: Counts,
     /// Requests that could have a key but find no place, in turn.
     placeless: VecDeque<Ticket>,
     /// Requests to wake: they may get now what they wait for.
@@ -179,6 +182,7 @@ impl Pool {
             lanes: vec![Lane::new("", now)],
             next: 0,
             attempts: 0,
+            counts: Counts::default(),
             placeless: VecDeque::new(),
             woken: Vec::new(),
             next_ticket: 0,
@@ -247,18 +251,22 @@ impl Pool {
     }
 
     fn turn(&mut self, lane: LaneId, asker: Asker<'_>, now: Instant) -> Turn {
-        let (slots, settings) = (&self.slots, self.settings);
-        let score = asker
+        let (slots, listed, settings) = (&self.slots, &self.listed, self.settings);
+        let favourite = asker
             .conversation
-            .filter(|_| settings.rotation == Rotation::Sticky)
-            .map(|conversation| move |key: usize| affinity(conversation, slots[key].as_ref()));
+            .filter(|_| settings.rotation == Rotation::Sticky && asker.only.is_none())
+            .map(|conversation| {
+                move |is_free: &dyn Fn(usize) -> bool| {
+                    sticky::favourite(conversation, listed, slots, is_free)
+                }
+            });
         let avoid: Vec<usize> = asker.avoid.iter().map(|picked| picked.id.at).collect();
         let want = Want {
             ticket: asker.ticket,
             choosy: asker.is_choosy(),
             avoid: &avoid,
             only: asker.only.map(|picked| picked.id.at),
-            score: score.as_ref().map(|score| score as &dyn Fn(usize) -> u64),
+            favourite: favourite.as_ref().map(|choose| choose as &lane::Favourite),
         };
         self.lanes[lane.0].next(&want, now, |key| {
             fitness(slots[key].as_ref(), settings.pace, now)
@@ -316,6 +324,7 @@ impl Pool {
 
     /// Counts an answer's tokens; call it before [`Pool::release`].
     pub fn spent(&mut self, picked: &Picked, tokens: Tokens) {
+        self.counts.tokens += tokens;
         let slot = self.slots[picked.id.at].as_mut();
         if let Some(slot) = slot.filter(|slot| slot.id == picked.id) {
             slot.counts.tokens += tokens;
@@ -406,6 +415,7 @@ impl Pool {
         if matches!(pace, Pace::Fixed(_)) {
             slot.window.add(now);
         }
+        self.counts.requests += 1;
         slot.counts.requests += 1;
         slot.counts.in_flight += 1;
         slot.last_used = Some(now);
@@ -457,13 +467,4 @@ fn fitness(slot: Option<&Slot>, pace: Pace, now: Instant) -> Fitness {
         },
         _ => Fitness::Fit,
     }
-}
-
-/// Rendezvous hashing (Thaler and Ravishankar, 1998): each conversation has its own order of keys,
-/// and a key that comes or goes moves only its own conversations.
-fn affinity(conversation: u64, slot: Option<&Slot>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    conversation.hash(&mut hasher);
-    slot.map(|slot| &slot.key).hash(&mut hasher);
-    hasher.finish()
 }

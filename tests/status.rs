@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Alvus, KEYS, PATIENCE, TempDir, Upstream, alvus_command, answer, dead_addr, eventually, ok,
-    run_alvus,
+    Alvus, CHAT, KEYS, PATIENCE, TempDir, Upstream, alvus_command, answer, dead_addr, eventually,
+    ok, run_alvus,
 };
 
 const CLIENT: &str = "client-key-never-shown-aaaa0001";
@@ -63,6 +63,46 @@ fn status_prints_what_the_running_alvus_says_as_a_table() {
         "colours are for terminals: {out:?}"
     );
     assert!(!out.contains("never-shown"), "{out}");
+}
+
+#[test]
+fn of_hundreds_of_keys_the_page_shows_some_and_those_that_are_not_ready_first() {
+    let names: Vec<String> = (0..400)
+        .map(|n| format!("test-key-never-shown-{n:04}"))
+        .collect();
+    let upstream = Upstream::new(move |seen| {
+        match seen.key.as_deref().is_some_and(|key| key.ends_with("0399")) {
+            true => answer(429, "Retry-After: 100\r\n", ""),
+            false => ok(),
+        }
+    });
+    let keys = names.join(",");
+    let alvus = Alvus::before_with(&upstream, &[("API_KEYS", &keys), ("DASHBOARD", "1")]);
+    let mut client = alvus.connect();
+    for _ in 0..400 {
+        client.send(CHAT);
+        assert_eq!(client.response().status, 200);
+    }
+    let page = alvus.health();
+    assert_eq!(
+        (&page["keys"], &page["keys_listed"]),
+        (&400.into(), &256.into())
+    );
+    assert_eq!(
+        (&page["key_states"]["ready"], &page["key_states"]["cooling"]),
+        (&399.into(), &1.into())
+    );
+    let listed = page["key_status"].as_array().unwrap();
+    assert_eq!((listed.len(), &listed[254]["index"]), (256, &254.into()));
+    assert_eq!(
+        (&listed[255]["index"], &listed[255]["state"]),
+        (&399.into(), &"cooling".into())
+    );
+    let pool = page["pool"].as_str().unwrap();
+    assert_eq!(pool.matches('[').count(), 256);
+    let (code, out, _) = status(&alvus, &[("API_KEYS", &keys)]);
+    assert_eq!((code, out.lines().count()), (0, 3 + 256 + 1), "{out}");
+    assert!(out.ends_with("and 144 keys more\n"), "{out}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::backoff::{Allows, Backoff};
+use super::bits::Bits;
 use super::seat::{Place, Seat, Why};
 
 /// A request's turn, from its arrival to its end: a request that was refused does not start over behind later ones.
@@ -48,9 +49,12 @@ pub(super) struct Want<'a> {
     pub(super) avoid: &'a [usize],
     /// The only key to use, if set.
     pub(super) only: Option<usize>,
-    /// If set, the ready key with the highest score is next, instead of the first in line.
-    pub(super) score: Option<&'a dyn Fn(usize) -> u64>,
+    /// If set, it chooses among the free keys, before the line does.
+    pub(super) favourite: Option<&'a Favourite<'a>>,
 }
+
+/// Finds the key that a conversation stays with, given a test whether a key is free.
+pub(super) type Favourite<'a> = dyn Fn(&dyn Fn(usize) -> bool) -> Option<usize> + 'a;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -67,6 +71,11 @@ pub(super) struct Lane {
     /// Every key was refused since the first instant. Until the second one requests get the
     /// upstream's last refusal and are not sent.
     pub(super) closed: Option<(Instant, Instant)>,
+    /// Keys that are out of the line until an instant. One whose time is over stays in until the
+    /// lane is asked.
+    pub(super) away: Bits,
+    /// The ejected ones among them.
+    pub(super) ejected: Bits,
     /// Ready keys, the next one first. An entry counts only while its seat has the same turn: a key
     /// that moves leaves its old entry behind, which is dropped at the front.
     line: VecDeque<(usize, u64)>,
@@ -92,6 +101,8 @@ impl Lane {
             seats: Vec::new(),
             backoff: Backoff::default(),
             closed: None,
+            away: Bits::default(),
+            ejected: Bits::default(),
             line: VecDeque::new(),
             resting: BinaryHeap::new(),
             queue: VecDeque::new(),
@@ -119,7 +130,7 @@ impl Lane {
 
     /// The key leaves the lane.
     pub(super) fn dismiss(&mut self, key: usize) {
-        self.seats[key].place = Place::Away;
+        self.move_to(key, Place::Away);
     }
 
     /// Finds the next key.
@@ -135,7 +146,9 @@ impl Lane {
             Allows::NotBefore(at) => return Turn::NotBefore(at),
             Allows::AfterAnother => return Turn::AfterOthers,
         }
-        let found = self.scan(want, now, fitness);
+        let found = self
+            .favourite(want, now, &fitness)
+            .or_else(|| self.scan(want, now, &fitness));
         // A request that avoids a key has had its turn already, and goes on.
         let is_first = want.choosy
             || self
@@ -144,10 +157,7 @@ impl Lane {
                 .is_none_or(|front| want.ticket.is_some_and(|ticket| ticket <= *front));
         match found {
             Some(_) if !is_first => Turn::AfterOthers, // the first in the queue will take it
-            Some(at) => match self.line.remove(at) {
-                Some((key, _)) => Turn::Key(key),
-                None => Turn::Nobody,
-            },
+            Some(key) => Turn::Key(key),
             _ if !want.choosy => match self.first_rest() {
                 Some((until, _)) => Turn::NotBefore(until),
                 None => Turn::Nobody,
@@ -174,16 +184,32 @@ impl Lane {
         self.seats.iter().enumerate().filter_map(may).min()
     }
 
-    /// Finds the first key in line that will do, a suspect only if there is no other. Returns its
-    /// position in the line.
+    /// The key that the conversation stays with, if one is ready and no suspect.
+    fn favourite(
+        &self,
+        want: &Want<'_>,
+        now: Instant,
+        fitness: &dyn Fn(usize) -> Fitness,
+    ) -> Option<usize> {
+        let choose = want.favourite?;
+        choose(&|key| {
+            let seat = &self.seats[key];
+            !self.away.has(key)
+                && matches!(seat.place, Place::InLine(_))
+                && fitness(key) == Fitness::Fit
+                && seat.hold(now).is_none()
+                && !seat.is_suspect(now)
+                && !want.avoid.contains(&key)
+        })
+    }
+
+    /// Finds the first key in line that will do, a suspect only if there is no other.
     fn scan(
         &mut self,
         want: &Want<'_>,
         now: Instant,
-        fitness: impl Fn(usize) -> Fitness,
+        fitness: &dyn Fn(usize) -> Fitness,
     ) -> Option<usize> {
-        let mut found = None;
-        let mut best = None; // score
         let mut suspect = None;
         let mut at = 0;
         while let Some((key, turn)) = self.line.get(at).copied() {
@@ -207,23 +233,16 @@ impl Lane {
             if want.avoid.contains(&key) || want.only.is_some_and(|only| only != key) {
                 // it stays where it is
             } else if is_suspect {
-                suspect = suspect.or(Some(at));
-            } else if let Some(score) = want.score {
-                let score = score(key);
-                if best.is_none_or(|best| score > best) {
-                    best = Some(score);
-                    found = Some(at);
-                }
+                suspect = suspect.or(Some(key));
             } else {
-                found = Some(at);
-                break;
+                return Some(key);
             }
             at += 1;
         }
-        found.or(suspect)
+        suspect
     }
 
-    /// A request goes out with this key, which [`Lane::next`] took out of the line.
+    /// A request goes out with this key.
     pub(super) fn hand_out(&mut self, key: usize, now: Instant) {
         self.seats[key].hand_out(now);
         self.backoff.asked(now);
@@ -385,6 +404,9 @@ impl Lane {
             return;
         }
         self.seats[key].place = place;
+        let ejected = matches!(place, Place::Resting(_)) && self.seats[key].is_ejected();
+        self.away.put(key, place.until().is_some());
+        self.ejected.put(key, ejected);
         match place {
             Place::InLine(turn) => self.line.push_back((key, turn)),
             Place::Resting(at) | Place::Paced(at) | Place::Held(at) => {

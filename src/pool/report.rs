@@ -85,6 +85,7 @@ impl Pool {
         let lane = &mut self.lanes[picked.lane.0];
         lane.answered(key);
         if picked.lane == UNKEPT && report.is_limit() {
+            count(&mut self.counts, report);
             count(&mut self.slots[key].as_mut()?.counts, report);
             self.wake_first(picked.lane);
             return Some(Change::Unkept);
@@ -94,6 +95,7 @@ impl Pool {
             report => report,
         };
         let seat = &mut lane.seats[key];
+        count(&mut self.counts, report);
         count(&mut self.slots[key].as_mut()?.counts, report);
         let sent = picked.at;
         let change = match report {
@@ -165,6 +167,7 @@ impl Pool {
         lane.settle(key, now);
         if let Some(slot) = &mut self.slots[key] {
             slot.counts.ejections += 1;
+            self.counts.ejections += 1;
         }
         self.look_at_whole(key, refused.lane, why, now);
         Some(rest)

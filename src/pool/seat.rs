@@ -316,6 +316,12 @@ impl Seat {
             .is_some_and(|rest| rest.why != Why::Limited && served.is_none_or(|at| at < rest.began))
     }
 
+    /// What it rests for, or did, is a refusal.
+    pub(super) fn is_ejected(&self) -> bool {
+        let refused = |rest: &Rest| matches!(rest.why, Why::Refused { .. });
+        self.rest.as_ref().is_some_and(refused)
+    }
+
     fn is_ejected_by_name(&self) -> bool {
         let named = |rest: Rest| {
             matches!(

@@ -172,6 +172,48 @@ fn a_conversation_stays_with_its_key_and_spills_over_while_that_rests() {
 // ---- rests ------------------------------------------------------------------------------------
 
 #[test]
+fn of_thousands_of_keys_a_conversation_knows_a_few_and_a_new_key_moves_few_conversations() {
+    let sticky = Settings {
+        rotation: Rotation::Sticky,
+        ..SETTINGS
+    };
+    let mut desk = Desk::new(1_000, sticky);
+    let (lane, t0) = (desk.lane, desk.t0);
+    let ask = |desk: &mut Desk, n: u64| {
+        let asker = Asker {
+            conversation: Some(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            ..Asker::default()
+        };
+        match desk.pool.pick(lane, asker, t0) {
+            Pick::Key(picked) => picked,
+            other => panic!("{other:?}"),
+        }
+    };
+    let homes: Vec<Picked> = (0..4_000).map(|n| ask(&mut desk, n)).collect();
+    let mut used = vec![0; 1_000];
+    homes.iter().for_each(|home| used[home.index] += 1);
+    assert!(used.iter().all(|n| *n < 20), "a fair share is 4");
+    let mut more = keys(1_000);
+    more.insert(500, key("new"));
+    desk.pool.merge(&more, sticky, t0);
+    let moved = (0..4_000).filter(|n| ask(&mut desk, *n).key != homes[*n as usize].key);
+    let moved = moved.count();
+    assert!(moved < 400, "{moved}");
+
+    // Whoever rests is gone round, be they all that a conversation knows; then it returns.
+    let home = ask(&mut desk, 7);
+    for n in 0..990 {
+        let picked = ask(&mut desk, n);
+        desk.report(&picked, limited(9), T0);
+    }
+    let away = ask(&mut desk, 7);
+    assert_ne!(away.index, home.index);
+    assert_eq!(ask(&mut desk, 7).index, away.index);
+    let entries = desk.pool.lanes[1].entries();
+    assert!(entries < 4_000, "they are tidied up: {entries}");
+}
+
+#[test]
 fn a_limited_key_rests_for_the_cooldown_and_comes_back() {
     let mut desk = Desk::new(2, SETTINGS);
     assert_eq!(desk.one(UNSAID, T0), Some(rests(COOLDOWN)));
@@ -778,6 +820,53 @@ fn a_long_day_leaves_no_old_entries_behind() {
     }
     let entries = desk.pool.lanes[1].entries();
     assert!(entries <= 25, "{entries}");
+}
+
+#[test]
+fn of_many_keys_those_that_are_not_ready_are_shown_first_and_only_they_are_looked_at() {
+    let mut desk = Desk::new(10_000, SETTINGS);
+    let picked: Vec<Picked> = (0..9_000).map(|_| desk.take(T0)).collect();
+    for picked in &picked[1_000..1_300] {
+        desk.report(picked, limited(9), T0);
+    }
+    let out = desk.pool.eject(&picked[8_000], 401, false, desk.t0);
+    assert_eq!(out, Some(secs(60)));
+    let survey = |desk: &Desk, after| {
+        let now = desk.t0 + after;
+        let mut seen = desk.pool.survey(LISTED, now);
+        while desk.pool.survey_further(&mut seen, now) {}
+        seen
+    };
+    let seen = survey(&desk, T0);
+    assert_eq!((seen.total, seen.states), (10_000, [9_699, 0, 300, 0, 1]));
+    assert!(seen.serves);
+    assert_eq!((seen.order.len(), seen.listed.len()), (301, LISTED));
+    let shown: Vec<usize> = seen.listed.iter().map(|key| key.index).collect();
+    let ejected = std::iter::once(8_000);
+    assert_eq!(shown, (1_000..1_255).chain(ejected).collect::<Vec<_>>());
+    assert_eq!(seen.longest, secs(60));
+    assert_eq!(
+        (seen.counts.requests, seen.counts.in_flight),
+        (9_000, 9_000)
+    );
+    assert_eq!((seen.counts.limited, seen.counts.ejections), (300, 1));
+    assert_eq!(
+        desk.pool.why_none(desk.lane, desk.t0),
+        (10_000, 300, 1, false)
+    );
+
+    desk.take(secs(10)); // the lane takes note
+    let later = survey(&desk, secs(10));
+    assert_eq!(
+        (later.order.len(), later.states),
+        (LISTED, [9_999, 0, 0, 0, 1])
+    );
+    let shown: Vec<usize> = later.listed.iter().map(|key| key.index).collect();
+    let ready = 0..LISTED - 1;
+    assert_eq!(
+        shown,
+        ready.chain(std::iter::once(8_000)).collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::bits::{self, Bits};
 use super::lane::Lane;
 use super::seat::{Place, Why};
-use super::{Pool, RECENT, Slot};
-use crate::secret::SALT;
+use super::{LaneId, Pool, RECENT, Slot};
+use crate::secret::ApiKey;
 use crate::sse::Tokens;
-use crate::state::Rest;
 
 /// A key's state at one instant.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -51,6 +51,8 @@ pub struct Counts {
 /// One key as `/health` shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KeyView {
+    /// Its place in the configuration.
+    pub index: usize,
     /// The key's name and its last four characters.
     pub label: String,
     /// Its name alone.
@@ -82,34 +84,110 @@ pub struct ModelView {
     pub backoff: Option<Duration>,
 }
 
+/// A key, and until when it rests for which model.
+pub type Limits = (ApiKey, Vec<(String, Instant)>);
+
+/// How many keys are shown one by one at most.
+pub const LISTED: usize = 256;
+
 /// How many keys are read under one lock; that takes microseconds on a PC, with 16 models each.
 const AT_A_TIME: usize = 32;
+
+/// The state of all keys: some one by one, and the sums over all.
+#[derive(Debug, Default)]
+pub struct Overview {
+    /// The keys that are shown, in the order of the configuration.
+    pub listed: Vec<KeyView>,
+    /// How many there are.
+    pub total: usize,
+    /// How many are in each state, in the order of [`State::WORDS`].
+    pub states: [usize; 5],
+    /// Whether a model that was asked for lately can have one.
+    pub serves: bool,
+    /// The longest rest.
+    pub longest: Duration,
+    /// The sums of their counters, removed keys included.
+    pub counts: Counts,
+    /// The slots to look at, and how many of them are done.
+    pub(super) order: Vec<usize>,
+    looked: usize,
+    most: usize,
+    down: bool,
+}
 
 impl Pool {
     /// The state of all keys, in the order of the configuration.
     pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
-        let down = self.is_down(now);
-        let mut views = Vec::new();
-        while self.snapshot_further(&mut views, down, now) {}
-        views
+        let mut seen = self.survey(usize::MAX, now);
+        while self.survey_further(&mut seen, now) {}
+        seen.listed
     }
 
-    /// The same, a few keys at a time, so that nobody waits long for the lock. Returns whether there are more.
-    pub fn snapshot_further(&self, views: &mut Vec<KeyView>, down: bool, now: Instant) -> bool {
+    /// Begins an overview. It looks at the keys that are not ready, the ejected ones first, and then at ready ones
+    /// in their order, until `most` can be shown. The keys left over are ready: no lane has them marked, and a key
+    /// that is out for all lanes rests in the one that found out.
+    pub fn survey(&self, most: usize, now: Instant) -> Overview {
+        let (mut order, mut found) = (Vec::new(), Bits::default());
+        let marks: [fn(&Lane) -> &Bits; 2] = [|lane| &lane.ejected, |lane| &lane.away];
+        for marks in marks {
+            for at in 0..self.slots.len().div_ceil(bits::WORD) {
+                let lanes = self.lanes.iter();
+                let word = lanes.fold(0, |word, lane| word | marks(lane).word(at));
+                for key in bits::keys(at, word & !found.word(at)) {
+                    found.put(key, true);
+                    order.push(key);
+                }
+            }
+        }
+        let room = most.saturating_sub(order.len());
+        let others = self.listed.iter().copied();
+        order.extend(others.filter(|key| !found.has(*key)).take(room));
+        let total = self.listed.len();
+        let left = total.saturating_sub(order.len());
+        let down = self.is_down(now);
+        Overview {
+            total,
+            states: [left, 0, 0, 0, 0],
+            serves: left > 0 && !down,
+            counts: Counts {
+                in_flight: self.attempts as u32, // WORKERS is no more
+                ..self.counts
+            },
+            order,
+            most,
+            down,
+            ..Overview::default()
+        }
+    }
+
+    /// Looks at a few more keys, so that nobody waits long for the lock. Returns whether there are more.
+    pub fn survey_further(&self, seen: &mut Overview, now: Instant) -> bool {
         // Requests without a model (GET /v1/models) are rare, and say nothing about the others.
         let is_named = |lane: &Lane| !lane.model.is_empty() && !lane.model.starts_with('/');
         let named = self.lanes.iter().any(is_named);
         let recent = self.recent_lanes(now);
         let recent: Vec<&Lane> = recent.filter(|lane| !named || is_named(lane)).collect();
-        let end = self.listed.len().min(views.len() + AT_A_TIME);
-        for at in self.listed.get(views.len()..end).unwrap_or_default() {
-            // A listed key has a slot.
-            let Some(slot) = &self.slots[*at] else {
-                return false;
+        let end = seen.order.len().min(seen.looked + AT_A_TIME);
+        for key in seen.order[seen.looked..end].iter().copied() {
+            let Some(slot) = self.slots[key].as_ref().filter(|slot| slot.listed) else {
+                continue; // a reload took it away
             };
-            views.push(self.view(*at, slot, down, &recent, now));
+            let (state, serves) = self.look(key, slot, &recent, now);
+            let (rank, left) = state.weight();
+            seen.states[rank] += 1;
+            seen.longest = seen.longest.max(left);
+            seen.serves |= serves && !seen.down;
+            if seen.listed.len() < seen.most {
+                seen.listed
+                    .push(self.view(key, slot, (state, serves && !seen.down), now));
+            }
         }
-        views.len() < self.listed.len()
+        seen.looked = end;
+        let more = end < seen.order.len();
+        if !more {
+            seen.listed.sort_unstable_by_key(|key| key.index);
+        }
+        more
     }
 
     /// The models that were asked for.
@@ -127,60 +205,66 @@ impl Pool {
         views.collect()
     }
 
-    /// Which key rests for which model for its limits, to be kept over a restart. Ejections are not
-    /// kept: they are found out again. Keys are named by their tags with this salt.
-    pub fn limits(&self, salt: &[u8; SALT], now: Instant) -> Vec<Rest> {
-        let mut limits = Vec::new();
-        for at in &self.listed {
-            let Some(slot) = &self.slots[*at] else {
-                continue;
-            };
-            let mut tag = None; // hashed only if needed, as few keys rest
-            for lane in &self.lanes {
-                if let Some((Why::Limited | Why::Quota, until)) = lane.seats[*at].rests(now) {
-                    limits.push(Rest {
-                        key: *tag.get_or_insert_with(|| slot.key.tag(salt)),
-                        model: lane.model.clone(),
-                        until,
-                    });
-                }
-            }
-        }
-        limits
+    /// Why a lane has no key: how many there are, rest, were refused; whether its model is overloaded.
+    pub fn why_none(&self, lane: LaneId, now: Instant) -> (usize, usize, usize, bool) {
+        let lane = &self.lanes[lane.0];
+        let (away, out) = (lane.away.count(), lane.ejected.count());
+        let overloaded = lane.backoff.shown(now).is_some();
+        (self.listed.len(), away - out, out, overloaded)
     }
 
-    fn view(&self, key: usize, slot: &Slot, down: bool, recent: &[&Lane], now: Instant) -> KeyView {
-        let whole = slot
-            .out
-            .filter(|(_, until)| *until > now)
-            .map(|(why, until)| state(why, until.saturating_duration_since(now)));
-        let models: Vec<(String, State)> = self
-            .lanes
-            .iter()
-            .map(|lane| match (in_lane(lane, key, now), whole) {
-                (State::Ready, Some(whole)) => (lane.model.clone(), whole),
-                (state, _) => (lane.model.clone(), state),
-            })
-            .filter(|(_, state)| *state != State::Ready)
-            .collect();
-        let gravest = models
-            .iter()
-            .map(|(_, state)| *state)
-            .max_by_key(State::weight);
+    /// Which key rests for which models because of its limits, to be kept over a restart; what else is held against
+    /// keys is found out again. A few keys at a time, those of the `at`th word; whether there are others.
+    pub fn limits(&self, at: usize, limits: &mut Vec<Limits>, now: Instant) -> bool {
+        let lanes = self.lanes.iter();
+        let word = lanes.fold(0, |word, lane| word | lane.away.word(at));
+        for key in bits::keys(at, word) {
+            let rests = |lane: &Lane| match lane.seats[key].rests(now) {
+                Some((Why::Limited | Why::Quota, until)) => Some((lane.model.clone(), until)),
+                _ => None,
+            };
+            let rests: Vec<_> = self.lanes.iter().filter_map(rests).collect();
+            let slot = self.slots[key].as_ref().filter(|_| !rests.is_empty());
+            limits.extend(slot.map(|slot| (slot.key.clone(), rests)));
+        }
+        (at + 1) * bits::WORD < self.slots.len()
+    }
+
+    /// A key's state, and whether one of the `recent` lanes can have it.
+    fn look(&self, key: usize, slot: &Slot, recent: &[&Lane], now: Instant) -> (State, bool) {
+        let whole = whole(slot, now);
+        let lanes = self.lanes.iter().map(|lane| in_lane(lane, key, now));
+        let gravest = lanes.max_by_key(State::weight);
         let serves =
-            |lane: &Lane| matches!(in_lane(lane, key, now), State::Ready | State::Throttled(_));
+            |lane: &&Lane| matches!(in_lane(lane, key, now), State::Ready | State::Throttled(_));
+        (
+            whole.or(gravest).unwrap_or(State::Ready),
+            whole.is_none() && (recent.is_empty() || recent.iter().any(serves)),
+        )
+    }
+
+    fn view(
+        &self,
+        key: usize,
+        slot: &Slot,
+        (state, serves): (State, bool),
+        now: Instant,
+    ) -> KeyView {
+        let whole = whole(slot, now);
+        let lanes = self.lanes.iter().map(|lane| {
+            let state = match (in_lane(lane, key, now), whole) {
+                (State::Ready, Some(whole)) => whole,
+                (state, _) => state,
+            };
+            (state != State::Ready).then(|| (lane.model.clone(), state))
+        });
         KeyView {
+            index: slot.index,
             label: slot.key.label(),
             name: slot.key.name().map(str::to_owned),
-            state: whole.or(gravest).unwrap_or(State::Ready),
-            serves: whole.is_none()
-                && !down
-                && recent
-                    .iter()
-                    .map(|lane| serves(lane))
-                    .reduce(|a, b| a || b)
-                    .unwrap_or(true),
-            models,
+            state,
+            serves,
+            models: lanes.flatten().collect(),
             counts: slot.counts,
             last_used: slot.last_used.map(|at| now.saturating_duration_since(at)),
         }
@@ -195,7 +279,16 @@ impl Pool {
     }
 }
 
+/// A state that holds for all models.
+fn whole(slot: &Slot, now: Instant) -> Option<State> {
+    let (why, until) = slot.out.filter(|(_, until)| *until > now)?;
+    Some(state(why, until.saturating_duration_since(now)))
+}
+
 fn in_lane(lane: &Lane, key: usize, now: Instant) -> State {
+    if !lane.away.has(key) {
+        return State::Ready;
+    }
     let seat = &lane.seats[key];
     match (seat.rests(now), seat.place) {
         (Some((why, until)), _) => state(why, until.saturating_duration_since(now)),
@@ -212,9 +305,31 @@ fn state(why: Why, left: Duration) -> State {
     }
 }
 
+/// For tests of the pages: what is true of all, made from these.
+#[cfg(test)]
+impl Overview {
+    /// With no others but these.
+    pub fn of(listed: Vec<KeyView>) -> Overview {
+        let mut all = Overview {
+            total: listed.len(),
+            serves: listed.iter().any(|key| key.serves),
+            ..Overview::default()
+        };
+        for key in &listed {
+            let (rank, left) = key.state.weight();
+            all.states[rank] += 1;
+            all.longest = all.longest.max(left);
+        }
+        Overview { listed, ..all }
+    }
+}
+
 impl State {
+    /// Their names, by weight.
+    pub const WORDS: [&str; 5] = ["ready", "throttled", "cooling", "parked", "ejected"];
+
     /// Of a key's several states the heaviest is shown.
-    fn weight(&self) -> (u8, Duration) {
+    pub fn weight(&self) -> (usize, Duration) {
         match self {
             State::Ready => (0, Duration::ZERO),
             State::Throttled(left) => (1, *left),

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::{Exchange, Last, Outcome, Relay, Trip, lock, wishes};
-use crate::pool::{KeyView, State};
+use crate::pool::LaneId;
 use crate::reply::{Reply, whole_seconds};
 use crate::upstream::Failure;
 use crate::warn;
@@ -90,8 +90,8 @@ impl Relay {
                 }
                 reply
             }
-            Unserved::NoKey(soonest) => self.no_key(*soonest, &trip.lane),
-            Unserved::NotSoon => self.no_key(None, &trip.lane),
+            Unserved::NoKey(soonest) => self.no_key(*soonest, trip.lane()),
+            Unserved::NotSoon => self.no_key(None, trip.lane()),
             Unserved::NoOther => {
                 let text =
                     "the upstream refused this request, in an answer too long for alvus to keep";
@@ -108,36 +108,28 @@ impl Relay {
             Unserved::Down => {
                 let text = format!(
                     "the upstream refuses all {} keys; one request a minute finds out whether that is over",
-                    self.keys().len()
+                    self.pool(|pool| pool.keys())
                 );
                 Reply::error(503, "keys_refused", &text).retry_after(REFUSED_RETRY)
             }
         }
     }
 
-    fn no_key(&self, soonest: Option<Instant>, lane: &str) -> Reply {
+    fn no_key(&self, soonest: Option<Instant>, lane: LaneId) -> Reply {
         let now = Instant::now();
         let wait = soonest.map_or(UNREACHABLE_RETRY, |at| at.saturating_duration_since(now));
-        if soonest.is_none() && self.pool(|pool| pool.is_full()) {
+        let (full, (all, resting, out, overloaded)) =
+            self.pool(|pool| (pool.is_full(), pool.why_none(lane, now)));
+        if soonest.is_none() && full {
             let text = "as many requests as WORKERS allows are at the upstream already";
             return Reply::error(503, "workers_busy", text).retry_after(wait);
         }
-        let busy = self.models().into_iter().find(|view| view.model == lane);
-        if busy.is_some_and(|view| view.capacity.is_some()) {
+        if overloaded {
             let text = "the model is overloaded at the provider, with every key";
             return Reply::error(503, "model_overloaded", text).retry_after(wait);
         }
-        let keys = self.keys();
-        let state = |key: &KeyView| {
-            let here = key.models.iter().find(|(name, _)| name == lane);
-            here.map_or(key.state, |(_, state)| *state)
-        };
-        let count = |is: fn(&State) -> bool| keys.iter().filter(|key| is(&state(key))).count();
-        let out = count(|state| matches!(state, State::Ejected(..)));
-        let resting = count(|state| !matches!(state, State::Ready | State::Ejected(..)));
         let mut text = format!(
-            "{resting} of {} keys are cooling down; the next one is ready in {} s",
-            keys.len(),
+            "{resting} of {all} keys are cooling down; the next one is ready in {} s",
             whole_seconds(wait)
         );
         if out > 0 {

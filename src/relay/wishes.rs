@@ -52,7 +52,7 @@ impl Wishes {
     }
 }
 
-/// There is no such key. What was asked for is not repeated: it may be a key itself.
+/// There is no such key. The value is not repeated, as it may be a key itself.
 pub(super) fn unknown_key(keys: usize) -> Reply {
     let text = format!(
         "x-alvus-key names no key; expected is the number of one of the {keys} keys, from 0, or its name"

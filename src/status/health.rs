@@ -4,31 +4,34 @@ use std::fmt::Write;
 
 use super::Shown;
 use crate::logging::shown;
-use crate::pool::{KeyView, State};
+use crate::pool::{Overview, State};
 use crate::reply::{Reply, quoted, whole_seconds};
 use crate::sse::Tokens;
 
 /// The page. 503 when no key can serve, so that a load balancer sends its requests elsewhere.
 pub fn page(all: &Shown) -> Reply {
     let (keys, load) = (all.keys, all.load);
-    let well = |k: &KeyView| matches!(k.state, State::Ready | State::Throttled(_));
-    let (status, word) = match keys.iter().any(|k| k.serves) {
+    let [_, _, resting @ ..] = keys.states;
+    let (status, word) = match keys.serves {
         false => (503, "down"),
-        true if keys.iter().all(well) => (200, "ok"),
+        true if resting == [0; 3] => (200, "ok"),
         true => (200, "degraded"),
     };
-    let pool: Vec<String> = keys
-        .iter()
-        .enumerate()
-        .map(|(i, k)| format!("[{i}]:{}", in_short(k.state)))
-        .collect();
     // Written by hand, not from a map: people read this page, so its order counts.
-    let mut out = String::with_capacity(256 + 256 * keys.len());
+    let mut out = String::with_capacity(512 + 256 * keys.listed.len());
     let _ = write!(
         out,
-        "{{\"status\":\"{word}\",\"keys\":{},\"pool\":\"{}\",\"version\":\"{}\",\"uptime_sec\":{},\"in_flight\":{},\"waiting\":{},",
-        keys.len(),
-        pool.join("  "),
+        "{{\"status\":\"{word}\",\"keys\":{},\"pool\":\"",
+        keys.total
+    );
+    for (i, key) in keys.listed.iter().enumerate() {
+        let gap = if i > 0 { "  " } else { "" };
+        let _ = write!(out, "{gap}[{}]:", key.index);
+        in_short(&mut out, key.state);
+    }
+    let _ = write!(
+        out,
+        "\",\"version\":\"{}\",\"uptime_sec\":{},\"in_flight\":{},\"waiting\":{},",
         env!("CARGO_PKG_VERSION"),
         load.uptime.as_secs(),
         load.in_flight,
@@ -73,21 +76,30 @@ fn totals(out: &mut String, all: &Shown) {
         counts.attempts,
         counts.absorbed,
         counts.waits,
-        counts.waited.as_millis(),
+        counts.waited.as_millis() as u64, // to print 128 bits takes 1.4 kB of code
     );
     taken(out, counts.requests.iter().sum(), counts.tokens);
     out.push_str("},");
 }
 
-fn one_by_one(out: &mut String, keys: &[KeyView]) {
-    out.push_str("\"key_status\":[");
-    for (i, key) in keys.iter().enumerate() {
+fn one_by_one(out: &mut String, keys: &Overview) {
+    let _ = write!(
+        out,
+        "\"keys_listed\":{},\"key_states\":{{",
+        keys.listed.len()
+    );
+    for (i, (word, n)) in State::WORDS.iter().zip(keys.states).enumerate() {
+        let _ = write!(out, "{}\"{word}\":{n}", comma(i));
+    }
+    out.push_str("},\"key_status\":[");
+    for (i, key) in keys.listed.iter().enumerate() {
         let (state, reason, left) = in_words(key.state);
         let c = key.counts;
         let _ = write!(
             out,
-            "{}{{\"index\":{i},\"label\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left}",
+            "{}{{\"index\":{},\"label\":{},\"state\":\"{state}\",\"reason\":\"{reason}\",\"seconds_left\":{left}",
             comma(i),
+            key.index,
             quoted(&key.label),
         );
         if let State::Ejected(status, _) = key.state {
@@ -175,27 +187,28 @@ fn comma(at: usize) -> &'static str {
     if at > 0 { "," } else { "" }
 }
 
+/// Why, by the weight of a state.
+const REASONS: [&str; 5] = [
+    "",
+    "RPM_LIMIT",
+    "limited by the upstream",
+    "its quota is spent",
+    "refused by the upstream where another key was not; probed then",
+];
+
 /// State, reason, and seconds left.
 fn in_words(state: State) -> (&'static str, &'static str, u64) {
-    match state {
-        State::Ready => ("ready", "", 0),
-        State::Throttled(left) => ("throttled", "RPM_LIMIT", whole_seconds(left)),
-        State::Cooling(left) => ("cooling", "limited by the upstream", whole_seconds(left)),
-        State::Parked(left) => ("parked", "its quota is spent", whole_seconds(left)),
-        State::Ejected(_, left) => (
-            "ejected",
-            "refused by the upstream where another key was not; probed then",
-            whole_seconds(left),
-        ),
-    }
+    let (rank, left) = state.weight();
+    (State::WORDS[rank], REASONS[rank], whole_seconds(left))
 }
 
-fn in_short(state: State) -> String {
-    match (state, in_words(state)) {
-        (State::Ejected(status, _), (word, _, left)) => format!("{word}({status},{left}s)"),
-        (State::Ready, (word, ..)) => word.into(),
-        (_, (word, _, left)) => format!("{word}({left}s)"),
-    }
+fn in_short(out: &mut String, state: State) {
+    let (word, _, left) = in_words(state);
+    let _ = match state {
+        State::Ejected(status, _) => write!(out, "{word}({status},{left}s)"),
+        State::Ready => write!(out, "{word}"),
+        _ => write!(out, "{word}({left}s)"),
+    };
 }
 
 #[cfg(test)]
@@ -205,7 +218,7 @@ mod tests {
     use super::super::{Load, nothing};
     use super::*;
     use crate::access::Asked;
-    use crate::pool::{Counts, ModelView};
+    use crate::pool::{Counts, KeyView, ModelView};
 
     const EJECTED: State = State::Ejected(401, Duration::from_secs(60));
 
@@ -217,6 +230,7 @@ mod tests {
             ..Counts::default()
         };
         KeyView {
+            index: 0,
             label: "…f9a1".into(),
             name: None,
             state,
@@ -227,7 +241,13 @@ mod tests {
         }
     }
 
-    fn shown(keys: &[KeyView]) -> (u16, serde_json::Value) {
+    fn all(mut keys: Vec<KeyView>) -> Overview {
+        let places = keys.iter_mut().enumerate();
+        places.for_each(|(at, key)| key.index = at);
+        Overview::of(keys)
+    }
+
+    fn shown(keys: Vec<KeyView>) -> (u16, serde_json::Value) {
         let load = Load {
             uptime: Duration::from_secs(90),
             in_flight: 4,
@@ -236,7 +256,7 @@ mod tests {
         };
         let counts = crate::metrics::Counts::default();
         let reply = page(&Shown {
-            keys,
+            keys: &all(keys),
             ..nothing(&counts, &load)
         });
         (
@@ -248,7 +268,7 @@ mod tests {
     #[test]
     fn the_three_known_fields_come_first_and_as_known() {
         let cooling = State::Cooling(Duration::from_millis(41_200));
-        let keys = [key(State::Ready), key(cooling), key(State::Ready)];
+        let keys = all(vec![key(State::Ready), key(cooling), key(State::Ready)]);
         let (counts, load) = (crate::metrics::Counts::default(), Load::default());
         let all = Shown {
             keys: &keys,
@@ -258,6 +278,26 @@ mod tests {
         let known =
             r#"{"status":"degraded","keys":3,"pool":"[0]:ready  [1]:cooling(42s)  [2]:ready","#;
         assert!(body.starts_with(known), "{body}");
+    }
+
+    #[test]
+    fn of_more_keys_than_are_shown_the_numbers_are_true_of_all() {
+        let mut keys = all(vec![key(State::Ready), key(EJECTED)]);
+        (keys.total, keys.states) = (10_000, [9_998, 0, 1, 0, 1]);
+        let (counts, load) = (crate::metrics::Counts::default(), Load::default());
+        let reply = page(&Shown {
+            keys: &keys,
+            ..nothing(&counts, &load)
+        });
+        let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
+        assert_eq!(page["status"], "degraded");
+        assert_eq!(
+            (&page["keys"], &page["keys_listed"]),
+            (&10_000.into(), &2.into())
+        );
+        let states = serde_json::json!({"ready": 9_998, "throttled": 0, "cooling": 1, "parked": 0, "ejected": 1});
+        assert_eq!(page["key_states"], states);
+        assert_eq!(page["pool"], "[0]:ready  [1]:ejected(401,60s)");
     }
 
     #[test]
@@ -272,7 +312,7 @@ mod tests {
         };
         let (counts, load) = (crate::metrics::Counts::default(), Load::default());
         let reply = page(&Shown {
-            keys: &[key(State::Ready)],
+            keys: &all(vec![key(State::Ready)]),
             clients: &[("phone", asked), ("lap-top", Asked::default())],
             ..nothing(&counts, &load)
         });
@@ -296,15 +336,14 @@ mod tests {
             (vec![State::Parked(Duration::from_secs(1))], 503, "down"),
             (vec![State::Throttled(Duration::from_secs(1))], 200, "ok"),
         ] {
-            let keys: Vec<_> = states.into_iter().map(key).collect();
-            let (code, page) = shown(&keys);
+            let (code, page) = shown(states.into_iter().map(key).collect());
             assert_eq!((code, page["status"].as_str()), (status, Some(word)));
         }
     }
 
     #[test]
     fn each_key_is_shown_with_its_counters_and_its_last_four_characters() {
-        let (_, page) = shown(&[key(EJECTED)]);
+        let (_, page) = shown(vec![key(EJECTED)]);
         let shown = &page["key_status"][0];
         assert_eq!(shown["label"], "…f9a1");
         assert_eq!(shown["state"], "ejected");
@@ -335,7 +374,7 @@ mod tests {
         }];
         let (counts, load) = (crate::metrics::Counts::default(), Load::default());
         let reply = page(&Shown {
-            keys: &[one],
+            keys: &all(vec![one]),
             lanes: &models,
             ..nothing(&counts, &load)
         });

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use crate::access::Asked;
 use crate::metrics::{Counts, models::Model};
-use crate::pool::{KeyView, ModelView};
+use crate::pool::{ModelView, Overview};
 
 /// All that the pages show, as it is at one moment.
 pub struct Shown<'a> {
-    /// In the order of the configuration.
-    pub keys: &'a [KeyView],
+    /// The keys of the configuration.
+    pub keys: &'a Overview,
     /// Models that are asked for now, or were lately.
     pub lanes: &'a [ModelView],
     /// Models that answered since the start.
@@ -34,7 +34,7 @@ pub struct Shown<'a> {
 #[cfg(test)]
 fn nothing<'a>(counts: &'a Counts, load: &'a Load) -> Shown<'a> {
     Shown {
-        keys: &[],
+        keys: Box::leak(Box::default()),
         lanes: &[],
         models: &[],
         clients: &[],

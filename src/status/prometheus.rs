@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::Shown;
 use crate::logging::shown;
 use crate::metrics::{BOUNDS, Counts, Reason};
-use crate::pool::{KeyView, State};
-use crate::reply::Reply;
+use crate::pool::{Counts as OfKey, Overview, State};
+use crate::reply::{Reply, whole_seconds};
 use crate::sse::Tokens;
 
 /// A page under construction.
@@ -53,7 +53,9 @@ impl Page {
 /// The page.
 pub fn page(all: &Shown) -> Reply {
     let (counts, keys) = (all.counts, all.keys);
-    let mut page = Page(String::with_capacity(4096 + 512 * keys.len()));
+    let mut page = Page(String::with_capacity(
+        4096 + 512 * keys.listed.len().min(MOST_KEYS),
+    ));
     page.family("build_info", "gauge", "What is running; always 1.");
     let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
     page.sample("build_info", version, 1);
@@ -114,7 +116,7 @@ fn plain(page: &mut Page, all: &Shown) {
         ("workers", "gauge", "Attempts that can be under way at a time.", load.workers as u64),
         ("upstream_up", "gauge", "Whether the last attempt found the upstream well.", u64::from(load.upstream_well)),
         ("uptime_seconds", "gauge", "Time since the start.", load.uptime.as_secs()),
-        ("keys", "gauge", "Keys in the configuration.", keys.len() as u64),
+        ("keys", "gauge", "Keys in the configuration.", keys.total as u64),
     ];
     for (name, kind, help, value) in rows {
         page.family(name, kind, help);
@@ -188,69 +190,73 @@ type Column = (
     &'static str,
     &'static str,
     &'static str,
-    &'static [(&'static str, fn(&KeyView) -> u64)],
+    &'static [(&'static str, fn(&OfKey, State) -> u64)],
 );
 
 #[rustfmt::skip]
 const COLUMNS: &[Column] = &[
     ("key_requests_total", "counter", "Attempts made with a key.",
-        &[("", |k| k.counts.requests)]),
+        &[("", |k, _| k.requests)]),
     ("key_failures_total", "counter", "Attempts with a key that failed, by reason.",
-        &[(",reason=\"limited\"", |k| k.counts.limited),
-          (",reason=\"quota\"", |k| k.counts.quota),
-          (",reason=\"refused\"", |k| k.counts.refused),
-          (",reason=\"overloaded\"", |k| k.counts.overloaded),
-          (",reason=\"no_answer\"", |k| k.counts.no_answer)]),
+        &[(",reason=\"limited\"", |k, _| k.limited),
+          (",reason=\"quota\"", |k, _| k.quota),
+          (",reason=\"refused\"", |k, _| k.refused),
+          (",reason=\"overloaded\"", |k, _| k.overloaded),
+          (",reason=\"no_answer\"", |k, _| k.no_answer)]),
     ("key_tokens_total", "counter", "Tokens that answers to a key took.",
-        &[(",direction=\"in\"", |k| k.counts.tokens.input),
-          (",direction=\"out\"", |k| k.counts.tokens.output)]),
+        &[(",direction=\"in\"", |k, _| k.tokens.input),
+          (",direction=\"out\"", |k, _| k.tokens.output)]),
     ("key_in_flight", "gauge", "Attempts under way with a key.",
-        &[("", |k| k.counts.in_flight.into())]),
+        &[("", |k, _| k.in_flight.into())]),
     ("key_state", "gauge", "1 for the state that a key is in; of several models' states the gravest.",
-        &[(",state=\"ready\"", |k| u64::from(k.state == State::Ready)),
-          (",state=\"throttled\"", |k| u64::from(matches!(k.state, State::Throttled(_)))),
-          (",state=\"parked\"", |k| u64::from(matches!(k.state, State::Parked(_)))),
-          (",state=\"cooling\"", |k| u64::from(matches!(k.state, State::Cooling(_)))),
-          (",state=\"ejected\"", |k| u64::from(matches!(k.state, State::Ejected(..))))]),
+        &[(",state=\"ready\"", |_, state| is(state, 0)),
+          (",state=\"throttled\"", |_, state| is(state, 1)),
+          (",state=\"cooling\"", |_, state| is(state, 2)),
+          (",state=\"parked\"", |_, state| is(state, 3)),
+          (",state=\"ejected\"", |_, state| is(state, 4))]),
     ("key_rest_seconds", "gauge", "How much longer a key rests; of several models' rests the longest.",
-        &[("", |k| match k.state {
-            State::Throttled(left)
-            | State::Cooling(left)
-            | State::Parked(left)
-            | State::Ejected(_, left) => crate::reply::whole_seconds(left),
-            State::Ready => 0,
-        })]),
+        &[("", |_, state| whole_seconds(state.weight().1))]),
 ];
 
 /// More keys than this are summed up, as a line for each would be megabytes.
 const MOST_KEYS: usize = 100;
 
-fn per_key(page: &mut Page, keys: &[KeyView]) {
+/// Whether it is the state of this weight.
+fn is(state: State, weight: usize) -> u64 {
+    u64::from(state.weight().0 == weight)
+}
+
+fn per_key(page: &mut Page, keys: &Overview) {
     for (name, kind, help, values) in COLUMNS {
         page.family(name, kind, help);
-        if keys.len() > MOST_KEYS {
-            for (label, value) in *values {
+        if keys.total > MOST_KEYS {
+            for (at, (label, value)) in values.iter().enumerate() {
                 let label = label.trim_start_matches(',');
                 let labels = match label {
                     "" => String::new(),
                     label => format!("{{{label}}}"),
                 };
-                let each = keys.iter().map(value);
                 let all = match *name {
-                    "key_rest_seconds" => each.max().unwrap_or_default(),
-                    _ => each.sum(),
+                    "key_state" => keys.states[at] as u64,
+                    "key_rest_seconds" => whole_seconds(keys.longest),
+                    _ => value(&keys.counts, State::Ready),
                 };
                 page.sample(name, &labels, all);
             }
             continue;
         }
-        for (at, key) in keys.iter().enumerate() {
+        for key in &keys.listed {
+            let at = key.index;
             let named = match &key.name {
                 Some(name) => format!(",name=\"{name}\""), // letters, digits, dots, dashes
                 None => String::new(),
             };
             for (label, value) in *values {
-                page.sample(name, &format!("{{key=\"{at}\"{named}{label}}}"), value(key));
+                page.sample(
+                    name,
+                    &format!("{{key=\"{at}\"{named}{label}}}"),
+                    value(&key.counts, key.state),
+                );
             }
         }
     }
@@ -260,7 +266,7 @@ fn per_key(page: &mut Page, keys: &[KeyView]) {
 mod tests {
     use super::*;
     use crate::access::Asked;
-    use crate::pool::Counts as OfKey;
+    use crate::pool::KeyView;
 
     #[test]
     fn many_keys_are_summed_up() {
@@ -289,6 +295,7 @@ mod tests {
             ..Counts::default()
         };
         let key = |at: usize| KeyView {
+            index: at,
             label: "work …f9a1".into(),
             name: (at == 1).then(|| "work".into()),
             state: match at {
@@ -301,7 +308,7 @@ mod tests {
             counts: OfKey::default(),
             last_used: None,
         };
-        let keys: Vec<_> = (0..keys).map(key).collect();
+        let keys = Overview::of((0..keys).map(key).collect());
         let asked = Asked {
             requests: 5,
             tokens: Tokens {

@@ -433,11 +433,13 @@ fn rests_go_on_after_a_restart_and_what_else_is_held_against_keys_does_not() {
     old.one(limited(300), T0);
     witnessed(&mut old, lane, NAMED, T0);
     let at = old.t0 + secs(100);
-    let limits = old.pool.limits(&salt, at);
+    let mut limits = Vec::new();
+    assert!(!old.pool.limits(0, &mut limits, at));
     let t0 = Instant::now();
-    let later = |rest: &Rest| Rest {
-        until: t0 + (rest.until - at),
-        ..rest.clone()
+    let later = |(key, rests): &Limits| Rest {
+        key: key.tag(&salt),
+        model: rests[0].0.clone(),
+        until: t0 + (rests[0].1 - at),
     };
     let entries: Vec<Rest> = limits.iter().map(later).collect();
     assert_eq!(entries.len(), 1);

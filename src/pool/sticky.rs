@@ -1,0 +1,36 @@
+//! Which key a conversation stays with, at a cost that does not depend on how many keys there are.
+
+use super::Slot;
+
+/// So many keys are neighbours.
+const SIZE: usize = 32;
+/// So many neighbourhoods are looked at, until one has a key that is free.
+const MOST: usize = 8;
+
+/// Rendezvous hashing (Thaler and Ravishankar, 1998): each conversation has its own order of preference among
+/// some neighbours in the configuration, so that its cost does not depend on how many keys there are. A key that comes
+/// or goes moves the neighbourhoods by one at most: few conversations but its own move with it.
+pub(super) fn favourite(
+    conversation: u64,
+    listed: &[usize],
+    slots: &[Option<Slot>],
+    is_free: &dyn Fn(usize) -> bool,
+) -> Option<usize> {
+    let keys = listed.len();
+    let start = (((conversation >> 32) * keys as u64) >> 32) as usize;
+    (0..keys).step_by(SIZE).take(MOST).find_map(|from| {
+        let places = (from..keys.min(from + SIZE)).map(|at| listed[(start + at) % keys]);
+        let liking = |key: &usize| {
+            let era = slots[*key].as_ref().map_or(0, |slot| slot.id.era);
+            mixed(conversation ^ u64::from(era).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        };
+        places.filter(|key| is_free(*key)).max_by_key(liking)
+    })
+}
+
+/// SplitMix64's last step (Steele, Lea and Flood, 2014): each bit depends on all.
+fn mixed(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
