@@ -159,7 +159,7 @@ fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result
         };
         let named = |words: &str| match wishes.keys {
             Some(_) => words.to_owned(),
-            None => words.replace("API_KEYS (environment)", "your keys"),
+            None => words.replace("API_KEYS (environment)", "what you typed"),
         };
         let fault = if text.is_empty() {
             "no key was given: type them, pipe them in, or set API_KEYS".to_owned()

@@ -30,8 +30,8 @@ pub fn plain(text: &[u8]) -> usize {
 
 /// How many bytes two texts have in common at their beginning.
 pub fn alike(one: &[u8], other: &[u8]) -> usize {
-    let words = one.as_chunks::<WORD>().0.iter().zip(other.as_chunks().0);
-    let whole = words.take_while(|(one, other)| one == other).count() * WORD;
+    let words = one.as_chunks::<4>().0.iter().zip(other.as_chunks().0);
+    let whole = words.take_while(|(one, other)| one == other).count() * 4;
     let bytes = one.iter().zip(other).skip(whole);
     whole + bytes.take_while(|(one, other)| one == other).count()
 }

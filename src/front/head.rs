@@ -195,7 +195,11 @@ impl Head {
                 _ => (),
             }
         }
+        self.conclude(hosts, close, keep_alive)
+    }
 
+    /// What the fields mean together.
+    fn conclude(&mut self, hosts: u32, close: bool, keep_alive: bool) -> Result<(), HeadError> {
         // HTTP/1.0 needs no Host (RFC 9112, 3.2)
         match hosts {
             0 if self.version > (1, 0) => return bad("there is no Host"),

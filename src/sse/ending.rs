@@ -1,5 +1,5 @@
 //! Watches a stream pass by: whether it is complete, and how many tokens it took. Pure. It looks at each byte once, and
-//! keeps only the first bytes of a name.
+//! keeps the first bytes of a name and the beginning that the lines share.
 
 use std::io::{self, Read};
 
