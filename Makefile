@@ -28,7 +28,7 @@ unit: tools ## the tests that need nothing but Rust
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)
 
-agents: tools build ## real agents do tasks on a provider that fails (npm; 250 MB and more each); AGENTS=claude/terminal
+agents: tools build ## real agents do tasks on a provider that fails (250 MB and more each); AGENTS=claude/terminal, AGENTS=light
 	tests/agents/run target/release/alvus target/agents $(AGENTS)
 
 # Coverage counters steer the fuzzer; they need a build of their own.

@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crate::config::VARIABLES;
+use crate::config::{VARIABLES, pasted};
 
 /// The commands: a word, and what it does.
 pub static COMMANDS: &[(&str, &str)] = &[
@@ -64,7 +64,12 @@ pub static OPTIONS: &[Opt] = &[
         "use this file instead of .env in the working directory",
     ),
     opt("port", "PORT", &[], "in place of PORT"),
-    opt("host", "ADDRESS", &[], "in place of HOST"),
+    opt(
+        "host",
+        "ADDRESS",
+        &["serve", "check", "status", "demo"],
+        "in place of HOST",
+    ),
     opt("json", "", &["check", "status"], "for programs"),
     opt("watch", "", &["status"], "again every 2 s"),
     opt(
@@ -126,9 +131,12 @@ impl Arguments {
             };
             let value = match option.value {
                 "" => OsString::new(),
-                what => parser
-                    .value()
-                    .map_err(|_| Misused(format!("--{} takes a {what}", option.name)))?,
+                what => {
+                    let value = parser.value().ok();
+                    let value = value.filter(|value| what != "PATH" || !pasted(value));
+                    let takes = || Misused(format!("--{} takes a {what}", option.name));
+                    value.ok_or_else(takes)?
+                }
             };
             found.given.push((option.name, value));
         }
@@ -192,7 +200,11 @@ fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static st
         let what = what.trim_end_matches('-');
         return Misused(format!("there is no such {what}(not shown here)"));
     }
-    let near = known.find(|name| strsim::jaro_winkler(name, &text) >= 0.85);
+    let like = match &*text {
+        "start" | "run" => "serve", // as others call it
+        text => text,
+    };
+    let near = known.find(|name| strsim::jaro_winkler(name, like) >= 0.85);
     let dashes = if what.ends_with('-') { "--" } else { "" };
     let meant = near.map(|near| format!("; did you mean {dashes}{near}?"));
     Misused(format!(
@@ -311,7 +323,7 @@ mod tests {
             ("check --json", "check"),
             ("--json check", "check"),
             ("--watch --env-file x status --json", "status"),
-            ("--port 1 init --lan --host=::1", "init"),
+            ("--port 1 init --lan", "init"),
         ] {
             assert_eq!(parse(line).map(|a| a.command), Ok(command), "{line}");
         }
@@ -325,6 +337,8 @@ mod tests {
     fn what_is_wrong_is_said_in_one_line() {
         for (line, words) in [
             ("stauts", "there is no command stauts; did you mean status?"),
+            ("start", "there is no command start; did you mean serve?"),
+            ("init --host ::1", "init takes no --host"),
             ("check demo", "there is no argument demo"),
             (
                 "--jsno check",
@@ -355,6 +369,7 @@ mod tests {
             "--KEY=x",
             "--json=KEY check",
             "check --port 1 KEY",
+            "--env-file KEY check",
         ] {
             let error = parse(&line.replace("KEY", key)).expect_err(line);
             assert!(!error.0.contains("0123"), "{error:?}");

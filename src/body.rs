@@ -25,6 +25,15 @@ impl Budget {
     }
 }
 
+/// Makes it this long, with zeros, if it is shorter. In a build for size, `resize` takes five instructions a byte.
+pub fn lengthen(bytes: &mut Vec<u8>, size: usize) {
+    bytes.reserve_exact(size.saturating_sub(bytes.len()));
+    while bytes.len() < size {
+        let more = (size - bytes.len()).min(ZEROS.len());
+        bytes.extend_from_slice(&ZEROS[..more]);
+    }
+}
+
 /// One body. A drop gives its share of the budget back.
 #[derive(Debug)]
 pub struct Body {
@@ -50,10 +59,8 @@ impl Body {
         // double, and need twice the budget.
         let ahead = size.saturating_add(size / 8);
         let fits = size <= self.counted || self.grow_to(ahead) || self.grow_to(size);
-        while fits && self.bytes.len() < size {
-            // In a build for size, `resize` takes five instructions a byte.
-            let more = (size - self.bytes.len()).min(ZEROS.len());
-            self.bytes.extend_from_slice(&ZEROS[..more]);
+        if fits {
+            lengthen(&mut self.bytes, size);
         }
         fits
     }

@@ -115,7 +115,7 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
     let upstream = Upstream::new(config, None)?;
     let path = route::upward(&config.target.base_path, "/v1/models");
     let target = Origin::new(&config.target)?;
-    let request = Prepared::new("GET", &target, path, [].into_iter());
+    let request = Prepared::new("GET", &target, &path, [].into_iter());
     let request = request.map_err(|unfit| Faults::from(unfit.0))?;
     let asker = Arc::new((upstream, request));
     let mut any = false;
@@ -164,7 +164,7 @@ fn start(
     let (asker, key, found) = (asker.clone(), key.clone(), found.clone());
     let thread = thread::Builder::new().stack_size(STACK);
     let started = thread.spawn(move || {
-        let finding = ask(&asker.0, &asker.1, &key);
+        let finding = ask(&asker.0, asker.1.clone(), &key);
         let mut all = found.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Late findings have no place any more.
         if let Some(place) = all.get_mut(at) {
@@ -175,8 +175,8 @@ fn start(
     started.map(drop)
 }
 
-fn ask(upstream: &Upstream, request: &Prepared, key: &ApiKey) -> Finding {
-    match upstream.send(request, None, key, &Client::nobody(), Reuse::Allowed) {
+fn ask(upstream: &Upstream, mut request: Prepared, key: &ApiKey) -> Finding {
+    match upstream.send(&mut request, None, key, &Client::nobody(), Reuse::Allowed) {
         Ok(mut answer) => {
             answer.look_at_all();
             let header = |name: &str| answer.header(name);

@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::dialect::models::ModelMap;
 use crate::logging::{LogFormat, LogLevel};
 use crate::secret::ApiKey;
-pub use form::{Form, Pace, Rotation, Speech};
+pub use form::{Form, Pace, Rotation, Speech, pasted};
 pub use guests::{ClientKey, Host, WebOrigin};
 pub use providers::{PROVIDERS, Provider};
 pub use target::{Scheme, Target};

@@ -6,7 +6,7 @@
 use crate::token::is_token;
 
 /// Fields that belong to one connection, not to the message (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [&str; 9] = [
+static HOP_BY_HOP: Names = Names::new(&[
     "connection",
     "keep-alive",
     "proxy-authenticate", // between us and a proxy in front of the provider
@@ -16,10 +16,10 @@ const HOP_BY_HOP: [&str; 9] = [
     "trailer",
     "transfer-encoding", // framing is ours on both sides
     "upgrade",           // we speak HTTP/1.1 only
-];
+]);
 
 /// Fields of a request that stay on the client's side.
-const STAYS_DOWN: [&str; 15] = [
+static STAYS_DOWN: Names = Names::new(&[
     "authorization", // the client's own, often a placeholder; the pool's key is sent instead
     "x-api-key",
     "api-key",        // Azure's name for the same
@@ -35,7 +35,7 @@ const STAYS_DOWN: [&str; 15] = [
     "true-client-ip",
     "host",           // set anew
     "content-length", // set anew
-];
+]);
 
 /// Beginnings of names that are not forwarded either: the forerunners of `Forwarded`; CORS; what browsers tell about
 /// the page and themselves (`Sec-Fetch-…`, `Sec-CH-…`); fields for alvus.
@@ -93,17 +93,49 @@ impl ConnectionOptions {
     }
 
     fn is_hop_by_hop(&self, name: &str) -> bool {
-        is_one_of(name, &HOP_BY_HOP) || self.0.iter().any(|n| n.eq_ignore_ascii_case(name))
+        HOP_BY_HOP.has(name) || self.0.iter().any(|n| n.eq_ignore_ascii_case(name))
     }
 }
 
-fn is_one_of(name: &str, list: &[&str]) -> bool {
-    list.iter().any(|n| n.eq_ignore_ascii_case(name))
+/// Names of fields. Each field of each message is looked up here, so most others are told by a bit, which names of
+/// one length and first letter share.
+struct Names {
+    names: &'static [&'static str],
+    bits: u64,
+}
+
+impl Names {
+    const fn new(names: &'static [&'static str]) -> Names {
+        let (mut bits, mut at) = (0, 0);
+        while at < names.len() {
+            bits |= Names::bit(names[at].as_bytes());
+            at += 1;
+        }
+        Names { names, bits }
+    }
+
+    const fn bit(name: &[u8]) -> u64 {
+        let first = if name.is_empty() { 0 } else { name[0] | 0x20 };
+        1 << ((first as usize + 13 * name.len()) % 64)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.bits & Names::bit(name.as_bytes()) != 0
+            && self.names.iter().any(|known| is(name, known))
+    }
+}
+
+/// Whether a field has this name. By length first: most have not, and the comparison is a call.
+#[inline]
+pub fn is(name: &str, known: &str) -> bool {
+    name.len() == known.len() && name.eq_ignore_ascii_case(known)
 }
 
 fn starts_with(name: &str, prefix: &str) -> bool {
-    let start = name.get(..prefix.len());
-    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    let start = name.as_bytes().get(..prefix.len());
+    start.is_some_and(|start| {
+        start[0] | 0x20 == prefix.as_bytes()[0] && start.eq_ignore_ascii_case(prefix.as_bytes())
+    })
 }
 
 /// Whether a head can hold a field as it is: its name is a token (RFC 9110 §5.6.2), and its value cannot end the line.
@@ -118,9 +150,7 @@ pub fn well_formed(name: impl AsRef<[u8]>, value: &[u8]) -> bool {
 /// Whether a request's field goes up to the provider.
 pub fn goes_up(name: &str, options: &ConnectionOptions) -> bool {
     let begins = |prefix: &&str| starts_with(name, prefix);
-    !(is_one_of(name, &STAYS_DOWN)
-        || STAYS_DOWN_PREFIXES.iter().any(begins)
-        || options.is_hop_by_hop(name))
+    !(STAYS_DOWN.has(name) || STAYS_DOWN_PREFIXES.iter().any(begins) || options.is_hop_by_hop(name))
 }
 
 /// The prefix of fields that tell browsers who may read an answer.
@@ -131,7 +161,7 @@ const CORS_PREFIX: &str = "access-control-";
 pub fn comes_back(name: &str, options: &ConnectionOptions) -> bool {
     !(starts_with(name, CORS_PREFIX)
         || starts_with(name, OUR_PREFIX)
-        || name.eq_ignore_ascii_case("content-length")
+        || is(name, "content-length")
         || options.is_hop_by_hop(name))
 }
 

@@ -6,11 +6,11 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::check::{self, Finding};
-use crate::config::{Config, PROVIDERS, Sources, Target};
+use crate::config::{Config, Faults, Loaded, PROVIDERS, Sources, Target};
 use crate::secret::ApiKey;
 use crate::upstream;
 
@@ -23,6 +23,10 @@ pub struct Wishes {
     pub provider: Option<String>,
     /// `API_KEYS` of the environment.
     pub keys: Option<OsString>,
+    /// Settings of the command line: `--port`.
+    pub settings: Vec<(&'static str, OsString)>,
+    /// How this program was called.
+    pub program: String,
     /// `--lan`.
     pub lan: bool,
     /// Not with `--no-check`.
@@ -32,6 +36,9 @@ pub struct Wishes {
     /// There is a terminal to ask at.
     pub asks: bool,
 }
+
+/// What is not written, because it is so anyway.
+const PORT: u16 = 3000;
 
 /// Why nothing was written.
 #[derive(Debug)]
@@ -74,7 +81,7 @@ pub fn run(
             && talk.agrees("May other machines on your network use it, with a key of their own?"));
     let text = file(&config, key_header, lan)?;
     write(&wishes.path, &text).map_err(|e| Stopped::Failed(format!("cannot write {path}: {e}")))?;
-    talk.say(&next_steps(&wishes.path, lan));
+    talk.say(&next_steps(wishes, config.port, lan));
     Ok(())
 }
 
@@ -146,54 +153,65 @@ fn provider(wishes: &Wishes, talk: &mut Talk) -> Result<(String, &'static str), 
 /// A configuration with the keys that were given, checked.
 fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result<Config, Stopped> {
     loop {
-        let text = match &wishes.keys {
-            Some(keys) => keys.clone(),
-            None => read_keys(wishes, talk).into(),
+        let (text, more) = match &wishes.keys {
+            Some(keys) => (keys.clone(), false),
+            None => read_keys(wishes, talk),
         };
-        let environment = [
-            ("API_KEYS", text),
-            ("TARGET_BASE_URL", url.into()),
-            ("KEY_HEADER", key_header.into()),
-        ];
-        let sources = Sources {
-            env_file: None,
-            env_file_name: ".env",
-            environment: environment.map(|(n, v)| (n.into(), v)).into(),
-            options: &[],
+        let named = |words: &str| match wishes.keys {
+            Some(_) => words.to_owned(),
+            None => words.replace("API_KEYS (environment)", "what you typed"),
         };
-        let never = &mut |_: &Path| Err(io::ErrorKind::Unsupported.into());
-        match Config::load(&sources, Some(never)) {
-            Ok(loaded) => {
-                for warning in loaded.warnings {
-                    talk.say(&format!("\nwarn: {warning}\n"));
+        let fault = if text.is_empty() {
+            "no key was given: type them, pipe them in, or set API_KEYS".to_owned()
+        } else {
+            match load(wishes, text, url, key_header) {
+                Ok(loaded) => {
+                    for warning in loaded.warnings {
+                        talk.say(&format!("\nwarn: {}\n", named(&warning)));
+                    }
+                    return Ok(loaded.config);
                 }
-                return Ok(loaded.config);
+                Err(faults) => named(&faults.to_string()),
             }
-            Err(faults) if wishes.asks && wishes.keys.is_none() => {
-                talk.say(&format!("{faults}\n"));
-                // The end of the input: nobody will answer.
-                if talk.input.fill_buf().is_ok_and(<[u8]>::is_empty) {
-                    return Err(Stopped::Misused(faults.to_string()));
-                }
-            }
-            Err(faults) => return Err(Stopped::Misused(faults.to_string())),
+        };
+        if !more {
+            return Err(Stopped::Misused(fault));
         }
+        talk.say(&format!("{fault}\n"));
     }
 }
 
-fn read_keys(wishes: &Wishes, talk: &mut Talk) -> String {
+fn load(wishes: &Wishes, keys: OsString, url: &str, key_header: &str) -> Result<Loaded, Faults> {
+    let environment = [
+        ("API_KEYS", keys),
+        ("TARGET_BASE_URL", url.into()),
+        ("KEY_HEADER", key_header.into()),
+    ];
+    let sources = Sources {
+        env_file: None,
+        env_file_name: ".env",
+        environment: environment.map(|(n, v)| (n.into(), v)).into(),
+        options: &wishes.settings,
+    };
+    let never = &mut |_: &Path| Err(io::ErrorKind::Unsupported.into());
+    Config::load(&sources, Some(never))
+}
+
+/// And whether more may be typed.
+fn read_keys(wishes: &Wishes, talk: &mut Talk) -> (OsString, bool) {
     if wishes.asks {
         talk.say("\nYour keys, one or more a line; an empty line ends them:\n");
     }
     let mut text = String::new();
     while let Some(line) = talk.line() {
-        if line.is_empty() && wishes.asks {
-            break;
+        if !line.is_empty() {
+            text += &line;
+            text.push('\n');
+        } else if wishes.asks {
+            return (text.into(), true);
         }
-        text += &line;
-        text.push('\n');
     }
-    text
+    (text.into(), false)
 }
 
 /// Drops the keys that the provider refuses, if another one works.
@@ -241,6 +259,9 @@ fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped>
     if !key_header.is_empty() {
         text += &format!("KEY_HEADER={key_header}\n");
     }
+    if config.port != PORT {
+        text += &format!("PORT={}\n", config.port);
+    }
     if lan {
         let no_key = || Stopped::Failed("the system has no randomness for a client key".to_owned());
         let random = upstream::random().ok_or_else(no_key)?;
@@ -264,24 +285,28 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = file.write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
+    // A service may read it as a user of its own.
+    if let Ok(old) = fs::metadata(path) {
+        let _ = chown(&new, Some(old.uid()), Some(old.gid()));
+    }
     fs::rename(&new, path)
 }
 
-fn next_steps(path: &Path, lan: bool) -> String {
-    let shown = path.display();
-    let named = match path == Path::new(".env") {
+fn next_steps(wishes: &Wishes, port: u16, lan: bool) -> String {
+    let (shown, program) = (wishes.path.display(), &wishes.program);
+    let named = match wishes.path == Path::new(".env") {
         true => String::new(),
         false => format!(" --env-file {shown}"),
     };
     let client = match lan {
         true => {
             let address = own_name().map_or("THIS-MACHINE".to_owned(), |name| name + ".local");
-            format!("http://{address}:3000/v1, and as its API key what follows home: in {shown}")
+            format!("http://{address}:{port}/v1, and as its API key what follows home: in {shown}")
         }
-        false => "http://127.0.0.1:3000/v1, and any API key".to_owned(),
+        false => format!("http://127.0.0.1:{port}/v1, and any API key"),
     };
     format!(
-        "\nWrote {shown}, which only you can read.\n\nStart it:      alvus{named}\nLook at it:    alvus status{named}\nA client takes {client}.\n"
+        "\nWrote {shown}, which only its owner can read.\n\nStart it:      {program}{named}\nLook at it:    {program} status{named}\nA client takes {client}.\n"
     )
 }
 

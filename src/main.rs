@@ -364,7 +364,7 @@ fn check_in_json(loaded: Result<Config, Exit>) -> Result<(), Exit> {
 fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
     let name = machine_asked(&mut setup.options);
     let text = setup.files.env.read();
-    let config = setup.take_in(text, false).map(begin_with)?;
+    let Loaded { config, warnings } = setup.take_in(text, false)?;
     let terminal = std::io::stdout().is_terminal();
     let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     loop {
@@ -373,7 +373,11 @@ fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
             Ok((text, page)) if json => (text + "\n", ask::is_up(&page)),
             Ok((_, page)) => (ask::table(&page, colours), ask::is_up(&page)),
             Err(NoHealth(text)) if watch => (format!("{text}\n"), false),
-            Err(NoHealth(text)) => return Err((FAILED, format!("error: {text}"))),
+            // One of them may say why nobody answers there.
+            Err(NoHealth(text)) => {
+                warn_of(warnings);
+                return Err((FAILED, format!("error: {text}")));
+            }
         };
         // To the top left corner of an empty screen.
         let clear = if watch && terminal && !json {
@@ -418,6 +422,12 @@ fn run_init(arguments: &Arguments) -> Result<(), Exit> {
         path: arguments.env_file().unwrap_or_else(|| ".env".into()),
         provider: text("provider"),
         keys: std::env::var_os("API_KEYS").filter(|keys| !keys.is_empty()),
+        settings: arguments.settings(),
+        program: std::env::args_os()
+            .next()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         lan: arguments.has("lan"),
         check: !arguments.has("no-check"),
         force: arguments.has("force"),

@@ -210,8 +210,8 @@ impl Metrics {
         counts.absorbed += u64::from(answered.limited && served);
         counts.tokens += answered.tokens;
         if let Some(time) = answered.first_byte {
-            let millis = time.as_millis();
-            let above = BOUNDS.iter().filter(|b| u128::from(**b) < millis).count();
+            let millis = time.as_millis() as u64;
+            let above = BOUNDS.iter().filter(|b| **b < millis).count();
             counts.first_bytes[above] += 1;
             counts.first_byte_sum += time;
         }

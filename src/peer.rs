@@ -76,9 +76,9 @@ impl Interest {
 
 impl Client {
     /// The client behind this socket.
-    pub fn new(socket: impl AsFd + Send + Sync + 'static) -> Client {
+    pub fn new(socket: Arc<impl AsFd + Send + Sync + 'static>) -> Client {
         Client {
-            socket: Some(Arc::new(socket)),
+            socket: Some(socket),
             heart: None,
             due: None,
         }
@@ -312,7 +312,7 @@ mod tests {
     fn a_client_that_closes_wakes_a_worker_that_waits_for_the_upstream() {
         let (client, ours) = pair();
         let (upstream, _kept) = pair();
-        let watched = Client::new(ours);
+        let watched = Client::new(Arc::new(ours));
         assert!(!watched.has_left());
         drop(client);
         let woken = watched.wait(upstream.as_fd(), Interest::Read, LONG);
@@ -325,7 +325,7 @@ mod tests {
         let (_client, ours) = pair();
         let (upstream, mut far) = pair();
         far.write_all(b"x").expect("write");
-        let woken = Client::new(ours).wait(upstream.as_fd(), Interest::Read, LONG);
+        let woken = Client::new(Arc::new(ours)).wait(upstream.as_fd(), Interest::Read, LONG);
         assert_eq!(woken.expect("poll"), Wake::Ready);
     }
 
@@ -335,7 +335,7 @@ mod tests {
         let (first, _kept) = pair();
         let (second, mut far) = pair();
         far.write_all(b"x").expect("write");
-        for watched in [Client::new(ours), Client::nobody()] {
+        for watched in [Client::new(Arc::new(ours)), Client::nobody()] {
             let both = [first.as_fd(), second.as_fd()].into_iter();
             let woken = watched.wait_any(both, Interest::Read, LONG);
             assert_eq!(woken.expect("poll"), (Wake::Ready, 1));
@@ -347,7 +347,7 @@ mod tests {
         let (mut client, ours) = pair();
         let (upstream, _kept) = pair();
         client.write_all(b"GET / HTTP/1.1\r\n").expect("write");
-        let watched = Client::new(ours);
+        let watched = Client::new(Arc::new(ours));
         assert!(!watched.has_left());
         let short = Some(Duration::from_millis(1));
         let woken = watched.wait(upstream.as_fd(), Interest::Read, short);
@@ -360,7 +360,8 @@ mod tests {
         let (upstream, _kept) = pair();
         client.set_nonblocking(true).expect("non-blocking");
         let soon = Duration::from_millis(1);
-        let watched = Client::new(ours).kept_patient(soon, b"HEAD ".to_vec(), b":\n\n".to_vec());
+        let watched =
+            Client::new(Arc::new(ours)).kept_patient(soon, b"HEAD ".to_vec(), b":\n\n".to_vec());
         let mut heard = String::new();
         while heard.len() < 11 {
             let woken = watched.wait(upstream.as_fd(), Interest::Read, Some(soon));
@@ -378,7 +379,8 @@ mod tests {
     fn a_client_that_need_not_wait_gets_no_beat() {
         let (_client, ours) = pair();
         let long = Duration::from_secs(3600);
-        let watched = Client::new(ours).kept_patient(long, b"HEAD".to_vec(), b":".to_vec());
+        let watched =
+            Client::new(Arc::new(ours)).kept_patient(long, b"HEAD".to_vec(), b":".to_vec());
         assert!(watched.beat().is_some_and(|at| at > Instant::now()));
         assert!(!watched.stop_beats());
     }

@@ -45,17 +45,17 @@ fn read(body: &[u8], wanted: bool) -> Option<Question> {
     let mut fields = Fields::of(body);
     for (name, value) in fields.by_ref() {
         // If a name occurs twice the last value counts, as in other parsers.
-        match plain(name)?.as_ref() {
-            "model" => {
+        match meant(name)?.as_ref() {
+            b"model" => {
                 question.model = match value.first() {
                     Some(b'"') => plain(value)?.into_owned(),
                     _ => String::new(),
                 };
             }
-            "stream" => question.streams = value == b"true",
+            b"stream" => question.streams = value == b"true",
             // Anthropic's and the Responses API's names for the same.
-            "system" | "instructions" if wanted => value.hash(&mut hasher),
-            "messages" if wanted => begun = hash_beginning(value, &mut hasher),
+            b"system" | b"instructions" if wanted => value.hash(&mut hasher),
+            b"messages" if wanted => begun = hash_beginning(value, &mut hasher),
             _ => {}
         }
     }
@@ -78,6 +78,14 @@ fn hash_beginning(messages: &[u8], hasher: &mut DefaultHasher) -> bool {
         }
     }
     begun
+}
+
+/// The text of a name in its quotes. Hardly any has an escape.
+fn meant(name: &[u8]) -> Option<Cow<'_, [u8]>> {
+    match name.contains(&b'\\') {
+        true => Some(plain(name)?.into_owned().into_bytes().into()),
+        false => Some(name[1..name.len() - 1].into()),
+    }
 }
 
 /// The text of a string in its quotes, if it is valid.

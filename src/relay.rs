@@ -29,6 +29,7 @@ mod translate;
 mod voice;
 mod wishes;
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -75,7 +76,8 @@ impl Relay {
             };
             let came = self.attempt(&mut trip, exchange, &lease);
             // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
-            let attempt = self.report(&mut lease, &came, &mut trip);
+            let now = Instant::now();
+            let attempt = self.report(&mut lease, &came, &mut trip, now);
             let step = match came {
                 Came::Answer(ref answer, verdict) if exchange.revise(answer, verdict) => {
                     Step::Again
@@ -83,7 +85,7 @@ impl Relay {
                 Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
                 _ => trip
                     .journey
-                    .attempted(attempt, &mut trip.standing.budget(), Instant::now()),
+                    .attempted(attempt, &mut trip.standing.budget(), now),
             };
             let step = self.or_stand_in(step, &came, attempt, &mut trip, exchange);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
@@ -92,7 +94,7 @@ impl Relay {
                 (_, Came::Nothing(Failure::ClientLeft)) => return trip.outcome.left(),
                 (Step::Pass, Came::Answer(mut answer, verdict)) => {
                     self.settle(&trip, &mut answer, verdict);
-                    self.note_owner(&exchange.mapped, &mut answer, &lease.picked, Instant::now());
+                    self.note_owner(&exchange.mapped, &mut answer, &lease.picked, now);
                     exchange.body = None; // an answer may stream for long, and no longer needs it
                     let outcome = answer.deliver(exchange, out, trip.outcome);
                     lease.tokens = outcome.tokens;
@@ -114,6 +116,9 @@ impl Relay {
     /// Serves one request: by the loop, or from a list of models that is kept. A client whose own
     /// deadline passes is told so.
     pub fn serve(&self, mut exchange: Exchange, out: &mut dyn Write) -> Outcome {
+        if let Some(within) = exchange.mapped.wishes.within {
+            exchange.client = exchange.client.due(Instant::now() + within);
+        }
         let outcome = match exchange.mapped.list.take() {
             Some(name) => self.list(&name, &mut exchange, out),
             None => self.ask(&mut exchange, out),
@@ -129,7 +134,7 @@ impl Relay {
         let sent_at = Instant::now();
         let policy = &exchange.mapped.policy;
         let sent = policy.upstream.send(
-            &exchange.mapped.request,
+            &mut exchange.mapped.request,
             exchange.body.as_mut().map(|body| &mut body.bytes),
             &lease.picked.key,
             &exchange.client,
@@ -142,10 +147,7 @@ impl Relay {
             Ok((answer, verdict))
         });
         match judged {
-            Ok((answer, Some(verdict))) => {
-                trip.outcome.first_byte = Some(trip.arrived.elapsed());
-                Came::Answer(Box::new(answer), verdict)
-            }
+            Ok((answer, Some(verdict))) => Came::Answer(answer, verdict),
             Ok((_, None)) => Came::Empty,
             Err(failure) => Came::Nothing(failure),
         }
@@ -156,7 +158,7 @@ impl Relay {
         match verdict {
             // Groq says 413 for this too; after a 429 agents would ask again and again.
             Verdict::TooMuch if answer.status == 429 => answer.status = 413,
-            Verdict::Pass if answer.status < 400 => self.eject(&trip.refused, &trip.model),
+            Verdict::Pass if answer.status < 400 => self.eject(&trip.refused, &trip.outcome.model),
             Verdict::Refused { .. } => {
                 self.pool(|pool| pool.refused(trip.entry.lane, Instant::now()));
             }
@@ -190,7 +192,7 @@ pub struct Mapped {
     /// The request goes to the host of the visual models.
     is_genai: bool,
     /// The path's kind: its lane where the body names no model.
-    kind: String,
+    kind: Cow<'static, str>,
     /// A path of chat or text completions: its streams end with `[DONE]`.
     is_completion: bool,
     /// The model that the client named, if `MODEL_MAP` puts another one in its place.
@@ -233,9 +235,8 @@ struct Trip<'a> {
     policy: Arc<Policy>,
     journey: Journey,
     outcome: Outcome,
-    model: String,
-    /// The name of its lane; see [`Mapped::lane`].
-    lane: String,
+    /// The name of its lane, if that is not the model; see [`Mapped::lane`].
+    lane: Option<String>,
     /// Keys that were refused for this request, with status and whether the words named the key.
     refused: Vec<(Picked, u16, bool)>,
     stand_ins: StandIns,
@@ -267,6 +268,11 @@ enum Came {
 }
 
 impl Trip<'_> {
+    /// The name of its lane.
+    fn lane(&self) -> &str {
+        self.lane.as_deref().unwrap_or(&self.outcome.model)
+    }
+
     /// The upstream's latest answer was that there is no such model.
     fn was_not_found(&self) -> bool {
         matches!(&self.last, Some(Last::Kept(kept)) if kept.status == 404)
@@ -364,7 +370,6 @@ impl Relay {
         let mut limits = policy.limits;
         if let Some(within) = exchange.mapped.wishes.within {
             limits.max_wait = limits.max_wait.min(within);
-            exchange.client = exchange.client.due(arrived + within);
         }
         let question = exchange
             .body
@@ -386,7 +391,8 @@ impl Relay {
         let lane = exchange.mapped.lane(&question.model);
         let seed = reply::random();
         let repeat = exchange.mapped.request.repeat();
-        let entry = self.enter(&lane, question.conversation, arrived);
+        let by = lane.as_deref().unwrap_or(&question.model);
+        let entry = self.enter(by, question.conversation, arrived);
         let bound = match &exchange.mapped.wishes.key {
             Some(wanted) => Some(self.key_named(wanted, entry.lane, arrived)?),
             None => self.owner(exchange, arrived),
@@ -400,9 +406,8 @@ impl Relay {
             policy,
             outcome: Outcome {
                 asked: exchange.mapped.asked.clone(),
-                ..Outcome::new(question.model.clone())
+                ..Outcome::new(question.model)
             },
-            model: question.model,
             lane,
             refused: Vec::new(),
             stand_ins: exchange.stand_ins(),

@@ -89,10 +89,15 @@ pub fn number(out: &mut Vec<u8>, name: &str, value: u64) {
 }
 
 fn digits(out: &mut Vec<u8>, number: u64) {
-    if number >= 10 {
-        digits(out, number / 10);
+    // In 32 bits if they suffice: a 64-bit division takes a small CPU a hundred instructions.
+    let (rest, last) = match u32::try_from(number) {
+        Ok(number) => (u64::from(number / 10), number % 10),
+        Err(_) => (number / 10, (number % 10) as u32),
+    };
+    if rest > 0 {
+        digits(out, rest);
     }
-    out.push(b'0' + (number % 10) as u8);
+    out.push(b'0' + last as u8);
 }
 
 /// Ends a head.

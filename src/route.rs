@@ -1,5 +1,7 @@
 //! Maps a request target to a page of alvus' own, or to the provider's path. Pure.
 
+use std::borrow::Cow;
+
 /// Why a request target cannot be mapped; the text is for the client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadTarget(pub &'static str);
@@ -114,33 +116,35 @@ fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
 
 /// The path of an origin-form target, without its query.
 pub fn path(target: &str) -> &str {
-    target.split('?').next().unwrap_or(target)
+    let end = target.bytes().position(|b| b == b'?');
+    &target[..end.unwrap_or(target.len())]
 }
 
 /// Whether an origin-form target is one of NVIDIA's visual models: they have their own host
 /// (`GENAI_BASE_URL`), and their path is not changed.
 pub fn is_genai(target: &str) -> bool {
-    target
-        .split('?')
-        .next()
-        .is_some_and(|path| path.contains("/genai/"))
+    path(target).contains("/genai/")
 }
 
 /// Whether an origin-form target is completions or chat completions, whose streams end with `data: [DONE]`.
 pub fn is_completion(target: &str) -> bool {
-    target
-        .split('?')
-        .next()
-        .is_some_and(|path| path.ends_with("/completions"))
+    path(target).ends_with("/completions")
 }
+
+/// The kinds of paths that are a chat, or as good as one.
+pub const TALKS: [&str; 3] = ["/chat", "/completions", "/messages"];
 
 /// The kind of a path: its first segment after `/v1`, such as `/models` or `/files`. Providers
 /// limit and refuse these separately.
-pub fn kind(target: &str) -> String {
+pub fn kind(target: &str) -> Cow<'static, str> {
     let path = path(target);
     let rest = path.strip_prefix(CLIENT_BASE).unwrap_or(path);
     let segment = rest.split('/').find(|segment| !segment.is_empty());
-    ["/", segment.unwrap_or_default()].concat()
+    let segment = segment.unwrap_or_default();
+    match TALKS.iter().find(|talk| talk[1..] == *segment) {
+        Some(talk) => Cow::Borrowed(talk),
+        None => ["/", segment].concat().into(),
+    }
 }
 
 /// The target upstream: a leading `/v1` of the client's path is replaced by `base_path` (which has

@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
+use crate::body::lengthen;
 use crate::reply::Framing;
 
 /// The most bytes of one read and one write, for large downloads.
@@ -72,7 +73,7 @@ fn copy_pieces(
         used = buffer.len().max(CHUNK_LINE);
     }
     let start = used.max(buffer.len());
-    buffer.resize(start + piece + 2, 0);
+    lengthen(&mut buffer, start + piece + 2);
     loop {
         let n = match read(from, &mut buffer[start..start + piece]) {
             Ok(n) => n,
@@ -103,7 +104,7 @@ fn copy_pieces(
         copied.bytes += n as u64;
         if n == piece && matches!(framing, Framing::Chunked | Framing::UntilClose) {
             piece = PIECE;
-            buffer.resize(start + piece + 2, 0);
+            lengthen(&mut buffer, start + piece + 2);
         }
     }
 }

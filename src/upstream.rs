@@ -35,6 +35,7 @@ use self::dns::CachingResolver;
 pub use self::prepared::{Origin, Prepared, pseudonym};
 use self::tls::TlsSetup;
 pub use self::tls::random;
+pub use self::unpack::unpacked;
 use self::wire::Dialler;
 use crate::config::{Config, Faults, Target};
 use crate::headers;
@@ -153,18 +154,18 @@ impl Upstream {
         self.names.keep(&hosts.collect::<Vec<_>>());
     }
 
-    /// Sends one attempt with `key` and waits for the answer's head. The body is lent, and given back.
+    /// Sends one attempt with `key` and waits for the answer's head. The request is lent, and given back.
     ///
     /// # Errors
     /// [`Failure`] says how far the attempt came.
     pub fn send(
         &self,
-        prepared: &Prepared,
+        prepared: &mut Prepared,
         body: Option<&mut Vec<u8>>,
         key: &ApiKey,
         client: &Client,
         reuse: Reuse,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Box<Answer>, Failure> {
         let text = key.expose().as_bytes();
         if !headers::well_formed("authorization", text) {
             return Err(Failure::Never(
@@ -187,13 +188,16 @@ impl Upstream {
         let length = body.as_ref().map(|body| body.len());
         let mut nothing = Vec::new();
         let body = body.unwrap_or(&mut nothing);
+        let (head, size) = prepared.lend_head(length, [self.key_field.as_bytes(), text]);
         let lent = Request {
-            head: prepared.head(length, [self.key_field.as_bytes(), text]),
+            head,
             body: mem::take(body),
         };
         let call = CurrentCall::begin(client, self.idle_timeout, lent);
         let sent = self.agent.run(request);
-        *body = CALL.with_borrow_mut(call::Call::body_back);
+        let lent = CALL.with_borrow_mut(call::Call::request_back);
+        prepared.give_back(lent.head, size);
+        *body = lent.body;
         let answer = match sent {
             Ok(response) => Answer::new(response, key, call)?,
             Err(error) => return Err(CALL.with_borrow(|call| call.failure(&error))),

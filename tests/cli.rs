@@ -163,6 +163,12 @@ fn no_message_holds_a_key_wherever_it_was_put() {
             vec![("API_KEYS", KEYS[0]), ("SSL_CERT_FILE", "/no/such")],
             None,
         ),
+        (vec![("API_KEYS_FILE", KEYS[0])], None),
+        (
+            vec![("API_KEYS", KEYS[0]), ("SSL_CERT_FILE", KEYS[1])],
+            None,
+        ),
+        (vec![("API_KEYS", KEYS[0]), ("STATE_FILE", KEYS[1])], None),
         (vec![], Some(file.as_str())),
     ] {
         for args in [&[][..], &["check"]] {
@@ -184,6 +190,7 @@ fn a_key_that_was_typed_as_an_argument_is_not_repeated() {
         &[&option],
         &["check", &value],
         &[&short],
+        &["--env-file", KEYS[0]],
     ] {
         let (code, out, err) = run_alvus(args, &[], None);
         assert_eq!(

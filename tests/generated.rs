@@ -271,7 +271,7 @@ fn fish_completes_commands_and_their_options() {
     }
     for o in OPTIONS {
         let only = match o.of {
-            [] => String::new(),
+            [] | ["serve", ..] => String::new(), // which needs no word
             of => format!(" -n '__fish_seen_subcommand_from {}'", of.join(" ")),
         };
         let takes = match o.value {

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Stdio;
 
 use alvus::init::{self, Stopped, Wishes};
@@ -83,7 +83,7 @@ fn a_url_without_a_path_is_completed_or_remarked_on() {
         (
             "https://api.openai.com",
             "https://api.openai.com/v1",
-            "warn: TARGET_BASE_URL has no path; https://api.openai.com/v1 is taken",
+            "warn: TARGET_BASE_URL has no path; https://api.openai.com/v1 is used",
         ),
         (
             "http://127.0.0.1:9",
@@ -100,6 +100,25 @@ fn a_url_without_a_path_is_completed_or_remarked_on() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn the_port_that_was_asked_for_is_written_and_told() {
+    let dir = TempDir::new();
+    let args = ["--provider", "groq", "--no-check", "--port", "8123"];
+    let (code, out, _) = init(&dir, &args, KEYS[0]);
+    assert_eq!(code, Some(0));
+    assert!(
+        out.contains("A client takes http://127.0.0.1:8123/v1,"),
+        "{out}"
+    );
+    let text = fs::read_to_string(dir.0.join(".env")).unwrap();
+    assert!(text.ends_with("\nPORT=8123\n"), "{text}");
+    let program = std::env::var("ALVUS_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_alvus").into());
+    assert!(
+        out.contains(&format!("Start it:      {program}\n")),
+        "as it was called: {out}"
+    );
 }
 
 #[test]
@@ -124,6 +143,22 @@ fn a_file_that_is_there_stays_unless_it_is_forced() {
 }
 
 #[test]
+fn a_file_that_is_replaced_keeps_its_owner() {
+    let dir = TempDir::new();
+    let path = dir.write(".env", "");
+    if chown(&path, Some(4321), None).is_err() {
+        return; // takes root
+    }
+    let args = ["--provider", "groq", "--no-check", "--force"];
+    let (code, ..) = init(&dir, &args, KEYS[0]);
+    let file = fs::metadata(&path).unwrap();
+    assert_eq!(
+        (code, file.uid(), file.mode() & 0o777),
+        (Some(0), 4321, 0o600)
+    );
+}
+
+#[test]
 fn nothing_is_written_when_no_key_works_or_none_is_one() {
     let dir = TempDir::new();
     let url = format!("http://{}/v1", dead_addr());
@@ -134,8 +169,24 @@ fn nothing_is_written_when_no_key_works_or_none_is_one() {
             1,
             "no key works, so nothing was written",
         ),
-        (vec!["--provider", &url], "", 2, "API_KEYS"),
-        (vec!["--provider", &url], "a;b", 2, "holds a semicolon"),
+        (
+            vec!["--provider", &url],
+            "",
+            2,
+            "no key was given: type them",
+        ),
+        (
+            vec!["--provider", &url],
+            "a;b",
+            2,
+            "what you typed: key 1 of 1 holds a semicolon",
+        ),
+        (
+            vec!["--provider", &url, "--port", "x"],
+            "a",
+            2,
+            "PORT (--port): found",
+        ),
         (
             vec!["--provider", "nobody"],
             KEYS[0],
@@ -185,6 +236,8 @@ fn talk(dir: &TempDir, answers: &str) -> (String, Result<(), Stopped>) {
         path: dir.0.join(".env"),
         provider: None,
         keys: None,
+        settings: Vec::new(),
+        program: "target/release/alvus".into(),
         lan: false,
         check: true,
         force: false,

@@ -404,6 +404,46 @@ fn a_limit_of_output_is_learned_and_a_prompt_that_is_too_long_is_told_so_that_cl
 }
 
 #[test]
+fn an_image_that_is_refused_blinds_no_model_that_reads_others() {
+    let upstream = Upstream::new(|seen| match seen.body_text().contains("image/bmp") {
+        true => refused(
+            400,
+            "Invalid 'messages[0].content[0].image_url.url'. Expected a base64-encoded data URL with an image MIME type, but got unsupported MIME type 'image/bmp'.",
+        ),
+        false => says("ok"),
+    });
+    let alvus = Alvus::before_with(&upstream, &[TRANSLATE]);
+    let ask = |kind: &str| {
+        let source = json!({"type": "base64", "media_type": kind, "data": "QUJD".repeat(99)});
+        let image = json!([{"role": "user", "content": [{"type": "image", "source": source}]}]);
+        let response = post(&alvus, "/v1/messages", &hello(json!({"messages": image})));
+        let sent = upstream.seen().pop().unwrap();
+        (response, sent.body_text().contains("image_url"))
+    };
+    assert_eq!((ask("image/png").0.status, ask("image/png").1), (200, true));
+    let (refusal, _) = ask("image/bmp");
+    assert_eq!(refusal.status, 400);
+    assert!(refusal.text().contains("unsupported MIME type"));
+    let (response, went_up) = ask("image/png");
+    assert_eq!((response.status, went_up), (200, true));
+    assert!(alvus.health()["learned"].is_null());
+}
+
+#[test]
+fn a_page_of_somebody_between_is_no_proof_that_the_upstream_speaks_messages() {
+    let html = answer(200, "Content-Type: text/html\r\n", "<html>log in");
+    let elsewhere = answer(302, "Location: http://portal.example/\r\n", "");
+    for page in [html, elsewhere] {
+        let upstream = Upstream::scripted(vec![page, answer(404, "", "nothing"), says("ok")]);
+        let alvus = Alvus::before(&upstream);
+        ask(&alvus);
+        let response = ask(&alvus);
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(upstream.seen()[2].target, "/v1/chat/completions");
+    }
+}
+
+#[test]
 fn a_lesson_is_kept_when_the_changed_request_is_served() {
     let upstream = Upstream::new(|seen| match seen.body_text().contains("\"top_p\"") {
         true => refused(400, "Unsupported parameter: 'top_p' is not supported"),

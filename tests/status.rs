@@ -129,6 +129,23 @@ fn status_finds_an_alvus_on_the_network_and_shows_a_client_key() {
 }
 
 #[test]
+fn status_speaks_of_settings_only_when_nobody_answers() {
+    let upstream = Upstream::new(|_| ok());
+    let open = [("HOST", "0.0.0.0"), ("OPEN_LAN", "yes")];
+    let alvus = Alvus::before_with(&upstream, &open);
+    let (code, _, err) = status(&alvus, &open);
+    assert_eq!(
+        (code, err.as_str()),
+        (0, ""),
+        "a health check asks every 30 s"
+    );
+    let dead = dead_addr().port().to_string();
+    let (code, _, err) = run_alvus(&["status"], &[("PORT", &dead), ("WORKER", "3")], None);
+    assert_eq!((code, err.lines().count()), (1, 2), "{err}");
+    assert!(err.contains("did you mean WORKERS?"), "{err}");
+}
+
+#[test]
 fn status_of_nobody_or_of_something_else_is_a_failure_in_one_line() {
     let keys = keys();
     let dead = dead_addr();

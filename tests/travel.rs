@@ -246,7 +246,7 @@ fn a_post_to_health_is_refused_whatever_its_body() {
         bare("POST", "/health", "Content-Length: 2\r\n") + "{}",
     );
     assert_eq!(response.status, 405);
-    assert!(openai_error(&response).contains("only be looked at"));
+    assert!(openai_error(&response).contains("takes only GET and HEAD"));
     assert!(upstream.seen().is_empty());
 }
 

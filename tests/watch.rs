@@ -351,7 +351,7 @@ fn one_line_says_what_changed_and_another_what_takes_a_restart() {
     let (path, alvus) = started(&dir, &KEYS, &upstream);
     let more = "COOLDOWN_SEC=7\nIDLE_TIMEOUT_SEC=9\nHOST=::1\nWORKERS=5\n";
     replace(&path, &(text(&KEYS, &upstream) + more));
-    says(&alvus, "only a restart");
+    says(&alvus, "only after a restart");
     let log = alvus.log();
     let lines: Vec<&str> = log.lines().filter(|l| l.contains("changed")).collect();
     assert_eq!(lines.len(), 2, "{log}");

@@ -6,12 +6,12 @@ _alvus() {
     done
     case $command in
     serve) options="--env-file --port --host --help --version" ;;
-    init) options="--env-file --port --host --provider --lan --no-check --force --help --version" ;;
+    init) options="--env-file --port --provider --lan --no-check --force --help --version" ;;
     check) options="--env-file --port --host --json --help --version" ;;
     status) options="--env-file --port --host --json --watch --help --version" ;;
     demo) options="--env-file --port --host --help --version" ;;
-    help) options="--env-file --port --host --help --version" ;;
-    version) options="--env-file --port --host --help --version" ;;
+    help) options="--env-file --port --help --version" ;;
+    version) options="--env-file --port --help --version" ;;
     esac
     case $prev in
     --env-file) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;

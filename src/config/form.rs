@@ -106,6 +106,7 @@ impl Form {
     pub(super) fn example(&self) -> &'static str {
         match self {
             Form::Text(_, example) | Form::Secret(_, example) => example,
+            Form::File => "/etc/alvus/file",
             _ => "",
         }
     }
@@ -153,6 +154,12 @@ pub(super) fn like_a_key(value: &str) -> bool {
             && run.bytes().any(|b| b.is_ascii_digit())
             && run.bytes().any(|b| b.is_ascii_alphabetic())
     })
+}
+
+/// Whether a key stands where the path of a file belongs: what is wrong with a file is said with its path.
+pub fn pasted(path: &OsStr) -> bool {
+    let text = text_of(path);
+    !text.contains(['/', '.']) && like_a_key(&text)
 }
 
 /// How many characters of a wrong value are shown.
@@ -286,7 +293,10 @@ impl Value for Option<PathBuf> {
     }
 
     fn read_raw(value: &OsStr, _: &Form) -> Result<Option<PathBuf>, Why> {
-        Ok((!value.is_empty()).then(|| value.into()))
+        match pasted(value) {
+            true => Err(Why::Unexpected),
+            false => Ok((!value.is_empty()).then(|| value.into())),
+        }
     }
 }
 

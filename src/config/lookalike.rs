@@ -20,7 +20,13 @@ pub fn nearest(name: &str) -> Option<(&'static str, bool)> {
     let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
     let name = name.strip_prefix("ALVUS_").unwrap_or(&name);
     // Most other programs call it so.
-    let name = if name == "LOG_LEVEL" { "LOG" } else { name };
+    let name = match name {
+        "LOG_LEVEL" => "LOG",
+        "BASE_URL" | "OPENAI_BASE_URL" | "OPENAI_API_BASE" => {
+            return Some(("TARGET_BASE_URL", false));
+        }
+        name => name,
+    };
     if let Some(exact) = VARIABLES.iter().find(|v| v.name == name) {
         return Some((exact.name, true));
     }
@@ -109,7 +115,6 @@ mod tests {
             "WORKSPACE",
             "API_URL",
             "API_TOKEN",
-            "BASE_URL",
             "DB_HOST",
             "DB_PORT",
             "HTTP_PROXY",
@@ -127,9 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn another_programs_key_may_be_meant_for_us() {
+    fn another_programs_key_or_url_may_be_meant_for_us() {
         for name in ["OPENAI_API_KEYS", "NVIDIA_API_KEY", "groq-api-key"] {
             assert_eq!(nearest(name), Some(("API_KEYS", false)), "{name}");
+        }
+        for name in ["OPENAI_BASE_URL", "OPENAI_API_BASE", "base-url"] {
+            assert_eq!(nearest(name), Some(("TARGET_BASE_URL", false)), "{name}");
         }
     }
 }

@@ -358,6 +358,21 @@ fn a_foreign_name_in_the_environment_is_no_news_once_ours_is_set() {
 }
 
 #[test]
+fn a_clients_own_settings_in_the_environment_are_no_news() {
+    // As the README has them for SDKs, in the shell that starts alvus.
+    let clients = [
+        ("OPENAI_BASE_URL", "http://127.0.0.1:3000/v1"),
+        ("OPENAI_API_KEY", "unused"),
+    ];
+    assert_eq!(warnings(with(&clients)), [""; 0]);
+    let file = format!("API_KEYS={KEY}\nOPENAI_BASE_URL=https://h/v1");
+    assert_eq!(
+        warnings(both(&file, &[])),
+        ["OPENAI_BASE_URL (.env line 2) is not a setting of alvus; did you mean TARGET_BASE_URL?"]
+    );
+}
+
+#[test]
 fn a_variable_set_twice_in_the_file_draws_a_warning_and_the_last_wins() {
     let loaded = both(&format!("PORT=1\nAPI_KEYS={KEY}\nPORT=2"), &[])
         .unwrap_or_else(|faults| panic!("{faults}"));

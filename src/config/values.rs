@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::form::{Value, Why, shown, text_of};
+use super::form::{Value, Why, pasted, shown, text_of};
 use super::{ClientKey, Config, ReadKeys, Sources, VARIABLES, Variable};
 use super::{dotenv, guests, keys, lookalike};
 use crate::secret::ApiKey;
@@ -31,8 +31,8 @@ struct Setting<'a> {
 struct Stranger {
     name: String,
     ours: &'static str,
-    /// It may be meant for another program.
-    doubtful: bool,
+    /// Reasons to think that it is meant for another program: it is in the environment, it is the usual name of one.
+    doubts: u8,
     origin: String,
 }
 
@@ -52,12 +52,12 @@ impl<'a> Values<'a> {
             if let Some(name) = name.to_str()
                 && !is_blank(value)
             {
-                values.take(name, Cow::Borrowed(value), "environment".to_owned(), true);
+                values.take(name, Cow::Borrowed(value), "environment".to_owned(), 1);
             }
         }
         for (name, value) in sources.options {
             let origin = format!("--{}", name.to_ascii_lowercase());
-            values.take(name, Cow::Borrowed(value), origin, false);
+            values.take(name, Cow::Borrowed(value), origin, 0);
         }
         values
     }
@@ -74,7 +74,7 @@ impl<'a> Values<'a> {
                 Cow::Borrowed(text) => Cow::Borrowed(text.as_ref()),
                 Cow::Owned(text) => Cow::Owned(OsString::from(text)),
             };
-            if let Some(earlier) = self.take(name, value, format!("{file} line {line}"), false) {
+            if let Some(earlier) = self.take(name, value, format!("{file} line {line}"), 0) {
                 self.warnings.push(format!(
                     "{name} is set again on line {line}, so {earlier} has no effect"
                 ));
@@ -89,14 +89,14 @@ impl<'a> Values<'a> {
         name: &str,
         value: Cow<'a, OsStr>,
         origin: String,
-        doubtful: bool,
+        doubts: u8,
     ) -> Option<String> {
         let Some(ours) = VARIABLES.iter().find(|v| v.name == name) else {
             if let Some((ours, sure)) = lookalike::nearest(name) {
                 self.strangers.push(Stranger {
                     name: name.to_owned(),
                     ours,
-                    doubtful: doubtful || !sure,
+                    doubts: doubts + u8::from(!sure),
                     origin,
                 });
             }
@@ -154,6 +154,8 @@ impl<'a> Values<'a> {
                 format!("API_KEYS ({})", list.origin),
                 "keys separated by commas, for example API_KEYS=key1,key2",
             ),
+            // That no file can be called so is said where the setting itself is read.
+            (None, Some(file)) if pasted(&file.value) => return Vec::new(),
             (None, Some(file)) => {
                 let path = Path::new(&file.value);
                 let place = format!("API_KEYS_FILE ({}): {}", file.origin, path.display());
@@ -268,11 +270,11 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// A name that may be another program's is reported only while ours is not set.
+    /// A name that may be another program's is reported only while ours is not set, and one that probably is, never.
     pub(super) fn report_strangers(&mut self) {
         for stranger in &self.strangers {
             let ours = stranger.ours;
-            if !stranger.doubtful || !self.is_set(ours) {
+            if stranger.doubts == 0 || stranger.doubts == 1 && !self.is_set(ours) {
                 let (found, origin) = (shown(&stranger.name), &stranger.origin);
                 self.warnings.push(format!(
                     "{found} ({origin}) is not a setting of alvus; did you mean {ours}?"

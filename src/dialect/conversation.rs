@@ -17,6 +17,9 @@ const NO_RESULT: &str = "(no result)";
 /// Replaces a tool's empty result.
 const NO_OUTPUT: &str = "(no output)";
 
+/// The most calls in a turn; a longer turn becomes several. Each result is searched for among them.
+const MOST_CALLS: usize = 256;
+
 /// The field for the input of a tool that takes free text.
 pub const INPUT: &str = "input";
 
@@ -164,6 +167,9 @@ impl<'a> Conversation<'a> {
     /// Adds a tool call of the assistant.
     pub fn call(&mut self, id: Str<'a>, name: Text<'a>, arguments: Arguments<'a>) {
         self.turn_to_assistant();
+        if self.calls.len() == MOST_CALLS {
+            self.flush(false);
+        }
         self.calls.push(Call {
             id: id.raw(),
             name,

@@ -1,8 +1,10 @@
 //! What was learned of each model from answers and refusals: its limits, what it does not take, how many bytes a token
-//! has. Pure, without a clock. Bounded: [`MOST`] models; the one unused longest goes.
+//! has. Pure. Bounded: [`MOST`] models; the one unused longest goes.
 //!
-//! A lesson is kept once the request that it changed is served. A wrong lesson costs a field that is left out, until
-//! [`Learned::clear`] or the end of the process.
+//! A lesson is kept once the request that it changed is served. A refusal may have been about that request alone, so
+//! each lesson ends ([`KEPT`]) and is learned again if it was right.
+
+use std::time::{Duration, Instant};
 
 use super::json::{Quoted, put};
 use super::lessons::{FIELDS, Lesson};
@@ -10,6 +12,18 @@ use super::measure::{Size, USUAL_RATIO};
 
 /// The most models that are known at a time.
 pub const MOST: usize = 32;
+
+/// How long lessons are kept: the first time, and each time that the same is learned again.
+const KEPT: [Duration; 5] = [
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+    Duration::from_secs(3600),
+    Duration::from_secs(6 * 3600),
+    Duration::from_secs(24 * 3600),
+];
+
+/// How long a model that read an image is not taken for blind: the fault is the image's.
+const SEES: Duration = Duration::from_secs(3600);
 
 /// The longest name of a model, in bytes.
 const LONGEST_NAME: usize = 256;
@@ -95,36 +109,91 @@ fn bit(field: &str) -> u16 {
         .map_or(0, |at| 1 << at)
 }
 
-/// The table. Names are the upstream's.
+/// A model in the table.
+#[derive(Debug, Default)]
+struct Model {
+    /// The upstream's name for it.
+    name: String,
+    traits: Traits,
+    /// When its lessons end.
+    until: Option<Instant>,
+    /// All lessons so far, ended ones too, and how often they were learned.
+    taught: Traits,
+    times: usize,
+    /// When it read an image last.
+    saw: Option<Instant>,
+}
+
+impl Model {
+    fn learn(&mut self, lesson: Lesson, size: Size, now: Instant) {
+        self.traits.learn(lesson, size);
+        let mut taught = self.taught;
+        taught.learn(lesson, size);
+        taught.ratio = None;
+        if taught != self.taught {
+            (self.taught, self.times, self.until) = (taught, 0, None);
+        }
+        if self.until.is_none() {
+            self.until = Some(now + KEPT[self.times.min(KEPT.len() - 1)]);
+            self.times += 1;
+        }
+    }
+}
+
+/// The table.
 #[derive(Debug, Default)]
 pub struct Learned {
     /// The one used last is last.
-    models: Vec<(String, Traits)>,
+    models: Vec<Model>,
 }
 
 impl Learned {
     /// What is known of a model; the default if nothing is.
     pub fn traits(&self, model: &str) -> Traits {
-        let found = self.models.iter().find(|(name, _)| name == model);
-        found.map(|(_, traits)| *traits).unwrap_or_default()
+        self.find(model)
+            .map(|model| model.traits)
+            .unwrap_or_default()
+    }
+
+    /// Whether it read an image lately.
+    pub fn sees(&self, model: &str, now: Instant) -> bool {
+        let saw = self.find(model).and_then(|model| model.saw);
+        saw.is_some_and(|at| now < at + SEES)
     }
 
     /// Adds a lesson that a refused request of this size taught.
-    pub fn learn(&mut self, model: &str, lesson: Lesson, size: Size) {
-        self.change(model, |traits| traits.learn(lesson, size));
+    pub fn learn(&mut self, model: &str, lesson: Lesson, size: Size, now: Instant) {
+        self.change(model, |model| model.learn(lesson, size, now));
+    }
+
+    /// Drops the lessons that have ended.
+    pub fn forget(&mut self, now: Instant) {
+        let is_over = |model: &&mut Model| model.until.is_some_and(|until| until <= now);
+        for model in self.models.iter_mut().filter(is_over) {
+            model.until = None;
+            model.traits = Traits {
+                ratio: model.traits.ratio,
+                thinks_unopened: model.traits.thinks_unopened,
+                ..Traits::default()
+            };
+        }
     }
 
     /// A request of this size was served, with this many tokens. A known context too small for them was wrong.
-    pub fn measured(&mut self, model: &str, size: Size, prompt_tokens: u64) {
-        self.change(model, |traits| {
+    pub fn measured(&mut self, model: &str, size: Size, prompt_tokens: u64, now: Instant) {
+        self.change(model, |model| {
+            let traits = &mut model.traits;
             traits.measure(size, prompt_tokens);
             traits.context = traits.context.filter(|limit| prompt_tokens <= *limit);
+            if size.images > 0 {
+                model.saw = Some(now);
+            }
         });
     }
 
     /// An answer showed whether the model's template opens `<think>` itself.
     pub fn thinks_unopened(&mut self, model: &str, it_does: bool) {
-        self.change(model, |traits| traits.thinks_unopened = it_does);
+        self.change(model, |model| model.traits.thinks_unopened = it_does);
     }
 
     /// Forgets everything.
@@ -134,23 +203,30 @@ impl Learned {
 
     /// All models, the one used last first.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Traits)> {
-        self.models
-            .iter()
-            .rev()
-            .map(|(name, traits)| (&**name, traits))
+        let known = |model: &&Model| model.traits != Traits::default();
+        let models = self.models.iter().rev().filter(known);
+        models.map(|model| (&*model.name, &model.traits))
     }
 
-    fn change(&mut self, model: &str, change: impl FnOnce(&mut Traits)) {
-        if model.len() > LONGEST_NAME {
+    fn find(&self, name: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.name == name)
+    }
+
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Model)) {
+        if name.len() > LONGEST_NAME {
             return;
         }
-        let mut entry = match self.models.iter().position(|(name, _)| name == model) {
+        let mut entry = match self.models.iter().position(|model| model.name == name) {
             Some(at) => self.models.remove(at),
-            None => (model.to_string(), Traits::default()),
+            None => Model {
+                name: name.to_string(),
+                ..Model::default()
+            },
         };
-        change(&mut entry.1);
+        change(&mut entry);
+        let is_new = (entry.taught, entry.saw) == (Traits::default(), None);
         // An entry that says nothing is dropped.
-        if entry.1 != Traits::default() {
+        if !(is_new && entry.traits == Traits::default()) {
             if self.models.len() == MOST {
                 self.models.remove(0);
             }

@@ -1,5 +1,7 @@
 //! What refusals teach, and how requests are changed by it.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use super::adapt::adapt;
@@ -259,7 +261,7 @@ fn adapted(body: &Value, lessons: &[Lesson], prompt_tokens: u64) -> Option<Value
     let mut learned = Learned::default();
     lessons
         .iter()
-        .for_each(|lesson| learned.learn("m", *lesson, SIZE));
+        .for_each(|lesson| learned.learn("m", *lesson, SIZE, Instant::now()));
     let found = adapt(
         body.to_string().as_bytes(),
         &learned.traits("m"),
@@ -298,7 +300,7 @@ fn refused_fields_are_left_out_and_nothing_else_is_changed() {
 
 fn learned_one(lesson: Lesson) -> Traits {
     let mut learned = Learned::default();
-    learned.learn("m", lesson, SIZE);
+    learned.learn("m", lesson, SIZE, Instant::now());
     learned.traits("m")
 }
 
@@ -392,7 +394,7 @@ fn schemas_become_plain() {
 fn the_ratio_is_learned_from_answers() {
     let mut learned = Learned::default();
     assert_eq!(learned.traits("m").tokens(SIZE), 11_111);
-    learned.measured("m", SIZE, 10_000);
+    learned.measured("m", SIZE, 10_000, Instant::now());
     assert_eq!(learned.traits("m").tokens(SIZE), 10_000);
     assert_eq!(learned.traits("other").ratio(), USUAL_RATIO);
     for (size, tokens) in [
@@ -408,10 +410,15 @@ fn the_ratio_is_learned_from_answers() {
             50,
         ),
     ] {
-        learned.measured("m", size, tokens);
+        learned.measured("m", size, tokens, Instant::now());
         assert_eq!(learned.traits("m").ratio(), 4_000, "{size:?} {tokens}");
     }
-    learned.learn("m", Lesson::Context(8_192, Some(8_000)), SIZE);
+    learned.learn(
+        "m",
+        Lesson::Context(8_192, Some(8_000)),
+        SIZE,
+        Instant::now(),
+    );
     assert_eq!(
         learned.traits("m").tokens(SIZE),
         8_000,
@@ -422,10 +429,10 @@ fn the_ratio_is_learned_from_answers() {
 #[test]
 fn a_context_is_forgotten_that_a_longer_prompt_is_served_in() {
     let mut learned = Learned::default();
-    learned.learn("m", Lesson::Context(8_192, None), SIZE);
-    learned.measured("m", SIZE, 8_192);
+    learned.learn("m", Lesson::Context(8_192, None), SIZE, Instant::now());
+    learned.measured("m", SIZE, 8_192, Instant::now());
     assert_eq!(learned.traits("m").context, Some(8_192));
-    learned.measured("m", SIZE, 8_193);
+    learned.measured("m", SIZE, 8_193, Instant::now());
     assert_eq!(learned.traits("m").context, None);
 }
 
@@ -433,14 +440,14 @@ fn a_context_is_forgotten_that_a_longer_prompt_is_served_in() {
 fn the_table_is_bounded_and_can_be_seen() {
     let mut learned = Learned::default();
     for n in 0..100 {
-        learned.learn(&format!("m{n}"), Lesson::Blind, SIZE);
-        learned.learn("used", Lesson::Output(9), SIZE);
+        learned.learn(&format!("m{n}"), Lesson::Blind, SIZE, Instant::now());
+        learned.learn("used", Lesson::Output(9), SIZE, Instant::now());
     }
     assert_eq!(learned.all().count(), MOST);
     assert_eq!(learned.traits("used").output, Some(9), "what is used stays");
     assert_eq!(learned.traits("m1"), Traits::default());
-    learned.learn(&"x".repeat(1000), Lesson::Blind, SIZE);
-    learned.measured("nothing learned", SIZE, 0);
+    learned.learn(&"x".repeat(1000), Lesson::Blind, SIZE, Instant::now());
+    learned.measured("nothing learned", SIZE, 0, Instant::now());
     assert_eq!(learned.all().count(), MOST);
     learned.clear();
     for lesson in [
@@ -449,10 +456,10 @@ fn the_table_is_bounded_and_can_be_seen() {
         Lesson::Refuses("stop"),
         Lesson::Refuses("top_p"),
     ] {
-        learned.learn("a\"b", lesson, SIZE);
+        learned.learn("a\"b", lesson, SIZE, Instant::now());
     }
-    learned.measured("a\"b", SIZE, 8_000);
-    learned.learn("c", Lesson::Refuses(FIELDS[0]), SIZE);
+    learned.measured("a\"b", SIZE, 8_000, Instant::now());
+    learned.learn("c", Lesson::Refuses(FIELDS[0]), SIZE, Instant::now());
     learned.thinks_unopened("d", true);
     let expected = json!({
         "a\"b":{"context":8192,"bytes_per_1000_tokens":5000,"no_images":true,"refuses":["top_p","stop"]},
@@ -461,4 +468,34 @@ fn the_table_is_bounded_and_can_be_seen() {
     });
     assert_eq!(read(&to_json(&learned)), expected);
     assert_eq!(to_json(&Learned::default()), b"{}");
+}
+
+#[test]
+fn lessons_end_by_themselves_and_are_believed_longer_each_time() {
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let mut learned = Learned::default();
+    learned.measured("m", SIZE, 10_000, start);
+    learned.learn("m", Lesson::Output(9), SIZE, start);
+    learned.forget(after(59));
+    assert_eq!(learned.traits("m").output, Some(9));
+    learned.forget(after(60));
+    assert_eq!(learned.traits("m").output, None, "that request's alone");
+    assert_eq!(learned.traits("m").ratio(), 4_000, "no refusal taught that");
+    learned.learn("m", Lesson::Output(9), SIZE, after(100));
+    learned.forget(after(699));
+    assert_eq!(learned.traits("m").output, Some(9), "it was right before");
+    // What is new ends soon, whatever was known for long.
+    learned.learn("m", Lesson::Blind, SIZE, after(200));
+    learned.forget(after(260));
+    assert_eq!(learned.traits("m").output, None);
+    assert!(!learned.traits("m").blind);
+    // Those that are always right are asked about once a day at last.
+    let mut now = after(1000);
+    for _ in 0..9 {
+        learned.learn("m", Lesson::Blind, SIZE, now);
+        now += Duration::from_secs(24 * 3600);
+        learned.forget(now);
+        assert!(!learned.traits("m").blind);
+    }
 }

@@ -17,6 +17,7 @@ pub mod clients;
 pub mod conversation;
 #[cfg(any(feature = "messages", feature = "responses"))]
 pub mod events;
+pub mod find;
 #[cfg(any(feature = "messages", feature = "responses"))]
 pub mod ids;
 pub mod json;

@@ -101,7 +101,7 @@ impl ModelMap {
     /// The names that clients may use, without `*`. `claude-` of `claude-*` is not a name.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names = self.0.iter().map(|rule| &*rule.name);
-        names.filter(|name| name.ends_with(|c: char| c.is_alphanumeric()))
+        names.filter(|name| name.ends_with(|c: char| !c.is_ascii_punctuation()))
     }
 
     /// Whether there is no rule.
@@ -139,6 +139,9 @@ pub fn place_of_model(body: &[u8]) -> Option<std::ops::Range<usize>> {
     fields.whole.then_some(start..start + model.len())
 }
 
+/// The most models of an upstream that are listed; the largest list today has some hundred.
+const MOST: usize = 4096;
+
 /// The list of models in Anthropic's shape: these names, and the ids in the upstream's list.
 pub fn list<'a>(names: impl Iterator<Item = &'a str>, upstream: Option<&'a [u8]>) -> Vec<u8> {
     let data = upstream
@@ -146,6 +149,7 @@ pub fn list<'a>(names: impl Iterator<Item = &'a str>, upstream: Option<&'a [u8]>
         .and_then(|list| list.get("data"));
     let ids = data.map(Json::items).into_iter().flatten();
     let ids = ids.filter_map(|model| Some(model.get("id")?.string()?.plain()));
+    let ids = ids.take(MOST);
     let mut all: Vec<std::borrow::Cow<'_, str>> = Vec::new();
     for id in names.map(Into::into).chain(ids) {
         if !all.contains(&id) {
@@ -295,6 +299,11 @@ mod tests {
             one("a/b")
         );
         assert_eq!(String::from_utf8_lossy(&found), expected);
+        let many = (0..2 * MOST).map(|n| format!(r#"{{"id":"{n}"}}"#));
+        let many = format!(r#"{{"data":[{}]}}"#, many.collect::<Vec<_>>().join(","));
+        let found = list([].into_iter(), Some(many.as_bytes()));
+        let count = String::from_utf8_lossy(&found).matches("\"id\"").count();
+        assert_eq!(count, MOST, "there is an end to them");
         let none = list([].into_iter(), Some(b"<html>"));
         assert_eq!(
             none,

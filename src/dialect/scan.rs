@@ -3,13 +3,13 @@
 //! It checks no more than it needs to find the ends, so that a large body costs hardly more than a search for its
 //! quotes. In a text that is not JSON it finds anything or nothing.
 
-use memchr::memchr;
+use super::find;
 
 /// The position after the string that begins at `start`; `None`: it has no end.
 pub fn string_end(text: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
-        at += memchr(b'"', text.get(at..)?)?;
+        at += find::quote(text.get(at..)?)?;
         let before = text[start + 1..at].iter().rev();
         let escapes = before.take_while(|b| **b == b'\\').count();
         at += 1;

@@ -2,10 +2,11 @@
 //!
 //! What two parties could read in two ways is refused: that is how requests are smuggled past a proxy.
 
-use std::io::{self, BufRead, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind};
 use std::ops::Range;
 use std::str;
 
+use memchr::memchr;
 use tiny_http::{HTTPVersion, Method};
 
 use super::body::Framing;
@@ -133,11 +134,20 @@ impl Head {
     }
 
     /// All fields, in the order sent.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         let bytes = self.raw.as_deref().unwrap_or(self.text.as_bytes());
         self.fields
             .iter()
             .map(move |f| (&self.text[f.name.clone()], &bytes[f.value.clone()]))
+    }
+
+    /// The same without its fields, for a request that may take minutes.
+    pub fn without_fields(self) -> Head {
+        Head {
+            fields: Vec::new(),
+            raw: None,
+            ..self
+        }
     }
 
     /// Reads the fields that say how to read on.
@@ -149,38 +159,47 @@ impl Head {
         for field in &self.fields {
             let value = &self.text.as_bytes()[field.value.clone()];
             let name = &self.text.as_bytes()[field.name.clone()];
+            let is = |ours: &[u8]| name.eq_ignore_ascii_case(ours);
 
-            if name.eq_ignore_ascii_case(b"Content-Length") {
-                if self.content_length.is_some() {
-                    return bad("more than one Content-Length");
+            // by length first: most fields are none of these
+            match name.len() {
+                14 if is(b"Content-Length") => {
+                    if self.content_length.is_some() {
+                        return bad("more than one Content-Length");
+                    }
+                    self.content_length = match parse_length(value) {
+                        None => return bad("Content-Length is not a number of bytes"),
+                        length => length,
+                    };
                 }
-                self.content_length = match parse_length(value) {
-                    None => return bad("Content-Length is not a number of bytes"),
-                    length => length,
-                };
-            } else if name.eq_ignore_ascii_case(b"Transfer-Encoding") {
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return bad("Transfer-Encoding is not just chunked");
+                17 if is(b"Transfer-Encoding") => {
+                    if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                        return bad("Transfer-Encoding is not just chunked");
+                    }
+                    self.chunked = true;
                 }
-                self.chunked = true;
-            } else if name.eq_ignore_ascii_case(b"Host") {
-                hosts += 1;
-            } else if name.eq_ignore_ascii_case(b"Connection") {
-                for option in value.split(|&b| b == b',').map(trim) {
-                    close |= option.eq_ignore_ascii_case(b"close");
-                    keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                4 if is(b"Host") => hosts += 1,
+                10 if is(b"Connection") => {
+                    for option in value.split(|&b| b == b',').map(trim) {
+                        close |= option.eq_ignore_ascii_case(b"close");
+                        keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    }
                 }
-            } else if name.eq_ignore_ascii_case(b"Expect") {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(HeadError::Refused(
-                        417,
-                        "the expectation is not 100-continue",
-                    ));
+                6 if is(b"Expect") => {
+                    if !value.eq_ignore_ascii_case(b"100-continue") {
+                        let why = "the expectation is not 100-continue";
+                        return Err(HeadError::Refused(417, why));
+                    }
+                    self.expects_continue = true;
                 }
-                self.expects_continue = true;
+                _ => (),
             }
         }
+        self.conclude(hosts, close, keep_alive)
+    }
 
+    /// What the fields mean together.
+    fn conclude(&mut self, hosts: u32, close: bool, keep_alive: bool) -> Result<(), HeadError> {
         // HTTP/1.0 needs no Host (RFC 9112, 3.2)
         match hosts {
             0 if self.version > (1, 0) => return bad("there is no Host"),
@@ -213,10 +232,20 @@ fn read_line<R: BufRead>(
     let start = text.len();
     let left = limits.max_head.saturating_sub(start);
     let most = left.min(limits.max_line.saturating_add(2));
-    let n = source
-        .by_ref()
-        .take(u64::try_from(most).unwrap_or(u64::MAX))
-        .read_until(b'\n', text)?;
+    let mut n = 0;
+    loop {
+        let here = source.fill_buf()?;
+        let here = &here[..here.len().min(most - n)];
+        let end = memchr(b'\n', here);
+        let line = &here[..end.map_or(here.len(), |end| end + 1)];
+        let size = line.len();
+        text.extend_from_slice(line);
+        source.consume(size);
+        n += size;
+        if end.is_some() || size == 0 {
+            break;
+        }
+    }
 
     match text[start..] {
         [.., b'\r', b'\n'] => Ok(start..text.len() - 2),
@@ -274,22 +303,23 @@ fn parse_request_line(
 /// `field-name ":" OWS field-value OWS`
 fn parse_field(text: &[u8], line: Range<usize>) -> Result<Field, HeadError> {
     let bytes = &text[line.clone()];
-    let Some(colon) = bytes.iter().position(|&b| b == b':') else {
-        return bad("a header field has no colon");
-    };
-    let (name, value) = (&bytes[..colon], &bytes[colon + 1..]);
     // this refuses white space before the colon, and folded lines
-    if !is_token(name) {
-        return bad("the name of a header field is malformed");
-    }
+    let colon = bytes.iter().position(|&b| !is_token_byte(b));
+    let Some(colon) = colon.filter(|&at| at > 0 && bytes[at] == b':') else {
+        return bad(match bytes.contains(&b':') {
+            true => "the name of a header field is malformed",
+            false => "a header field has no colon",
+        });
+    };
+    let value = &bytes[colon + 1..];
     // not `any`: a fold compares several bytes at a time
     let control = |b: &u8| b.is_ascii_control() && *b != b'\t';
     if value.iter().fold(false, |bad, b| bad | control(b)) {
         return bad("a header field holds a control byte");
     }
 
-    let leading = value.len() - trim_start(value).len();
-    let start = line.start + colon + 1 + leading;
+    let value = trim_start(value);
+    let start = line.end - value.len();
     Ok(Field {
         name: line.start..line.start + colon,
         value: start..start + trim(value).len(),

@@ -14,9 +14,6 @@ use super::connection::{End, Line};
 use super::head::Head;
 use super::socket::{ClientSocket, Outlet};
 
-/// Bytes that are held until a flush. Larger pieces bypass the buffer.
-const BUFFER_SIZE: usize = 3 * 1024;
-
 /// How long a client's buffers may be full in all, plus the time its bytes take at [`TAKEN_RATE`]: a client that reads
 /// an answer drop by drop holds a place.
 const FULL_PATIENCE: Duration = Duration::from_secs(60);
@@ -63,7 +60,7 @@ impl<'c> Request<'c> {
 
     /// All header fields in the order sent: the name as it was spelled, and the bytes of the value
     /// without the white space around them.
-    pub fn raw_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn raw_headers(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         self.head.fields()
     }
 
@@ -111,19 +108,24 @@ impl<'c> Request<'c> {
 
     /// The writer for one whole response: head and body. The response ends when it is dropped.
     pub fn into_writer(self) -> ResponseWriter<'c> {
+        self.into_parts().1
+    }
+
+    /// The same, and what was asked, but for its fields: who waits for minutes needs them no more.
+    pub fn into_parts(self) -> (Head, ResponseWriter<'c>) {
         let then = match self.keeps_alive() {
             true => End::Open,
             false => End::Last,
         };
         let Line { socket, end, body } = self.line;
         body.source().give_back();
-        ResponseWriter {
-            unsent: Vec::new(),
+        let writer = ResponseWriter {
             taken: Taken::default(),
             socket,
             end,
             then,
-        }
+        };
+        (self.head.without_fields(), writer)
     }
 }
 
@@ -135,11 +137,9 @@ impl fmt::Debug for Request<'_> {
 
 /// Writes the response to a request.
 ///
-/// A drop sends what it still holds. If a write failed, or a panic drops it, the connection is
+/// Each write is sent at once, and whole. If a write failed, or a panic drops it, the connection is
 /// broken off: half a response must not look like the start of the next one.
 pub struct ResponseWriter<'c> {
-    /// Without memory until the first write: a request may wait for minutes.
-    unsent: Vec<u8>,
     taken: Taken,
     socket: &'c TcpStream,
     end: &'c mut End,
@@ -149,26 +149,13 @@ pub struct ResponseWriter<'c> {
 
 impl Write for ResponseWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.unsent.len() + bytes.len() > BUFFER_SIZE {
-            self.flush()?;
-        }
-        if bytes.len() >= BUFFER_SIZE {
-            let result = self.taken.send(self.socket, bytes);
-            self.note(&result);
-            return result.map(|()| bytes.len());
-        }
-        if self.unsent.capacity() == 0 {
-            self.unsent.reserve_exact(BUFFER_SIZE);
-        }
-        self.unsent.extend_from_slice(bytes);
-        Ok(bytes.len())
+        let result = self.taken.send(self.socket, bytes);
+        self.note(&result);
+        result.map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let result = self.taken.send(self.socket, &self.unsent);
-        self.unsent.clear();
-        self.note(&result);
-        result
+        Ok(())
     }
 }
 
@@ -228,10 +215,6 @@ impl ResponseWriter<'_> {
 
 impl Drop for ResponseWriter<'_> {
     fn drop(&mut self) {
-        // A client that took nothing for a minute gets no further write.
-        if self.then != End::Broken {
-            let _ = self.flush(); // a failure is noted in `then`
-        }
         if thread::panicking() {
             self.then = End::Broken;
         }

@@ -23,6 +23,11 @@ impl ClientSocket {
 }
 
 impl ClientSocket {
+    /// The socket itself, for code that only watches it.
+    pub fn shared(&self) -> Arc<TcpStream> {
+        self.0.clone()
+    }
+
     /// Reads of the body end from now on, in any thread. Writes still work.
     pub fn stop_reading(&self) {
         let _ = self.0.shutdown(Shutdown::Read);

@@ -241,7 +241,7 @@ impl Kept {
 
 impl Answer {
     pub(super) fn deliver(
-        self,
+        self: Box<Self>,
         exchange: &Exchange,
         out: &mut dyn Write,
         mut outcome: Outcome,
@@ -250,7 +250,7 @@ impl Answer {
         if exchange.mapped.voice.translates() {
             return self.deliver_spoken(exchange, out, outcome);
         }
-        exchange.mapped.passed(self.status);
+        exchange.mapped.passed(&self);
         outcome.status = self.status;
         let is_sse = self.is_stream();
         let begun = exchange.client.stop_beats();
@@ -282,7 +282,7 @@ impl Answer {
 
     /// Sends all of it as an event, in place of the stream that was asked for.
     fn deliver_as_event(
-        self,
+        self: Box<Self>,
         exchange: &Exchange,
         out: &mut dyn Write,
         mut outcome: Outcome,
@@ -314,7 +314,7 @@ impl Answer {
 
     /// Copies the body to the client, and reads the token count at its end.
     fn body_down(
-        mut self,
+        mut self: Box<Self>,
         head: Vec<u8>,
         framing: Framing,
         exchange: &Exchange,
@@ -344,14 +344,14 @@ impl Answer {
             outcome.tokens = body.tokens();
             return copied;
         }
-        stream::copy(&mut self, out, head, framing)
+        stream::copy(&mut *self, out, head, framing)
     }
 }
 
 /// A stream of events on its way. It counts as broken off if it ends without its closing sign, however clean the
 /// connection's end, when it or other streams of its model are known to have such a sign.
 struct Watched<'a> {
-    answer: Answer,
+    answer: Box<Answer>,
     ending: Ending,
     exchange: &'a Exchange<'a>,
     model: &'a str,

@@ -93,8 +93,7 @@ impl Relay {
             Unserved::NoKey(soonest) => self.no_key(*soonest, trip.entry.lane),
             Unserved::NotSoon => self.no_key(None, trip.entry.lane),
             Unserved::NoOther => {
-                let text =
-                    "the upstream refused this request, in an answer too long for alvus to keep";
+                let text = "the upstream refused this request with each ready key, in words that alvus did not keep";
                 Reply::error(403, "refused", text)
             }
             Unserved::Moved => {

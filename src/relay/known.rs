@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use super::{Relay, lock};
 use crate::config::{Config, Speech};
@@ -85,8 +86,11 @@ impl Known {
         }
     }
 
+    /// What is known of models by now.
     pub(super) fn learned(&self) -> MutexGuard<'_, Learned> {
-        lock(&self.learned)
+        let mut learned = lock(&self.learned);
+        learned.forget(Instant::now());
+        learned
     }
 
     fn way(&self, dialect: Dialect) -> &Way {

@@ -1,5 +1,5 @@
 //! Takes a key and a place among the `WORKERS`, and waits: for a key, for a place, or for a pause to end. There is
-//! one way to wait, [`Relay::rest`]: it notices that the client leaves, sends heartbeats, keeps the deadline and ends
+//! one way to wait, [`Relay::wait`]: it notices that the client leaves, sends heartbeats, keeps the deadline and ends
 //! when alvus stops. Each waiting request sleeps on an eventfd of its own, its bell, until the pool rings it.
 
 use std::collections::HashMap;
@@ -153,7 +153,7 @@ impl Relay {
         let mut wait: Option<(Bell, Instant)> = None;
         if std::mem::take(&mut trip.stand_ins.moved) {
             let conversation = trip.entry.conversation;
-            trip.entry = self.enter(&trip.lane, conversation, Instant::now());
+            trip.entry = self.enter(trip.lane(), conversation, Instant::now());
         }
         let found = loop {
             let now = Instant::now();
@@ -181,7 +181,7 @@ impl Relay {
                 Some((bell, _)) => {
                     let ends = trip.journey.deadline().into_iter().chain(patience);
                     let until = look.into_iter().chain(ends).min();
-                    if let Err(why) = self.rest(bell, until, client) {
+                    if let Err(why) = self.wait(bell, until, client) {
                         break Err(why);
                     }
                 }
@@ -239,7 +239,7 @@ impl Relay {
         let was_well = trip.standing.is_well();
         let bell = self.hang_bell(trip.entry.ticket, true);
         while until.is_some_and(|until| Instant::now() < until) {
-            self.rest(&bell, until, client)?;
+            self.wait(&bell, until, client)?;
             if !was_well && trip.standing.is_well() {
                 break; // another request found that it is back
             }
@@ -267,7 +267,7 @@ impl Relay {
     }
 
     /// The one wait; see the module's text. Ends at `until`, at a ring of the bell, or with an error.
-    fn rest(&self, bell: &Bell, until: Option<Instant>, client: &Client) -> Result<(), Unserved> {
+    fn wait(&self, bell: &Bell, until: Option<Instant>, client: &Client) -> Result<(), Unserved> {
         if lock(&self.shared).stopping {
             return Err(Unserved::Stopping);
         }

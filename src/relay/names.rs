@@ -140,10 +140,9 @@ impl Relay {
             trip.stand_ins.models = 0; // not later either
             return false;
         };
-        debug!("{model:?} stands in for {:?}", trip.model);
+        debug!("{model:?} stands in for {:?}", trip.outcome.model);
         trip.lane = exchange.mapped.lane(&model);
-        trip.outcome.model.clone_from(&model);
-        trip.model = model;
+        trip.outcome.model = model;
         // Refusals for the other model say nothing about this one.
         trip.refused.clear();
         trip.stand_ins.tried += 1;

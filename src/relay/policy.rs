@@ -112,14 +112,15 @@ pub(super) fn settings(config: &Config) -> Settings {
 }
 
 impl Mapped {
-    /// The name of this request's lane. A chat request's is its model. Without a model it is the path's kind. Any other
-    /// request's is both, so that a refusal at one endpoint does not take the key from others.
-    pub(super) fn lane(&self, model: &str) -> String {
-        match (model, self.kind.as_str()) {
-            _ if self.is_genai => self.kind.clone(), // never a lane of the target
-            ("", kind) => kind.to_owned(),
-            (model, "/chat" | "/completions" | "/messages") => model.to_owned(),
-            (model, kind) => format!("{model} {kind}"),
+    /// The name of this request's lane. A chat request's is its model: then this is `None`. Without a model it is the
+    /// path's kind. Any other request's is both, so that a refusal at one endpoint does not take the key from others.
+    pub(super) fn lane(&self, model: &str) -> Option<String> {
+        let kind: &str = &self.kind;
+        match model {
+            _ if self.is_genai => Some(kind.to_owned()), // never a lane of the target
+            "" => Some(kind.to_owned()),
+            _ if route::TALKS.contains(&kind) => None,
+            model => Some(format!("{model} {kind}")),
         }
     }
 }
@@ -143,7 +144,7 @@ impl Relay {
         };
         let wishes = Wishes::read(fields.clone())?;
         let list = listing::name(method, target, &path, fields.clone());
-        let request = Prepared::new(method, to, path, fields.clone())?;
+        let request = Prepared::new(method, to, &path, fields.clone())?;
         let (kind, is_completion) = (route::kind(target), route::is_completion(target));
         // Their answers have ids too, but no later request names those.
         let is_talk = is_completion || kind == "/messages";
@@ -151,7 +152,7 @@ impl Relay {
             true => None,
             false => self.owners.of_path(target, Instant::now()),
         };
-        let mapped = Mapped {
+        let mut mapped = Mapped {
             is_genai: genai.is_some(),
             list: list.filter(|_| wishes.key.is_none()), // a client that asks for one key wants that key used
             wishes,
@@ -166,6 +167,7 @@ impl Relay {
             policy,
             request,
         };
-        mapped.listen(method, target, fields)
+        mapped.listen(method, target, fields)?;
+        Ok(mapped)
     }
 }

@@ -14,11 +14,17 @@ use crate::{debug, info, warn};
 
 impl Relay {
     /// Reports an attempt to the pool, the log and the counters. Returns what it was, for [`crate::retry`].
-    pub(super) fn report(&self, lease: &mut Lease, came: &Came, trip: &mut Trip) -> Attempt {
-        let now = Instant::now();
+    pub(super) fn report(
+        &self,
+        lease: &mut Lease,
+        came: &Came,
+        trip: &mut Trip,
+        now: Instant,
+    ) -> Attempt {
         lease.reported = true;
         let (attempt, report, status) = match came {
             Came::Answer(answer, verdict) => {
+                trip.outcome.first_byte = Some(now.saturating_duration_since(trip.arrived));
                 self.notice(*verdict, answer.status, trip);
                 let report = Report::of(*verdict, answer.status);
                 (Attempt::Answered(*verdict), report, answer.status)
@@ -43,7 +49,7 @@ impl Relay {
                 change,
                 status,
                 is_stated(attempt),
-                &trip.model,
+                &trip.outcome.model,
             );
         }
         let overloaded = matches!(change, Some(Change::Overloaded(_)));

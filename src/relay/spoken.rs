@@ -1,6 +1,7 @@
 //! Translates the upstream's answer into the client's dialect: a whole answer or a stream.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::Instant;
 
 use super::deliver::head;
 use super::voice::{Talk, Voice, refusal};
@@ -191,7 +192,7 @@ fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened
     known.served(talk.dialect, true);
     let mut learned = known.learned();
     if let Some(usage) = usage {
-        learned.measured(&talk.model, talk.size, usage.prompt);
+        learned.measured(&talk.model, talk.size, usage.prompt, Instant::now());
     }
     if let Some(it_does) = thinks_unopened {
         learned.thinks_unopened(&talk.model, it_does);

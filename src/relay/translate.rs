@@ -1,7 +1,7 @@
 //! Translates a request in a client's dialect to chat completions: before its first attempt, or once the upstream turns
 //! out not to know its path. Fits it to its model, and changes it when a refusal says what the model does not take.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Exchange;
 use super::voice::{Voice, refusal};
@@ -87,6 +87,9 @@ impl Exchange<'_> {
             return;
         }
         let traits = self.mapped.policy.known.learned().traits(model);
+        if traits.blind {
+            talk.size.images = 0; // none goes up
+        }
         let tokens = traits.tokens(talk.size);
         (talk.asked.prompt_tokens, talk.asked.ratio) = (tokens, traits.ratio());
         talk.asked.thinks_unopened = traits.thinks_unopened;
@@ -134,7 +137,7 @@ impl Exchange<'_> {
         };
         let mut learned = self.mapped.policy.known.learned();
         for lesson in talk.taught.drain(..) {
-            learned.learn(&talk.model, lesson, talk.size);
+            learned.learn(&talk.model, lesson, talk.size, Instant::now());
         }
         drop(learned);
         let is_first = !std::mem::replace(&mut talk.heard, true);
@@ -154,9 +157,17 @@ impl Exchange<'_> {
             return false;
         };
         debug!("{}: {lesson:?}", talk.model);
-        let mut traits = policy.known.learned().traits(&talk.model);
+        let learned = policy.known.learned();
+        if lesson == Lesson::Blind && learned.sees(&talk.model, Instant::now()) {
+            return false; // there is something wrong with this image
+        }
+        let mut traits = learned.traits(&talk.model);
+        drop(learned);
         let taught = talk.taught.iter().copied().chain([lesson]);
         taught.for_each(|lesson| traits.learn(lesson, talk.size));
+        if traits.blind {
+            talk.size.images = 0; // none goes up
+        }
         let tokens = traits.tokens(talk.size);
         (talk.asked.prompt_tokens, talk.asked.ratio) = (tokens, traits.ratio());
         let may_change = talk.taught.len() < MOST_CHANGES;
@@ -169,7 +180,8 @@ impl Exchange<'_> {
         }
         // The request does not fit and its client is told; the model's context is known from now on.
         if let Lesson::Context(..) = lesson {
-            policy.known.learned().learn(&talk.model, lesson, talk.size);
+            let mut learned = policy.known.learned();
+            learned.learn(&talk.model, lesson, talk.size, Instant::now());
         }
         false
     }

@@ -17,7 +17,7 @@ use crate::dialect::measure::Size;
 use crate::dialect::terms::{Asked, Refused};
 use crate::reply::{self, BadRequest, Reply};
 use crate::route;
-use crate::upstream::{Kept, Prepared};
+use crate::upstream::{Answer, Kept, Prepared};
 
 /// How Claude Code's User-Agent begins; see [`Asked::keeps_open`].
 const CLAUDE_CODE: &[u8] = b"claude-cli/";
@@ -100,24 +100,25 @@ impl About {
 }
 
 impl Mapped {
-    /// A request that was not translated has this answer.
-    pub(super) fn passed(&self, status: u16) {
-        if let (Voice::Talk(talk), 200..400) = (&self.voice, status) {
+    /// A request that was not translated has this answer. A page or a redirect, perhaps a portal's, proves nothing.
+    pub(super) fn passed(&self, answer: &Answer) {
+        let speaks = answer.status == 200 && (answer.is_json() || answer.is_stream());
+        if let (Voice::Talk(talk), true) = (&self.voice, speaks) {
             self.policy.known.served(talk.dialect, false);
         }
     }
 
     /// Finds out which dialect the client speaks.
     pub(super) fn listen<'a>(
-        mut self,
+        &mut self,
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Mapped, BadRequest> {
-        let policy = self.policy.clone();
+    ) -> Result<(), BadRequest> {
         let Some(about) = About::of(method, target) else {
-            return Ok(self);
+            return Ok(());
         };
+        let policy = self.policy.clone();
         let dialect = about.dialect();
         let passes = policy.known.passes(dialect);
         let up = |method, path| prepared(&policy, method, path, fields.clone());
@@ -155,7 +156,7 @@ impl Mapped {
             }
             _ => {}
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -175,7 +176,7 @@ fn prepared<'a>(
         .filter(|(name, _)| method == "POST" || *name == "accept");
     let theirs = fields.filter(|(name, _)| GOES_UP.iter().any(|up| up.eq_ignore_ascii_case(name)));
     let path = route::upward(&policy.base_path, path);
-    let mut prepared = Prepared::new(method, &policy.target, path, ours.copied().chain(theirs))?;
+    let mut prepared = Prepared::new(method, &policy.target, &path, ours.copied().chain(theirs))?;
     prepared.ask_for_plain_text();
     Ok(prepared)
 }

@@ -52,11 +52,10 @@ impl Wishes {
     }
 }
 
-/// There is no such key.
-pub(super) fn unknown_key(wanted: &str, keys: usize) -> Reply {
-    let wanted = crate::logging::shown(wanted);
+/// There is no such key. The value is not repeated, as it may be a key itself.
+pub(super) fn unknown_key(keys: usize) -> Reply {
     let text = format!(
-        "x-alvus-key names no key: {wanted:?}; expected is the number of one of the {keys} keys, from 0, or its name"
+        "x-alvus-key names no key; expected is the number of one of the {keys} keys, from 0, or its name"
     );
     Reply::error(400, "unknown_key", &text)
 }
@@ -75,7 +74,7 @@ impl Relay {
         now: Instant,
     ) -> Result<Picked, Reply> {
         let found = self.pool(|pool| pool.named(wanted, lane, now).ok_or(pool.keys()));
-        found.map_err(|keys| unknown_key(wanted, keys))
+        found.map_err(unknown_key)
     }
 }
 

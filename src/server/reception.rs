@@ -158,7 +158,7 @@ fn leads_nowhere(request: &Request, visit: &Visit<'_>) -> Option<Reply> {
         return Some(Reply::error(400, "bad_target", text));
     }
     let fields = request.raw_headers();
-    let vias = fields.filter(|(name, _)| name.eq_ignore_ascii_case("via"));
+    let vias = fields.filter(|(name, _)| headers::is(name, "via"));
     if headers::goes_in_circles(vias.map(|(_, value)| value), upstream::pseudonym()) {
         let text = "this request has been here before: TARGET_BASE_URL leads back to this alvus";
         return Some(Reply::error(508, "loop", text));

@@ -8,7 +8,7 @@ use super::tests;
 use super::upload::Unread;
 use super::{Inner, Rules};
 use crate::front::Request;
-use crate::logging::{self, LogLevel, shown};
+use crate::logging::{self, Line, LogLevel, shown};
 use crate::metrics::Answered;
 use crate::peer::Client;
 use crate::relay::{End, Exchange, Outcome};
@@ -25,24 +25,21 @@ impl Inner {
         guest: Option<usize>,
     ) {
         let began = Instant::now();
-        let target = match target(&request) {
-            Ok(target) => target,
-            Err(reply) => return self.refuse(request, origin, &reply),
-        };
-        let body = match self.read_body(&mut request) {
+        if let Some(reply) = leads_nowhere(&request) {
+            return self.refuse(request, origin, &reply);
+        }
+        let body = match self.read_body(&mut request, began) {
             Ok(body) => body,
             Err(Unread::Refused(reply)) => return self.refuse(request, origin, &reply),
             Err(Unread::Left) => return request.client().shutdown(),
         };
         let socket = request.client();
-        let client = Client::new(socket.clone());
+        let client = Client::new(socket.shared());
         #[cfg(test)]
-        tests::bug_at(&target, "/bug/early");
+        tests::bug_at(request.url(), "/bug/early");
         let name = guest.map(|at| rules.access.counted(at));
-        let method = request.method().clone();
-        let method = method.as_str();
-        let fields: Vec<_> = request.raw_headers().collect();
-        let mapped = match self.relay.map(method, &target, fields.iter().copied()) {
+        let (method, target) = (request.method().as_str(), leads_to(request.url()));
+        let mapped = match self.relay.map(method, target, request.raw_headers()) {
             Ok(mapped) => mapped,
             Err(bad) => return self.refuse(request, origin, &bad.into()),
         };
@@ -55,9 +52,9 @@ impl Inner {
             down,
         };
         let bytes_in = exchange.body.as_ref().map_or(0, |body| body.bytes.len()) as u64;
-        let mut out = request.into_writer();
+        let (asked, mut out) = request.into_parts();
         #[cfg(test)]
-        tests::bug_at(&target, "/bug/late");
+        tests::bug_at(asked.target(), "/bug/late");
         let outcome = self.relay.serve(exchange, &mut out);
         if let Some(guest) = guest {
             rules.access.spent(guest, outcome.tokens);
@@ -67,7 +64,11 @@ impl Inner {
             socket.shutdown();
         }
         drop(out);
-        log_request(method, &target, name, &outcome, began.elapsed());
+        if logging::enabled(LogLevel::Info) {
+            let target = leads_to(asked.target());
+            let line = request_line(asked.method.as_str(), target, outcome.status);
+            log_request(line, name, &outcome, began.elapsed());
+        }
     }
 
     fn count(&self, outcome: &Outcome, bytes_in: u64) {
@@ -86,37 +87,30 @@ impl Inner {
     }
 }
 
-/// The target of a request, or why it cannot be served.
-fn target(request: &Request) -> Result<String, Reply> {
-    let target = route::origin_form(request.url());
-    let target = target.map_err(|bad| Reply::error(400, "bad_target", bad.0))?;
+/// Why a request cannot be served where it leads.
+fn leads_nowhere(request: &Request) -> Option<Reply> {
+    if let Err(bad) = route::origin_form(request.url()) {
+        return Some(Reply::error(400, "bad_target", bad.0));
+    }
     // TRACE would show the client the pool's key. CONNECT would open a tunnel.
     let is = |method: &&str| request.method().as_str().eq_ignore_ascii_case(method);
-    if ["TRACE", "CONNECT"].iter().any(is) {
-        let text = "TRACE and CONNECT are not supported";
-        return Err(Reply::error(501, "bad_method", text));
-    }
-    Ok(target.to_string())
+    let is_other = ["TRACE", "CONNECT"].iter().any(is);
+    is_other.then(|| Reply::error(501, "bad_method", "TRACE and CONNECT are not supported"))
+}
+
+/// The target of a request that leads somewhere.
+fn leads_to(url: &str) -> &str {
+    route::origin_form(url).unwrap_or_default()
 }
 
 /// One line for a request that was served.
-fn log_request(
-    method: &str,
-    target: &str,
-    client: Option<&str>,
-    outcome: &Outcome,
-    took: Duration,
-) {
-    if !logging::enabled(LogLevel::Info) {
-        return;
-    }
+fn log_request(mut line: Line, client: Option<&str>, outcome: &Outcome, took: Duration) {
     let end = match outcome.end {
         End::Complete => "",
         End::ClientLeft => "the client left",
         End::Cut => "cut short",
         End::Late => "out of time",
     };
-    let mut line = request_line(method, target, outcome.status);
     if !end.is_empty() {
         line.note("end", end);
     }

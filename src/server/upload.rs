@@ -8,6 +8,7 @@ use super::answer::BUSY_RETRY;
 use super::reception::stopping;
 use crate::body::Body;
 use crate::front::{ClientSocket, Request};
+use crate::headers;
 use crate::reply::Reply;
 
 /// Request bodies are read in steps of this size.
@@ -44,10 +45,14 @@ impl Drop for Upload<'_> {
 }
 
 impl Inner {
-    /// Reads the whole body; `None`: the request has none.
-    pub(super) fn read_body(&self, request: &mut Request) -> Result<Option<Body>, Unread> {
+    /// Reads the whole body of a request that is here since then; `None`: it has none.
+    pub(super) fn read_body(
+        &self,
+        request: &mut Request,
+        began: Instant,
+    ) -> Result<Option<Body>, Unread> {
         let declared = request.body_length();
-        let chunked = |(name, _): (&str, _)| name.eq_ignore_ascii_case("transfer-encoding");
+        let chunked = |(name, _): (&str, _)| headers::is(name, "transfer-encoding");
         if declared.is_none() && !request.raw_headers().any(chunked) {
             return Ok(None);
         }
@@ -56,7 +61,6 @@ impl Inner {
         }
         let _upload = self.begin_upload(request)?;
         let mut body = Body::new(&self.bodies);
-        let began = Instant::now();
         let mut have = 0;
         loop {
             // One byte beyond the limit shows that an undeclared body is too large.
@@ -64,6 +68,9 @@ impl Inner {
             let step = room.min(BODY_STEP);
             if step == 0 {
                 return Ok(Some(body));
+            }
+            if have > 0 && self.is_too_slow(have, began) {
+                return Err(too_slow());
             }
             // Zeros that the last read left are not written again.
             if !body.stretch(have + step) {
@@ -87,15 +94,16 @@ impl Inner {
             if have > self.bodies.limit {
                 return Err(self.too_large());
             }
-            let grace = match self.desk().inside * 2 < self.places {
-                true => BODY_GRACE,
-                false => BODY_GRACE_BUSY,
-            };
-            let earned = Duration::from_secs(have as u64 / BODY_RATE);
-            if began.elapsed() > grace + earned {
-                return Err(too_slow());
-            }
         }
+    }
+
+    fn is_too_slow(&self, have: usize, began: Instant) -> bool {
+        let grace = match self.desk().inside * 2 < self.places {
+            true => BODY_GRACE,
+            false => BODY_GRACE_BUSY,
+        };
+        let earned = Duration::from_secs(have as u64 / BODY_RATE);
+        began.elapsed() > grace + earned
     }
 
     fn begin_upload(&self, request: &Request) -> Result<Upload<'_>, Unread> {

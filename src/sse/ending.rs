@@ -1,11 +1,12 @@
 //! Watches a stream pass by: whether it is complete, and how many tokens it took. Pure. It looks at each byte once, and
-//! keeps only the first bytes of a name.
+//! keeps the first bytes of a name and the beginning that the lines share.
 
 use std::io::{self, Read};
 
 use memchr::{memchr2, memrchr_iter};
 
 use super::Tokens;
+use crate::dialect::find;
 
 /// One byte more than the longest word that is looked for.
 const WORD: usize = 21;
@@ -29,6 +30,22 @@ const CHOICE: u32 = 3;
 /// Responses API, or an error. Tokens come from the `usage` of its events: at the top, or in a `message` or `response`.
 #[derive(Debug, Default)]
 pub struct Ending {
+    at: Place,
+    /// What the last event said that said something.
+    stream: Says,
+    done: bool,
+    /// It began with events of an API that has a closing sign.
+    promised: bool,
+    /// The largest value of each of [`USAGE`] so far.
+    counted: [u32; USAGE.len()],
+    /// The beginning that most lines have, once two had it, and the place behind it; before, the last line's beginning.
+    common: Vec<u8>,
+    behind: Option<Place>,
+}
+
+/// A place in an event, and what the event says up to there.
+#[derive(Debug, Default, Clone, Copy)]
+struct Place {
     line: Line,
     /// The last byte was a CR: a LF belongs to the same line's end.
     after_cr: bool,
@@ -41,18 +58,11 @@ pub struct Ending {
     length: usize,
     /// The name of the value that comes next.
     name: Name,
-    /// What the present event says, and the last one that said something.
     event: Says,
-    stream: Says,
-    done: bool,
-    /// It began with events of an API that has a closing sign.
-    promised: bool,
     /// Names are read at this depth too: in a `usage`, or in a field that may hold one.
     looks_at: u32,
     in_usage: bool,
-    /// The present number, and the largest value of each of [`USAGE`] so far.
     number: Option<u32>,
-    counted: [u32; USAGE.len()],
 }
 
 #[derive(Debug, Default, PartialEq, Clone, Copy)]
@@ -67,6 +77,8 @@ enum Line {
 enum Name {
     #[default]
     None,
+    /// A name that is not looked for: its value need not be kept.
+    Other,
     Finish,
     Type,
     Error,
@@ -88,54 +100,38 @@ enum Says {
 impl Ending {
     /// Takes the next piece.
     pub fn push(&mut self, mut piece: &[u8]) {
-        while let Some(first) = piece.first() {
-            let after_cr = std::mem::replace(&mut self.after_cr, *first == b'\r');
-            match (first, after_cr) {
-                (b'\n', true) => piece = &piece[1..],
-                (b'\n' | b'\r', _) => {
-                    self.line_ends();
-                    piece = &piece[1..];
+        while let [byte, rest @ ..] = piece {
+            piece = match self.at.line {
+                _ if matches!(byte, b'\n' | b'\r') => {
+                    if *byte == b'\r' || !self.at.after_cr {
+                        self.line_ends();
+                    }
+                    self.at.after_cr = *byte == b'\r';
+                    rest
                 }
-                _ => {
-                    let end = memchr2(b'\n', b'\r', piece).unwrap_or(piece.len());
-                    self.in_line(&piece[..end]);
-                    piece = &piece[end..];
-                }
-            }
-        }
-    }
-
-    /// A line, or a part of one.
-    fn in_line(&mut self, mut part: &[u8]) {
-        while let [byte, rest @ ..] = part {
-            part = match self.line {
-                Line::Other => return,
+                Line::Start if self.at.matched == 0 && piece.starts_with(DATA) => self.begin(piece),
                 Line::Start => {
+                    self.at.after_cr = false;
                     self.field_name(*byte);
                     rest
                 }
-                Line::Data if self.string => {
-                    // Most bytes of a stream are in strings.
-                    let plain = match self.escaped {
-                        true => Some(0),
-                        false => memchr2(b'"', b'\\', part),
-                    };
-                    self.keep(&part[..plain.unwrap_or(part.len())]);
-                    let Some(at) = plain else {
-                        return;
-                    };
-                    self.in_string(part[at]);
-                    &part[at + 1..]
+                Line::Other => {
+                    let end = memchr2(b'\n', b'\r', piece).unwrap_or(piece.len());
+                    piece.split_at(end).1
                 }
-                Line::Data => self.between_strings(part),
-            }
+                Line::Data if self.at.string => self.in_string(piece),
+                Line::Data => match self.at.depth == 0 && self.in_done(*byte) {
+                    true => rest,
+                    false => self.in_json(piece),
+                },
+            };
         }
     }
 
     /// Whether the closing sign came.
     pub fn is_finished(&self) -> bool {
         // The last event may lack its blank line, and even its line's end.
-        let last = match (self.event, self.depth) {
+        let last = match (self.at.event, self.at.depth) {
             (Says::Nothing, _) | (_, 1..) => self.stream,
             (says, 0) => says,
         };
@@ -144,7 +140,7 @@ impl Ending {
 
     /// Whether it is complete, now that it has ended. `marked`: other streams of its model had a closing sign.
     pub fn is_whole(&self, marked: bool) -> bool {
-        self.is_finished() || !(marked || self.promised || self.depth > 0)
+        self.is_finished() || !(marked || self.promised || self.at.depth > 0)
     }
 
     /// Whether `[DONE]` came, after which nothing follows.
@@ -163,64 +159,108 @@ impl Ending {
     }
 
     fn is_done_here(&self) -> bool {
-        self.line == Line::Data && self.depth == 0 && self.matched == DATA.len() + DONE.len()
+        self.at.line == Line::Data
+            && self.at.depth == 0
+            && self.at.matched == DATA.len() + DONE.len()
     }
 
     fn line_ends(&mut self) {
         self.done |= self.is_done_here();
-        let blank = self.line == Line::Start && self.matched == 0;
-        if self.depth == 0 || blank {
-            if self.event != Says::Nothing {
-                self.promised |= self.event == Says::GoesOn;
-                self.stream = self.event;
+        let blank = self.at.line == Line::Start && self.at.matched == 0;
+        if self.at.depth == 0 || blank {
+            if self.at.event != Says::Nothing {
+                self.promised |= self.at.event == Says::GoesOn;
+                self.stream = self.at.event;
             }
-            self.event = Says::Nothing;
-            self.depth = 0;
-            self.name = Name::None;
-            (self.looks_at, self.in_usage) = (0, false);
+            self.at.event = Says::Nothing;
+            self.at.depth = 0;
+            self.at.name = Name::None;
+            (self.at.looks_at, self.at.in_usage) = (0, false);
         }
-        (self.string, self.escaped) = (false, false);
-        (self.line, self.matched) = (Line::Start, 0);
+        (self.at.string, self.at.escaped) = (false, false);
+        (self.at.line, self.at.matched) = (Line::Start, 0);
+    }
+
+    /// Begins a line of data. The lines of a stream begin alike, up to the token in them: this beginning is read once.
+    fn begin<'a>(&mut self, line: &'a [u8]) -> &'a [u8] {
+        let on_top = self.at.depth == 0;
+        let alike = find::alike(&self.common, line);
+        if let Some(behind) = self.behind
+            && on_top
+            && alike == self.common.len()
+        {
+            self.at = behind;
+            return line.split_at(alike).1;
+        }
+        self.at.after_cr = false;
+        (self.at.line, self.at.matched) = (Line::Data, DATA.len());
+        let mut read = DATA.len();
+        if on_top && self.behind.is_none() {
+            let mut common = line.len().min(MOST);
+            let alike = memchr2(b'\n', b'\r', &line[..alike]).unwrap_or(alike);
+            if alike >= LEAST {
+                self.push(&line[read..alike]);
+                self.behind = Some(self.at);
+                (read, common) = (alike, alike);
+            }
+            self.common.clear();
+            self.common.extend_from_slice(&line[..common]);
+        }
+        line.split_at(read).1
     }
 
     fn field_name(&mut self, byte: u8) {
-        if byte == DATA[self.matched] {
-            self.matched += 1;
-            if self.matched == DATA.len() {
-                self.line = Line::Data;
+        if byte == DATA[self.at.matched] {
+            self.at.matched += 1;
+            if self.at.matched == DATA.len() {
+                self.at.line = Line::Data;
             }
         } else {
-            self.line = Line::Other;
+            self.at.line = Line::Other;
         }
     }
 
-    fn in_string(&mut self, byte: u8) {
-        match byte {
-            _ if self.escaped => self.escaped = false,
-            b'\\' => self.escaped = true,
-            b'"' => return self.string_ends(),
-            _ => {}
+    /// Reads up to the end of a string or of the line. Returns what follows.
+    fn in_string<'a>(&mut self, part: &'a [u8]) -> &'a [u8] {
+        let plain = match std::mem::take(&mut self.at.escaped) {
+            true => 1,
+            false => find::plain(part),
+        };
+        let (plain, rest) = part.split_at(plain);
+        if self.at.length < WORD {
+            self.keep(plain);
         }
-        self.keep(&[byte]);
+        match rest {
+            [b'"', rest @ ..] => {
+                self.string_ends();
+                rest
+            }
+            [] | [b'\n' | b'\r', ..] => rest,
+            [byte, rest @ ..] => {
+                self.at.escaped = *byte == b'\\';
+                self.keep(&[*byte]);
+                rest
+            }
+        }
     }
 
     /// The beginning of a name, or of a value.
     fn keep(&mut self, bytes: &[u8]) {
-        let n = bytes.len().min(WORD - self.length);
-        self.word[self.length..][..n].copy_from_slice(&bytes[..n]);
-        self.length += n;
+        for (place, byte) in self.at.word.iter_mut().skip(self.at.length).zip(bytes) {
+            *place = *byte;
+            self.at.length += 1;
+        }
     }
 
     fn string_ends(&mut self) {
-        self.string = false;
-        let word = &self.word[..self.length];
-        match self.name {
-            Name::Finish if !word.is_empty() => self.event = Says::Over,
+        self.at.string = false;
+        match std::mem::take(&mut self.at.name) {
+            Name::Finish if self.at.length > 0 => self.at.event = Says::Over,
             Name::Finish => self.goes_on(),
-            Name::Error if !word.is_empty() && self.event == Says::Nothing => {
-                self.event = Says::Over;
+            Name::Error if self.at.length > 0 && self.at.event == Says::Nothing => {
+                self.at.event = Says::Over;
             }
-            Name::Type => match word {
+            Name::Type => match &self.at.word[..self.at.length] {
                 b"message_start" | b"response.created" | b"response.in_progress" => self.goes_on(),
                 b"message_stop"
                 | b"response.completed"
@@ -228,18 +268,17 @@ impl Ending {
                 | b"response.incomplete"
                 | b"response.cancelled"
                 | b"error" => {
-                    self.event = Says::Over;
+                    self.at.event = Says::Over;
                 }
                 _ => {}
             },
             _ => {}
         }
-        self.name = Name::None;
     }
 
     /// Takes a byte of `[DONE]`, which is not JSON; `false`: it is not one.
     fn in_done(&mut self, byte: u8) -> bool {
-        let after = self.matched - DATA.len();
+        let after = self.at.matched - DATA.len();
         if after > DONE.len() {
             return false;
         }
@@ -247,93 +286,91 @@ impl Ending {
             return true;
         }
         if DONE.get(after) == Some(&byte) {
-            self.matched += 1;
+            self.at.matched += 1;
             return true;
         }
-        self.matched = usize::MAX; // never again on this line
-        self.depth += u32::from(after > 0); // its bracket was a list's
+        self.at.matched = usize::MAX; // never again on this line
+        self.at.depth += u32::from(after > 0); // its bracket was a list's
         false
     }
 
-    /// Reads up to the beginning of a string. Returns what follows.
-    fn between_strings<'a>(&mut self, mut part: &'a [u8]) -> &'a [u8] {
+    /// Reads up to the beginning of a string or the end of the line. Returns what follows.
+    fn in_json<'a>(&mut self, mut part: &'a [u8]) -> &'a [u8] {
         while let [byte, rest @ ..] = part {
-            self.in_json(*byte);
-            part = rest;
-            if self.string {
-                break;
+            match byte {
+                b'\n' | b'\r' => break,
+                b'"' => {
+                    self.string_begins();
+                    return rest;
+                }
+                b'{' | b'[' => {
+                    if self.at.name == Name::Error && self.at.event == Says::Nothing {
+                        self.at.event = Says::Over;
+                    }
+                    self.at.depth += 1;
+                    if let Name::Usage | Name::Holder = self.at.name {
+                        (self.at.looks_at, self.at.in_usage) =
+                            (self.at.depth, self.at.name == Name::Usage);
+                    }
+                    self.at.name = Name::None;
+                }
+                b'}' | b']' => {
+                    self.number_ends();
+                    self.at.depth = self.at.depth.saturating_sub(1);
+                    if self.at.depth < self.at.looks_at {
+                        (self.at.looks_at, self.at.in_usage) = (self.at.depth, false);
+                    }
+                }
+                b',' => self.number_ends(),
+                b':' => self.at.name = self.name_of(&self.at.word[..self.at.length]),
+                b' ' => {}
+                b'0'..=b'9' if matches!(self.at.name, Name::Count(_)) => {
+                    let digit = u32::from(*byte - b'0');
+                    let number = self.at.number.unwrap_or(0).saturating_mul(10);
+                    self.at.number = Some(number.saturating_add(digit));
+                }
+                b'n' if self.at.name == Name::Finish => self.goes_on(),
+                _ => (self.at.name, self.at.number) = (Name::None, None),
             }
+            part = rest;
         }
         part
     }
 
-    fn in_json(&mut self, byte: u8) {
-        if self.depth == 0 && self.in_done(byte) {
-            return;
-        }
-        match byte {
-            b'"' => {
-                let of_interest = matches!(self.depth, TOP | CHOICE) || self.depth == self.looks_at;
-                (self.string, self.length) = (true, if of_interest { 0 } else { WORD });
-            }
-            b'{' | b'[' => {
-                if self.name == Name::Error && self.event == Says::Nothing {
-                    self.event = Says::Over;
-                }
-                self.depth += 1;
-                if let Name::Usage | Name::Holder = self.name {
-                    (self.looks_at, self.in_usage) = (self.depth, self.name == Name::Usage);
-                }
-                self.name = Name::None;
-            }
-            b'}' | b']' => {
-                self.number_ends();
-                self.depth = self.depth.saturating_sub(1);
-                if self.depth < self.looks_at {
-                    (self.looks_at, self.in_usage) = (self.depth, false);
-                }
-            }
-            b',' => self.number_ends(),
-            b':' => self.name = self.name_of(&self.word[..self.length]),
-            b' ' => {}
-            b'0'..=b'9' if matches!(self.name, Name::Count(_)) => {
-                let digit = u32::from(byte - b'0');
-                let number = self.number.unwrap_or(0).saturating_mul(10);
-                self.number = Some(number.saturating_add(digit));
-            }
-            b'n' if self.name == Name::Finish => self.goes_on(),
-            _ => (self.name, self.number) = (Name::None, None),
-        }
+    fn string_begins(&mut self) {
+        let of_interest = self.at.name != Name::Other
+            && (matches!(self.at.depth, TOP | CHOICE) || self.at.depth == self.at.looks_at);
+        (self.at.string, self.at.length) = (true, if of_interest { 0 } else { WORD });
     }
 
     /// What a value of this name means at this depth.
     fn name_of(&self, word: &[u8]) -> Name {
-        match (self.depth, word) {
-            (depth, word) if self.in_usage && depth == self.looks_at => {
+        match (self.at.depth, word) {
+            (depth, word) if self.at.in_usage && depth == self.at.looks_at => {
                 let at = USAGE.iter().position(|name| *name == word);
-                at.map_or(Name::None, Name::Count)
+                at.map_or(Name::Other, Name::Count)
             }
             (CHOICE, b"finish_reason") => Name::Finish,
             (TOP, b"type") => Name::Type,
             (TOP, b"error") => Name::Error,
             (TOP, b"message" | b"response" | b"x_groq") => Name::Holder,
-            (depth, b"usage") if depth == TOP || depth == self.looks_at => Name::Usage,
-            _ => Name::None,
+            (depth, b"usage") if depth == TOP || depth == self.at.looks_at => Name::Usage,
+            _ => Name::Other,
         }
     }
 
     /// The end of a value: keeps a number, if a name of [`USAGE`] came before it.
     fn number_ends(&mut self) {
-        if let (Name::Count(at), Some(number)) = (self.name, self.number.take()) {
+        if let (Name::Count(at), Some(number)) = (self.at.name, self.at.number.take()) {
             self.counted[at] = self.counted[at].max(number);
         }
-        self.name = Name::None;
+        self.at.name = Name::None;
     }
 
     /// The stream goes on, whatever else the event says: some upstreams send an empty error with each event.
     fn goes_on(&mut self) {
-        self.event = Says::GoesOn;
-        self.name = Name::None;
+        self.at.event = Says::GoesOn;
+        self.at.name = Name::None;
     }
 }
 
@@ -346,14 +383,16 @@ const TAIL: usize = 2048;
 fn tokens_at_end(end: &[u8]) -> Option<Tokens> {
     const NAME: &[u8] = b"\"usage\"";
     let end = end.trim_ascii_end().strip_suffix(b"}")?;
-    memrchr_iter(b'"', end).find_map(|at| {
-        let from = end.get(at..).filter(|from| from.starts_with(NAME))?;
+    // It has fewer of this letter than quotes.
+    memrchr_iter(b'u', end).find_map(|at| {
+        let from = end.get(at.checked_sub(1)?..)?;
+        let from = Some(from).filter(|from| from.starts_with(NAME))?;
         // The document as a stream's only event, on one line.
         let mut ending = Ending::default();
         ending.push(b"data:{");
         let lines = from.split(|b| matches!(b, b'\n' | b'\r' | b'\t'));
         lines.for_each(|line| ending.push(line));
-        let on_top = ending.depth == TOP && !ending.string;
+        let on_top = ending.at.depth == TOP && !ending.at.string;
         on_top.then(|| ending.tokens())
     })
 }
@@ -390,6 +429,10 @@ impl<R: Read> Read for Tail<R> {
 }
 
 const DATA: &[u8] = b"data:";
+
+/// The least and the most bytes that are kept of a line's beginning.
+const LEAST: usize = 32;
+const MOST: usize = 256;
 const DONE: &[u8] = b"[DONE]";
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use ureq::http;
 use super::call::{CALL, CurrentCall};
 use super::fields::Fields;
 use super::{Failure, unpack};
+use crate::body::lengthen;
 use crate::headers::{self, ConnectionOptions};
 use crate::logging::shown;
 use crate::mask::Mask;
@@ -48,6 +49,17 @@ fn unfit(status: http::StatusCode, version: http::Version, fields: &Fields) -> O
     ))
 }
 
+/// Whether this `Content-Type` is JSON's, or that of something made of it.
+fn is_json(kind: &[u8]) -> bool {
+    let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
+    let kind = kind.trim_ascii_end();
+    let ends = |with: &[u8]| {
+        let at = kind.len().checked_sub(with.len());
+        at.is_some_and(|at| kind[at..].eq_ignore_ascii_case(with))
+    };
+    ends(b"/json") || ends(b"+json")
+}
+
 /// An answer whose head has come. Its body is read through [`Read`]; dropping it before the end
 /// closes the connection and so cancels the call.
 pub struct Answer {
@@ -66,6 +78,8 @@ pub struct Answer {
     coded: bool,
     /// A stream of events, whatever its coding.
     events: bool,
+    /// It is one JSON document, whatever its coding.
+    json: bool,
     /// The key of the request, which the answer must not repeat to the client.
     key: ApiKey,
     mask: Option<Mask>,
@@ -81,7 +95,7 @@ impl Answer {
         response: http::Response<ureq::Body>,
         key: &ApiKey,
         call: CurrentCall,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Box<Answer>, Failure> {
         let fields = CALL.with_borrow_mut(|call| std::mem::take(&mut call.fields));
         let (head, body) = response.into_parts();
         if let Some(why) = unfit(head.status, head.version, &fields) {
@@ -105,12 +119,13 @@ impl Answer {
             broken: None,
             coded,
             events,
+            json: kind.is_some_and(is_json),
             key: key.clone(),
             mask: Mask::of(kind, length).filter(|_| !coded),
             fields,
             _call: call,
         };
-        Ok(answer)
+        Ok(Box::new(answer)) // it is large, and is handed on often
     }
 }
 
@@ -122,13 +137,7 @@ impl Answer {
 
     /// Whether the body says that it is one JSON document, whatever its coding.
     pub fn is_json(&self) -> bool {
-        let kind = self.header("content-type").unwrap_or_default();
-        let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
-        let ends = |with: &[u8]| {
-            let at = kind.trim_ascii().len().checked_sub(with.len());
-            at.is_some_and(|at| kind.trim_ascii()[at..].eq_ignore_ascii_case(with))
-        };
-        ends(b"/json") || ends(b"+json")
+        self.json
     }
 
     /// Whether the body is in a coding, such as gzip.
@@ -188,16 +197,23 @@ impl Answer {
     /// When the body cannot be read on. After [`Failure::TimedOut`] a later call may.
     pub fn look_further(&mut self, patience: Duration) -> Result<bool, Failure> {
         let idle = CALL.with_borrow_mut(|call| std::mem::replace(&mut call.idle, patience));
-        // Not `resize` and `read`: optimised for size, that zeroes byte by byte.
-        let mut piece = [0; LOOK];
+        let have = self.start.len();
+        // No more room than it can take, and none for what follows if it is a stream: that may last.
+        let left = self
+            .length
+            .map_or(LOOK, |length| (length as usize).saturating_sub(have));
+        lengthen(&mut self.start, have + left.clamp(1, LOOK));
         let read = loop {
-            match self.body.read(&mut piece) {
+            match self.body.read(&mut self.start[have..]) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 other => break other,
             }
         };
         let came = read.as_ref().copied().unwrap_or(0);
-        self.start.extend_from_slice(&piece[..came]);
+        self.start.truncate(have + came);
+        if self.events {
+            self.start.shrink_to_fit();
+        }
         CALL.with_borrow_mut(|call| call.idle = idle);
         match read {
             Ok(n) => Ok(n > 0),

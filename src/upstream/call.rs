@@ -30,8 +30,8 @@ pub(super) struct Call {
     pub(super) fresh: bool,
     /// The request, until it is sent.
     pub(super) request: Option<Request>,
-    /// The body that was sent, as it may be sent again.
-    pub(super) body: Vec<u8>,
+    /// What was sent, as it may be sent again.
+    pub(super) lent: Request,
     /// The fields of the answer.
     pub(super) fields: Fields,
     /// When the first bytes of the request went out.
@@ -85,12 +85,10 @@ impl Drop for CurrentCall {
 }
 
 impl Call {
-    /// Gives the lent body back, sent or not.
-    pub(super) fn body_back(&mut self) -> Vec<u8> {
-        match self.request.take() {
-            Some(request) => request.body,
-            None => std::mem::take(&mut self.body),
-        }
+    /// Gives the lent request back, sent or not.
+    pub(super) fn request_back(&mut self) -> Request {
+        let unsent = self.request.take();
+        unsent.unwrap_or_else(|| std::mem::take(&mut self.lent))
     }
 
     /// Whether ureq takes the answer's body for a chunked one.

@@ -10,7 +10,8 @@ use crate::headers;
 /// The most fields; ureq reads no more either.
 const MOST: usize = 128;
 
-/// Fields as lines: a name in lower case, a colon, a value.
+/// Fields, one behind the other: how long name and value are (two bytes each), the name in lower case, the value. So
+/// the next one is found without looking for it.
 #[derive(Default)]
 pub(super) struct Fields(Vec<u8>);
 
@@ -19,10 +20,8 @@ impl Fields {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let mut rest = self.0.as_slice();
         std::iter::from_fn(move || {
-            let (line, after) = rest.split_at(memchr(b'\n', rest)?);
-            rest = &after[1..];
-            let (name, value) = line.split_at(memchr(b':', line)?);
-            Some((std::str::from_utf8(name).ok()?, &value[1..]))
+            let (name, value) = next(&mut rest)?;
+            Some((std::str::from_utf8(name).ok()?, value))
         })
     }
 
@@ -43,25 +42,35 @@ impl Fields {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let colon = line.iter().position(|b| *b == b':')?;
         let (name, value) = (&line[..colon], without_blanks(&line[colon + 1..]));
-        if !headers::well_formed(name, value) {
+        if !headers::well_formed(name, value) || line.len() > usize::from(u16::MAX) {
             return None;
         }
+        for part in [name, value] {
+            let length = part.len() as u16;
+            self.0.extend_from_slice(&length.to_ne_bytes());
+        }
         let at = self.0.len();
-        self.0.extend_from_slice(&line[..=colon]);
+        self.0.extend_from_slice(name);
         self.0[at..].make_ascii_lowercase();
         self.0.extend_from_slice(value);
-        self.0.push(b'\n');
         Some(&self.0[at..at + colon])
     }
 }
 
+/// The next one, with its name.
+fn next<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let (&[a, b, c, d], after) = rest.split_first_chunk()?;
+    let (name, after) = after.split_at_checked(u16::from_ne_bytes([a, b]).into())?;
+    let (value, after) = after.split_at_checked(u16::from_ne_bytes([c, d]).into())?;
+    *rest = after;
+    Some((name, value))
+}
+
 /// The next value of this name.
-fn next_of<'a>(rest: &mut &'a [u8], name: &str) -> Option<&'a [u8]> {
-    while let Some(end) = memchr(b'\n', rest) {
-        let line = &rest[..end];
-        *rest = &rest[end + 1..];
-        if line.get(name.len()) == Some(&b':') && line.starts_with(name.as_bytes()) {
-            return Some(&line[name.len() + 1..]);
+fn next_of<'a>(rest: &mut &'a [u8], wanted: &str) -> Option<&'a [u8]> {
+    while let Some((name, value)) = next(rest) {
+        if name == wanted.as_bytes() {
+            return Some(value);
         }
     }
     None
@@ -160,7 +169,9 @@ mod tests {
         let head = take_head(&mut input)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let left = text(&input[head.start..]);
-        Some((left, text(&head.fields.0), head.is_interim))
+        let fields = head.fields.iter();
+        let fields = fields.map(|(name, value)| format!("{name}:{}\n", text(value)));
+        Some((left, fields.collect(), head.is_interim))
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! The request for the upstream: its target, and its bytes.
 
+use std::mem;
 use std::sync::OnceLock;
 
-use ureq::http::uri::PathAndQuery;
 use ureq::http::{self, Method, Uri};
 
 use super::tls;
 use crate::config::{Faults, Scheme, Target};
 use crate::headers::{self, ConnectionOptions};
-use crate::logging::shown;
 use crate::reply::{self, BadRequest};
 use crate::retry::Repeat;
 
@@ -71,14 +70,14 @@ pub fn pseudonym() -> &'static str {
 ///
 /// Its head is lines ready to be written, which `wire.rs` sends. ureq knows only where they go: it would hash, copy and
 /// search them as a map, and has no use for them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Prepared {
     pub(super) uri: Uri,
     /// The answer has no body.
     pub(super) is_head: bool,
     /// A length is sent even without a body (RFC 9110 §8.6).
     expects_body: bool,
-    /// From the request line to the client's last field.
+    /// From the request line to the client's last field; behind that, only while it is lent, what an attempt adds.
     head: Vec<u8>,
     /// The lines of `Accept-Encoding`, if the answer may be compressed.
     codings: Vec<u8>,
@@ -86,22 +85,26 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Makes the upstream's request from a client's. `fields`: all of the client's; those that are not forwarded are
-    /// left out here.
+    /// Makes the upstream's request from a client's. `fields`: all of the client's, as the front door let them in; those
+    /// that are not forwarded are left out here.
     ///
     /// # Errors
-    /// When method, path or a field cannot be sent; the text is for the client.
+    /// When method or path cannot be sent; the text is for the client.
     pub fn new<'a>(
         method: &str,
         to: &Origin,
-        path: String,
+        path: &str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
     ) -> Result<Prepared, BadRequest> {
         let bad = |text: &str| BadRequest(text.to_owned());
         let known = Method::from_bytes(method.as_bytes())
             .map_err(|_| bad("the request method is not valid"))?;
-        let path = PathAndQuery::try_from(path)
-            .map_err(|_| bad("the request target holds characters that must be percent-encoded"))?;
+        let fits = |b: u8| b.is_ascii_graphic() && !b"\"<>".contains(&b);
+        if !path.bytes().all(fits) {
+            return Err(bad(
+                "the request target holds characters that must be percent-encoded",
+            ));
+        }
         let mut prepared = Prepared {
             uri: to.uri.clone(),
             is_head: known == Method::HEAD,
@@ -113,18 +116,11 @@ impl Prepared {
                 false => Repeat::No,
             },
         };
-        prepared.put(&[
-            method,
-            " ",
-            path.as_str(),
-            " HTTP/1.1\r\nhost: ",
-            &to.host,
-            "\r\n",
-        ]);
+        prepared.put(&[method, " ", path, " HTTP/1.1\r\nhost: ", &to.host, "\r\n"]);
         // alvus must be able to read an answer that is made for this request: an error, a stream of events. A download
         // may be compressed.
         let is_download = matches!(known, Method::GET | Method::HEAD);
-        prepared.put_fields(fields, is_download)?;
+        prepared.put_fields(fields, is_download);
         // RFC 9110 §7.6.3: after the client's own `Via` fields.
         prepared.put(&["via: 1.1 ", pseudonym(), "\r\n"]);
         Ok(prepared)
@@ -141,30 +137,25 @@ impl Prepared {
         &mut self,
         fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
         is_download: bool,
-    ) -> Result<(), BadRequest> {
+    ) {
         let connection = fields
             .clone()
-            .filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+            .filter(|(name, _)| headers::is(name, "connection"));
         let options = ConnectionOptions::new(connection.map(|(_, value)| value));
         for (name, value) in fields {
             if !headers::goes_up(name, &options) {
                 continue;
             }
-            if !headers::well_formed(name, value) {
-                let text = format!("the header field `{}` is not valid", shown(name));
-                return Err(BadRequest(text));
-            }
-            if name.eq_ignore_ascii_case("idempotency-key") {
+            if headers::is(name, "idempotency-key") {
                 self.repeat = Repeat::SameKey;
             }
-            let lines = match name.eq_ignore_ascii_case("accept-encoding") {
+            let lines = match headers::is(name, "accept-encoding") {
                 true if !is_download => continue,
                 true => &mut self.codings,
                 false => &mut self.head,
             };
             reply::field(lines, name, value);
         }
-        Ok(())
     }
 
     /// Whether the client allows it to be sent twice.
@@ -177,12 +168,11 @@ impl Prepared {
         self.codings = Vec::new();
     }
 
-    /// The whole head, with the body's length and the line that holds the key.
-    pub(super) fn head(&self, body: Option<usize>, key: [&[u8]; 2]) -> Vec<u8> {
-        let [field, key] = key;
-        let size = self.head.len() + self.codings.len() + field.len() + key.len();
-        let mut head = Vec::with_capacity(size + 64);
-        head.extend_from_slice(&self.head);
+    /// Lends the whole head, with the body's length and the line that holds the key. Returns how much of it is to be
+    /// [given back](Prepared::give_back).
+    pub(super) fn lend_head(&mut self, body: Option<usize>, key: [&[u8]; 2]) -> (Vec<u8>, usize) {
+        let mut head = mem::take(&mut self.head);
+        let size = head.len();
         match self.codings.is_empty() {
             true => reply::field(&mut head, "accept-encoding", b"identity"),
             false => head.extend_from_slice(&self.codings),
@@ -190,9 +180,15 @@ impl Prepared {
         if let Some(length) = body.or(self.expects_body.then_some(0)) {
             reply::number(&mut head, "content-length", length as u64);
         }
-        head.extend_from_slice(field);
-        head.extend_from_slice(key);
-        head.extend_from_slice(b"\r\n\r\n");
-        head
+        for part in [key[0], key[1], b"\r\n\r\n"] {
+            head.extend_from_slice(part);
+        }
+        (head, size)
+    }
+
+    /// The attempt is over: its key goes.
+    pub(super) fn give_back(&mut self, mut head: Vec<u8>, size: usize) {
+        head.truncate(size);
+        self.head = head;
     }
 }

@@ -13,7 +13,7 @@ const LIMIT: usize = 64 * 1024;
 
 /// The text of a body in this coding (RFC 9110 §8.4.1), as far as it can be read: the beginning of
 /// a body that is cut short, nothing of an unknown coding.
-pub(super) fn unpacked<'a>(coding: Option<&[u8]>, body: &'a [u8]) -> Cow<'a, [u8]> {
+pub fn unpacked<'a>(coding: Option<&[u8]>, body: &'a [u8]) -> Cow<'a, [u8]> {
     let Some(coding) = coding else {
         return body.into();
     };

@@ -135,7 +135,7 @@ impl Transport for Wire {
         &mut self.buffer
     }
 
-    /// ureq has written its own request: now the real one is sent. Its body is kept, as it may be sent again.
+    /// ureq has written its own request: now the real one is sent. It is kept, as it may be sent again.
     fn transmit_output(&mut self, _: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.answered = false;
         let request = CALL.with_borrow_mut(|call| {
@@ -148,7 +148,7 @@ impl Transport for Wire {
         };
         self.buffer.asked();
         let sent = self.kind.send(&request, timeout);
-        CALL.with_borrow_mut(|call| call.body = request.body);
+        CALL.with_borrow_mut(|call| call.lent = request);
         Ok(sent?)
     }
 

@@ -61,13 +61,15 @@ fn field_says(name: &[u8], text: &mut &[u8], deep: u8) -> Option<bool> {
         b"id\"" | b"object\"" | b"created\"" | b"model\"" | b"index\"" | b"role\"" => {
             next_value(text).map(|_| false)?
         }
+        b"choices\"" | b"delta\"" | b"content\"" => says(text, deep - 1)?,
         // An item that is not a message is a call.
         b"type\"" => {
             let kind = next_value(text)?;
             kind.ends_with(b"_call\"") || kind.ends_with(b"_use\"")
         }
         // An error's message is not content.
-        b"message\"" if !text.starts_with(b"{") => next_value(text).map(|_| false)?,
+        b"message\"" if text.starts_with(b"{") => says(text, deep - 1)?,
+        b"message\"" => next_value(text).map(|_| false)?,
         // The request's own setting, which the Responses API repeats.
         b"reasoning\"" if text.starts_with(b"{") => next_value(text).map(|_| false)?,
         _ if is_one(SAYS) => says(text, deep - 1)?,

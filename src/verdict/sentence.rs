@@ -105,7 +105,9 @@ impl Sentence<'_> {
         let number = word.number()?;
         // It is part of a date, a version or the like.
         let rest = self.text[word.end()..].trim_start_matches([' ', '"', '\'', ')', ']', '}']);
-        if rest.starts_with(|c: char| c.is_alphanumeric() || "-:/%".contains(c)) {
+        if rest
+            .starts_with(|c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-:/%".contains(c))
+        {
             return None;
         }
         let before = at.checked_sub(1).and_then(|n| unit(self.words[n].text));

@@ -1,18 +1,20 @@
 """Claude Code, through the Messages API."""
 
 import json
+from types import SimpleNamespace
 
+import oneshot
 from upstream import BROKEN, LIMITED, OVERLOADED, Turn, too_long
 
-NPM = ["@anthropic-ai/claude-code@2.1.197"]
+NPM = ["@anthropic-ai/claude-code@2.1.332"]
 SETTINGS = {"MESSAGES": "translate"}
 
 
 def turn_of(body):
     """Of requests with tools: how many times tools were called. Others name the session, and judge in
-    auto mode whether a call is safe; that answer ends before its stop string."""
-    if body.get("stop") == ["</block>"]:
-        return Turn("<block>no")
+    auto mode how harmful a call is."""
+    if judges(body):
+        return Turn("<severity>3</severity>")
     if not body.get("tools"):
         return Turn("a title")
     if "TEXT ONLY" in words(body["messages"][-1]):
@@ -26,11 +28,16 @@ def words(value):
     return json.dumps(value)
 
 
+def judges(body):
+    return not body.get("tools") and "<severity>" in words(body["messages"][-1])
+
+
 def env(stage, **more):
     return {
         "ANTHROPIC_BASE_URL": stage.base,
         "ANTHROPIC_AUTH_TOKEN": "unused",
         "ANTHROPIC_MODEL": "scripted",
+        "CLAUDE_CODE_AUTO_MODE_SERVER": "0",  # since 2.1.278 auto mode asks Anthropic's server first
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "IS_SANDBOX": "1",
         **more,
@@ -167,12 +174,24 @@ def auto_mode_finds_somebody_to_judge(stage):
     screen.until("All is done.", "it is done")
     screen.close()
     assert stage.read("judged.txt") == "yes"
-    judged = [body for _, _, body, _ in stage.upstream.seen if body.get("stop") == ["</block>"]]
+    judged = [body for _, _, body, _ in stage.upstream.seen if judges(body)]
     assert judged and not judged[0].get("stream") and judged[0]["max_tokens"] >= 1024
     stage.heard_no_refusal(repeats=0)
 
 
+def ask_once(stage, base, key):
+    return stage.run([stage.bin("claude"), "-p", oneshot.TASK, "--dangerously-skip-permissions"], env(stage))
+
+
+# The provider speaks chat completions only, so there is no direct way.
+a_line_of_the_table = oneshot.case_of(SimpleNamespace(
+    NAME="Claude Code (chat provider)", NPM=NPM, TOOL=("Bash", {"command": oneshot.MADE, "description": "make it"}),
+    turn_of=oneshot.turn_of, ask=ask_once, DIRECT=False,
+))
+a_line_of_the_table.settings = {"HEARTBEAT_SEC": "1"}
+
 CASES = [
+    a_line_of_the_table,
     a_task_is_done_whatever_fails_and_breaks,
     limits_and_overloads_are_not_noticed,
     a_late_refusal_makes_it_ask_again,

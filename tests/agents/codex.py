@@ -1,7 +1,9 @@
 """Codex, through the Responses API."""
 
 import json
+from types import SimpleNamespace
 
+import oneshot
 from upstream import BROKEN, LIMITED, OVERLOADED, Turn, too_long
 
 NPM = ["@openai/codex@0.169.0"]
@@ -19,15 +21,15 @@ def turn_of(body):
     return sum(1 for message in body["messages"] if message.get("tool_calls"))
 
 
-def ask(stage, *config, model="scripted"):
+def ask(stage, *config, model="scripted", task="do the task", idle=4000):
     """One shot, with all permissions. Says how often it had to connect again."""
     with open(stage.path("hello.txt"), "w") as file:
         file.write("hello\n")
     flags = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
-    provider = f'{{name="alvus",base_url="{stage.base}/v1",wire_api="responses",stream_idle_timeout_ms=4000}}'
+    provider = f'{{name="alvus",base_url="{stage.base}/v1",wire_api="responses",stream_idle_timeout_ms={idle}}}'
     for line in [f'model="{model}"', 'model_provider="alvus"', f"model_providers.alvus={provider}", 'web_search="disabled"', *config]:
         flags += ["-c", line]
-    assert stage.run([stage.bin("codex"), "exec", *flags, "do the task"], {}) == 0, stage.said
+    assert stage.run([stage.bin("codex"), "exec", *flags, task], {}) == 0, stage.said
     return stage.said.count("Reconnecting")
 
 
@@ -126,7 +128,20 @@ def a_conversation_that_is_too_long_is_called_so(stage):
         raise AssertionError("it went on")
 
 
+def ask_once(stage, base, key):
+    ask(stage, "model_context_window=131072", task=oneshot.TASK, idle=600000)
+    return 0
+
+
+# The provider speaks chat completions only, so there is no direct way.
+a_line_of_the_table = oneshot.case_of(SimpleNamespace(
+    NAME="Codex (chat provider)", NPM=NPM, TOOL=("exec_command", {"cmd": oneshot.MADE}),
+    turn_of=oneshot.turn_of, ask=ask_once, DIRECT=False,
+))
+a_line_of_the_table.settings = {"HEARTBEAT_SEC": "1"}
+
 CASES = [
+    a_line_of_the_table,
     a_file_is_edited_with_a_freeform_patch,
     two_commands_at_once_have_two_results,
     a_task_is_done_whatever_fails_and_breaks,

@@ -7,6 +7,7 @@ import oneshot
 NAME = "LangChain"
 PYPI = ["langchain-openai==1.7.4"]
 SETTINGS = {"HEARTBEAT_SEC": "1"}
+LIGHT = True
 TOOL = None
 turn_of = oneshot.only_turn
 

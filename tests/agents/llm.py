@@ -8,6 +8,7 @@ import oneshot
 NAME = "llm"
 PYPI = ["llm==0.36"]
 SETTINGS = {"HEARTBEAT_SEC": "1"}
+LIGHT = True
 TOOL = None
 turn_of = oneshot.only_turn
 

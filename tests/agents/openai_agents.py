@@ -7,6 +7,7 @@ import oneshot
 NAME = "OpenAI Agents SDK"
 PYPI = ["openai-agents==0.24.0"]
 SETTINGS = {"HEARTBEAT_SEC": "1"}
+LIGHT = True
 TOOL = ("make", {})
 STREAMS = False
 turn_of = oneshot.turn_of

@@ -7,6 +7,7 @@ import oneshot
 NAME = "pydantic-ai"
 PYPI = ["pydantic-ai-slim[openai]==2.68.0"]
 SETTINGS = {"HEARTBEAT_SEC": "1"}
+LIGHT = True
 TOOL = ("make", {})
 STREAMS = False
 turn_of = oneshot.turn_of

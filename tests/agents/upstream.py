@@ -142,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def cut(self):
-        time.sleep(0.05)  # so that the client has seen what came before
+        time.sleep(0.5)  # so that the client has seen what came before
         self.close_connection = True
 
 

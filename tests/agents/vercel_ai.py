@@ -7,6 +7,7 @@ import oneshot
 NAME = "Vercel AI SDK"
 NPM = ["ai@7.0.173", "@ai-sdk/openai-compatible@3.0.92", "zod@4.6.7", "node@24.21.0"]
 SETTINGS = {"HEARTBEAT_SEC": "1"}
+LIGHT = True
 TOOL = ("make", {})
 turn_of = oneshot.turn_of
 

@@ -1,5 +1,7 @@
 //! The Messages dialect: whatever a client or an upstream sends, the other side gets only valid requests and events.
 
+use std::time::Instant;
+
 use alvus::dialect::adapt::adapt;
 use alvus::dialect::json::Json;
 use alvus::dialect::learned::{Learned, to_json};
@@ -83,7 +85,7 @@ pub fn request(input: &[u8]) {
     };
     let mut learned = Learned::default();
     for lesson in FIELDS.map(Lesson::Refuses) {
-        learned.learn("m", lesson, chat.size);
+        learned.learn("m", lesson, chat.size, Instant::now());
     }
     for lesson in [
         Lesson::PlainSchemas,
@@ -92,7 +94,7 @@ pub fn request(input: &[u8]) {
         Lesson::ShortIds,
         Lesson::Context(8192, None),
     ] {
-        learned.learn("m", lesson, chat.size);
+        learned.learn("m", lesson, chat.size, Instant::now());
     }
     assert!(serde_json::from_slice::<Value>(&to_json(&learned)).is_ok());
     let adapted = adapt(&chat.body, &learned.traits("m"), 100).unwrap_or_default();

@@ -11,6 +11,9 @@ use super::errors::Failure;
 /// The longest name of a tool that chat upstreams take.
 const LONGEST_NAME: usize = 64;
 
+/// The most tools of a request. No model takes more, and each name is compared with all others.
+const MOST: usize = 1024;
+
 /// Writes `tools`, `tool_choice` and `parallel_tool_calls`, with a comma before each. Tools that a search found are in
 /// the `input`. Returns the tools that have another name upstream.
 ///
@@ -50,6 +53,12 @@ pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Failure
     let List { out, mut tools } = list;
     if tools.is_empty() {
         return Ok(tools);
+    }
+    if tools.len() > MOST {
+        return Err(Failure::invalid(
+            "tools",
+            "no more than 1024 tools can be translated",
+        ));
     }
     put!(out, "]");
     put_choice(out, choice, &tools);
@@ -92,8 +101,8 @@ impl List<'_> {
 
     fn put(&mut self, tool: Json<'_>, name: &str, kind: ToolKind) {
         let is = |tool: &Tool| tool.name == name && tool.kind == kind;
-        if self.tools.iter().any(is) {
-            return; // it was found twice
+        if self.tools.len() > MOST || self.tools.iter().any(is) {
+            return; // too many, or it was found twice
         }
         let [description, schema, format] = tool.pick(["description", "parameters", "format"]);
         let mut chat_name = flattened(&kind, name);

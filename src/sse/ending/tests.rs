@@ -29,6 +29,41 @@ fn ends(stream: &str) -> (bool, bool, bool) {
 }
 
 #[test]
+fn a_line_that_begins_like_the_others_says_what_it_says_itself() {
+    let line = r#"data: {"id":"x","choices":[{"delta":{"content":"a"},"finish_reason":null}]}"#;
+    let (other, stop) = (
+        line.replace("\"a\"", "\"b\""),
+        line.replace("null", "\"stop\""),
+    );
+    let inside = format!("data: {{\"inside\":\n{stop}\ndata: }}");
+    for (last, over) in [
+        (other.clone(), false),
+        (
+            line.replace("null}", "null,\"usage\":{\"prompt_tokens\":1}}"),
+            false,
+        ),
+        (stop.clone(), true),
+        (stop.replace("{\"delta", "\ndata: {\"delta"), true),
+        (inside.clone(), false),
+        (
+            format!("{stop}\n\n{line}\n\n{line}\n\n{line}\n\n{}", &line[..40]),
+            false,
+        ),
+        (format!("{line}\n\n{stop}\n\n{inside}"), true),
+    ] {
+        let stream = format!("{line}\n\n{other}\n\n{line}\n\n{line}\n\n{last}\n\n");
+        assert_eq!(ends(&stream), (over, over, over), "{last}");
+        assert_eq!(
+            ends(&stream.replacen(&other, line, 1)),
+            (over, over, over),
+            "{last}"
+        );
+    }
+    let inside = format!("data: {{\"inside\":[\n{line},\n{other}]\ndata: }}");
+    assert!(ends(&format!("{inside}\n\n{line}\n\n{stop}\n\n")).0);
+}
+
+#[test]
 fn a_stream_says_at_its_end_that_it_is_over() {
     let large = format!(
         "data: {{\"choices\":[{{\"index\":0,\"finish_reason\":\"stop\",\"delta\":{{\"content\":\"\"}},\"signature\":\"{}\"}}]}}\n\n",

@@ -1,5 +1,7 @@
 //! The cases that broke others, each by its name; without 21, which is the Responses dialect's alone.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use super::strict::accumulate;
@@ -255,7 +257,12 @@ fn case_11_an_overflow_is_told_so_that_it_is_compacted() {
 fn again(body: &[u8], status: u16, refusal: &[u8]) -> Option<Value> {
     let size = Size::of(Json::parse(body).expect("JSON"));
     let mut learned = Learned::default();
-    learned.learn("m", learn_from_error(status, refusal)?, size);
+    learned.learn(
+        "m",
+        learn_from_error(status, refusal)?,
+        size,
+        Instant::now(),
+    );
     let traits = learned.traits("m");
     adapt(body, &traits, traits.tokens(size)).map(json)
 }
@@ -459,7 +466,7 @@ fn case_23_length_is_max_tokens_and_asked_again_with_more_is_lowered() {
         "max_tokens"
     );
     let mut learned = Learned::default();
-    learned.learn("m", Lesson::Output(16384), Size::default());
+    learned.learn("m", Lesson::Output(16384), Size::default(), Instant::now());
     let again = adapt(br#"{"max_tokens":128000}"#, &learned.traits("m"), 1).expect("a change");
     assert_eq!(again, br#"{"max_tokens":16384}"#);
 }

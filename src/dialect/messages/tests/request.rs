@@ -228,6 +228,38 @@ fn results_follow_their_calls_in_their_order() {
 }
 
 #[test]
+fn a_turn_with_very_many_calls_becomes_several() {
+    let part = |begin: &str, n: usize, end: &str| format!(r#"{{{begin}"c{n}"{end}}}"#);
+    let uses = (0..600).map(|n| {
+        let end = r#","name":"f","input":{}"#;
+        part(r#""type":"tool_use","id":"#, n, end)
+    });
+    let results = (0..600).map(|n| {
+        part(
+            r#""type":"tool_result","tool_use_id":"#,
+            n,
+            r#","content":"x""#,
+        )
+    });
+    let [uses, results] = [uses.collect::<Vec<_>>(), results.collect()].map(|all| all.join(","));
+    let found = messages(&format!(
+        r#"[{{"role":"user","content":"u"}},{{"role":"assistant","content":[{uses}]}},{{"role":"user","content":[{results}]}}]"#
+    ))
+    .expect("translates");
+    let found = found.as_array().expect("a list");
+    let calls = |message: &Value| message["tool_calls"].as_array().map(Vec::len);
+    let turns: Vec<usize> = found.iter().filter_map(calls).collect();
+    assert_eq!(turns, [256, 256, 88]);
+    let answered = found.iter().filter(|message| message["content"] == "x");
+    assert_eq!(answered.count(), 88, "those of the last turn");
+    let last = found[found.len() - 1]["content"].as_str().expect("text");
+    assert_eq!(
+        last.matches("[result of an earlier tool call]").count(),
+        512
+    );
+}
+
+#[test]
 fn a_result_is_a_string_whatever_it_was() {
     for (result, expected) in [
         (r#""content":"x""#, "x"),

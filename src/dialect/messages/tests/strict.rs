@@ -164,7 +164,7 @@ impl Client {
             "tool_use" => arguments.push_str(text),
             _ => {
                 block[field] =
-                    Value::from(block[field].as_str().unwrap_or_default().to_string() + text)
+                    Value::from(block[field].as_str().unwrap_or_default().to_string() + text);
             }
         }
         Ok(())

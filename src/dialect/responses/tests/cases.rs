@@ -1,5 +1,7 @@
 //! The cases that broke others, each by its name; without those that are the Messages dialect's alone.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -177,7 +179,7 @@ fn case_14_a_refused_field_is_left_out() {
         br#"{"error":{"message":"Unsupported parameter: 'top_p'"}}"#,
     );
     let mut learned = Learned::default();
-    learned.learn("m", lesson.expect("a lesson"), chat.size);
+    learned.learn("m", lesson.expect("a lesson"), chat.size, Instant::now());
     let again = json(adapt(&chat.body, &learned.traits("m"), 9).expect("another"));
     assert_eq!((again.get("top_p"), &again["stream"]), (None, &json!(true)));
 }

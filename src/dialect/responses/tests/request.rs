@@ -350,3 +350,14 @@ fn fields_that_need_a_store_or_are_wrong_are_refused_by_name() {
         );
     }
 }
+
+#[test]
+fn more_tools_than_any_model_takes_are_refused() {
+    let tools = |most: usize| {
+        let tool = |n: usize| format!(r#"{{"type":"function","name":"t{n}"}}"#);
+        let tools = (0..most).map(tool).collect::<Vec<_>>().join(",");
+        chat(&format!(r#""input":"hi","tools":[{tools}]"#))
+    };
+    assert!(tools(1024).is_ok());
+    assert!(tools(1025).is_err());
+}
