@@ -131,7 +131,7 @@ pub fn is_completion(target: &str) -> bool {
     path(target).ends_with("/completions")
 }
 
-/// The kinds of paths that are a chat, or as good as one.
+/// The kinds of paths that count as a chat.
 pub const TALKS: [&str; 3] = ["/chat", "/completions", "/messages"];
 
 /// The kind of a path: its first segment after `/v1`, such as `/models` or `/files`. Providers

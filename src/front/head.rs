@@ -141,7 +141,7 @@ impl Head {
             .map(move |f| (&self.text[f.name.clone()], &bytes[f.value.clone()]))
     }
 
-    /// The same without its fields, for a request that may take minutes.
+    /// The head without its fields: a request that may take minutes does not need them.
     pub fn without_fields(self) -> Head {
         Head {
             fields: Vec::new(),

@@ -111,7 +111,7 @@ impl<'c> Request<'c> {
         self.into_parts().1
     }
 
-    /// The same, and what was asked, but for its fields: who waits for minutes needs them no more.
+    /// The same, with the head but without its fields: a request that may take minutes does not need them.
     pub fn into_parts(self) -> (Head, ResponseWriter<'c>) {
         let then = match self.keeps_alive() {
             true => End::Open,

@@ -87,7 +87,7 @@ impl Inner {
     }
 }
 
-/// Why a request cannot be served where it leads.
+/// Why a request's target cannot be served.
 fn leads_nowhere(request: &Request) -> Option<Reply> {
     if let Err(bad) = route::origin_form(request.url()) {
         return Some(Reply::error(400, "bad_target", bad.0));
@@ -98,7 +98,7 @@ fn leads_nowhere(request: &Request) -> Option<Reply> {
     is_other.then(|| Reply::error(501, "bad_method", "TRACE and CONNECT are not supported"))
 }
 
-/// The target of a request that leads somewhere.
+/// The target of a request, if it can be served.
 fn leads_to(url: &str) -> &str {
     route::origin_form(url).unwrap_or_default()
 }
