@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+
 /// Why a request target cannot be mapped; the text is for the client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadTarget(pub &'static str);
@@ -116,7 +118,7 @@ fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
 
 /// The path of an origin-form target, without its query.
 pub fn path(target: &str) -> &str {
-    let end = target.bytes().position(|b| b == b'?');
+    let end = memchr(b'?', target.as_bytes());
     &target[..end.unwrap_or(target.len())]
 }
 

@@ -134,7 +134,7 @@ impl Head {
     }
 
     /// All fields, in the order sent.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let bytes = self.raw.as_deref().unwrap_or(self.text.as_bytes());
         self.fields
             .iter()

@@ -60,7 +60,7 @@ impl<'c> Request<'c> {
 
     /// All header fields in the order sent: the name as it was spelled, and the bytes of the value
     /// without the white space around them.
-    pub fn raw_headers(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+    pub fn raw_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.head.fields()
     }
 

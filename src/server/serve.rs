@@ -39,7 +39,11 @@ impl Inner {
         tests::bug_at(request.url(), "/bug/early");
         let name = guest.map(|at| rules.access.counted(at));
         let (method, target) = (request.method().as_str(), leads_to(request.url()));
-        let mapped = match self.relay.map(method, target, request.raw_headers()) {
+        // Taken apart once: they are gone through several times.
+        let fields: Vec<_> = request.raw_headers().collect();
+        let mapped = self.relay.map(method, target, fields.iter().copied());
+        drop(fields);
+        let mapped = match mapped {
             Ok(mapped) => mapped,
             Err(bad) => return self.refuse(request, origin, &bad.into()),
         };
