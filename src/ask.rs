@@ -151,29 +151,7 @@ pub fn table(page: &Value, colours: bool) -> String {
         "IN FLIGHT",
         "LAST USED",
     ];
-    let rows = keys.iter().map(|key| {
-        let failures = &key["failures"];
-        let state = match key["seconds_left"].as_u64() {
-            Some(left) if left > 0 => format!("{} {}", word(&key["state"]), span(left)),
-            _ => word(&key["state"]),
-        };
-        let used = match key["last_used_sec_ago"].as_u64() {
-            Some(age) => format!("{} ago", span(age)),
-            None => "never".into(),
-        };
-        vec![
-            word(&key["index"]),
-            word(&key["label"]),
-            state,
-            word(&key["requests"]),
-            word(&failures["limited"]),
-            word(&failures["refused"]),
-            word(&failures["no_answer"]),
-            word(&key["in_flight"]),
-            used,
-        ]
-    });
-    columns(&mut out, &head, rows.collect(), colours);
+    columns(&mut out, &head, keys.iter().map(row).collect(), colours);
     let (listed, all) = (keys.len() as u64, page["keys"].as_u64().unwrap_or_default());
     if all > listed {
         out += &format!("and {} keys more\n", all - listed);
@@ -186,6 +164,30 @@ pub fn table(page: &Value, colours: bool) -> String {
         columns(&mut out, &["CLIENT", "REQUESTS"], rows.collect(), false);
     }
     out
+}
+
+/// A key's row.
+fn row(key: &Value) -> Vec<String> {
+    let failures = &key["failures"];
+    let state = match key["seconds_left"].as_u64() {
+        Some(left) if left > 0 => format!("{} {}", word(&key["state"]), span(left)),
+        _ => word(&key["state"]),
+    };
+    let used = match key["last_used_sec_ago"].as_u64() {
+        Some(age) => format!("{} ago", span(age)),
+        None => "never".into(),
+    };
+    vec![
+        word(&key["index"]),
+        word(&key["label"]),
+        state,
+        word(&key["requests"]),
+        word(&failures["limited"]),
+        word(&failures["refused"]),
+        word(&failures["no_answer"]),
+        word(&key["in_flight"]),
+        used,
+    ]
 }
 
 /// Writes columns as wide as their widest cell. The third is a state, in its colour.

@@ -1,13 +1,14 @@
-//! The front door to clients. Each connection has one thread, which reads requests by the letter of
-//! RFC 9112, has each answered in place, and closes the connection.
+//! The front door to clients. Each connection has one thread while it is busy, which reads requests by
+//! the letter of RFC 9112, has each answered in place, and closes the connection.
 //!
-//! tiny_http accepts connections and starts their threads (`front/tiny_http`: the published crate
+//! tiny_http accepts connections and has a pool of threads (`front/tiny_http`: the published crate
 //! with two small patches). The rest is here, from the inside out:
 //!
 //! - [`limits`]: what a client may use; [`slots`]: who is connected, and who makes room
 //! - [`head`], [`body`]: what the bytes mean; [`reader`]: how long they may take
 //! - [`request`], [`socket`]: what the handler gets, and the way back to the client
-//! - [`connection`]: the loop of one connection; [`linger`]: its end; [`refusal`]: the last answer
+//! - [`connection`]: the loop of one connection; [`linger`]: its end; [`refusal`]: the last answer;
+//!   [`watch`]: the connections that need no thread for now
 //! - [`accept`]: lets connections in
 //!
 //! It knows nothing of keys, upstreams and settings. `tests/front_door/README.md` says what the
@@ -28,14 +29,15 @@ mod refusal;
 mod request;
 mod slots;
 mod socket;
+mod watch;
 
 pub use limits::Limits;
 pub use request::{Request, ResponseWriter};
 pub use socket::ClientSocket;
 pub use tiny_http::{HTTPVersion, Method};
 
-use linger::Lingering;
 use slots::Slots;
+use watch::Watch;
 
 /// Called with each request.
 type Handler = Box<dyn Fn(Request<'_>) + Send + Sync>;
@@ -45,7 +47,9 @@ struct Shared {
     limits: Limits,
     handler: Handler,
     slots: Arc<Slots>,
-    lingering: Lingering,
+    threads: tiny_http::TaskPool,
+    /// The connections that need no thread for now.
+    watch: Watch,
 }
 
 /// A server. Once dropped, it accepts no more connections; those that wait for a request end, and
@@ -62,7 +66,7 @@ impl Server {
     /// [`Limits::thread_stack`] must be large enough for `handler`. A panic of `handler` costs its connection.
     ///
     /// # Errors
-    /// When the listener has no address.
+    /// When the listener has no address, or no descriptor is left.
     pub fn serve_in_place(
         listener: TcpListener,
         limits: Limits,
@@ -76,10 +80,11 @@ impl Server {
             slots: Slots::new(limits.max_connections),
             limits,
             handler: Box::new(handler),
-            lingering: Lingering::default(),
+            threads: tiny_http::TaskPool::new(threads),
+            watch: Watch::new()?,
         });
         let host = Arc::new(accept::Host::new(shared.clone()));
-        let http = tiny_http::Server::from_listener(listener, threads, host);
+        let http = tiny_http::Server::from_listener(listener, host);
         Ok(Server {
             shared,
             _http: http?,

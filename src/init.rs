@@ -37,7 +37,7 @@ pub struct Wishes {
     pub asks: bool,
 }
 
-/// What is not written, because it is so anyway.
+/// The default, which is not written.
 const PORT: u16 = 3000;
 
 /// Why nothing was written.
@@ -159,7 +159,7 @@ fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result
         };
         let named = |words: &str| match wishes.keys {
             Some(_) => words.to_owned(),
-            None => words.replace("API_KEYS (environment)", "your keys"),
+            None => words.replace("API_KEYS (environment)", "what you typed"),
         };
         let fault = if text.is_empty() {
             "no key was given: type them, pipe them in, or set API_KEYS".to_owned()
@@ -197,7 +197,7 @@ fn load(wishes: &Wishes, keys: OsString, url: &str, key_header: &str) -> Result<
     Config::load(&sources, Some(never))
 }
 
-/// And whether more may be typed.
+/// The keys, and whether more may be typed.
 fn read_keys(wishes: &Wishes, talk: &mut Talk) -> (OsString, bool) {
     if wishes.asks {
         talk.say("\nYour keys, one or more a line; an empty line ends them:\n");

@@ -538,3 +538,32 @@ fn every_build_gives_the_memory_of_uploads_back() {
     }
     eventually("it is given back", || resident() < 16 * MB);
 }
+
+/// Threads of alvus.
+fn threads(alvus: &Alvus) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", alvus.pid())).unwrap();
+    tasks.count()
+}
+
+#[test]
+fn a_connection_that_waits_for_its_next_request_has_no_thread() {
+    let upstream = Upstream::new(|_| ok());
+    let alvus = Alvus::before(&upstream);
+    let mut clients: Vec<_> = (0..40).map(|_| alvus.connect()).collect();
+    for client in &mut clients {
+        client.send(CHAT);
+        assert_eq!(client.response().status, 200);
+    }
+    eventually("their threads end", || threads(&alvus) < 16);
+    for client in &mut clients[10..] {
+        client.send(CHAT);
+        assert_eq!(client.response().status, 200);
+    }
+    // Those that hang up without a thread are forgotten as well.
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", alvus.pid())).unwrap();
+    let before = files().count();
+    drop(clients);
+    eventually("their sockets are closed", || {
+        files().count() + 40 <= before
+    });
+}

@@ -179,7 +179,7 @@ fn nothing_is_written_when_no_key_works_or_none_is_one() {
             vec!["--provider", &url],
             "a;b",
             2,
-            "your keys: key 1 of 1 holds a semicolon",
+            "what you typed: key 1 of 1 holds a semicolon",
         ),
         (
             vec!["--provider", &url, "--port", "x"],

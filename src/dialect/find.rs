@@ -7,13 +7,13 @@ const WORD: usize = size_of::<usize>();
 /// 1 in each byte of a word.
 const ONES: usize = usize::MAX / 0xff;
 
-/// The place of the first quote.
+/// The position of the first quote.
 #[cfg(target_pointer_width = "64")]
 pub fn quote(text: &[u8]) -> Option<usize> {
     memchr::memchr(b'"', text)
 }
 
-/// The place of the first quote.
+/// The position of the first quote.
 #[cfg(not(target_pointer_width = "64"))]
 #[inline(never)]
 pub fn quote(text: &[u8]) -> Option<usize> {
@@ -30,8 +30,8 @@ pub fn plain(text: &[u8]) -> usize {
 
 /// How many bytes two texts have in common at their beginning.
 pub fn alike(one: &[u8], other: &[u8]) -> usize {
-    let words = one.as_chunks::<WORD>().0.iter().zip(other.as_chunks().0);
-    let whole = words.take_while(|(one, other)| one == other).count() * WORD;
+    let words = one.as_chunks::<4>().0.iter().zip(other.as_chunks().0);
+    let whole = words.take_while(|(one, other)| one == other).count() * 4;
     let bytes = one.iter().zip(other).skip(whole);
     whole + bytes.take_while(|(one, other)| one == other).count()
 }

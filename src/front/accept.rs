@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::socket::Outlet;
-use super::{Shared, refusal};
+use super::{Shared, linger, refusal};
 
 /// Pause after a failed `accept()`, in milliseconds; doubled by each further failure.
 const PAUSE_MIN: u32 = 1;
@@ -37,13 +36,13 @@ impl Host {
     fn refuse(&self, socket: Arc<TcpStream>) {
         let limits = &self.shared.limits;
         if refusal::write(&mut Outlet(&socket), limits, 503, "too many connections").is_ok() {
-            self.shared.lingering.end(socket, None, Instant::now());
+            linger::end(&self.shared.watch, socket, None, Instant::now());
         }
     }
 }
 
 impl tiny_http::Host for Host {
-    fn admit(&self, stream: TcpStream, client: SocketAddr) -> Option<Box<dyn FnMut() + Send>> {
+    fn admit(&self, stream: TcpStream, client: SocketAddr) {
         self.pause.store(PAUSE_MIN, Ordering::Relaxed);
         // These fail only on a connection that is gone. No Nagle: it would hold a short last segment back for 40 ms,
         // until the client's delayed acknowledgement.
@@ -51,16 +50,9 @@ impl tiny_http::Host for Host {
         let _ = stream.set_write_timeout(Some(self.shared.limits.write_timeout));
         let socket = Arc::new(stream);
         let Some(slot) = self.shared.slots.take(&socket, Instant::now()) else {
-            self.refuse(socket);
-            return None;
+            return self.refuse(socket);
         };
-        let mut connection = Some(Connection::new(self.shared.clone(), socket, client, slot));
-        Some(Box::new(move || {
-            if let Some(connection) = connection.take() {
-                // A bug costs one connection, not the thread. The panic's own message is on stderr.
-                let _ = catch_unwind(AssertUnwindSafe(|| connection.run()));
-            }
-        }))
+        Connection::new(self.shared.clone(), socket, client, slot).start();
     }
 
     /// The listener outlives every error: the client may have left (ECONNABORTED), or descriptors may have run out

@@ -1,9 +1,11 @@
-//! One connection on its thread, from first byte to last: a head, its request, the rest of its body, the next head.
+//! One connection, from first byte to last: a head, its request, the rest of its body, the next head. It has a thread
+//! while it is busy and for [`MOMENT`] longer; then [`super::watch`] waits for its next request.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::body::Body;
 use super::head::{Head, HeadError};
@@ -11,11 +13,16 @@ use super::reader::Reader;
 use super::request::Request;
 use super::slots::Slot;
 use super::socket::Outlet;
-use super::{Shared, refusal};
+use super::watch::Idle;
+use super::{Shared, linger, refusal};
 
 /// The most bytes of an unread body that are thrown away so that the next request can follow. If more is to come, a new
 /// connection is cheaper for both sides.
 const MAX_DISCARDED: usize = 256 * 1024;
+
+/// How long a connection keeps its thread while no request comes. A thread costs some 30 kB; an agent asks again at
+/// once, or after seconds.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// A client's connection.
 pub struct Connection {
@@ -68,12 +75,24 @@ impl Connection {
         }
     }
 
-    /// Serves the requests that come on it.
-    pub fn run(mut self) {
+    /// Serves the requests that come on it, on a thread of the pool.
+    pub fn start(self) {
+        let shared = self.shared.clone();
+        let mut connection = Some(self);
+        shared.threads.spawn(Box::new(move || {
+            if let Some(connection) = connection.take() {
+                // A bug costs one connection, not the thread. The panic's own message is on stderr.
+                let _ = catch_unwind(AssertUnwindSafe(|| connection.run()));
+            }
+        }));
+    }
+
+    fn run(mut self) {
         let shared = self.shared.clone();
         while self.line.end == End::Open {
             let head = match self.next_head() {
-                Ok(head) => head,
+                Ok(Some(head)) => head,
+                Ok(None) => return self.watch(),
                 Err(HeadError::Io(_)) => return,
                 // it is not known where the next request would start
                 Err(HeadError::Refused(status, reason)) => return self.refuse(status, reason),
@@ -94,7 +113,8 @@ impl Connection {
         }
     }
 
-    fn next_head(&mut self) -> Result<Head, HeadError> {
+    /// `None`: nothing came for a moment.
+    fn next_head(&mut self) -> Result<Option<Head>, HeadError> {
         let limits = &self.shared.limits;
         // first the rest of the last request's body
         self.line.body.source().wait_total(limits.body_timeout);
@@ -102,15 +122,28 @@ impl Connection {
             return Err(HeadError::Io(ErrorKind::InvalidData.into()));
         }
         let reader = self.line.body.source();
-        reader.wait_each(limits.idle_timeout);
-        reader.wait()?;
+        reader.wait_each(MOMENT.min(limits.idle_timeout));
+        match reader.wait() {
+            Err(e) if e.kind() == ErrorKind::TimedOut => return Ok(None),
+            other => other?,
+        }
         reader.wait_total(limits.head_timeout);
         match Head::read(reader, limits) {
             Err(HeadError::Io(e)) if e.kind() == ErrorKind::TimedOut => {
                 Err(HeadError::Refused(408, "the head took too long to arrive"))
             }
-            other => other,
+            other => other.map(Some),
         }
+    }
+
+    /// Waits for the next request without a thread.
+    fn watch(self) {
+        let left = self.shared.limits.idle_timeout.saturating_sub(MOMENT);
+        let (until, watch) = (Instant::now() + left, self.shared.watch.clone());
+        watch.add(Box::new(Waiting {
+            until,
+            connection: self,
+        }));
     }
 
     fn refuse(&mut self, status: u16, reason: &str) {
@@ -136,9 +169,37 @@ impl Drop for Connection {
         if self.line.end != End::Broken && self.is_unread() {
             let (socket, slot, now) = (self.line.socket.clone(), self.slot.clone(), Instant::now());
             slot.linger(now);
-            self.shared.lingering.end(socket, Some(slot), now);
+            linger::end(&self.shared.watch, socket, Some(slot), now);
         } else {
             let _ = self.line.socket.shutdown(Shutdown::Both);
         }
+    }
+}
+
+/// A connection without a thread.
+struct Waiting {
+    until: Instant,
+    connection: Connection,
+}
+
+impl Idle for Waiting {
+    fn socket(&self) -> &TcpStream {
+        &self.connection.line.socket
+    }
+
+    fn until(&self) -> Instant {
+        self.until
+    }
+
+    fn has_slot(&self) -> bool {
+        true
+    }
+
+    fn go_on(self: Box<Self>, heard: bool, _: Instant) -> Option<Box<dyn Idle>> {
+        // If hundreds hang up at once, none needs a thread for it.
+        if heard && self.socket().peek(&mut [0]).is_ok_and(|n| n > 0) {
+            self.connection.start();
+        }
+        None
     }
 }

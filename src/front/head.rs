@@ -134,14 +134,14 @@ impl Head {
     }
 
     /// All fields, in the order sent.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let bytes = self.raw.as_deref().unwrap_or(self.text.as_bytes());
         self.fields
             .iter()
             .map(move |f| (&self.text[f.name.clone()], &bytes[f.value.clone()]))
     }
 
-    /// The same without its fields, for a request that may take minutes.
+    /// The head without its fields: a request that may take minutes does not need them.
     pub fn without_fields(self) -> Head {
         Head {
             fields: Vec::new(),
@@ -195,7 +195,11 @@ impl Head {
                 _ => (),
             }
         }
+        self.conclude(hosts, close, keep_alive)
+    }
 
+    /// What the fields mean together.
+    fn conclude(&mut self, hosts: u32, close: bool, keep_alive: bool) -> Result<(), HeadError> {
         // HTTP/1.0 needs no Host (RFC 9112, 3.2)
         match hosts {
             0 if self.version > (1, 0) => return bad("there is no Host"),

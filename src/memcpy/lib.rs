@@ -24,31 +24,51 @@ pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut 
     unsafe {
         if left >= LINE + WORD {
             while into as usize % WORD != 0 {
-                (into, out_of, left) = one::<u8>(into, out_of, left);
+                (into, out_of, left) = one(into, out_of, left);
             }
             (into, out_of) = lines(into, out_of, left / LINE);
             left %= LINE;
         }
-        while left >= WORD {
-            (into, out_of, left) = one::<u32>(into, out_of, left);
+        if left >= WORD {
+            (into, out_of) = words(into, out_of, left / WORD);
+            left %= WORD;
         }
         while left > 0 {
-            (into, out_of, left) = one::<u8>(into, out_of, left);
+            (into, out_of, left) = one(into, out_of, left);
         }
     }
     to
 }
 
-/// Moves one `T`, and goes on behind it.
+/// Moves one byte.
 #[inline(always)]
-unsafe fn one<T>(to: *mut u8, from: *const u8, left: usize) -> (*mut u8, *const u8, usize) {
-    let size = size_of::<T>();
+unsafe fn one(to: *mut u8, from: *const u8, left: usize) -> (*mut u8, *const u8, usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        let value = from.cast::<T>().read_unaligned();
-        to.cast::<T>().write_unaligned(value);
-        (to.add(size), from.add(size), left - size)
+        to.write(from.read());
+        (to.add(1), from.add(1), left - 1)
     }
+}
+
+/// Moves at least one word, aligned or not.
+#[inline(always)]
+unsafe fn words(to: *mut u8, from: *const u8, words: usize) -> (*mut u8, *const u8) {
+    let (mut into, mut out_of) = (to, from);
+    // SAFETY: the caller's promise.
+    unsafe {
+        core::arch::asm!(
+            "2: ldr {word}, [{out_of}], #4",
+            "subs {words}, {words}, #1",
+            "str {word}, [{into}], #4",
+            "bne 2b",
+            out_of = inout(reg) out_of,
+            into = inout(reg) into,
+            words = inout(reg) words => _,
+            word = out(reg) _,
+            options(nostack),
+        );
+    }
+    (into, out_of)
 }
 
 /// Moves at least one line to an aligned address. r6, r7 and r11 must not be used.

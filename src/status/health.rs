@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Shown;
+use super::{Shown, seconds};
 use crate::logging::shown;
 use crate::pool::{Overview, State};
 use crate::reply::{Reply, quoted, whole_seconds};
@@ -187,7 +187,7 @@ fn comma(at: usize) -> &'static str {
     if at > 0 { "," } else { "" }
 }
 
-/// Why, by the weight of a state.
+/// The reasons, by the weight of a state.
 const REASONS: [&str; 5] = [
     "",
     "RPM_LIMIT",
@@ -199,7 +199,7 @@ const REASONS: [&str; 5] = [
 /// State, reason, and seconds left.
 fn in_words(state: State) -> (&'static str, &'static str, u64) {
     let (rank, left) = state.weight();
-    (State::WORDS[rank], REASONS[rank], whole_seconds(left))
+    (State::WORDS[rank], REASONS[rank], seconds(left))
 }
 
 fn in_short(out: &mut String, state: State) {
@@ -298,6 +298,8 @@ mod tests {
         let states = serde_json::json!({"ready": 9_998, "throttled": 0, "cooling": 1, "parked": 0, "ejected": 1});
         assert_eq!(page["key_states"], states);
         assert_eq!(page["pool"], "[0]:ready  [1]:ejected(401,60s)");
+        let left = |at: usize| page["key_status"][at]["seconds_left"].as_u64();
+        assert_eq!((left(0), left(1)), (Some(0), Some(60)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::access::Asked;
 use crate::metrics::{Counts, models::Model};
 use crate::pool::{ModelView, Overview};
+use crate::reply::whole_seconds;
 
 /// All that the pages show, as it is at one moment.
 pub struct Shown<'a> {
@@ -28,6 +29,15 @@ pub struct Shown<'a> {
     pub load: &'a Load,
     /// What was learned of models, a JSON object.
     pub learned: Option<&'a str>,
+}
+
+/// What is left of a state, in whole seconds; 0 for one that does not end.
+fn seconds(left: Duration) -> u64 {
+    if left.is_zero() {
+        0
+    } else {
+        whole_seconds(left)
+    }
 }
 
 /// For tests: only a load.

@@ -8,11 +8,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::Shown;
+use super::{Shown, seconds};
 use crate::logging::shown;
 use crate::metrics::{BOUNDS, Counts, Reason};
 use crate::pool::{Counts as OfKey, Overview, State};
-use crate::reply::{Reply, whole_seconds};
+use crate::reply::Reply;
 use crate::sse::Tokens;
 
 /// A page under construction.
@@ -215,13 +215,13 @@ const COLUMNS: &[Column] = &[
           (",state=\"parked\"", |_, state| is(state, 3)),
           (",state=\"ejected\"", |_, state| is(state, 4))]),
     ("key_rest_seconds", "gauge", "How much longer a key rests; of several models' rests the longest.",
-        &[("", |_, state| whole_seconds(state.weight().1))]),
+        &[("", |_, state| seconds(state.weight().1))]),
 ];
 
 /// More keys than this are summed up, as a line for each would be megabytes.
 const MOST_KEYS: usize = 100;
 
-/// Whether it is the state of this weight.
+/// Whether a state has this weight.
 fn is(state: State, weight: usize) -> u64 {
     u64::from(state.weight().0 == weight)
 }
@@ -238,7 +238,7 @@ fn per_key(page: &mut Page, keys: &Overview) {
                 };
                 let all = match *name {
                     "key_state" => keys.states[at] as u64,
-                    "key_rest_seconds" => whole_seconds(keys.longest),
+                    "key_rest_seconds" => seconds(keys.longest),
                     _ => value(&keys.counts, State::Ready),
                 };
                 page.sample(name, &labels, all);
@@ -354,6 +354,7 @@ mod tests {
             "alvus_key_state{key=\"1\",name=\"work\",state=\"cooling\"} 1",
             "alvus_key_state{key=\"1\",name=\"work\",state=\"ready\"} 0",
             "alvus_key_state{key=\"2\",state=\"ejected\"} 1",
+            "alvus_key_rest_seconds{key=\"0\"} 0",
             "alvus_key_rest_seconds{key=\"1\",name=\"work\"} 42",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
