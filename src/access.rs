@@ -74,6 +74,8 @@ pub struct Visit<'a> {
     looks: bool,
     /// It asks for WebSocket. (Java's clients always offer `h2c`; that is ignored.)
     upgrades: bool,
+    /// It came through another proxy, or through us.
+    via: bool,
 }
 
 impl<'a> Visit<'a> {
@@ -99,11 +101,13 @@ impl<'a> Visit<'a> {
             to_window: true,
             looks: matches!(method, "GET" | "HEAD"),
             upgrades: false,
+            via: false,
         };
         for (name, value) in fields {
             let is = |ours: &str| name.eq_ignore_ascii_case(ours);
             // By length first, as each comparison of a name costs, and few fields match.
             match name.len() {
+                3 if is("via") => visit.via = true,
                 4 if is("host") => visit.host = Some(value),
                 6 if is("origin") => visit.origin = Some(value),
                 6 if is("cookie") => visit.cookie = Some(value),
@@ -132,6 +136,11 @@ impl<'a> Visit<'a> {
     /// Whether it asks for WebSocket.
     pub fn upgrades(&self) -> bool {
         self.upgrades
+    }
+
+    /// Whether it has a `Via`.
+    pub fn has_via(&self) -> bool {
+        self.via
     }
 
     /// The key that it shows, in any field that clients use. The last field of a name counts.

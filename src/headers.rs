@@ -221,6 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn every_listed_name_is_known_in_any_case() {
+        let none = ConnectionOptions::default();
+        for name in HOP_BY_HOP.names.iter().chain(STAYS_DOWN.names) {
+            for name in [name.to_string(), name.to_uppercase()] {
+                assert!(!goes_up(&name, &none), "{name}");
+            }
+        }
+        assert!(goes_up("", &none));
+    }
+
+    #[test]
     fn a_request_that_was_here_before_is_known_by_its_via() {
         let own = "alvus-00112233";
         let many = "1.1 a, ".repeat(MOST_HOPS);

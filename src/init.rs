@@ -37,7 +37,7 @@ pub struct Wishes {
     pub asks: bool,
 }
 
-/// What is not written, because it is so anyway.
+/// The default, which is not written.
 const PORT: u16 = 3000;
 
 /// Why nothing was written.
@@ -197,7 +197,7 @@ fn load(wishes: &Wishes, keys: OsString, url: &str, key_header: &str) -> Result<
     Config::load(&sources, Some(never))
 }
 
-/// And whether more may be typed.
+/// The keys, and whether more may be typed.
 fn read_keys(wishes: &Wishes, talk: &mut Talk) -> (OsString, bool) {
     if wishes.asks {
         talk.say("\nYour keys, one or more a line; an empty line ends them:\n");

@@ -373,7 +373,7 @@ fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
             Ok((text, page)) if json => (text + "\n", ask::is_up(&page)),
             Ok((_, page)) => (ask::table(&page, colours), ask::is_up(&page)),
             Err(NoHealth(text)) if watch => (format!("{text}\n"), false),
-            // One of them may say why nobody answers there.
+            // One of the warnings may say why nobody answers.
             Err(NoHealth(text)) => {
                 warn_of(warnings);
                 return Err((FAILED, format!("error: {text}")));

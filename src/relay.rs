@@ -444,7 +444,7 @@ impl Relay {
         }
         let mut rests = Vec::new();
         for (key, models) in limits {
-            let key = key.tag(salt); // takes its time: not under the lock
+            let key = key.tag(salt); // slow, so not under the lock
             let models = models.into_iter();
             rests.extend(models.map(|(model, until)| Rest { key, model, until }));
         }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+
 /// Why a request target cannot be mapped; the text is for the client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadTarget(pub &'static str);
@@ -116,7 +118,7 @@ fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
 
 /// The path of an origin-form target, without its query.
 pub fn path(target: &str) -> &str {
-    let end = target.bytes().position(|b| b == b'?');
+    let end = memchr(b'?', target.as_bytes());
     &target[..end.unwrap_or(target.len())]
 }
 
@@ -131,7 +133,7 @@ pub fn is_completion(target: &str) -> bool {
     path(target).ends_with("/completions")
 }
 
-/// The kinds of paths that are a chat, or as good as one.
+/// The kinds of paths that count as a chat.
 pub const TALKS: [&str; 3] = ["/chat", "/completions", "/messages"];
 
 /// The kind of a path: its first segment after `/v1`, such as `/models` or `/files`. Providers

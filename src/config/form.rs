@@ -156,7 +156,7 @@ pub(super) fn like_a_key(value: &str) -> bool {
     })
 }
 
-/// Whether a key stands where the path of a file belongs: what is wrong with a file is said with its path.
+/// Whether a key was pasted in place of a file's path: errors about a file show its path.
 pub fn pasted(path: &OsStr) -> bool {
     let text = text_of(path);
     !text.contains(['/', '.']) && like_a_key(&text)

@@ -31,7 +31,8 @@ struct Setting<'a> {
 struct Stranger {
     name: String,
     ours: &'static str,
-    /// Reasons to think that it is meant for another program: it is in the environment, it is the usual name of one.
+    /// How many reasons there are to take it for another program's: it is in the environment, it is such a program's
+    /// usual name.
     doubts: u8,
     origin: String,
 }

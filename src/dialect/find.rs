@@ -7,13 +7,13 @@ const WORD: usize = size_of::<usize>();
 /// 1 in each byte of a word.
 const ONES: usize = usize::MAX / 0xff;
 
-/// The place of the first quote.
+/// The position of the first quote.
 #[cfg(target_pointer_width = "64")]
 pub fn quote(text: &[u8]) -> Option<usize> {
     memchr::memchr(b'"', text)
 }
 
-/// The place of the first quote.
+/// The position of the first quote.
 #[cfg(not(target_pointer_width = "64"))]
 #[inline(never)]
 pub fn quote(text: &[u8]) -> Option<usize> {

@@ -485,12 +485,12 @@ fn lessons_end_by_themselves_and_are_believed_longer_each_time() {
     learned.learn("m", Lesson::Output(9), SIZE, after(100));
     learned.forget(after(699));
     assert_eq!(learned.traits("m").output, Some(9), "it was right before");
-    // What is new ends soon, whatever was known for long.
+    // A new lesson ends soon, even if an older one has lasted for long.
     learned.learn("m", Lesson::Blind, SIZE, after(200));
     learned.forget(after(260));
     assert_eq!(learned.traits("m").output, None);
     assert!(!learned.traits("m").blind);
-    // Those that are always right are asked about once a day at last.
+    // Lessons that are always right are tested once a day in the end.
     let mut now = after(1000);
     for _ in 0..9 {
         learned.learn("m", Lesson::Blind, SIZE, now);

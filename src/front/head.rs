@@ -134,14 +134,14 @@ impl Head {
     }
 
     /// All fields, in the order sent.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let bytes = self.raw.as_deref().unwrap_or(self.text.as_bytes());
         self.fields
             .iter()
             .map(move |f| (&self.text[f.name.clone()], &bytes[f.value.clone()]))
     }
 
-    /// The same without its fields, for a request that may take minutes.
+    /// The head without its fields: a request that may take minutes does not need them.
     pub fn without_fields(self) -> Head {
         Head {
             fields: Vec::new(),

@@ -60,7 +60,7 @@ impl<'c> Request<'c> {
 
     /// All header fields in the order sent: the name as it was spelled, and the bytes of the value
     /// without the white space around them.
-    pub fn raw_headers(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+    pub fn raw_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.head.fields()
     }
 
@@ -111,7 +111,7 @@ impl<'c> Request<'c> {
         self.into_parts().1
     }
 
-    /// The same, and what was asked, but for its fields: who waits for minutes needs them no more.
+    /// The same, with the head but without its fields: a request that may take minutes does not need them.
     pub fn into_parts(self) -> (Head, ResponseWriter<'c>) {
         let then = match self.keeps_alive() {
             true => End::Open,

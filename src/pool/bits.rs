@@ -1,6 +1,6 @@
 //! A set of keys, one bit each: finds the few among many without a look at the others.
 
-/// How many keys a word of it knows.
+/// How many keys one word holds.
 pub(super) const WORD: usize = usize::BITS as usize;
 
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Bits {
         self.word(key / WORD) >> (key % WORD) & 1 == 1
     }
 
-    /// How many are in.
+    /// How many keys are in.
     pub(super) fn count(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }

@@ -49,7 +49,7 @@ pub(super) struct Want<'a> {
     pub(super) avoid: &'a [usize],
     /// The only key to use, if set.
     pub(super) only: Option<usize>,
-    /// If set, it chooses among the free keys, before the line does.
+    /// If set, it chooses the key among the free ones, before the turn does.
     pub(super) favourite: Option<&'a Favourite<'a>>,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Lane {
     /// Keys that are out of the line until an instant. One whose time is over stays in until the
     /// lane is asked.
     pub(super) away: Bits,
-    /// The ejected ones among them.
+    /// The ejected keys among them.
     pub(super) ejected: Bits,
     /// Ready keys, the next one first. An entry counts only while its seat has the same turn: a key
     /// that moves leaves its old entry behind, which is dropped at the front.

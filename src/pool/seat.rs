@@ -316,7 +316,7 @@ impl Seat {
             .is_some_and(|rest| rest.why != Why::Limited && served.is_none_or(|at| at < rest.began))
     }
 
-    /// What it rests for, or did, is a refusal.
+    /// Whether its present or last rest is an ejection.
     pub(super) fn is_ejected(&self) -> bool {
         let refused = |rest: &Rest| matches!(rest.why, Why::Refused { .. });
         self.rest.as_ref().is_some_and(refused)

@@ -1,15 +1,15 @@
-//! Which key a conversation stays with, at a cost that does not depend on how many keys there are.
+//! Finds the key that a conversation stays with, at a cost that does not grow with the number of keys.
 
 use super::Slot;
 
-/// So many keys are neighbours.
+/// How many keys are in a neighbourhood.
 const SIZE: usize = 32;
-/// So many neighbourhoods are looked at, until one has a key that is free.
+/// How many neighbourhoods are searched for a free key.
 const MOST: usize = 8;
 
-/// Rendezvous hashing (Thaler and Ravishankar, 1998): each conversation has its own order of preference among
-/// some neighbours in the configuration, so that its cost does not depend on how many keys there are. A key that comes
-/// or goes moves the neighbourhoods by one at most: few conversations but its own move with it.
+/// Rendezvous hashing (Thaler and Ravishankar, 1998), but only among neighbours in the configuration, so that the cost
+/// does not grow with the keys: each conversation has its own order of them. A key that comes or goes shifts the
+/// neighbourhoods by one at most, so few conversations but its own move.
 pub(super) fn favourite(
     conversation: u64,
     listed: &[usize],

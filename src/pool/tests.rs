@@ -200,7 +200,7 @@ fn of_thousands_of_keys_a_conversation_knows_a_few_and_a_new_key_moves_few_conve
     let moved = moved.count();
     assert!(moved < 400, "{moved}");
 
-    // Whoever rests is gone round, be they all that a conversation knows; then it returns.
+    // Resting keys are passed over, even all that a conversation knows; then it returns.
     let home = ask(&mut desk, 7);
     for n in 0..990 {
         let picked = ask(&mut desk, n);
@@ -855,7 +855,7 @@ fn of_many_keys_those_that_are_not_ready_are_shown_first_and_only_they_are_looke
         (10_000, 300, 1, false)
     );
 
-    desk.take(secs(10)); // the lane takes note
+    desk.take(secs(10)); // the lane notes it
     let later = survey(&desk, secs(10));
     assert_eq!(
         (later.order.len(), later.states),

@@ -84,29 +84,29 @@ pub struct ModelView {
     pub backoff: Option<Duration>,
 }
 
-/// A key, and until when it rests for which model.
+/// A key, and until when it rests for each model.
 pub type Limits = (ApiKey, Vec<(String, Instant)>);
 
-/// How many keys are shown one by one at most.
+/// The most keys that are shown one by one.
 pub const LISTED: usize = 256;
 
 /// How many keys are read under one lock; that takes microseconds on a PC, with 16 models each.
 const AT_A_TIME: usize = 32;
 
-/// The state of all keys: some one by one, and the sums over all.
+/// The state of all keys: some one by one, and sums over all.
 #[derive(Debug, Default)]
 pub struct Overview {
     /// The keys that are shown, in the order of the configuration.
     pub listed: Vec<KeyView>,
-    /// How many there are.
+    /// How many keys there are.
     pub total: usize,
-    /// How many are in each state, in the order of [`State::WORDS`].
+    /// How many keys are in each state, in the order of [`State::WORDS`].
     pub states: [usize; 5],
-    /// Whether a model that was asked for lately can have one.
+    /// Whether any is ready for a model that was asked for lately.
     pub serves: bool,
     /// The longest rest.
     pub longest: Duration,
-    /// The sums of their counters, removed keys included.
+    /// The sums of all counters, removed keys included.
     pub counts: Counts,
     /// The slots to look at, and how many of them are done.
     pub(super) order: Vec<usize>,
@@ -123,9 +123,9 @@ impl Pool {
         seen.listed
     }
 
-    /// Begins an overview. It looks at the keys that are not ready, the ejected ones first, and then at ready ones
-    /// in their order, until `most` can be shown. The keys left over are ready: no lane has them marked, and a key
-    /// that is out for all lanes rests in the one that found out.
+    /// Begins an overview. It looks at the keys that are not ready, the ejected ones first, and then at ready ones in
+    /// their order, until `most` can be shown. The other keys are ready: no lane has marked them, and a key that is out
+    /// for all lanes rests in the one that refused it.
     pub fn survey(&self, most: usize, now: Instant) -> Overview {
         let (mut order, mut found) = (Vec::new(), Bits::default());
         let marks: [fn(&Lane) -> &Bits; 2] = [|lane| &lane.ejected, |lane| &lane.away];
@@ -150,7 +150,7 @@ impl Pool {
             states: [left, 0, 0, 0, 0],
             serves: left > 0 && !down,
             counts: Counts {
-                in_flight: self.attempts as u32, // WORKERS is no more
+                in_flight: self.attempts as u32, // at most WORKERS
                 ..self.counts
             },
             order,
@@ -170,7 +170,7 @@ impl Pool {
         let end = seen.order.len().min(seen.looked + AT_A_TIME);
         for key in seen.order[seen.looked..end].iter().copied() {
             let Some(slot) = self.slots[key].as_ref().filter(|slot| slot.listed) else {
-                continue; // a reload took it away
+                continue; // a reload removed it
             };
             let (state, serves) = self.look(key, slot, &recent, now);
             let (rank, left) = state.weight();
@@ -203,7 +203,7 @@ impl Pool {
         views.collect()
     }
 
-    /// Why a lane has no key: how many there are, rest, were refused; whether its model is overloaded.
+    /// Why a lane has no key: how many keys there are, rest, are ejected; and whether the model is overloaded.
     pub fn why_none(&self, lane: LaneId, now: Instant) -> (usize, usize, usize, bool) {
         let lane = &self.lanes[lane.0];
         let (away, out) = (lane.away.count(), lane.ejected.count());
@@ -211,8 +211,8 @@ impl Pool {
         (self.listed.len(), away - out, out, overloaded)
     }
 
-    /// Which key rests for which models because of its limits, to be kept over a restart; what else is held against
-    /// keys is found out again. A few keys at a time, those of the `at`th word; whether there are others.
+    /// Which key rests for which models for its limits, to be kept over a restart. Ejections are not kept: they are
+    /// found out again. A few keys at a time: those of word `at`. Returns whether there are more.
     pub fn limits(&self, at: usize, limits: &mut Vec<Limits>, now: Instant) -> bool {
         let lanes = self.lanes.iter();
         let word = lanes.fold(0, |word, lane| word | lane.away.word(at));
@@ -228,7 +228,7 @@ impl Pool {
         (at + 1) * bits::WORD < self.slots.len()
     }
 
-    /// A key's state, and whether one of the `recent` lanes can have it.
+    /// A key's state, and whether it is ready for one of the `recent` lanes.
     fn look(&self, key: usize, slot: &Slot, recent: &[&Lane], now: Instant) -> (State, bool) {
         let whole = whole(slot, now);
         let lanes = self.lanes.iter().map(|lane| in_lane(lane, key, now));
@@ -303,10 +303,10 @@ fn state(why: Why, left: Duration) -> State {
     }
 }
 
-/// For tests of the pages: what is true of all, made from these.
+/// For tests of the pages: an overview of these keys.
 #[cfg(test)]
 impl Overview {
-    /// With no others but these.
+    /// An overview of these keys only.
     pub fn of(listed: Vec<KeyView>) -> Overview {
         let mut all = Overview {
             total: listed.len(),

@@ -88,7 +88,7 @@ impl Exchange<'_> {
         }
         let traits = self.mapped.policy.known.learned().traits(model);
         if traits.blind {
-            talk.size.images = 0; // none goes up
+            talk.size.images = 0; // none is sent
         }
         let tokens = traits.tokens(talk.size);
         (talk.asked.prompt_tokens, talk.asked.ratio) = (tokens, traits.ratio());
@@ -159,14 +159,14 @@ impl Exchange<'_> {
         debug!("{}: {lesson:?}", talk.model);
         let learned = policy.known.learned();
         if lesson == Lesson::Blind && learned.sees(&talk.model, Instant::now()) {
-            return false; // there is something wrong with this image
+            return false; // only this image is to blame
         }
         let mut traits = learned.traits(&talk.model);
         drop(learned);
         let taught = talk.taught.iter().copied().chain([lesson]);
         taught.for_each(|lesson| traits.learn(lesson, talk.size));
         if traits.blind {
-            talk.size.images = 0; // none goes up
+            talk.size.images = 0; // none is sent
         }
         let tokens = traits.tokens(talk.size);
         (talk.asked.prompt_tokens, talk.asked.ratio) = (tokens, traits.ratio());

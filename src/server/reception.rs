@@ -157,6 +157,9 @@ fn leads_nowhere(request: &Request, visit: &Visit<'_>) -> Option<Reply> {
         let text = "the path has a segment . or .., which may lead out of the provider's paths";
         return Some(Reply::error(400, "bad_target", text));
     }
+    if !visit.has_via() {
+        return None;
+    }
     let fields = request.raw_headers();
     let vias = fields.filter(|(name, _)| headers::is(name, "via"));
     if headers::goes_in_circles(vias.map(|(_, value)| value), upstream::pseudonym()) {

@@ -39,7 +39,11 @@ impl Inner {
         tests::bug_at(request.url(), "/bug/early");
         let name = guest.map(|at| rules.access.counted(at));
         let (method, target) = (request.method().as_str(), leads_to(request.url()));
-        let mapped = match self.relay.map(method, target, request.raw_headers()) {
+        // Taken apart once: they are gone through several times.
+        let fields: Vec<_> = request.raw_headers().collect();
+        let mapped = self.relay.map(method, target, fields.iter().copied());
+        drop(fields);
+        let mapped = match mapped {
             Ok(mapped) => mapped,
             Err(bad) => return self.refuse(request, origin, &bad.into()),
         };
@@ -87,7 +91,7 @@ impl Inner {
     }
 }
 
-/// Why a request cannot be served where it leads.
+/// Why a request's target cannot be served.
 fn leads_nowhere(request: &Request) -> Option<Reply> {
     if let Err(bad) = route::origin_form(request.url()) {
         return Some(Reply::error(400, "bad_target", bad.0));
@@ -98,7 +102,7 @@ fn leads_nowhere(request: &Request) -> Option<Reply> {
     is_other.then(|| Reply::error(501, "bad_method", "TRACE and CONNECT are not supported"))
 }
 
-/// The target of a request that leads somewhere.
+/// The target of a request, if it can be served.
 fn leads_to(url: &str) -> &str {
     route::origin_form(url).unwrap_or_default()
 }

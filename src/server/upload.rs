@@ -45,7 +45,7 @@ impl Drop for Upload<'_> {
 }
 
 impl Inner {
-    /// Reads the whole body of a request that is here since then; `None`: it has none.
+    /// Reads the whole body of a request that came at `began`; `None`: it has none.
     pub(super) fn read_body(
         &self,
         request: &mut Request,

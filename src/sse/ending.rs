@@ -31,19 +31,20 @@ const CHOICE: u32 = 3;
 #[derive(Debug, Default)]
 pub struct Ending {
     at: Place,
-    /// What the last event said that said something.
+    /// What the last event with a meaning said.
     stream: Says,
     done: bool,
     /// It began with events of an API that has a closing sign.
     promised: bool,
     /// The largest value of each of [`USAGE`] so far.
     counted: [u32; USAGE.len()],
-    /// The beginning that most lines have, once two had it, and the place behind it; before, the last line's beginning.
+    /// The beginning that lines have in common, once two had it, with the state after it; before that, the last line's
+    /// beginning.
     common: Vec<u8>,
     behind: Option<Place>,
 }
 
-/// A place in an event, and what the event says up to there.
+/// A position in an event, and what the event says up to there.
 #[derive(Debug, Default, Clone, Copy)]
 struct Place {
     line: Line,
@@ -181,7 +182,7 @@ impl Ending {
         (self.at.line, self.at.matched) = (Line::Start, 0);
     }
 
-    /// Begins a line of data. The lines of a stream begin alike, up to the token in them: this beginning is read once.
+    /// Begins a line of data. The lines of a stream begin alike, up to the token: this beginning is read once.
     fn begin<'a>(&mut self, line: &'a [u8]) -> &'a [u8] {
         let on_top = self.at.depth == 0;
         let alike = find::alike(&self.common, line);
@@ -383,7 +384,7 @@ const TAIL: usize = 2048;
 fn tokens_at_end(end: &[u8]) -> Option<Tokens> {
     const NAME: &[u8] = b"\"usage\"";
     let end = end.trim_ascii_end().strip_suffix(b"}")?;
-    // It has fewer of this letter than quotes.
+    // This letter is rarer there than quotes.
     memrchr_iter(b'u', end).find_map(|at| {
         let from = end.get(at.checked_sub(1)?..)?;
         let from = Some(from).filter(|from| from.starts_with(NAME))?;

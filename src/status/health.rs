@@ -187,7 +187,7 @@ fn comma(at: usize) -> &'static str {
     if at > 0 { "," } else { "" }
 }
 
-/// Why, by the weight of a state.
+/// The reasons, by the weight of a state.
 const REASONS: [&str; 5] = [
     "",
     "RPM_LIMIT",

@@ -221,7 +221,7 @@ const COLUMNS: &[Column] = &[
 /// More keys than this are summed up, as a line for each would be megabytes.
 const MOST_KEYS: usize = 100;
 
-/// Whether it is the state of this weight.
+/// Whether a state has this weight.
 fn is(state: State, weight: usize) -> u64 {
     u64::from(state.weight().0 == weight)
 }

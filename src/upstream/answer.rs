@@ -49,7 +49,7 @@ fn unfit(status: http::StatusCode, version: http::Version, fields: &Fields) -> O
     ))
 }
 
-/// Whether this `Content-Type` is JSON's, or that of something made of it.
+/// Whether this `Content-Type` is JSON, or a type made of it.
 fn is_json(kind: &[u8]) -> bool {
     let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
     let kind = kind.trim_ascii_end();
@@ -125,7 +125,7 @@ impl Answer {
             fields,
             _call: call,
         };
-        Ok(Box::new(answer)) // it is large, and is handed on often
+        Ok(Box::new(answer)) // boxed: it is large, and moved often
     }
 }
 
@@ -198,7 +198,7 @@ impl Answer {
     pub fn look_further(&mut self, patience: Duration) -> Result<bool, Failure> {
         let idle = CALL.with_borrow_mut(|call| std::mem::replace(&mut call.idle, patience));
         let have = self.start.len();
-        // No more room than it can take, and none for what follows if it is a stream: that may last.
+        // Room for the start only: a stream may last.
         let left = self
             .length
             .map_or(LOOK, |length| (length as usize).saturating_sub(have));

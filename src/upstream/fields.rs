@@ -10,8 +10,8 @@ use crate::headers;
 /// The most fields; ureq reads no more either.
 const MOST: usize = 128;
 
-/// Fields, one behind the other: how long name and value are (two bytes each), the name in lower case, the value. So
-/// the next one is found without looking for it.
+/// Fields, one after the other: the lengths of name and value (two bytes each), the name in lower case, the value. So
+/// the next one is found without a search.
 #[derive(Default)]
 pub(super) struct Fields(Vec<u8>);
 

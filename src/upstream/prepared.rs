@@ -186,7 +186,7 @@ impl Prepared {
         (head, size)
     }
 
-    /// The attempt is over: its key goes.
+    /// The attempt is over: removes its key.
     pub(super) fn give_back(&mut self, mut head: Vec<u8>, size: usize) {
         head.truncate(size);
         self.head = head;
