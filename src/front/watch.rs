@@ -61,7 +61,8 @@ impl Watch {
     pub fn add(&self, idle: Box<dyn Idle>) {
         let mut new = self.lock();
         new.list.push(idle);
-        let mut gone = over_the_oldest_refused(&mut new.list);
+        let gone = one_too_many(&mut new.list);
+        let mut lost = Vec::new();
         match new.running {
             true => {
                 let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
@@ -71,11 +72,12 @@ impl Watch {
                 let thread = thread::Builder::new().stack_size(STACK);
                 new.running = thread.spawn(move || all.run()).is_ok();
                 if !new.running {
-                    gone.append(&mut new.list);
+                    lost.append(&mut new.list);
                 }
             }
         }
         drop(new); // a connection that ends may come back to linger
+        drop((gone, lost));
     }
 
     fn lock(&self) -> MutexGuard<'_, Newcomers> {
@@ -93,7 +95,7 @@ impl Watch {
                     return;
                 }
             }
-            over_the_oldest_refused(&mut all);
+            while one_too_many(&mut all).is_some() {}
             let heard = self.wait(&all);
             let now = Instant::now();
             let came = all.into_iter().zip(heard);
@@ -123,16 +125,12 @@ impl Watch {
     }
 }
 
-/// Takes out the oldest of too many without a slot.
-fn over_the_oldest_refused(list: &mut Vec<Box<dyn Idle>>) -> Vec<Box<dyn Idle>> {
-    let refused = list.iter().filter(|idle| !idle.has_slot()).count();
-    let mut too_many = refused.saturating_sub(MAX_REFUSED);
-    let goes = |idle: &mut Box<dyn Idle>| {
-        let goes = too_many > 0 && !idle.has_slot();
-        too_many -= usize::from(goes);
-        goes
-    };
-    list.extract_if(.., goes).collect()
+/// Takes out the oldest of those without a slot, if there are too many.
+fn one_too_many(list: &mut Vec<Box<dyn Idle>>) -> Option<Box<dyn Idle>> {
+    let all = list.iter().enumerate();
+    let mut refused = all.filter(|(_, idle)| !idle.has_slot());
+    let (oldest, _) = refused.next()?;
+    (refused.count() >= MAX_REFUSED).then(|| list.remove(oldest))
 }
 
 #[cfg(test)]

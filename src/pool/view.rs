@@ -178,16 +178,14 @@ impl Pool {
             seen.longest = seen.longest.max(left);
             seen.serves |= serves && !seen.down;
             if seen.listed.len() < seen.most {
-                seen.listed
-                    .push(self.view(key, slot, (state, serves && !seen.down), now));
+                let view = self.view(key, slot, (state, serves && !seen.down), now);
+                let before = |other: &KeyView| other.index < view.index;
+                let at = seen.listed.partition_point(before); // nearly always the end
+                seen.listed.insert(at, view);
             }
         }
         seen.looked = end;
-        let more = end < seen.order.len();
-        if !more {
-            seen.listed.sort_unstable_by_key(|key| key.index);
-        }
-        more
+        end < seen.order.len()
     }
 
     /// The models that were asked for.
