@@ -65,10 +65,18 @@ pub fn run(
     output: &mut dyn Write,
 ) -> Result<(), Stopped> {
     let path = wishes.path.display();
-    if wishes.path.exists() && !wishes.force {
-        let text =
-            format!("{path} is there already: edit it, or let `alvus init --force` replace it");
-        return Err(Stopped::Misused(text));
+    if let Ok(there) = fs::symlink_metadata(&wishes.path) {
+        // A rename would put a file in the place of a link, a FIFO or a device.
+        let text = match (there.is_file(), wishes.force) {
+            (true, true) => None,
+            (true, false) => {
+                Some("is there already: edit it, or let `alvus init --force` replace it")
+            }
+            (false, _) => Some("is not a regular file"),
+        };
+        if let Some(text) = text {
+            return Err(Stopped::Misused(format!("{path} {text}")));
+        }
     }
     let mut talk = Talk { input, output };
     let (url, key_header) = provider(wishes, &mut talk)?;

@@ -143,6 +143,32 @@ fn a_file_that_is_there_stays_unless_it_is_forced() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_never_replaced() {
+    let dir = TempDir::new();
+    fs::create_dir(dir.0.join("folder")).unwrap();
+    std::os::unix::fs::symlink("folder", dir.0.join("link")).unwrap();
+    for path in ["folder", "link"] {
+        let args = [
+            "--env-file",
+            path,
+            "--force",
+            "--no-check",
+            "--provider",
+            "groq",
+        ];
+        let (code, _, err) = init(&dir, &args, KEYS[0]);
+        assert_eq!(code, Some(2), "{err}");
+        assert!(err.contains("is not a regular file"), "{err}");
+        assert!(fs::symlink_metadata(dir.0.join(path)).is_ok_and(|it| !it.is_file()));
+    }
+    assert_eq!(
+        fs::read_dir(&dir.0).unwrap().count(),
+        2,
+        "no file with keys is left"
+    );
+}
+
+#[test]
 fn a_file_that_is_replaced_keeps_its_owner() {
     let dir = TempDir::new();
     let path = dir.write(".env", "");
