@@ -51,7 +51,7 @@ fn in_json_every_line_is_an_object() {
         .find(|l| l["path"] == "/v1/chat/completions")
         .unwrap();
     let expected = serde_json::json!({
-        "level": "info", "event": "request", "method": "POST", "status": 200, "key": 2, "bytes": 11
+        "level": "info", "event": "request", "method": "POST", "status": 200, "key": 1, "bytes": 11
     });
     for (name, value) in expected.as_object().unwrap() {
         assert_eq!(&request[name], value, "{request}");
