@@ -22,7 +22,7 @@ impl Mapped {
     pub(super) fn passed(&self, _: &Answer) {}
 
     pub(super) fn listen<'a>(
-        &self,
+        &mut self,
         _: &str,
         _: &str,
         _: impl Iterator<Item = (&'a str, &'a [u8])>,
