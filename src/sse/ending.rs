@@ -123,7 +123,10 @@ impl Ending {
                 Line::Data if self.at.string => self.in_string(piece),
                 Line::Data => match self.at.depth == 0 && self.in_done(*byte) {
                     true => rest,
-                    false => self.in_json(piece),
+                    false => {
+                        self.at.matched = usize::MAX; // `[DONE]` can no longer come on this line
+                        self.in_json(piece)
+                    }
                 },
             };
         }
@@ -290,7 +293,6 @@ impl Ending {
             self.at.matched += 1;
             return true;
         }
-        self.at.matched = usize::MAX; // never again on this line
         self.at.depth += u32::from(after > 0); // its bracket was a list's
         false
     }

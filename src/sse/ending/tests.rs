@@ -103,6 +103,7 @@ fn a_stream_says_at_its_end_that_it_is_over() {
         WORD.replace("null", "\"\""),
         format!("{WORD}{}", &STOP[..STOP.len() - 4]),
         format!("{BARE}data: {{\"cho"),
+        format!("{WORD}data: {{\"a\":\ndata: 1}}[DONE]\n\n"),
         "data: {\"type\":\"message_start\"}\n\ndata: {\"type\":\"content_block_delta\"}\n\n".into(),
         "data: {\"type\":\"response.created\",\"x\":1}\n\n".into(),
     ] {
