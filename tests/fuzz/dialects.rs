@@ -147,6 +147,10 @@ pub fn stream(input: &[u8]) {
     for size in [1, 7] {
         assert_eq!(run(size, false), (out.clone(), end), "cut by {size}");
     }
+    // A number beyond f64 is copied, and serde_json alone would refuse it.
+    if strict::accumulate(&out).is_err_and(|fault| fault.contains("number out of range")) {
+        return;
+    }
     let (open, open_end) = run(4096, true);
     assert_eq!(open_end, end);
     assert_eq!(strict::kept_open_fault(&open, &out), None);

@@ -116,6 +116,10 @@ pub fn stream(input: &[u8]) {
     for size in [1, 7] {
         assert_eq!(run(size), (out.clone(), end), "cut by {size}");
     }
+    // A number beyond f64 is copied, and serde_json alone would refuse it.
+    if strict::accumulate(&out).is_err_and(|fault| fault.contains("number out of range")) {
+        return;
+    }
     if let Ok(found) = document(asked.clone()).whole(upstream) {
         assert!(Json::parse(&found.body).is_some());
     }
