@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,11 +29,7 @@ impl Boxes {
     fn before(upstream: &Upstream) -> Boxes {
         let with = |key| Alvus::before_with(upstream, &[("API_KEYS", key), ("MAX_WAIT_SEC", "0")]);
         let (a, b) = (with(KEYS[0]), with(KEYS[1]));
-        // haproxy takes no port 0. On an address of its own no other test is given the port meanwhile.
-        let addr = TcpListener::bind("127.77.0.2:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let addr = common::dead_addr(); // haproxy takes no port 0
         let program = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"];
         let program = program
             .iter()
@@ -57,8 +54,20 @@ impl Boxes {
             a,
             b,
         };
-        eventually("haproxy listens", || TcpStream::connect(addr).is_ok());
+        eventually("haproxy has seen a box", || boxes.is_up());
         boxes
+    }
+
+    /// A box answers through haproxy. While haproxy starts, it may also end a connection.
+    fn is_up(&self) -> bool {
+        let asked = TcpStream::connect(self.addr).and_then(|mut stream| {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"GET /health HTTP/1.0\r\nHost: alvus\r\n\r\n")?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer)?;
+            Ok(answer.starts_with(b"HTTP/1.1 200 "))
+        });
+        asked.unwrap_or(false)
     }
 
     /// Sends a chat request of some size.
@@ -79,7 +88,10 @@ impl Boxes {
 impl Drop for Boxes {
     fn drop(&mut self) {
         let _ = self.haproxy.kill();
-        let _ = self.haproxy.wait();
+        let ended = self.haproxy.wait();
+        if thread::panicking() {
+            eprintln!("haproxy ended with {ended:?} (signal 9 is the test's own)");
+        }
     }
 }
 
@@ -130,7 +142,6 @@ fn holds_streams() -> (Upstream, Arc<Mutex<Vec<Sender<()>>>>) {
         let (go, gone) = gate();
         kept.lock().unwrap().push(go);
         Act::Do(Box::new(move |stream| {
-            use std::io::Write;
             let begin = format!("{SSE_HEAD}{}", chunk("data: 1\n\n"));
             let _ = stream.write_all(begin.as_bytes());
             let _ = gone.recv_timeout(PATIENCE);
@@ -149,7 +160,6 @@ fn killing_one_box_loses_no_request_that_had_not_started_streaming() {
     let upstream = Upstream::new(move |seen| {
         let (known, first) = (known.clone(), seen.key_index() == 0);
         Act::Do(Box::new(move |stream| {
-            use std::io::Write;
             if first {
                 eventually("the box is dead", || known.load(Ordering::SeqCst));
             }

@@ -258,16 +258,14 @@ fn a_websocket_is_declined_without_an_attempt() {
 
 #[test]
 fn a_request_that_comes_back_to_us_is_told_so_at_once() {
-    // The port is taken first, for the target is known before alvus is.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let (port, url) = (port.to_string(), format!("http://127.0.0.1:{port}/v1"));
+    // The address is chosen first, for the target is known before alvus is.
+    let addr = common::dead_addr();
+    let (host, port) = (addr.ip().to_string(), addr.port().to_string());
+    let url = format!("http://{addr}/v1");
     let alvus = Alvus::start(&[
         ("TARGET_BASE_URL", &url),
         ("API_KEYS", common::KEYS[0]),
+        ("HOST", &host),
         ("PORT", &port),
     ]);
     let answer = ask(&alvus, "GET /v1/models", &[]);

@@ -280,9 +280,7 @@ fn an_upstream_that_stays_away_is_reported_in_words() {
     assert_eq!(response.status, 503);
     assert!(response.field("retry-after").is_some());
     assert!(
-        response
-            .text()
-            .contains("could not reach http://127.77.0.1"),
+        response.text().contains("could not reach http://127.77."),
         "{}",
         response.text()
     );

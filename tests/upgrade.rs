@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -109,14 +108,12 @@ fn its_init_script_starts_reloads_asks_and_stops() {
         return; // as in cross/init/try, which has the others
     }
     let (upstream, dir) = (Upstream::new(|_| ok()), TempDir::new());
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let addr = common::dead_addr();
+    let (host, port) = (addr.ip(), addr.port());
     let env = ENV
         .replace("http://127.0.0.1:19999/v1", &upstream.base_url())
         .replace("PORT=13000", &format!("PORT={port}"))
+        .replace("HOST=127.0.0.1", &format!("HOST={host}"))
         .replace("STATE_FILE=state", "STATE_FILE=");
     let (env, root) = (dir.write("env", &env), dir.0.display());
     let supervise = dir.write("supervise", include_str!("data/0.1.0/supervise"));

@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -64,10 +64,12 @@ impl Drop for AtEnd<'_> {
     }
 }
 
-/// An address on which nobody listens: bound once, noted, closed. It is a loopback address of its
-/// own, so that no other test gets the port.
+/// An address on which nobody listens yet: bound once, noted, closed. Each call has a loopback
+/// address of its own, so that nobody else gets the port meanwhile.
 pub fn dead_addr() -> SocketAddr {
-    TcpListener::bind("127.77.0.1:0")
+    static CALLS: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = CALLS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    TcpListener::bind(SocketAddr::from(([127, 77, high, low], 0)))
         .unwrap()
         .local_addr()
         .unwrap()
