@@ -34,7 +34,7 @@ const COOKIE_AGE: &str = "2592000";
 pub struct Access {
     clients: Vec<ClientKey>,
     /// Shared with the rules before a reload, which older requests still use.
-    counts: Vec<Arc<Mutex<Asked>>>,
+    counts: Vec<Arc<Mutex<ClientUsage>>>,
     bound: SocketAddr,
     hosts: Vec<Host>,
     origins: Vec<WebOrigin>,
@@ -44,7 +44,7 @@ pub struct Access {
 
 /// How much a client asked for so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
+pub struct ClientUsage {
     /// Requests.
     pub requests: u64,
     /// The tokens that the answers took.
@@ -53,7 +53,7 @@ pub struct Asked {
 
 /// The parts of a request that decide.
 #[derive(Debug)]
-pub struct Visit<'a> {
+pub struct AccessRequest<'a> {
     /// The client is a process of this machine, and not a proxy for another one.
     local: bool,
     target: &'a str,
@@ -78,15 +78,15 @@ pub struct Visit<'a> {
     via: bool,
 }
 
-impl<'a> Visit<'a> {
+impl<'a> AccessRequest<'a> {
     /// Reads the fields of a head. `target`: the request target as it came.
     pub fn new(
         peer: Option<IpAddr>,
         method: &str,
         target: &'a str,
         fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Visit<'a> {
-        let mut visit = Visit {
+    ) -> AccessRequest<'a> {
+        let mut asked = AccessRequest {
             local: peer.is_some_and(|ip| ip.to_canonical().is_loopback()),
             target,
             host: None,
@@ -107,30 +107,30 @@ impl<'a> Visit<'a> {
             let is = |ours: &str| name.eq_ignore_ascii_case(ours);
             // By length first, as each comparison of a name costs, and few fields match.
             match name.len() {
-                3 if is("via") => visit.via = true,
-                4 if is("host") => visit.host = Some(value),
-                6 if is("origin") => visit.origin = Some(value),
-                6 if is("cookie") => visit.cookie = Some(value),
-                7 if is("api-key") => visit.api_key = Some(value),
-                7 if is("upgrade") => visit.upgrades = value.eq_ignore_ascii_case(b"websocket"),
-                9 if is("x-api-key") => visit.api_key = Some(value),
+                3 if is("via") => asked.via = true,
+                4 if is("host") => asked.host = Some(value),
+                6 if is("origin") => asked.origin = Some(value),
+                6 if is("cookie") => asked.cookie = Some(value),
+                7 if is("api-key") => asked.api_key = Some(value),
+                7 if is("upgrade") => asked.upgrades = value.eq_ignore_ascii_case(b"websocket"),
+                9 if is("x-api-key") => asked.api_key = Some(value),
                 // a proxy on this machine acts for another machine
-                9 if is("forwarded") => visit.local = false,
-                13 if is("authorization") => visit.authorization = Some(value),
+                9 if is("forwarded") => asked.local = false,
+                13 if is("authorization") => asked.authorization = Some(value),
                 14 if is("sec-fetch-site") => {
                     let near = [&b"same-origin"[..], b"none"]; // `none`: typed by the user
-                    visit.foreign = !near.contains(&value);
+                    asked.foreign = !near.contains(&value);
                 }
-                14 if is("sec-fetch-mode") => visit.navigates = value == b"navigate",
-                14 if is("sec-fetch-dest") => visit.to_window = value == b"document",
-                14 if is("x-goog-api-key") => visit.api_key = Some(value),
-                15 if is("x-forwarded-for") => visit.local = false,
-                29 if is("access-control-request-method") => visit.preflight = method == "OPTIONS",
-                30 if is("access-control-request-headers") => visit.preflight_fields = Some(value),
+                14 if is("sec-fetch-mode") => asked.navigates = value == b"navigate",
+                14 if is("sec-fetch-dest") => asked.to_window = value == b"document",
+                14 if is("x-goog-api-key") => asked.api_key = Some(value),
+                15 if is("x-forwarded-for") => asked.local = false,
+                29 if is("access-control-request-method") => asked.preflight = method == "OPTIONS",
+                30 if is("access-control-request-headers") => asked.preflight_fields = Some(value),
                 _ => {}
             }
         }
-        visit
+        asked
     }
 
     /// Whether it asks for WebSocket.
@@ -228,19 +228,19 @@ impl Access {
         }
     }
 
-    fn count(&self, name: &str) -> Option<Arc<Mutex<Asked>>> {
+    fn count(&self, name: &str) -> Option<Arc<Mutex<ClientUsage>>> {
         let at = self.clients.iter().position(|c| c.name == name)?;
         Some(self.counts[at].clone())
     }
 
     /// The clients by name, and how much each asked for.
-    pub fn clients(&self) -> Vec<(&str, Asked)> {
+    pub fn clients(&self) -> Vec<(&str, ClientUsage)> {
         let names = self.clients.iter().map(|c| c.name.as_str());
         let counts = (0..self.counts.len()).map(|at| self.change(at, |_| ()));
         names.zip(counts).collect()
     }
 
-    fn change(&self, client: usize, with: impl FnOnce(&mut Asked)) -> Asked {
+    fn change(&self, client: usize, with: impl FnOnce(&mut ClientUsage)) -> ClientUsage {
         let mut count = self.counts[client]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -253,16 +253,16 @@ impl Access {
     ///
     /// # Errors
     /// The refusal.
-    pub fn door<'a>(&self, visit: &Visit<'a>) -> Result<Option<&'a str>, Reply> {
+    pub fn door<'a>(&self, asked: &AccessRequest<'a>) -> Result<Option<&'a str>, Reply> {
         // A target in absolute form names a host too, and takes precedence (RFC 9112 §3.2.2).
-        let absolute = Some(visit.target).filter(|target| !target.starts_with('/'));
+        let absolute = Some(asked.target).filter(|target| !target.starts_with('/'));
         let named = absolute.and_then(|target| target.split_once("://"));
         let named = named.map(|(_, rest)| {
             let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
             &rest.as_bytes()[..end]
         });
         // HTTP/1.0 needs no Host. Browsers, which web pages could misuse, always send one.
-        for host in named.into_iter().chain(visit.host) {
+        for host in named.into_iter().chain(asked.host) {
             if !self.is_us(host) {
                 let lossy = String::from_utf8_lossy(host);
                 let text = format!(
@@ -272,13 +272,13 @@ impl Access {
                 return Err(Reply::error(421, "unknown_host", &text));
             }
         }
-        let Some(origin) = visit.origin else {
-            return self.without_origin(visit);
+        let Some(origin) = asked.origin else {
+            return self.without_origin(asked);
         };
         let text = str::from_utf8(origin).ok();
         let allowed = |text: &&str| {
             let own = text.strip_prefix("http://");
-            own.is_some_and(|own| Some(own.as_bytes()) == visit.host)
+            own.is_some_and(|own| Some(own.as_bytes()) == asked.host)
                 || self.origins.iter().any(|o| o.covers(text))
         };
         let Some(origin) = text.filter(allowed) else {
@@ -294,12 +294,12 @@ impl Access {
 
     /// The same for a request without an origin: no browser, a page of ours, or another site's image, link or form.
     /// Another site may link only to pages that a person opens.
-    fn without_origin<'a>(&self, visit: &Visit<'a>) -> Result<Option<&'a str>, Reply> {
+    fn without_origin<'a>(&self, asked: &AccessRequest<'a>) -> Result<Option<&'a str>, Reply> {
         let is_page = || {
-            let target = route::origin_form(visit.target).unwrap_or_default();
+            let target = route::origin_form(asked.target).unwrap_or_default();
             route::own(route::path(target)).is_some()
         };
-        if !visit.foreign || (visit.navigates && visit.to_window && visit.looks && is_page()) {
+        if !asked.foreign || (asked.navigates && asked.to_window && asked.looks && is_page()) {
             return Ok(None);
         }
         let text = "a page of another site made this browser ask, and may not; if it should, use fetch() there and add its origin to ALLOWED_ORIGINS";
@@ -308,11 +308,11 @@ impl Access {
 
     /// The answer to a CORS preflight (Fetch standard, "CORS-preflight request"), which carries no
     /// credentials. Only for a visit that [`Access::door`] let in.
-    pub fn preflight(&self, visit: &Visit<'_>) -> Option<Reply> {
-        if !visit.preflight || visit.origin.is_none() {
+    pub fn preflight(&self, asked: &AccessRequest<'_>) -> Option<Reply> {
+        if !asked.preflight || asked.origin.is_none() {
             return None;
         }
-        let fields = String::from_utf8_lossy(visit.preflight_fields.unwrap_or_default());
+        let fields = String::from_utf8_lossy(asked.preflight_fields.unwrap_or_default());
         let methods = "GET, HEAD, POST, PUT, PATCH, DELETE";
         let reply = Reply::json(200, String::new())
             .with("access-control-allow-methods", methods.into())
@@ -342,11 +342,11 @@ impl Access {
     ///
     /// # Errors
     /// The refusal: 401, as OpenAI words it.
-    pub fn client(&self, visit: &Visit<'_>) -> Result<Option<usize>, Reply> {
+    pub fn client(&self, asked: &AccessRequest<'_>) -> Result<Option<usize>, Reply> {
         if self.clients.is_empty() {
             return Ok(None);
         }
-        let shown = visit.keys();
+        let shown = asked.keys();
         match shown.iter().flatten().find_map(|key| self.known(key)) {
             Some(at) => Ok(Some(at)),
             None => Err(stranger(shown.iter().any(Option::is_some))),
@@ -376,21 +376,21 @@ impl Access {
     }
 
     /// Whether this client may see the operator's pages.
-    fn trusts(&self, visit: &Visit<'_>) -> Trust {
-        let cookies = visit.cookie.unwrap_or_default().split(|b| *b == b';');
-        let mut known = visit.local;
+    fn trusts(&self, asked: &AccessRequest<'_>) -> Trust {
+        let cookies = asked.cookie.unwrap_or_default().split(|b| *b == b';');
+        let mut known = asked.local;
         for cookie in cookies {
             known |= same(self.cookie.as_bytes(), cookie.trim_ascii());
         }
         if self.clients.is_empty() {
             // Without CLIENT_KEYS there are no cookies.
-            return if visit.local {
+            return if asked.local {
                 Trust::Known
             } else {
                 Trust::None
             };
         }
-        known |= visit
+        known |= asked
             .keys()
             .iter()
             .flatten()
@@ -398,7 +398,7 @@ impl Access {
         if known {
             return Trust::Known;
         }
-        let password = visit.authorization.and_then(password);
+        let password = asked.authorization.and_then(password);
         match password.and_then(|password| self.known(&password)) {
             Some(_) => Trust::Cookie(format!(
                 "{}; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict",
@@ -409,8 +409,8 @@ impl Access {
     }
 
     /// `/health` as this client may see it: `whole`, or its first field only.
-    pub fn health(&self, visit: &Visit<'_>, whole: Reply) -> Reply {
-        if !matches!(self.trusts(visit), Trust::None) {
+    pub fn health(&self, asked: &AccessRequest<'_>, whole: Reply) -> Reply {
+        if !matches!(self.trusts(asked), Trust::None) {
             return whole;
         }
         let status = whole.body.split(',').next().unwrap_or_default();
@@ -420,8 +420,8 @@ impl Access {
     /// A page of alvus' own, made by `show`, for those who may see it: processes of this machine,
     /// and from elsewhere those with a client key, in a field or as the password in a browser's
     /// dialogue, which gets a cookie for it. Others get a refusal.
-    pub fn page(&self, visit: &Visit<'_>, show: impl FnOnce() -> Reply) -> Reply {
-        match self.trusts(visit) {
+    pub fn page(&self, asked: &AccessRequest<'_>, show: impl FnOnce() -> Reply) -> Reply {
+        match self.trusts(asked) {
             Trust::Known => show(),
             Trust::Cookie(cookie) => show().with("set-cookie", cookie),
             Trust::None if self.clients.is_empty() => {
@@ -429,7 +429,7 @@ impl Access {
                 Reply::error(403, "no_client_keys", text)
             }
             Trust::None => {
-                let shown = visit.authorization.is_some() || visit.api_key.is_some();
+                let shown = asked.authorization.is_some() || asked.api_key.is_some();
                 stranger(shown).with("www-authenticate", BASIC.into())
             }
         }

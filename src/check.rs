@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::client::Client;
 use crate::config::{Config, Faults};
 use crate::logging::quote;
-use crate::peer::Client;
 use crate::reply::whole_seconds;
 use crate::route;
 use crate::secret::ApiKey;

@@ -7,9 +7,9 @@
 //! Faults and warnings are lines for the operator. They show no more of a key than its label, a few characters of other
 //! values, and no value that looks like a key in the wrong place.
 
+mod clients;
 mod dotenv;
 mod form;
-mod guests;
 mod keys;
 mod lookalike;
 mod providers;
@@ -26,8 +26,8 @@ use std::time::Duration;
 use crate::dialect::models::ModelMap;
 use crate::logging::{LogFormat, LogLevel};
 use crate::secret::ApiKey;
-pub use form::{Form, Pace, Rotation, Speech, pasted};
-pub use guests::{ClientKey, Host, WebOrigin};
+pub use clients::{ClientKey, Host, WebOrigin};
+pub use form::{DialectMode, Form, Pace, Rotation, pasted};
 pub use providers::{PROVIDERS, Provider};
 pub use target::{Scheme, Target};
 use values::Values;
@@ -104,9 +104,9 @@ settings! {
         "Where paths with /genai/ go, whole: NVIDIA's visual models. With a provider other than NVIDIA only if it is set.";
     key_header: &'static str, "KEY_HEADER" = "authorization", Form::Word(form::KEY_HEADERS), live,
         "The header field for the provider's key. In authorization the key follows Bearer.";
-    messages: Speech, "MESSAGES" = "auto", Form::Word(form::SPEECHES), live,
+    messages: DialectMode, "MESSAGES" = "auto", Form::Word(form::DIALECT_MODES), live,
         "Requests in Anthropic's Messages API: auto translates them to chat completions where the provider does not know them.";
-    responses: Speech, "RESPONSES" = "auto", Form::Word(form::SPEECHES), live,
+    responses: DialectMode, "RESPONSES" = "auto", Form::Word(form::DIALECT_MODES), live,
         "The same for OpenAI's Responses API.";
     models: ModelMap, "MODEL_MAP" = "", form::MODELS, live,
         "Models under other names; the first match counts: claude-haiku*=a/b,claude-*=c/d. Stand-ins follow after vertical bars.";
@@ -246,10 +246,10 @@ impl Config {
             self.genai = None;
         }
         values.keep_room(self);
-        let nameless = guests::nameless(&self.allowed_origins, &self.client_keys);
+        let nameless = clients::nameless(&self.allowed_origins, &self.client_keys);
         values.warnings.extend(nameless.map(str::to_owned));
         values.guard_the_door(self);
-        let translates = |speech| speech == Speech::Translate;
+        let translates = |mode| mode == DialectMode::Translate;
         for (name, wanted, built) in [
             ("DASHBOARD", self.dashboard, cfg!(feature = "dashboard")),
             (

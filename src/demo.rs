@@ -56,14 +56,14 @@ pub fn start() -> io::Result<String> {
 }
 
 /// A request.
-struct Asked {
+struct Request {
     line: String,
     /// The index of its key.
     key: Option<usize>,
     body: serde_json::Value,
 }
 
-fn read(stream: &TcpStream) -> io::Result<Asked> {
+fn read(stream: &TcpStream) -> io::Result<Request> {
     let mut reader = BufReader::new(stream);
     let mut request_line = String::new();
     reader.read_line(&mut request_line)?;
@@ -84,7 +84,7 @@ fn read(stream: &TcpStream) -> io::Result<Asked> {
     }
     let mut body = Vec::new();
     reader.take(length.min(MAX_BODY)).read_to_end(&mut body)?;
-    Ok(Asked {
+    Ok(Request {
         line: request_line,
         key,
         body: serde_json::from_slice(&body).unwrap_or_default(),

@@ -16,7 +16,7 @@ use crate::upstream;
 
 /// What is known before it asks.
 #[derive(Debug)]
-pub struct Wishes {
+pub struct Given {
     /// The file to write.
     pub path: PathBuf,
     /// `--provider`.
@@ -50,7 +50,7 @@ pub enum Stopped {
 }
 
 /// One conversation at the terminal.
-struct Talk<'a> {
+struct Terminal<'a> {
     input: &'a mut dyn BufRead,
     output: &'a mut dyn Write,
 }
@@ -59,15 +59,11 @@ struct Talk<'a> {
 ///
 /// # Errors
 /// When nothing was written, in the operator's words.
-pub fn run(
-    wishes: &Wishes,
-    input: &mut dyn BufRead,
-    output: &mut dyn Write,
-) -> Result<(), Stopped> {
-    let path = wishes.path.display();
-    if let Ok(there) = fs::symlink_metadata(&wishes.path) {
+pub fn run(given: &Given, input: &mut dyn BufRead, output: &mut dyn Write) -> Result<(), Stopped> {
+    let path = given.path.display();
+    if let Ok(there) = fs::symlink_metadata(&given.path) {
         // A rename would put a file in the place of a link, a FIFO or a device.
-        let text = match (there.is_file(), wishes.force) {
+        let text = match (there.is_file(), given.force) {
             (true, true) => None,
             (true, false) => {
                 Some("is there already: edit it, or let `alvus init --force` replace it")
@@ -78,22 +74,23 @@ pub fn run(
             return Err(Stopped::Misused(format!("{path} {text}")));
         }
     }
-    let mut talk = Talk { input, output };
-    let (url, key_header) = provider(wishes, &mut talk)?;
-    let mut config = keys(wishes, &mut talk, &url, key_header)?;
-    if wishes.check {
-        try_keys(wishes, &mut talk, &mut config)?;
+    let mut terminal = Terminal { input, output };
+    let (url, key_header) = provider(given, &mut terminal)?;
+    let mut config = keys(given, &mut terminal, &url, key_header)?;
+    if given.check {
+        try_keys(given, &mut terminal, &mut config)?;
     }
-    let lan = wishes.lan
-        || (wishes.asks
-            && talk.agrees("May other machines on your network use it, with a key of their own?"));
+    let lan = given.lan
+        || (given.asks
+            && terminal
+                .agrees("May other machines on your network use it, with a key of their own?"));
     let text = file(&config, key_header, lan)?;
-    write(&wishes.path, &text).map_err(|e| Stopped::Failed(format!("cannot write {path}: {e}")))?;
-    talk.say(&next_steps(wishes, config.port, lan));
+    write(&given.path, &text).map_err(|e| Stopped::Failed(format!("cannot write {path}: {e}")))?;
+    terminal.say(&next_steps(given, config.port, lan));
     Ok(())
 }
 
-impl Talk<'_> {
+impl Terminal<'_> {
     /// Errors are ignored: nobody may be reading.
     fn say(&mut self, text: &str) {
         let _ = self.output.write_all(text.as_bytes());
@@ -128,8 +125,8 @@ fn find(text: &str) -> Option<(String, &'static str)> {
     }
 }
 
-fn provider(wishes: &Wishes, talk: &mut Talk) -> Result<(String, &'static str), Stopped> {
-    if let Some(text) = &wishes.provider {
+fn provider(given: &Given, terminal: &mut Terminal) -> Result<(String, &'static str), Stopped> {
+    if let Some(text) = &given.provider {
         let names: Vec<&str> = PROVIDERS.iter().map(|p| p.name).collect();
         let names = names.join(", ");
         return find(text).ok_or_else(|| {
@@ -138,44 +135,49 @@ fn provider(wishes: &Wishes, talk: &mut Talk) -> Result<(String, &'static str), 
             ))
         });
     }
-    if !wishes.asks {
+    if !given.asks {
         return Ok((PROVIDERS[0].url.to_owned(), ""));
     }
-    talk.say("Which provider are your keys for?\n\n");
+    terminal.say("Which provider are your keys for?\n\n");
     for (n, provider) in (1..).zip(PROVIDERS) {
-        talk.say(&format!("  {n}  {:12} {}\n", provider.name, provider.url));
+        terminal.say(&format!("  {n}  {:12} {}\n", provider.name, provider.url));
     }
     loop {
-        talk.say("\nNumber, name, or another URL [1]: ");
-        let Some(text) = talk.line() else {
+        terminal.say("\nNumber, name, or another URL [1]: ");
+        let Some(text) = terminal.line() else {
             return Err(Stopped::Misused("nothing was answered".to_owned()));
         };
         let text = if text.is_empty() { "1" } else { &text };
         match find(text) {
             Some(found) => return Ok(found),
-            None => talk.say("That is none of them, and not an http:// or https:// URL.\n"),
+            None => terminal.say("That is none of them, and not an http:// or https:// URL.\n"),
         }
     }
 }
 
 /// A configuration with the keys that were given, checked.
-fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result<Config, Stopped> {
+fn keys(
+    given: &Given,
+    terminal: &mut Terminal,
+    url: &str,
+    key_header: &str,
+) -> Result<Config, Stopped> {
     loop {
-        let (text, more) = match &wishes.keys {
+        let (text, more) = match &given.keys {
             Some(keys) => (keys.clone(), false),
-            None => read_keys(wishes, talk),
+            None => read_keys(given, terminal),
         };
-        let named = |words: &str| match wishes.keys {
+        let named = |words: &str| match given.keys {
             Some(_) => words.to_owned(),
             None => words.replace("API_KEYS (environment)", "what you typed"),
         };
         let fault = if text.is_empty() {
             "no key was given: type them, pipe them in, or set API_KEYS".to_owned()
         } else {
-            match load(wishes, text, url, key_header) {
+            match load(given, text, url, key_header) {
                 Ok(loaded) => {
                     for warning in loaded.warnings {
-                        talk.say(&format!("\nwarn: {}\n", named(&warning)));
+                        terminal.say(&format!("\nwarn: {}\n", named(&warning)));
                     }
                     return Ok(loaded.config);
                 }
@@ -185,11 +187,11 @@ fn keys(wishes: &Wishes, talk: &mut Talk, url: &str, key_header: &str) -> Result
         if !more {
             return Err(Stopped::Misused(fault));
         }
-        talk.say(&format!("{fault}\n"));
+        terminal.say(&format!("{fault}\n"));
     }
 }
 
-fn load(wishes: &Wishes, keys: OsString, url: &str, key_header: &str) -> Result<Loaded, Faults> {
+fn load(given: &Given, keys: OsString, url: &str, key_header: &str) -> Result<Loaded, Faults> {
     let environment = [
         ("API_KEYS", keys),
         ("TARGET_BASE_URL", url.into()),
@@ -199,23 +201,23 @@ fn load(wishes: &Wishes, keys: OsString, url: &str, key_header: &str) -> Result<
         env_file: None,
         env_file_name: ".env",
         environment: environment.map(|(n, v)| (n.into(), v)).into(),
-        options: &wishes.settings,
+        options: &given.settings,
     };
     let never = &mut |_: &Path| Err(io::ErrorKind::Unsupported.into());
     Config::load(&sources, Some(never))
 }
 
 /// The keys, and whether more may be typed.
-fn read_keys(wishes: &Wishes, talk: &mut Talk) -> (OsString, bool) {
-    if wishes.asks {
-        talk.say("\nYour keys, one or more a line; an empty line ends them:\n");
+fn read_keys(given: &Given, terminal: &mut Terminal) -> (OsString, bool) {
+    if given.asks {
+        terminal.say("\nYour keys, one or more a line; an empty line ends them:\n");
     }
     let mut text = String::new();
-    while let Some(line) = talk.line() {
+    while let Some(line) = terminal.line() {
         if !line.is_empty() {
             text += &line;
             text.push('\n');
-        } else if wishes.asks {
+        } else if given.asks {
             return (text.into(), true);
         }
     }
@@ -223,11 +225,11 @@ fn read_keys(wishes: &Wishes, talk: &mut Talk) -> (OsString, bool) {
 }
 
 /// Drops the keys that the provider refuses, if another one works.
-fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(), Stopped> {
-    talk.say(&format!("\nTrying them at {}:\n", config.target));
+fn try_keys(given: &Given, terminal: &mut Terminal, config: &mut Config) -> Result<(), Stopped> {
+    terminal.say(&format!("\nTrying them at {}:\n", config.target));
     let mut refused: Vec<ApiKey> = Vec::new();
     let works = check::run(config, |index, key, finding| {
-        talk.say(&format!("  key {index} {}: {finding}\n", key.label()));
+        terminal.say(&format!("  key {index} {}: {finding}\n", key.label()));
         if matches!(finding, Finding::Rejected(_)) {
             refused.push(key.clone());
         }
@@ -236,11 +238,11 @@ fn try_keys(wishes: &Wishes, talk: &mut Talk, config: &mut Config) -> Result<(),
         true if refused.is_empty() => {}
         true => {
             config.api_keys.retain(|key| !refused.contains(key));
-            talk.say("Those that are rejected are left out.\n");
+            terminal.say("Those that are rejected are left out.\n");
         }
         false
-            if wishes.asks
-                && talk.agrees("None of them works. Write the file with them anyway?") => {}
+            if given.asks
+                && terminal.agrees("None of them works. Write the file with them anyway?") => {}
         false => {
             let text = "no key works, so nothing was written (--no-check writes without trying)";
             return Err(Stopped::Failed(text.to_owned()));
@@ -300,9 +302,9 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-fn next_steps(wishes: &Wishes, port: u16, lan: bool) -> String {
-    let (shown, program) = (wishes.path.display(), &wishes.program);
-    let named = match wishes.path == Path::new(".env") {
+fn next_steps(given: &Given, port: u16, lan: bool) -> String {
+    let (shown, program) = (given.path.display(), &given.program);
+    let named = match given.path == Path::new(".env") {
         true => String::new(),
         false => format!(" --env-file {shown}"),
     };

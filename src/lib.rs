@@ -3,8 +3,8 @@
 //! The heart is [`relay`]. A room (module) uses only rooms of lower floors.
 
 // floor 0
+pub mod client;
 pub mod dialect;
-pub mod peer;
 pub mod secret;
 pub mod token;
 // floor 1
@@ -13,7 +13,7 @@ pub mod config;
 pub mod front;
 pub mod headers;
 pub mod mask;
-pub mod question;
+pub mod metadata;
 pub mod reply;
 pub mod route;
 pub mod sse;

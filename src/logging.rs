@@ -13,7 +13,7 @@ use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 pub use line::Line;
-use queue::{Kind, put};
+use queue::{LineKind, put};
 pub use queue::{detach, finish};
 pub use shown::shown;
 
@@ -102,7 +102,7 @@ pub fn log(level: LogLevel, message: fmt::Arguments<'_>) {
         return;
     }
     let text = message.to_string().replace(['\n', '\r'], " ");
-    put(level, Kind::Message, &formed(level, &text));
+    put(level, LineKind::Message, &formed(level, &text));
 }
 
 /// A line without values.
@@ -121,9 +121,9 @@ pub fn say(text: &str) {
 /// The same with a priority for the journal.
 pub fn say_as(level: LogLevel, text: &str) {
     if JSON.load(Ordering::Relaxed) {
-        put(level, Kind::Unlimited, &formed(level, text));
+        put(level, LineKind::Unlimited, &formed(level, text));
     } else {
-        put(level, Kind::Unlimited, text);
+        put(level, LineKind::Unlimited, text);
     }
 }
 

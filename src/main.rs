@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use alvus::arguments::{self, Arguments, Misused};
 use alvus::ask::{self, NoHealth};
 use alvus::config::{self, Config, Faults, Loaded, Sources};
-use alvus::init::{self, Stopped, Wishes};
+use alvus::init::{self, Given, Stopped};
 use alvus::logging::{self, LogLevel, say};
 use alvus::relay::Relay;
 use alvus::secret::ApiKey;
 use alvus::server::Server;
 use alvus::signals::{Order, Orders};
 use alvus::state::StateFile;
-use alvus::watch::{Files, Text};
+use alvus::watch::{FileText, Files};
 use alvus::{check, demo, error, info, machine, warn};
 
 #[cfg(target_env = "musl")]
@@ -100,7 +100,7 @@ impl Setup {
     }
 
     /// Checks a file that was just read. Changes nothing. `keys`: the provider's keys are needed.
-    fn take_in(&mut self, text: Text, keys: bool) -> Result<Loaded, Exit> {
+    fn take_in(&mut self, text: FileText, keys: bool) -> Result<Loaded, Exit> {
         let shown = self.files.env.shown();
         let text = text.map_err(|e| (MISUSED, format!("error: cannot read {shown}: {e}")))?;
         let sources = Sources {
@@ -280,8 +280,8 @@ fn remember(path: PathBuf, relay: &Relay) -> StateFile {
 
 /// Writes the state file.
 fn keep(memory: &mut StateFile, server: &Server) {
-    let limits = server.relay().limits(memory.salt());
-    if let Err(text) = memory.keep(limits, Instant::now()) {
+    let rests = server.relay().saved_rests(memory.salt());
+    if let Err(text) = memory.keep(rests, Instant::now()) {
         error!("{text}");
     }
 }
@@ -418,7 +418,7 @@ fn run_init(arguments: &Arguments) -> Result<(), Exit> {
             .value(name)
             .map(|v| v.to_string_lossy().into_owned())
     };
-    let wishes = Wishes {
+    let given = Given {
         path: arguments.env_file().unwrap_or_else(|| ".env".into()),
         provider: text("provider"),
         keys: std::env::var_os("API_KEYS").filter(|keys| !keys.is_empty()),
@@ -434,7 +434,7 @@ fn run_init(arguments: &Arguments) -> Result<(), Exit> {
         asks: std::io::stdin().is_terminal(),
     };
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout());
-    init::run(&wishes, &mut input, &mut output).map_err(|stopped| match stopped {
+    init::run(&given, &mut input, &mut output).map_err(|stopped| match stopped {
         Stopped::Misused(text) => (MISUSED, format!("error: {text}")),
         Stopped::Failed(text) => (FAILED, format!("error: {text}")),
     })

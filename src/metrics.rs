@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::reply::whole_seconds;
 use crate::sse::Tokens;
-use models::{Model, Models};
+use models::{ModelCounts, Models};
 #[cfg(feature = "dashboard")]
 use recent::{Recent, What};
 
@@ -230,7 +230,7 @@ impl Metrics {
     }
 
     /// The models that answered.
-    pub fn models(&self) -> Vec<Model> {
+    pub fn models(&self) -> Vec<ModelCounts> {
         self.rows().rows()
     }
 

@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use self::lane::{Fitness, Lane, Turn, Want};
-use self::report::Grave;
+use self::report::Suspicion;
 use self::window::{MINUTE, Window};
 use crate::config::{Pace, Rotation};
 use crate::secret::ApiKey;
@@ -37,8 +37,8 @@ use crate::sse::Tokens;
 pub use self::lane::Ticket;
 pub use self::merge::Merged;
 pub use self::report::{Change, Report};
-pub use self::seat::{PROBE_GAP, Why};
-pub use self::view::{Counts, KeyView, LISTED, Limits, ModelView, Overview, State};
+pub use self::seat::{PROBE_GAP, RestReason};
+pub use self::view::{KeyCounts, KeyRests, KeyState, KeyView, LISTED, ModelView, Overview};
 
 /// How many models can have a lane of their own at a time. The one unused longest makes room.
 pub const MAX_LANES: usize = 16;
@@ -91,7 +91,7 @@ pub struct Picked {
 
 /// A request that asks for a key.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Asker<'a> {
+pub struct PickRequest<'a> {
     /// Its turn; without a ticket it is the last.
     pub ticket: Option<Ticket>,
     /// Keys not to pick: they were refused for this request.
@@ -102,7 +102,7 @@ pub struct Asker<'a> {
     pub conversation: Option<u64>,
 }
 
-impl Asker<'_> {
+impl PickRequest<'_> {
     /// Whether not every key will do.
     fn is_choosy(&self) -> bool {
         !self.avoid.is_empty() || self.only.is_some()
@@ -134,14 +134,14 @@ struct Slot {
     /// Whether it is in the configuration. A key that is not is forgotten when its last request ends.
     listed: bool,
     /// Out for all models until this instant.
-    out: Option<(Why, Instant)>,
+    out: Option<(RestReason, Instant)>,
     /// When the last request went out that it was accepted for.
     served: Option<Instant>,
-    /// Refused since then: the last lane, and how grave that is.
-    refused: Option<(LaneId, Grave)>,
+    /// Refused since then: the last lane, and what that says against the key.
+    refused: Option<(LaneId, Suspicion)>,
     /// For [`Pace::Fixed`].
     window: Window,
-    counts: Counts,
+    counts: KeyCounts,
     last_used: Option<Instant>,
 }
 
@@ -160,7 +160,7 @@ pub struct Pool {
     /// Attempts under way.
     attempts: usize,
     /// The sums over all keys, removed ones included.
-    counts: Counts,
+    counts: KeyCounts,
     /// Requests that could have a key but find no place, in turn.
     placeless: VecDeque<Ticket>,
     /// Requests to wake: they may get now what they wait for.
@@ -182,7 +182,7 @@ impl Pool {
             lanes: vec![Lane::new("", now)],
             next: 0,
             attempts: 0,
-            counts: Counts::default(),
+            counts: KeyCounts::default(),
             placeless: VecDeque::new(),
             woken: Vec::new(),
             next_ticket: 0,
@@ -200,7 +200,7 @@ impl Pool {
     pub fn enter(&mut self, model: &str, now: Instant) -> (LaneId, Ticket) {
         let id = self.lane_for(model, now);
         let lane = &mut self.lanes[id.0];
-        lane.visitors += 1;
+        lane.requests += 1;
         lane.last_used = now;
         self.next_ticket += 1;
         (id, Ticket(self.next_ticket))
@@ -209,64 +209,64 @@ impl Pool {
     /// The request is over. Nobody waits behind it any more.
     pub fn exit(&mut self, lane: LaneId, ticket: Ticket) {
         self.leave(lane, ticket);
-        self.lanes[lane.0].visitors -= 1;
+        self.lanes[lane.0].requests -= 1;
     }
 
     /// Picks the next key. A request with a ticket that gets a key leaves the queue; otherwise it
     /// joins or keeps its place in it.
-    pub fn pick(&mut self, lane: LaneId, asker: Asker<'_>, now: Instant) -> Pick {
+    pub fn pick(&mut self, lane: LaneId, request: PickRequest<'_>, now: Instant) -> Pick {
         let now = self.in_order(now);
         if self.is_closed(lane, now) {
             return Pick::Down;
         }
-        if self.is_full() || self.others_want_a_place(asker.ticket) {
-            if let Some(ticket) = asker.ticket {
-                self.lanes[lane.0].queue_up(ticket, asker.is_choosy());
+        if self.is_full() || self.others_want_a_place(request.ticket) {
+            if let Some(ticket) = request.ticket {
+                self.lanes[lane.0].queue_up(ticket, request.is_choosy());
                 if let Err(at) = self.placeless.binary_search(&ticket) {
                     self.placeless.insert(at, ticket);
                 }
             }
             return Pick::InTurn;
         }
-        let turn = self.turn(lane, asker, now);
+        let turn = self.turn(lane, request, now);
         if !matches!(turn, Turn::Key(_)) {
-            self.wants_no_place(asker.ticket);
+            self.wants_no_place(request.ticket);
         }
         let wait = match turn {
             Turn::Key(key) => {
-                if let Some(ticket) = asker.ticket {
+                if let Some(ticket) = request.ticket {
                     self.leave(lane, ticket);
                 }
                 return self.hand_out(key, lane, now);
             }
             Turn::NoOther => return Pick::NoOther,
-            Turn::NotBefore(at) if self.is_behind(lane, &asker) => Pick::Behind(at),
+            Turn::NotBefore(at) if self.is_behind(lane, &request) => Pick::Behind(at),
             Turn::NotBefore(at) => Pick::Wait(at),
             Turn::AfterOthers | Turn::Nobody => Pick::InTurn,
         };
-        if let Some(ticket) = asker.ticket {
-            self.lanes[lane.0].queue_up(ticket, asker.is_choosy());
+        if let Some(ticket) = request.ticket {
+            self.lanes[lane.0].queue_up(ticket, request.is_choosy());
         }
         wait
     }
 
-    fn turn(&mut self, lane: LaneId, asker: Asker<'_>, now: Instant) -> Turn {
+    fn turn(&mut self, lane: LaneId, request: PickRequest<'_>, now: Instant) -> Turn {
         let (slots, listed, settings) = (&self.slots, &self.listed, self.settings);
-        let favourite = asker
+        let sticky_key = request
             .conversation
-            .filter(|_| settings.rotation == Rotation::Sticky && asker.only.is_none())
+            .filter(|_| settings.rotation == Rotation::Sticky && request.only.is_none())
             .map(|conversation| {
                 move |is_free: &dyn Fn(usize) -> bool| {
-                    sticky::favourite(conversation, listed, slots, is_free)
+                    sticky::sticky_key(conversation, listed, slots, is_free)
                 }
             });
-        let avoid: Vec<usize> = asker.avoid.iter().map(|picked| picked.id.at).collect();
+        let avoid: Vec<usize> = request.avoid.iter().map(|picked| picked.id.at).collect();
         let want = Want {
-            ticket: asker.ticket,
-            choosy: asker.is_choosy(),
+            ticket: request.ticket,
+            choosy: request.is_choosy(),
             avoid: &avoid,
-            only: asker.only.map(|picked| picked.id.at),
-            favourite: favourite.as_ref().map(|choose| choose as &lane::Favourite),
+            only: request.only.map(|picked| picked.id.at),
+            sticky_key: sticky_key.as_ref().map(|choose| choose as &lane::StickyKey),
         };
         self.lanes[lane.0].next(&want, now, |key| {
             fitness(slots[key].as_ref(), settings.pace, now)
@@ -274,10 +274,10 @@ impl Pool {
     }
 
     /// Whether others in the lane have waited longer for any key.
-    fn is_behind(&self, lane: LaneId, asker: &Asker<'_>) -> bool {
+    fn is_behind(&self, lane: LaneId, request: &PickRequest<'_>) -> bool {
         let front = self.lanes[lane.0].front();
-        let is_before = |front: Ticket| asker.ticket.is_some_and(|ticket| front < ticket);
-        !asker.is_choosy() && front.is_some_and(is_before)
+        let is_before = |front: Ticket| request.ticket.is_some_and(|ticket| front < ticket);
+        !request.is_choosy() && front.is_some_and(is_before)
     }
 
     /// Leaves the queue, if the ticket is in it, and wakes the next.
@@ -295,7 +295,7 @@ impl Pool {
         self.listed.len()
     }
 
-    /// The key with this name or number, for [`Asker::only`].
+    /// The key with this name or number, for [`PickRequest::only`].
     pub fn named(&self, wanted: &str, lane: LaneId, now: Instant) -> Option<Picked> {
         let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
         let mut slots = slots.flatten();
@@ -395,7 +395,7 @@ impl Pool {
             self.lanes.push(lane);
             return LaneId(self.lanes.len() - 1);
         }
-        let unvisited = (1..MAX_LANES).filter(|at| self.lanes[*at].visitors == 0);
+        let unvisited = (1..MAX_LANES).filter(|at| self.lanes[*at].requests == 0);
         match unvisited.min_by_key(|at| self.lanes[*at].last_used) {
             Some(at) => {
                 self.lanes[at] = lane;

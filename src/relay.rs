@@ -4,10 +4,17 @@
 //! [`crate::verdict`] says whose fault an answer is, [`crate::retry`] says what is next. The files in `relay/` are the
 //! steps of the loop; `docs/architecture.md` lists them.
 
+#[cfg_attr(
+    not(any(feature = "messages", feature = "responses")),
+    path = "relay/no_dialect.rs"
+)]
+mod answer_mode;
 mod as_event;
+mod client_fields;
 mod deliver;
 mod errors;
 mod examine;
+mod host_health;
 #[cfg(any(feature = "messages", feature = "responses"))]
 mod known;
 mod lease;
@@ -18,41 +25,34 @@ mod owners;
 mod policy;
 mod report;
 #[cfg(any(feature = "messages", feature = "responses"))]
-mod spoken;
-mod standing;
+mod translate_answer;
 #[cfg(any(feature = "messages", feature = "responses"))]
-mod translate;
-#[cfg_attr(
-    not(any(feature = "messages", feature = "responses")),
-    path = "relay/one_voice.rs"
-)]
-mod voice;
-mod wishes;
+mod translate_request;
 
 use std::borrow::Cow;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use self::answer_mode::AnswerMode;
+use self::client_fields::ClientFields;
 use self::errors::Unserved;
+use self::host_health::HostHealth;
 use self::lease::{Entry, Lease, Shared};
 use self::names::StandIns;
 pub use self::outcome::{End, Outcome};
 use self::owners::Owners;
 use self::policy::Policy;
-use self::standing::Standing;
-use self::voice::Voice;
-use self::wishes::Wishes;
 use crate::body::Body;
+use crate::client::Client;
 use crate::config::{Config, Faults};
+use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Reason};
-use crate::peer::Client;
 use crate::pool::{LISTED, Merged, ModelView, Overview, Picked, Pool};
-use crate::question::Question;
 use crate::reply::{self, Downstream, Reply};
-use crate::retry::{Attempt, Journey, Step};
+use crate::retry::{Attempt, RetryState, Step};
 use crate::secret::SALT;
-use crate::state::Rest;
+use crate::state::SavedRest;
 use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
 use crate::verdict::Verdict;
 use crate::{body, debug};
@@ -84,8 +84,8 @@ impl Relay {
                 }
                 Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
                 _ => trip
-                    .journey
-                    .attempted(attempt, &mut trip.standing.budget(), now),
+                    .retry
+                    .attempted(attempt, &mut trip.health.budget(), now),
             };
             let step = self.or_stand_in(step, &came, attempt, &mut trip, exchange);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
@@ -116,7 +116,7 @@ impl Relay {
     /// Serves one request: by the loop, or from a list of models that is kept. A client whose own
     /// deadline passes is told so.
     pub fn serve(&self, mut exchange: Exchange, out: &mut dyn Write) -> Outcome {
-        if let Some(within) = exchange.mapped.wishes.within {
+        if let Some(within) = exchange.mapped.client_fields.within {
             exchange.client = exchange.client.due(Instant::now() + within);
         }
         let outcome = match exchange.mapped.list.take() {
@@ -160,7 +160,7 @@ impl Relay {
             Verdict::TooMuch if answer.status == 429 => answer.status = 413,
             Verdict::Pass if answer.status < 400 => self.eject(&trip.refused, &trip.outcome.model),
             Verdict::Refused { .. } => {
-                self.pool(|pool| pool.refused(trip.entry.lane, Instant::now()));
+                self.pool(|pool| pool.close_if_down(trip.entry.lane, Instant::now()));
             }
             _ => {}
         }
@@ -176,8 +176,8 @@ pub struct Relay {
     /// Replaced as a whole by a reload; a request keeps the one it began with. Lock order: `shared`, then this.
     policy: Mutex<Arc<Policy>>,
     /// The health of the target, and of the host of the visual models.
-    target: Standing,
-    genai: Standing,
+    target: HostHealth,
+    genai: HostHealth,
     owners: Owners,
     /// The last refusal, which a request gets while every key is refused.
     last_refusal: Mutex<Option<Kept>>,
@@ -203,8 +203,8 @@ pub struct Mapped {
     stores: bool,
     /// Which of its stand-in models is asked, counted from 0.
     turn: usize,
-    voice: Voice,
-    wishes: Wishes,
+    answer_mode: AnswerMode,
+    client_fields: ClientFields,
     /// The name of the list of models that it asks for, if alvus keeps that list.
     list: Option<String>,
     /// It is a POST: an error inside a 200 is about this request, and not part of a stored object.
@@ -230,10 +230,10 @@ pub struct Exchange<'a> {
 struct Trip<'a> {
     arrived: Instant,
     entry: Entry<'a>,
-    standing: &'a Standing,
+    health: &'a HostHealth,
     is_genai: bool,
     policy: Arc<Policy>,
-    journey: Journey,
+    retry: RetryState,
     outcome: Outcome,
     /// The name of its lane, if that is not the model; see [`Mapped::lane`].
     lane: Option<String>,
@@ -290,7 +290,7 @@ impl Trip<'_> {
         if attempt == Attempt::Stale {
             self.reuse = Reuse::Never; // one dead connection a request is enough
         }
-        if self.journey.is_bound_by(attempt) {
+        if self.retry.is_bound_by(attempt) {
             self.bound = Some(picked.clone());
         }
     }
@@ -332,8 +332,8 @@ impl Relay {
         Ok(Relay {
             shared: Mutex::new(Shared::new(pool)),
             policy: Mutex::new(Arc::new(Policy::new(config, None)?)),
-            target: Standing::new(now),
-            genai: Standing::new(now),
+            target: HostHealth::new(now),
+            genai: HostHealth::new(now),
             owners: Owners::default(),
             last_refusal: Mutex::default(),
             metrics: Metrics::new(now),
@@ -368,45 +368,45 @@ impl Relay {
         let arrived = Instant::now();
         let policy = exchange.mapped.policy.clone();
         let mut limits = policy.limits;
-        if let Some(within) = exchange.mapped.wishes.within {
+        if let Some(within) = exchange.mapped.client_fields.within {
             limits.max_wait = limits.max_wait.min(within);
         }
-        let question = exchange
+        let metadata = exchange
             .body
             .as_ref()
-            .map_or_else(Question::default, |body| {
-                Question::read(&body.bytes, policy.conversation)
+            .map_or_else(Metadata::default, |body| {
+                Metadata::read(&body.bytes, policy.conversation)
             });
-        if question.streams {
+        if metadata.streams {
             exchange.mapped.request.ask_for_plain_text();
             if !policy.heartbeat.is_zero() {
                 exchange.client = exchange.patient_client(policy.heartbeat);
             }
         }
-        let standing = match exchange.mapped.is_genai {
+        let health = match exchange.mapped.is_genai {
             true => &self.genai,
             false => &self.target,
         };
-        standing.budget().request();
-        let lane = exchange.mapped.lane(&question.model);
+        health.budget().request();
+        let lane = exchange.mapped.lane(&metadata.model);
         let seed = reply::random();
         let repeat = exchange.mapped.request.repeat();
-        let by = lane.as_deref().unwrap_or(&question.model);
-        let entry = self.enter(by, question.conversation, arrived);
-        let bound = match &exchange.mapped.wishes.key {
+        let by = lane.as_deref().unwrap_or(&metadata.model);
+        let entry = self.enter(by, metadata.conversation, arrived);
+        let bound = match &exchange.mapped.client_fields.key {
             Some(wanted) => Some(self.key_named(wanted, entry.lane, arrived)?),
             None => self.owner(exchange, arrived),
         };
         Ok(Trip {
             arrived,
             entry,
-            journey: Journey::new(limits, repeat, seed, arrived),
-            standing,
+            retry: RetryState::new(limits, repeat, seed, arrived),
+            health,
             is_genai: exchange.mapped.is_genai,
             policy,
             outcome: Outcome {
                 asked: exchange.mapped.asked.clone(),
-                ..Outcome::new(question.model)
+                ..Outcome::new(metadata.model)
             },
             lane,
             refused: Vec::new(),
@@ -436,23 +436,23 @@ impl Relay {
         self.pool(|pool| pool.waiting())
     }
 
-    /// The rests of all keys, for the state file; see [`Pool::limits`].
-    pub fn limits(&self, salt: &[u8; SALT]) -> Vec<Rest> {
-        let (now, mut limits, mut at) = (Instant::now(), Vec::new(), 0);
-        while self.pool(|pool| pool.limits(at, &mut limits, now)) {
+    /// The rests of all keys, for the state file; see [`Pool::saved_rests`].
+    pub fn saved_rests(&self, salt: &[u8; SALT]) -> Vec<SavedRest> {
+        let (now, mut keys, mut at) = (Instant::now(), Vec::new(), 0);
+        while self.pool(|pool| pool.saved_rests(at, &mut keys, now)) {
             at += 1;
         }
         let mut rests = Vec::new();
-        for (key, models) in limits {
+        for (key, models) in keys {
             let key = key.tag(salt); // slow, so not under the lock
             let models = models.into_iter();
-            rests.extend(models.map(|(model, until)| Rest { key, model, until }));
+            rests.extend(models.map(|(model, until)| SavedRest { key, model, until }));
         }
         rests
     }
 
     /// Takes over rests from the state file; see [`Pool::restore`].
-    pub fn restore(&self, salt: &[u8; SALT], rests: &[Rest]) -> usize {
+    pub fn restore(&self, salt: &[u8; SALT], rests: &[SavedRest]) -> usize {
         self.pool(|pool| pool.restore(salt, rests, Instant::now()))
     }
 

@@ -7,6 +7,13 @@ use std::time::Duration;
 
 use crate::logging::quote;
 
+/// When a client whom we had no room for may come back.
+pub const BUSY_RETRY: Duration = Duration::from_secs(5);
+
+/// Why there is no room for another body.
+pub const BODIES_FULL: &str =
+    "too many request bodies at once (MAX_BODY_MB bounds them all together)";
+
 /// How the body that follows a head is framed (RFC 9112 §6).
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Framing {
@@ -148,6 +155,16 @@ impl Reply {
     /// An error in OpenAI's shape.
     pub fn error(status: u16, code: &str, message: &str) -> Reply {
         Reply::json(status, error_json(kind(status), code, message))
+    }
+
+    /// An error of a server that has too much to do now and soon has less.
+    pub fn busy(code: &str, message: &str) -> Reply {
+        Reply::error(503, code, message).retry_after(BUSY_RETRY)
+    }
+
+    /// The bodies' budget is spent.
+    pub fn bodies_full() -> Reply {
+        Reply::busy("body_budget", BODIES_FULL)
     }
 
     /// The message of an error.

@@ -58,7 +58,7 @@ pub enum Step {
 
 /// How far one request may go.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct RetryLimits {
     /// The most rounds of waiting, for a key or after trouble. Pauses after an attempt that sent
     /// nothing do not count, nor do waits for an overloaded model: only `max_wait` bounds those.
     pub max_retries: u32,
@@ -135,8 +135,8 @@ impl Budget {
 
 /// What one request has been through, and may still do.
 #[derive(Debug)]
-pub struct Journey {
-    limits: Limits,
+pub struct RetryState {
+    limits: RetryLimits,
     arrived: Instant,
     /// When no further round may begin.
     deadline: Option<Instant>,
@@ -154,11 +154,11 @@ pub struct Journey {
     refusals: u32,
 }
 
-impl Journey {
+impl RetryState {
     /// A request that arrived `now`. `seed`: a random number, so that requests which fail together
     /// do not come back together.
-    pub fn new(limits: Limits, repeat: Repeat, seed: u64, now: Instant) -> Journey {
-        Journey {
+    pub fn new(limits: RetryLimits, repeat: Repeat, seed: u64, now: Instant) -> RetryState {
+        RetryState {
             limits,
             arrived: now,
             deadline: now.checked_add(limits.max_wait),

@@ -49,7 +49,7 @@ struct Inner {
     /// A second handle of the listening socket, to close it with.
     listener: TcpListener,
     relay: Relay,
-    desk: Mutex<Desk>,
+    admission: Mutex<Admission>,
     /// Signalled when a request ends while the server drains.
     called: Condvar,
     workers: usize,
@@ -81,7 +81,7 @@ impl Rules {
 
 /// The admitted requests.
 #[derive(Default)]
-struct Desk {
+struct Admission {
     /// Requests that are being received, wait, or are served.
     inside: usize,
     /// The clients that are sending a body, which a stop cuts short.
@@ -90,13 +90,13 @@ struct Desk {
 }
 
 /// An admitted request's place, until it is answered.
-struct Place<'a>(&'a Inner);
+struct Admitted<'a>(&'a Inner);
 
-impl Drop for Place<'_> {
+impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        let mut desk = self.0.desk();
-        desk.inside -= 1;
-        if desk.draining {
+        let mut admission = self.0.admission();
+        admission.inside -= 1;
+        if admission.draining {
             self.0.called.notify_all();
         }
     }
@@ -124,7 +124,7 @@ impl Server {
             rules: Mutex::new(Arc::new(rules)),
             listener: listener.try_clone()?,
             relay,
-            desk: Mutex::default(),
+            admission: Mutex::default(),
             called: Condvar::new(),
             workers: config.workers,
             connections: max_connections,
@@ -185,12 +185,13 @@ impl Server {
     /// Accepts no more connections and closes idle ones. Requests that still arrive, upload or wait
     /// are answered with 503.
     pub fn close_door(&self) {
-        let mut desk = self.inner.desk();
-        desk.draining = true;
-        desk.uploads
+        let mut admission = self.inner.admission();
+        admission.draining = true;
+        admission
+            .uploads
             .drain(..)
             .for_each(|client| client.stop_reading());
-        drop(desk);
+        drop(admission);
         self.inner.relay.stop();
         // Wakes the accept thread, and makes the kernel refuse new connections.
         let _ = rustix::net::shutdown(&self.inner.listener, rustix::net::Shutdown::Read);
@@ -199,16 +200,16 @@ impl Server {
     /// Waits until every request is answered; `false` if that took longer than `patience`.
     pub fn drained(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
-        let mut desk = self.inner.desk();
-        while desk.inside > 0 {
+        let mut admission = self.inner.admission();
+        while admission.inside > 0 {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            desk = self
+            admission = self
                 .inner
                 .called
-                .wait_timeout(desk, left)
+                .wait_timeout(admission, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -217,13 +218,15 @@ impl Server {
 
     /// How many requests are being received, wait for a worker, or are served.
     pub fn in_flight(&self) -> usize {
-        self.inner.desk().inside
+        self.inner.admission().inside
     }
 }
 
 impl Inner {
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rules(&self) -> Arc<Rules> {

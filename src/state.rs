@@ -39,7 +39,7 @@ const LARGEST: u64 = 1024 * 1024;
 
 /// A key that rests for a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rest {
+pub struct SavedRest {
     /// Which key.
     pub key: Tag,
     /// For which model.
@@ -49,10 +49,10 @@ pub struct Rest {
 }
 
 /// The text of a file that is written `now`. `clock`: the wall clock, in seconds since 1970.
-pub fn to_text(salt: &[u8; SALT], rests: &[Rest], now: Instant, clock: u64) -> String {
+pub fn to_text(salt: &[u8; SALT], rests: &[SavedRest], now: Instant, clock: u64) -> String {
     let salt = u128::from_be_bytes(*salt);
     let mut out = format!("{MAGIC}{salt:032x} clock={clock}\n");
-    for Rest { key, model, until } in rests {
+    for SavedRest { key, model, until } in rests {
         // A name with a line break cannot be kept.
         if model.len() <= LONGEST_NAME && !model.contains(char::is_control) {
             let left = until.saturating_duration_since(now);
@@ -65,7 +65,11 @@ pub fn to_text(salt: &[u8; SALT], rests: &[Rest], now: Instant, clock: u64) -> S
 }
 
 /// Reads a file: its salt, the rests that go on, and whether a part cannot be read. `None`: it is not a state file.
-pub fn from_text(text: &str, now: Instant, clock: u64) -> Option<([u8; SALT], Vec<Rest>, bool)> {
+pub fn from_text(
+    text: &str,
+    now: Instant,
+    clock: u64,
+) -> Option<([u8; SALT], Vec<SavedRest>, bool)> {
     let (head, lines) = text.strip_prefix(MAGIC)?.split_once('\n')?;
     let (salt, written) = head.split_once(" clock=")?;
     let salt = u128::from_str_radix(salt, 16).ok()?.to_be_bytes();
@@ -76,7 +80,7 @@ pub fn from_text(text: &str, now: Instant, clock: u64) -> Option<([u8; SALT], Ve
     let (mut rests, mut damaged) = (Vec::new(), false);
     for line in lines.split_inclusive('\n').take(2 * MOST) {
         match read_line(line) {
-            Some(Some((key, left, model))) if left > off => rests.push(Rest {
+            Some(Some((key, left, model))) if left > off => rests.push(SavedRest {
                 key: key.to_be_bytes(),
                 model: model.to_owned(),
                 until: now + Duration::from_secs(left - off),
@@ -111,7 +115,7 @@ fn read_line(line: &str) -> Option<Option<(u64, u64, &str)>> {
 pub struct StateFile {
     path: PathBuf,
     salt: [u8; SALT],
-    written: Vec<Rest>,
+    written: Vec<SavedRest>,
     /// When it was last considered to write.
     looked: Instant,
     /// It is somebody else's file and stays as it is.
@@ -127,7 +131,7 @@ impl StateFile {
         path: PathBuf,
         random: [u8; SALT],
         now: Instant,
-    ) -> (StateFile, Vec<Rest>, Option<String>) {
+    ) -> (StateFile, Vec<SavedRest>, Option<String>) {
         let (mut salt, mut rests, mut foreign) = (random, Vec::new(), false);
         let complaint = match read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => None,
@@ -178,13 +182,13 @@ impl StateFile {
     /// # Errors
     /// In the operator's words, when it cannot be written; once for a row of failures. The old file
     /// is still there, and the next call tries again.
-    pub fn keep(&mut self, mut rests: Vec<Rest>, now: Instant) -> io::Result<()> {
+    pub fn keep(&mut self, mut rests: Vec<SavedRest>, now: Instant) -> io::Result<()> {
         self.looked = now;
         if rests.len() > MOST {
             rests.sort_by_key(|rest| std::cmp::Reverse(rest.until));
             rests.truncate(MOST);
         }
-        let lasts = |rest: &&Rest| rest.until > now + EVERY;
+        let lasts = |rest: &&SavedRest| rest.until > now + EVERY;
         let same = rests
             .iter()
             .filter(lasts)

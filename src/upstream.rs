@@ -37,9 +37,9 @@ use self::tls::TlsSetup;
 pub use self::tls::random;
 pub use self::unpack::unpacked;
 use self::wire::Dialler;
+use crate::client::Client;
 use crate::config::{Config, Faults, Target};
 use crate::headers;
-use crate::peer::Client;
 use crate::secret::ApiKey;
 
 /// The largest input buffer of a connection. An answer's head must fit.

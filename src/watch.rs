@@ -48,7 +48,7 @@ impl Stamp {
 }
 
 /// The text of the file; `None`: there is none, and none is needed.
-pub type Text = io::Result<Option<String>>;
+pub type FileText = io::Result<Option<String>>;
 
 /// `.env`, or the file that `--env-file` names.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl EnvFile {
     ///
     /// # Errors
     /// When it cannot be read, is not a regular file, is too large, is not UTF-8, or was named and is missing.
-    pub fn read(&mut self) -> Text {
+    pub fn read(&mut self) -> FileText {
         // First the stamp, so that the next look sees an edit during the read.
         self.seen = Stamp::of(&self.path);
         self.read = self.seen;
@@ -118,7 +118,7 @@ impl EnvFile {
 
     /// Looks, and reads the file once it has changed and come to rest. `None`: nothing new, or the
     /// same content again.
-    pub fn news(&mut self) -> Option<Text> {
+    pub fn news(&mut self) -> Option<FileText> {
         if !self.came_to_rest(Stamp::of(&self.path)) {
             return None;
         }
@@ -128,7 +128,7 @@ impl EnvFile {
     }
 
     /// Reads it again. At the start it may be missing; a file that goes away later is an error.
-    fn again(&mut self) -> Text {
+    fn again(&mut self) -> FileText {
         match self.read() {
             Ok(None) if self.watched => Err(ErrorKind::NotFound.into()),
             text => text,
@@ -192,7 +192,7 @@ impl Files {
     }
 
     /// The text of `.env`, if that or the keys have changed; see [`EnvFile::news`].
-    pub fn news(&mut self) -> Option<Text> {
+    pub fn news(&mut self) -> Option<FileText> {
         let keys_changed = self.keys.as_mut().is_some_and(|file| file.news().is_some());
         match self.env.news() {
             None if keys_changed => Some(self.env.again()),
@@ -227,7 +227,7 @@ fn read_regular(path: &Path) -> io::Result<String> {
 }
 
 /// A hash of the text, so that the keys in it need not be kept.
-fn fingerprint(text: &Text) -> u64 {
+fn fingerprint(text: &FileText) -> u64 {
     let mut hasher = DefaultHasher::new();
     match text {
         Ok(text) => text.hash(&mut hasher),

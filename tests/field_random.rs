@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use alvus::config::{Pace, Rotation};
-use alvus::pool::{Asker, Pick, Picked, Pool, Report, Settings};
+use alvus::pool::{Pick, PickRequest, Picked, Pool, Report, Settings};
 use alvus::secret::ApiKey;
 use alvus::verdict::{self, Verdict};
 use serde_json::{Value, json};
@@ -135,7 +135,7 @@ fn at_hand(pool: &mut Pool, model: &str, now: Instant) -> BTreeSet<usize> {
     let (lane, ticket) = pool.enter(model, now);
     let mut found = BTreeSet::new();
     for _ in 0..2 * KEYS {
-        if let Pick::Key(picked) = pool.pick(lane, Asker::default(), now) {
+        if let Pick::Key(picked) = pool.pick(lane, PickRequest::default(), now) {
             pool.report(&picked, Report::Accepted, now);
             pool.release(&picked);
             found.insert(picked.index);
@@ -167,9 +167,9 @@ fn no_request_takes_a_key_from_others_for_longer_than_a_minute() {
         let mut goes_on = true;
         while goes_on && told.len() < KEYS {
             let avoid: Vec<Picked> = refused.iter().map(|(picked, ..)| picked.clone()).collect();
-            let asker = Asker {
+            let asker = PickRequest {
                 avoid: &avoid,
-                ..Asker::default()
+                ..PickRequest::default()
             };
             let Pick::Key(picked) = pool.pick(lane, asker, t0) else {
                 break;

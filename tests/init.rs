@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Stdio;
 
-use alvus::init::{self, Stopped, Wishes};
+use alvus::init::{self, Given, Stopped};
 use common::{Alvus, KEYS, TempDir, Upstream, alvus_command, answer, dead_addr};
 
 /// The second key is refused.
@@ -258,7 +258,7 @@ fn for_the_network_it_makes_a_client_key_which_it_does_not_print() {
 
 /// What it says to these answers at a terminal, and how it ends.
 fn talk(dir: &TempDir, answers: &str) -> (String, Result<(), Stopped>) {
-    let wishes = Wishes {
+    let given = Given {
         path: dir.0.join(".env"),
         provider: None,
         keys: None,
@@ -270,7 +270,7 @@ fn talk(dir: &TempDir, answers: &str) -> (String, Result<(), Stopped>) {
         asks: true,
     };
     let mut said = Vec::new();
-    let done = init::run(&wishes, &mut answers.as_bytes(), &mut said);
+    let done = init::run(&given, &mut answers.as_bytes(), &mut said);
     (String::from_utf8(said).unwrap(), done)
 }
 

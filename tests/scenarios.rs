@@ -84,7 +84,7 @@ enum Said {
     Revoked,
     Moderated,
     /// The model is at work on as many as it can.
-    Crowded,
+    Overloaded,
     /// Provider or network.
     Away,
 }
@@ -162,7 +162,7 @@ impl Provider {
         }
         thread::sleep(self.rules.takes);
         if self.rules.at_a_time < usize::MAX {
-            eventually("one more comes than can be", || self.crowded(model) > 0);
+            eventually("one more comes than can be", || self.overloaded(model) > 0);
         }
         // Before the answer: whoever has it may send the next request.
         *self.book().at_work.get_mut(model).unwrap() -= 1;
@@ -219,7 +219,7 @@ impl Provider {
             return Some((Said::Moderated, dialect::moderated(), None));
         }
         if rules.full.contains(&number) {
-            return Some((Said::Crowded, dialect::backend_full(1), None));
+            return Some((Said::Overloaded, dialect::backend_full(1), None));
         }
         if let Some(day) = rules.day.as_ref().filter(|day| day.key == key)
             && day.model.is_none_or(|spent| spent == model)
@@ -249,8 +249,8 @@ impl Provider {
         }
         let at_work = book.at_work.entry(model.into()).or_default();
         if *at_work >= rules.at_a_time {
-            let refusal = dialect::crowded(rules.at_a_time as u32, number as u64);
-            return Some((Said::Crowded, refusal, None));
+            let refusal = dialect::overloaded(rules.at_a_time as u32, number as u64);
+            return Some((Said::Overloaded, refusal, None));
         }
         *at_work += 1;
         window.used += 1;
@@ -261,10 +261,10 @@ impl Provider {
         self.book.lock().unwrap()
     }
 
-    fn crowded(&self, model: &str) -> usize {
+    fn overloaded(&self, model: &str) -> usize {
         let book = self.book();
         let of = book.entries.iter().filter(|e| e.model == model);
-        of.filter(|e| e.said == Said::Crowded).count()
+        of.filter(|e| e.said == Said::Overloaded).count()
     }
 
     fn count(&self, said: Said) -> usize {
@@ -502,8 +502,8 @@ fn a_provider_that_names_no_time_and_takes_few_at_a_time_serves_every_request() 
     });
     let alvus = Alvus::before_with(&upstream, &[("COOLDOWN_SEC", "1")]);
     let mut lost = work(&provider, &alvus, &MODELS, 2 * AGENTS, 2);
-    let crowded = MODELS.map(|model| provider.crowded(model));
-    assert!(crowded.iter().all(|n| *n > 0), "each model was full");
+    let overloaded = MODELS.map(|model| provider.overloaded(model));
+    assert!(overloaded.iter().all(|n| *n > 0), "each model was full");
     // The first refusal halves what is sent at a time.
     let health = alvus.health();
     for model in health["models"].as_array().unwrap() {
@@ -513,11 +513,11 @@ fn a_provider_that_names_no_time_and_takes_few_at_a_time_serves_every_request() 
         assert_eq!(capacity > 0, most > 0, "{health}");
     }
     lost += work(&provider, &alvus, &MODELS, 2 * AGENTS, 1);
-    let later = MODELS.map(|model| provider.crowded(model));
-    assert_eq!(later, crowded, "not once more");
+    let later = MODELS.map(|model| provider.overloaded(model));
+    assert_eq!(later, overloaded, "not once more");
     let book = provider.book();
     for model in MODELS {
-        let full = |e: &Entry| e.said == Said::Crowded && e.model == model;
+        let full = |e: &Entry| e.said == Said::Overloaded && e.model == model;
         let refused: Vec<usize> = (0..book.entries.len())
             .filter(|n| full(&book.entries[*n]))
             .collect();
@@ -570,7 +570,7 @@ fn a_spent_day_rests_its_key_to_its_end_and_full_backends_and_moderated_prompts_
     assert_eq!(told.status, 403, "{}", told.text());
     assert!(told.text().contains("flagged"), "{}", told.text());
     lost += work(&provider, &alvus, &MODELS, 4, 2);
-    for said in [Said::Limited, Said::Spent, Said::Crowded] {
+    for said in [Said::Limited, Said::Spent, Said::Overloaded] {
         assert!(provider.count(said) > 0, "{said:?}");
     }
     let key = alvus.health()["key_status"][0].clone();

@@ -13,13 +13,13 @@ fn access(clients: &str, earlier: Option<&Access>) -> Access {
     Access::new(&loaded.config, bound, random, earlier)
 }
 
-fn visit<'a>(peer: &str, fields: &[(&'a str, &'a str)]) -> Visit<'a> {
+fn facts<'a>(peer: &str, fields: &[(&'a str, &'a str)]) -> AccessRequest<'a> {
     let fields = fields.iter().map(|(n, v)| (*n, v.as_bytes()));
-    Visit::new(peer.parse().ok(), "GET", "/dashboard", fields)
+    AccessRequest::new(peer.parse().ok(), "GET", "/dashboard", fields)
 }
 
-fn page(access: &Access, visit: &Visit<'_>) -> Reply {
-    access.page(visit, || Reply::json(200, "{}".into()))
+fn page(access: &Access, asked: &AccessRequest<'_>) -> Reply {
+    access.page(asked, || Reply::json(200, "{}".into()))
 }
 
 fn cookie(reply: &Reply) -> Option<String> {
@@ -86,7 +86,7 @@ fn the_pages_are_open_on_this_machine_and_with_a_key_elsewhere() {
         ),
         ("192.168.1.7", &[("cookie", "")], 401),
     ] {
-        let reply = page(&access, &visit(peer, fields));
+        let reply = page(&access, &facts(peer, fields));
         assert_eq!(reply.status, status, "{peer} {fields:?}");
         assert!(!reply.body.contains("client-key"), "{}", reply.body);
     }
@@ -95,20 +95,20 @@ fn the_pages_are_open_on_this_machine_and_with_a_key_elsewhere() {
 #[test]
 fn a_browser_is_asked_for_the_key_once_and_then_has_a_cookie_that_is_not_the_key() {
     let access = access(&format!("phone:{KEY}"), None);
-    let refused = page(&access, &visit("192.168.1.7", &[]));
+    let refused = page(&access, &facts("192.168.1.7", &[]));
     let challenges: Vec<&str> = refused.fields.iter().map(|(_, v)| v.as_str()).collect();
     assert_eq!(challenges, [BEARER, BASIC]);
     let shown = page(
         &access,
-        &visit("192.168.1.7", &[("authorization", DIALOGUE)]),
+        &facts("192.168.1.7", &[("authorization", DIALOGUE)]),
     );
     let given = cookie(&shown).expect("a cookie");
     let (value, rest) = given.split_once(';').expect("attributes");
     assert_eq!(rest, " Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict");
     assert!(!value.contains("client-key"));
-    let again = page(&access, &visit("192.168.1.7", &[("cookie", value)]));
+    let again = page(&access, &facts("192.168.1.7", &[("cookie", value)]));
     assert_eq!((again.status, cookie(&again)), (200, None));
-    let asked = access.client(&visit("192.168.1.7", &[("cookie", value)]));
+    let asked = access.client(&facts("192.168.1.7", &[("cookie", value)]));
     assert_eq!(
         asked.map_err(|reply| reply.status),
         Err(401),
@@ -122,20 +122,20 @@ fn a_cookie_lasts_until_the_clients_change() {
     let first = access(&clients, None);
     let same = access(&clients, Some(&first));
     let other = access(&format!("{clients},b:{KEY}2"), Some(&same));
-    let visit = visit("192.168.1.7", &[("cookie", &first.cookie)]);
-    let statuses = [&first, &same, &other].map(|a| page(a, &visit).status);
+    let asked = facts("192.168.1.7", &[("cookie", &first.cookie)]);
+    let statuses = [&first, &same, &other].map(|a| page(a, &asked).status);
     assert_eq!(statuses, [200, 200, 401]);
 }
 
 #[test]
 fn without_client_keys_the_pages_are_for_this_machine_only() {
     let access = access("", None);
-    assert_eq!(page(&access, &visit("127.0.0.1", &[])).status, 200);
+    assert_eq!(page(&access, &facts("127.0.0.1", &[])).status, 200);
     let refused = page(
         &access,
-        &visit("192.168.1.7", &[("cookie", &access.cookie)]),
+        &facts("192.168.1.7", &[("cookie", &access.cookie)]),
     );
     assert_eq!(refused.status, 403);
     assert!(refused.body.contains("CLIENT_KEYS"), "{}", refused.body);
-    assert_eq!(access.client(&visit("192.168.1.7", &[])), Ok(None));
+    assert_eq!(access.client(&facts("192.168.1.7", &[])), Ok(None));
 }

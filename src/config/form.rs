@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{ClientKey, Host, Target, WebOrigin, guests};
+use super::{ClientKey, Host, Target, WebOrigin, clients};
 use crate::dialect::models::ModelMap;
 use crate::logging::{LogFormat, LogLevel};
 use crate::secret::ApiKey;
@@ -76,8 +76,8 @@ pub(super) const MODELS: Form = Form::Text(
 );
 pub(super) const RATE: Form = Form::Text("a whole number of requests from 0 to 1000, or auto", "");
 
-/// The words of [`Speech`].
-pub(super) const SPEECHES: &[&str] = &["auto", "translate", "pass"];
+/// The words of [`DialectMode`].
+pub(super) const DIALECT_MODES: &[&str] = &["auto", "translate", "pass"];
 
 /// The header fields for a provider's key. In the first one it follows `Bearer`.
 pub(super) const KEY_HEADERS: &[&str] =
@@ -266,7 +266,7 @@ read! {
             rate => Pace::Fixed(rate),
         }),
     };
-    Speech: |text, form| place(text, form).map(|at| [Speech::Auto, Speech::Translate, Speech::Pass][at]);
+    DialectMode: |text, form| place(text, form).map(|at| [DialectMode::Auto, DialectMode::Translate, DialectMode::Pass][at]);
     IpAddr: |text, _form| match text.eq_ignore_ascii_case("localhost") {
         true => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         false => {
@@ -276,13 +276,13 @@ read! {
     };
     Target: |text, _form| Target::parse(text).or_else(because);
     Option<Target>: |text, form| Target::read(text, form).map(Some);
-    Vec<Host>: |text, _form| guests::hosts(text).or_else(because);
-    Vec<WebOrigin>: |text, _form| guests::origins(text).or_else(because);
+    Vec<Host>: |text, _form| clients::hosts(text).or_else(because);
+    Vec<WebOrigin>: |text, _form| clients::origins(text).or_else(because);
     ModelMap: |text, _form| ModelMap::parse(text).or_else(|malformed| match like_a_key(text) {
         true => Err(Why::Unexpected),
         false => because(malformed.0),
     });
-    // Keys may come from a file, and may have several faults: see `keys.rs`, `guests.rs`.
+    // Keys may come from a file, and may have several faults: see `keys.rs`, `clients.rs`.
     Vec<ApiKey>: |_text, _form| Ok(Vec::new());
     Vec<ClientKey>: |_text, _form| Ok(Vec::new());
 }
@@ -324,7 +324,7 @@ pub enum Rotation {
 
 /// Whether requests in a client's dialect are translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Speech {
+pub enum DialectMode {
     /// If the provider does not speak it.
     #[default]
     Auto,

@@ -4,8 +4,8 @@
 
 use std::collections::HashSet;
 
+use super::clients::is_name;
 use super::form::like_a_key;
-use super::guests::is_name;
 use crate::secret::ApiKey;
 
 /// What was found in a list or a file.

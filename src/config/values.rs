@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::form::{Value, Why, pasted, shown, text_of};
 use super::{ClientKey, Config, ReadKeys, Sources, VARIABLES, Variable};
-use super::{dotenv, guests, keys, lookalike};
+use super::{clients, dotenv, keys, lookalike};
 use crate::secret::ApiKey;
 
 /// What is set, and what was found wrong with it so far.
@@ -212,13 +212,13 @@ impl<'a> Values<'a> {
         let Some(Setting { value, origin, .. }) = self.get("CLIENT_KEYS") else {
             return Vec::new();
         };
-        let (clients, faults) = guests::client_keys(&text_of(value), api_keys);
+        let (clients, faults) = clients::client_keys(&text_of(value), api_keys);
         let faults = faults
             .iter()
             .map(|why| format!("CLIENT_KEYS ({origin}): {why}"));
         let faults: Vec<String> = faults.collect();
         self.faults.extend(faults);
-        self.warnings.extend(guests::short_keys(&clients));
+        self.warnings.extend(clients::short_keys(&clients));
         clients
     }
 

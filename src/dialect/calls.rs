@@ -15,7 +15,7 @@ const LONGEST: usize = 1024;
 
 /// One call.
 #[derive(Debug)]
-pub struct Call {
+pub struct StreamedCall {
     /// The upstream's number for it.
     index: Option<u64>,
     /// The upstream's id for it, still escaped; "" if it gave none.
@@ -29,7 +29,7 @@ pub struct Call {
 /// The calls of one answer, in the order in which they began.
 #[derive(Debug, Default)]
 pub struct Calls {
-    list: Vec<Call>,
+    list: Vec<StreamedCall>,
     /// The call that the last piece belonged to.
     last: Option<usize>,
 }
@@ -40,7 +40,7 @@ pub struct TooMany;
 
 impl Calls {
     /// The number of the call that a piece belongs to, perhaps a new one. Its id and name are
-    /// noted; the caller passes the arguments to [`Call::arguments`].
+    /// noted; the caller passes the arguments to [`StreamedCall::arguments`].
     ///
     /// # Errors
     /// When the answer makes more calls than are kept.
@@ -56,7 +56,7 @@ impl Calls {
                 if self.list.len() == MOST {
                     return Err(TooMany);
                 }
-                self.list.push(Call {
+                self.list.push(StreamedCall {
                     index: piece.index,
                     id: String::new(),
                     name: String::new(),
@@ -89,7 +89,7 @@ impl Calls {
         if self.list.len() == MOST || id.len().max(name.len()) > LONGEST {
             return Err(TooMany);
         }
-        self.list.push(Call {
+        self.list.push(StreamedCall {
             index: None,
             id,
             name,
@@ -99,22 +99,22 @@ impl Calls {
     }
 
     /// All calls.
-    pub fn list(&self) -> &[Call] {
+    pub fn list(&self) -> &[StreamedCall] {
         &self.list
     }
 
     /// The call of this number.
-    pub fn get(&mut self, at: usize) -> &mut Call {
+    pub fn get(&mut self, at: usize) -> &mut StreamedCall {
         &mut self.list[at]
     }
 
     /// The call that a piece may belong to. By its number: the one of those with its id, else the last of them. Without
     /// a number: the one with its id, else the one of the last piece.
     fn known(&self, piece: &CallPiece<'_>, id: &str) -> Option<usize> {
-        let numbered = |call: &Call| {
+        let numbered = |call: &StreamedCall| {
             piece.index.is_none() || call.index.is_none() || call.index == piece.index
         };
-        let by_id = |call: &Call| numbered(call) && !id.is_empty() && call.id == id;
+        let by_id = |call: &StreamedCall| numbered(call) && !id.is_empty() && call.id == id;
         let found = self.list.iter().rposition(by_id);
         match piece.index {
             Some(_) => found.or_else(|| self.list.iter().rposition(numbered)),

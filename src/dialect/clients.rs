@@ -8,7 +8,7 @@ use super::messages;
 use super::reader::Reader;
 #[cfg(feature = "responses")]
 use super::responses;
-use super::terms::{Answer, Asked, ChatRequest, Fault, Options, Refused};
+use super::terms::{ChatRequest, Fault, Options, Refused, RequestContext, WholeAnswer};
 
 /// A dialect.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -29,10 +29,10 @@ pub const DIALECTS: usize = 2;
 pub enum Refusal {
     /// In Anthropic's shape.
     #[cfg(feature = "messages")]
-    Messages(messages::errors::Failure),
+    Messages(messages::errors::ErrorBody),
     /// In OpenAI's shape.
     #[cfg(feature = "responses")]
-    Responses(responses::errors::Failure),
+    Responses(responses::errors::ErrorBody),
 }
 
 macro_rules! each {
@@ -114,10 +114,12 @@ impl Dialect {
         let _ = code; // not used in every build
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => Refusal::Messages(messages::errors::Failure::new(status, message)),
+            Dialect::Messages => {
+                Refusal::Messages(messages::errors::ErrorBody::new(status, message))
+            }
             #[cfg(feature = "responses")]
             Dialect::Responses => {
-                Refusal::Responses(responses::errors::Failure::new(status, code, message))
+                Refusal::Responses(responses::errors::ErrorBody::new(status, code, message))
             }
         }
     }
@@ -143,7 +145,7 @@ impl Dialect {
     }
 
     /// What a client gets while it waits for its stream: first once, then as each heartbeat.
-    pub fn beats(self, asked: &Asked) -> (Vec<u8>, Vec<u8>) {
+    pub fn beats(self, asked: &RequestContext) -> (Vec<u8>, Vec<u8>) {
         let _ = asked;
         match self {
             #[cfg(feature = "messages")]
@@ -156,7 +158,7 @@ impl Dialect {
     /// A refusal as the last event of a stream that has begun. `were_heard`: with heartbeats of the dialect.
     pub fn late(
         self,
-        asked: &Asked,
+        asked: &RequestContext,
         were_heard: bool,
         status: u16,
         code: &str,
@@ -175,7 +177,12 @@ impl Dialect {
     }
 
     /// A document that came instead of a stream, as a stream; `None`: the dialect has no events for that.
-    pub fn as_stream(self, asked: &Asked, were_heard: bool, body: &[u8]) -> Option<Vec<u8>> {
+    pub fn as_stream(
+        self,
+        asked: &RequestContext,
+        were_heard: bool,
+        body: &[u8],
+    ) -> Option<Vec<u8>> {
         let _ = (asked, were_heard, body);
         match self {
             #[cfg(feature = "messages")]
@@ -210,7 +217,8 @@ impl Dialect {
 
     /// Whether an answer that begins with `start` ends without content.
     pub fn says_nothing(self, start: &[u8], is_stream: bool) -> bool {
-        self.stream(Asked::default()).says_nothing(start, is_stream)
+        self.stream(RequestContext::default())
+            .says_nothing(start, is_stream)
     }
 
     /// Whether it is OpenAI's, so that our own errors have its shape already.
@@ -227,7 +235,7 @@ impl Dialect {
     ///
     /// # Errors
     /// When it is empty, broken, or an error.
-    pub fn answer(self, body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
+    pub fn answer(self, body: &[u8], asked: &RequestContext) -> Result<WholeAnswer, Fault> {
         match self {
             #[cfg(feature = "messages")]
             Dialect::Messages => messages::answer::translate(body, asked),
@@ -237,7 +245,7 @@ impl Dialect {
     }
 
     /// An answer without content, in place of one that had none and is not asked for again.
-    pub fn empty(self, asked: &Asked, finish: Finish) -> Vec<u8> {
+    pub fn empty(self, asked: &RequestContext, finish: Finish) -> Vec<u8> {
         match self {
             #[cfg(feature = "messages")]
             Dialect::Messages => messages::answer::empty(asked, finish),
@@ -247,7 +255,7 @@ impl Dialect {
     }
 
     /// A reader for the answer to this request.
-    pub fn stream(self, asked: Asked) -> Reader {
+    pub fn stream(self, asked: RequestContext) -> Reader {
         match self {
             #[cfg(feature = "messages")]
             Dialect::Messages => messages::stream::reader(asked),

@@ -59,14 +59,14 @@ pub enum Part<'a> {
 
 /// A tool's result.
 #[derive(Debug)]
-struct Outcome<'a> {
+struct ToolResult<'a> {
     call: &'a str,
     text: Text<'a>,
 }
 
 /// A tool's call.
 #[derive(Debug)]
-struct Call<'a> {
+struct ToolCall<'a> {
     id: &'a str,
     name: Text<'a>,
     arguments: Arguments<'a>,
@@ -96,9 +96,9 @@ pub struct Conversation<'a> {
     /// The assistant's message, not written yet.
     thoughts: Vec<Text<'a>>,
     said: Vec<Text<'a>>,
-    calls: Vec<Call<'a>>,
+    calls: Vec<ToolCall<'a>>,
     /// What followed it: results, images in them, and the user's words.
-    outcomes: Vec<Outcome<'a>>,
+    outcomes: Vec<ToolResult<'a>>,
     images: Vec<Part<'a>>,
     parts: Vec<Part<'a>>,
     /// The assistant's thoughts after that.
@@ -170,7 +170,7 @@ impl<'a> Conversation<'a> {
         if self.calls.len() == MOST_CALLS {
             self.flush(false);
         }
-        self.calls.push(Call {
+        self.calls.push(ToolCall {
             id: id.raw(),
             name,
             arguments,
@@ -209,7 +209,7 @@ impl<'a> Conversation<'a> {
             .filter(|outcome| outcome.call == id)
             .count();
         match known < asked {
-            true => self.outcomes.push(Outcome { call: id, text }),
+            true => self.outcomes.push(ToolResult { call: id, text }),
             false => self.parts.push(Part::Text(
                 format!("[result of an earlier tool call]\\n{text}").into(),
             )),

@@ -13,7 +13,7 @@ pub struct TooLong;
 
 /// Cuts a stream into the data of its events.
 #[derive(Debug, Default)]
-pub struct Events {
+pub struct EventReader {
     /// The beginning of an incomplete line.
     line: Vec<u8>,
     /// The data of the present event.
@@ -25,7 +25,7 @@ pub struct Events {
     begun: bool,
 }
 
-impl Events {
+impl EventReader {
     /// Takes the next bytes; `each` gets the data of each event that they complete.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ mod tests {
     fn events(stream: &[u8], size: usize) -> Vec<String> {
         let mut found = Vec::new();
         let mut each = |data: &[u8]| found.push(String::from_utf8_lossy(data).into_owned());
-        let mut events = Events::default();
+        let mut events = EventReader::default();
         for piece in stream.chunks(size) {
             events.push(piece, &mut each).expect("short");
         }
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn an_event_without_end_is_too_long() {
-        let mut events = Events::default();
+        let mut events = EventReader::default();
         let piece = [b'x'; 64 * 1024];
         let refused = (0..17).find(|_| events.push(&piece, &mut |_| ()).is_err());
         assert_eq!(refused, Some(16));

@@ -1,4 +1,4 @@
-//! Reads an answer in chat completions, however its bytes are cut. A [`Teller`] writes it in the client's dialect.
+//! Reads an answer in chat completions, however its bytes are cut. A [`AnswerWriter`] writes it in the client's dialect.
 //! Pure, and bounded: one event ([`super::events::MAX_EVENT`]) and the table of calls.
 //!
 //! Two rules hold in every dialect, as other proxies lost users over them. The end is written only if the upstream sent
@@ -8,10 +8,10 @@ use std::fmt;
 
 use super::calls::Calls;
 use super::chat::{CallPiece, Chunk, Finish, Piece, Usage};
-use super::events::Events;
+use super::events::EventReader;
 use super::json::{Json, Str, escaped};
-use super::terms::{Answer, End, Fault};
-use super::think::{Part, Think};
+use super::terms::{Fault, StreamEnd, WholeAnswer};
+use super::think::{Think, ThinkPart};
 
 /// What was read of an answer so far.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Heard {
     /// The tokens that the upstream counted.
     pub usage: Option<Usage>,
     /// How it ended for the client. What comes later does not count.
-    pub ended: Option<End>,
+    pub ended: Option<StreamEnd>,
     /// Text or calls came.
     said: bool,
     /// `[DONE]` or an equal sign came.
@@ -33,14 +33,14 @@ pub struct Heard {
 impl Heard {
     /// The answer cannot go on. Nothing happens if it has ended.
     pub fn break_off(&mut self, why: &'static str) {
-        self.ended.get_or_insert(End::Broken(why));
+        self.ended.get_or_insert(StreamEnd::Broken(why));
     }
 }
 
 /// Writes an answer in a client's dialect; all methods append to `out`.
-pub trait Teller: fmt::Debug {
+pub trait AnswerWriter: fmt::Debug {
     /// More of the thoughts or the text.
-    fn part(&mut self, heard: &mut Heard, part: Part<'_>, out: &mut Vec<u8>);
+    fn part(&mut self, heard: &mut Heard, part: ThinkPart<'_>, out: &mut Vec<u8>);
 
     /// A call begins: the last one in `heard`.
     fn call(&mut self, heard: &mut Heard, out: &mut Vec<u8>);
@@ -71,7 +71,7 @@ pub trait Teller: fmt::Debug {
 /// One answer on its way to a client.
 #[derive(Debug)]
 pub struct Reader {
-    events: Events,
+    events: EventReader,
     told: Told,
 }
 
@@ -79,14 +79,14 @@ pub struct Reader {
 struct Told {
     think: Think,
     heard: Heard,
-    teller: Box<dyn Teller>,
+    teller: Box<dyn AnswerWriter>,
 }
 
 impl Reader {
     /// `thinks_unopened`: the model's template opens `<think>` itself.
-    pub fn new(teller: Box<dyn Teller>, thinks_unopened: bool) -> Reader {
+    pub fn new(teller: Box<dyn AnswerWriter>, thinks_unopened: bool) -> Reader {
         Reader {
-            events: Events::default(),
+            events: EventReader::default(),
             told: Told {
                 think: Think::new(thinks_unopened),
                 heard: Heard::default(),
@@ -112,7 +112,7 @@ impl Reader {
     }
 
     /// The upstream's stream has ended; `clean`: not cut. What is appended to `out` goes before the end.
-    pub fn end(&mut self, clean: bool, out: &mut Vec<u8>) -> End {
+    pub fn end(&mut self, clean: bool, out: &mut Vec<u8>) -> StreamEnd {
         let told = &mut self.told;
         if clean && told.heard.ended.is_none() {
             self.events.end(&mut |data| told.event(data, out));
@@ -120,13 +120,13 @@ impl Reader {
             told.finish_if_done(out);
         }
         *told.heard.ended.get_or_insert(match clean {
-            true => End::Broken("the stream ended without a finish_reason"),
-            false => End::Broken("the stream was cut"),
+            true => StreamEnd::Broken("the stream ended without a finish_reason"),
+            false => StreamEnd::Broken("the stream was cut"),
         })
     }
 
     /// How it ended, if it did.
-    pub fn ended(&self) -> Option<End> {
+    pub fn ended(&self) -> Option<StreamEnd> {
         self.told.heard.ended
     }
 
@@ -138,7 +138,7 @@ impl Reader {
     /// Whether the model's template opens `<think>` itself, if this answer showed that the belief was wrong.
     pub fn thinks_unopened(&self) -> Option<bool> {
         let Told { think, heard, .. } = &self.told;
-        let whole = heard.ended == Some(End::Whole) && heard.finish != Some(Finish::Length);
+        let whole = heard.ended == Some(StreamEnd::Whole) && heard.finish != Some(Finish::Length);
         match (think.lone(), think.misled() && whole) {
             (true, _) => Some(true),
             (_, true) => Some(false),
@@ -154,7 +154,7 @@ impl Reader {
             false => self.push_whole(start, &mut out),
         }
         let finish = |reader: &Reader| reader.told.heard.finish;
-        self.end(true, &mut out) == End::Empty
+        self.end(true, &mut out) == StreamEnd::Empty
             && matches!(finish(&self), Some(Finish::Stop | Finish::Calls))
     }
 
@@ -162,7 +162,7 @@ impl Reader {
     ///
     /// # Errors
     /// When it has no content, or is not an answer.
-    pub fn whole(mut self, body: &[u8]) -> Result<Answer, Fault> {
+    pub fn whole(mut self, body: &[u8]) -> Result<WholeAnswer, Fault> {
         if Json::parse(body).is_none() {
             return Err(Fault::Broken("the answer is not valid JSON"));
         }
@@ -172,9 +172,9 @@ impl Reader {
         heard.done |= heard.said; // some upstreams do not say why it ended
         let finish = heard.finish.unwrap_or(Finish::Stop);
         match self.end(true, &mut out) {
-            End::Empty => Err(Fault::Empty(finish)),
-            End::Broken(why) => Err(Fault::Broken(why)),
-            End::Whole => Ok(Answer {
+            StreamEnd::Empty => Err(Fault::Empty(finish)),
+            StreamEnd::Broken(why) => Err(Fault::Broken(why)),
+            StreamEnd::Whole => Ok(WholeAnswer {
                 body: out,
                 usage: self.usage(),
             }),
@@ -189,22 +189,22 @@ impl Reader {
         out
     }
 
-    /// See [`Teller::put_empty`].
+    /// See [`AnswerWriter::put_empty`].
     pub fn put_empty(&mut self, out: &mut Vec<u8>) {
         self.told.teller.put_empty(&mut self.told.heard, out);
     }
 
-    /// See [`Teller::were_heard`].
+    /// See [`AnswerWriter::were_heard`].
     pub fn were_heard(&mut self) {
         self.told.teller.were_heard();
     }
 
-    /// See [`Teller::needs`].
+    /// See [`AnswerWriter::needs`].
     pub fn needs(&self) -> usize {
         self.told.teller.needs()
     }
 
-    /// See [`Teller::fail`].
+    /// See [`AnswerWriter::fail`].
     pub fn fail(&mut self, why: &str, out: &mut Vec<u8>) {
         self.told.teller.fail(&mut self.told.heard, why, out);
     }
@@ -236,7 +236,7 @@ impl Told {
         chunk.pieces(&mut |piece| match piece {
             Piece::Thought(text) => {
                 self.think.beside();
-                self.part(Part::Thought(text.raw()), out);
+                self.part(ThinkPart::Thought(text.raw()), out);
             }
             Piece::Text(text) => self.think(|think, each| think.push(text, each), out),
             Piece::Call(piece) => self.call(piece, out),
@@ -249,13 +249,17 @@ impl Told {
     }
 
     /// Lets `act` use the splitter of thoughts, and writes what it gives out.
-    fn think(&mut self, act: impl FnOnce(&mut Think, &mut dyn FnMut(Part<'_>)), out: &mut Vec<u8>) {
+    fn think(
+        &mut self,
+        act: impl FnOnce(&mut Think, &mut dyn FnMut(ThinkPart<'_>)),
+        out: &mut Vec<u8>,
+    ) {
         let mut think = std::mem::replace(&mut self.think, Think::new(false));
         act(&mut think, &mut |part| self.part(part, out));
         self.think = think;
     }
 
-    fn part(&mut self, part: Part<'_>, out: &mut Vec<u8>) {
+    fn part(&mut self, part: ThinkPart<'_>, out: &mut Vec<u8>) {
         self.heard.said = true;
         self.teller.part(&mut self.heard, part, out);
     }

@@ -59,7 +59,7 @@ pub enum ToolKind {
 
 /// What the translation of an answer needs to know of the request.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct RequestContext {
     /// The model, by the client's name.
     pub model: String,
     /// A random number for the answer's ids.
@@ -81,7 +81,7 @@ pub struct Asked {
     pub limited: bool,
 }
 
-impl Asked {
+impl RequestContext {
     /// The tokens that were counted, or an estimate by the bytes `written`.
     pub fn usage(&self, counted: Option<Usage>, written: u64) -> Usage {
         counted.unwrap_or(Usage {
@@ -94,7 +94,7 @@ impl Asked {
 
 /// A translated answer that is not a stream.
 #[derive(Debug)]
-pub struct Answer {
+pub struct WholeAnswer {
     /// The body.
     pub body: Vec<u8>,
     /// The tokens that the upstream counted.
@@ -112,7 +112,7 @@ pub enum Fault {
 
 /// How a stream ended.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum End {
+pub enum StreamEnd {
     /// All of it came, and its end was written.
     Whole,
     /// It ended without content, and nothing was written.

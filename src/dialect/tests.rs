@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::reader::Reader;
-use super::terms::{End, Options};
+use super::terms::{Options, StreamEnd};
 
 pub const OPTIONS: Options<'static> = Options {
     model: "up/model",
@@ -18,7 +18,7 @@ pub fn json(text: impl AsRef<[u8]>) -> Value {
 }
 
 /// The translation of a stream that comes in pieces of this size.
-pub fn read(mut reader: Reader, upstream: &[u8], size: usize, clean: bool) -> (Vec<u8>, End) {
+pub fn read(mut reader: Reader, upstream: &[u8], size: usize, clean: bool) -> (Vec<u8>, StreamEnd) {
     let mut out = Vec::new();
     for piece in upstream.chunks(size) {
         reader.push(piece, &mut out);

@@ -10,7 +10,7 @@ const MAX_TRAILERS: usize = 8 * 1024;
 
 /// What a request's head says about where its body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub enum BodyLength {
     /// After that many bytes. The client's number is not trusted: nothing is allocated by it.
     Length(u64),
     /// At the end of its chunks.
@@ -19,9 +19,9 @@ pub enum Framing {
 
 /// A connection's incoming bytes, read as the bodies of its requests.
 ///
-/// Reads give the body that [`Body::begin`] declared. If the client closes the connection before
+/// Reads give the body that [`IncomingBody::begin`] declared. If the client closes the connection before
 /// its end, they give an error.
-pub struct Body<R> {
+pub struct IncomingBody<R> {
     source: R,
     state: State,
     /// The line being read; its memory is used again.
@@ -44,10 +44,10 @@ enum State {
     Failed(ErrorKind),
 }
 
-impl<R: BufRead> Body<R> {
+impl<R: BufRead> IncomingBody<R> {
     /// An empty body, already read, before the first request.
-    pub fn new(source: R) -> Body<R> {
-        Body {
+    pub fn new(source: R) -> IncomingBody<R> {
+        IncomingBody {
             source,
             state: State::Done,
             line: Vec::new(),
@@ -60,11 +60,11 @@ impl<R: BufRead> Body<R> {
     }
 
     /// The head was read: a body begins here.
-    pub fn begin(&mut self, framing: Framing) {
+    pub fn begin(&mut self, framing: BodyLength) {
         self.state = match framing {
-            Framing::Length(0) => State::Done,
-            Framing::Length(n) => State::Length(n),
-            Framing::Chunked => State::ChunkSize,
+            BodyLength::Length(0) => State::Done,
+            BodyLength::Length(n) => State::Length(n),
+            BodyLength::Chunked => State::ChunkSize,
         };
     }
 
@@ -204,7 +204,7 @@ impl<R: BufRead> Body<R> {
     }
 }
 
-impl<R: BufRead> Read for Body<R> {
+impl<R: BufRead> Read for IncomingBody<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let result = self.try_read(buf);
         if let Err(e) = &result {
@@ -226,11 +226,11 @@ impl<R: BufRead> Read for Body<R> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{Body, Framing};
+    use super::{BodyLength, IncomingBody};
     use std::io::{BufReader, ErrorKind, Read};
 
-    fn read(framing: Framing, sent: &[u8]) -> Result<(Vec<u8>, Vec<u8>), ErrorKind> {
-        let mut body = Body::new(BufReader::with_capacity(3, sent));
+    fn read(framing: BodyLength, sent: &[u8]) -> Result<(Vec<u8>, Vec<u8>), ErrorKind> {
+        let mut body = IncomingBody::new(BufReader::with_capacity(3, sent));
         body.begin(framing);
         let (mut got, mut rest) = (Vec::new(), Vec::new());
         body.read_to_end(&mut got).map_err(|e| e.kind())?;
@@ -242,13 +242,13 @@ mod tests {
     #[test]
     fn a_body_is_read_to_its_declared_end() {
         let both = Ok((b"hello".to_vec(), b"GET".to_vec()));
-        assert_eq!(read(Framing::Length(5), b"helloGET"), both);
+        assert_eq!(read(BodyLength::Length(5), b"helloGET"), both);
         for chunked in [
             "5\r\nhello\r\n0\r\n\r\nGET",
             "2\r\nhe\r\n003 ; a=b\r\nllo\r\n0\r\nTrailer: x\r\n\r\nGET",
         ] {
             assert_eq!(
-                read(Framing::Chunked, chunked.as_bytes()),
+                read(BodyLength::Chunked, chunked.as_bytes()),
                 both,
                 "{chunked:?}"
             );
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn a_body_cut_short_is_an_error() {
         let cut = Err(ErrorKind::UnexpectedEof);
-        assert_eq!(read(Framing::Length(u64::MAX), b"hell"), cut);
+        assert_eq!(read(BodyLength::Length(u64::MAX), b"hell"), cut);
         for chunked in [
             "",
             "5",
@@ -268,7 +268,7 @@ mod tests {
             "5\r\nhello\r\n0\r\n",
         ] {
             assert_eq!(
-                read(Framing::Chunked, chunked.as_bytes()),
+                read(BodyLength::Chunked, chunked.as_bytes()),
                 cut,
                 "{chunked:?}"
             );
@@ -296,7 +296,7 @@ mod tests {
             &trailers,
         ] {
             assert_eq!(
-                read(Framing::Chunked, chunked.as_bytes()),
+                read(BodyLength::Chunked, chunked.as_bytes()),
                 Err(ErrorKind::InvalidData),
                 "{chunked:?}"
             );

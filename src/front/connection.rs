@@ -7,9 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::body::Body;
+use super::body::IncomingBody;
 use super::head::{Head, HeadError};
-use super::reader::Reader;
+use super::reader::TimedReader;
 use super::request::Request;
 use super::slots::Slot;
 use super::socket::Outlet;
@@ -27,22 +27,22 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// A client's connection.
 pub struct Connection {
     shared: Arc<Shared>,
-    line: Line,
+    line: Buffers,
     client: SocketAddr,
     /// The last field: it is dropped, and so given back, after the descriptor is closed.
     slot: Arc<Slot>,
 }
 
 /// What requests and answers of a connection use, one after the other.
-pub struct Line {
+pub struct Buffers {
     pub socket: Arc<TcpStream>,
-    pub body: Body<Reader>,
-    pub end: End,
+    pub body: IncomingBody<TimedReader>,
+    pub end: RequestEnd,
 }
 
 /// How the last request ended, and so how the connection goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
+pub enum RequestEnd {
     /// Another request may follow.
     Open,
     /// A request came and is not answered yet.
@@ -65,10 +65,10 @@ impl Connection {
     ) -> Connection {
         Connection {
             shared,
-            line: Line {
-                body: Body::new(Reader::new(socket.clone())),
+            line: Buffers {
+                body: IncomingBody::new(TimedReader::new(socket.clone())),
                 socket,
-                end: End::Open,
+                end: RequestEnd::Open,
             },
             client,
             slot: Arc::new(slot),
@@ -89,7 +89,7 @@ impl Connection {
 
     fn run(mut self) {
         let shared = self.shared.clone();
-        while self.line.end == End::Open {
+        while self.line.end == RequestEnd::Open {
             let head = match self.next_head() {
                 Ok(Some(head)) => head,
                 Ok(None) => return self.watch(),
@@ -105,7 +105,7 @@ impl Connection {
                 .source()
                 .wait_each(shared.limits.body_timeout);
             self.line.body.begin(head.framing());
-            self.line.end = End::Unanswered;
+            self.line.end = RequestEnd::Unanswered;
             (shared.handler)(Request::new(head, &mut self.line, self.client));
             if !self.slot.end(Instant::now()) {
                 return;
@@ -149,13 +149,13 @@ impl Connection {
     fn refuse(&mut self, status: u16, reason: &str) {
         let mut out = Outlet(&self.line.socket);
         let told = refusal::write(&mut out, &self.shared.limits, status, reason);
-        self.line.end = told.map_or(End::Broken, |()| End::Refused);
+        self.line.end = told.map_or(RequestEnd::Broken, |()| RequestEnd::Refused);
     }
 
     /// Whether the client may still send what nobody will read.
     fn is_unread(&mut self) -> bool {
-        let Line { body, end, .. } = &mut self.line;
-        *end == End::Refused || !body.is_done() || !body.source().buffered().is_empty()
+        let Buffers { body, end, .. } = &mut self.line;
+        *end == RequestEnd::Refused || !body.is_done() || !body.source().buffered().is_empty()
     }
 }
 
@@ -163,10 +163,10 @@ impl Drop for Connection {
     /// Closes the connection. Before, not even the reading side is shut down: to a thread that
     /// watches the socket it would look as if the client had left.
     fn drop(&mut self) {
-        if self.line.end == End::Unanswered {
+        if self.line.end == RequestEnd::Unanswered {
             let _ = Outlet(&self.line.socket).write_all(refusal::UNANSWERED);
         }
-        if self.line.end != End::Broken && self.is_unread() {
+        if self.line.end != RequestEnd::Broken && self.is_unread() {
             let (socket, slot, now) = (self.line.socket.clone(), self.slot.clone(), Instant::now());
             slot.linger(now);
             linger::end(&self.shared.watch, socket, Some(slot), now);

@@ -9,7 +9,7 @@ use std::str;
 use memchr::memchr;
 use tiny_http::{HTTPVersion, Method};
 
-use super::body::Framing;
+use super::body::BodyLength;
 use super::limits::Limits;
 use crate::token::{is_token, is_token_byte};
 
@@ -125,11 +125,11 @@ impl Head {
     }
 
     /// Where the body ends. If no field says so, there is no body (RFC 9112, 6.3).
-    pub fn framing(&self) -> Framing {
+    pub fn framing(&self) -> BodyLength {
         if self.chunked {
-            Framing::Chunked
+            BodyLength::Chunked
         } else {
-            Framing::Length(self.content_length.unwrap_or(0))
+            BodyLength::Length(self.content_length.unwrap_or(0))
         }
     }
 

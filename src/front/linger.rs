@@ -26,7 +26,7 @@ const LINGER_SILENCE: Duration = Duration::from_secs(5);
 /// How much is read at a time.
 const PIECE: usize = 8 * 1024;
 
-struct Ending {
+struct Lingering {
     socket: Arc<TcpStream>,
     began: Instant,
     last_heard: Instant,
@@ -39,7 +39,7 @@ pub fn end(watch: &Watch, socket: Arc<TcpStream>, slot: Option<Arc<Slot>>, now: 
     if socket.shutdown(Shutdown::Write).is_err() {
         return; // it has ended already
     }
-    watch.add(Box::new(Ending {
+    watch.add(Box::new(Lingering {
         socket,
         began: now,
         last_heard: now,
@@ -47,7 +47,7 @@ pub fn end(watch: &Watch, socket: Arc<TcpStream>, slot: Option<Arc<Slot>>, now: 
     }));
 }
 
-impl Idle for Ending {
+impl Idle for Lingering {
     fn socket(&self) -> &TcpStream {
         &self.socket
     }
@@ -78,7 +78,7 @@ impl Idle for Ending {
     }
 }
 
-impl Drop for Ending {
+impl Drop for Lingering {
     fn drop(&mut self) {
         // for other handles of the same socket
         let _ = self.socket.shutdown(Shutdown::Both);
@@ -119,7 +119,7 @@ mod tests {
         let t0 = Instant::now();
         let after = |seconds| t0 + Duration::from_secs(seconds);
         let goes_on = |last_heard, now| {
-            let ending = Box::new(Ending {
+            let ending = Box::new(Lingering {
                 socket: socket.clone(),
                 began: t0,
                 last_heard,

@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, recv};
 const BUFFER_SIZE: usize = 3 * 1024;
 
 /// The bytes that a client sends, buffered.
-pub struct Reader {
+pub struct TimedReader {
     socket: Arc<TcpStream>,
     /// The unread bytes begin at `read`.
     buffer: Vec<u8>,
@@ -31,10 +31,10 @@ enum Patience {
     Until(Instant),
 }
 
-impl Reader {
+impl TimedReader {
     /// Reads from `socket`, without a time limit at first.
-    pub fn new(socket: Arc<TcpStream>) -> Reader {
-        Reader {
+    pub fn new(socket: Arc<TcpStream>) -> TimedReader {
+        TimedReader {
             socket,
             buffer: Vec::new(),
             read: 0,
@@ -132,7 +132,7 @@ impl Reader {
     }
 }
 
-impl Read for Reader {
+impl Read for TimedReader {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         if self.buffered().is_empty() && bytes.len() >= BUFFER_SIZE {
             return self.patiently(|mut socket| socket.read(bytes));
@@ -143,7 +143,7 @@ impl Read for Reader {
     }
 }
 
-impl BufRead for Reader {
+impl BufRead for TimedReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.buffered().is_empty() {
             let mut buffer = mem::take(&mut self.buffer);
@@ -168,10 +168,13 @@ mod tests {
     use std::io::Write;
     use std::net::TcpListener;
 
-    fn pair() -> (TcpStream, Reader) {
+    fn pair() -> (TcpStream, TimedReader) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (client, Reader::new(Arc::new(listener.accept().unwrap().0)))
+        (
+            client,
+            TimedReader::new(Arc::new(listener.accept().unwrap().0)),
+        )
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::net::{SendFlags, send};
 
 use tiny_http::{HTTPVersion, Method};
 
-use super::connection::{End, Line};
+use super::connection::{Buffers, RequestEnd};
 use super::head::Head;
 use super::socket::{ClientSocket, Outlet};
 
@@ -26,7 +26,7 @@ const TAKEN_RATE: u64 = 500;
 /// [`Request::into_writer`] answers it. If it is dropped without that, the client gets 500 and the connection ends.
 pub struct Request<'c> {
     head: Head,
-    line: &'c mut Line,
+    line: &'c mut Buffers,
     client: SocketAddr,
     /// The connection is to be closed after the answer.
     closing: bool,
@@ -36,7 +36,7 @@ pub struct Request<'c> {
 
 impl<'c> Request<'c> {
     /// A request whose head was read from `line`, where its body follows.
-    pub(super) fn new(head: Head, line: &'c mut Line, client: SocketAddr) -> Request<'c> {
+    pub(super) fn new(head: Head, line: &'c mut Buffers, client: SocketAddr) -> Request<'c> {
         // a client that has begun to send its body does not wait for us
         let waits = !line.body.is_done() && line.body.source().buffered().is_empty();
         Request {
@@ -114,10 +114,10 @@ impl<'c> Request<'c> {
     /// The same, with the head but without its fields: a request that may take minutes does not need them.
     pub fn into_parts(self) -> (Head, ResponseWriter<'c>) {
         let then = match self.keeps_alive() {
-            true => End::Open,
-            false => End::Last,
+            true => RequestEnd::Open,
+            false => RequestEnd::Last,
         };
-        let Line { socket, end, body } = self.line;
+        let Buffers { socket, end, body } = self.line;
         body.source().give_back();
         let writer = ResponseWriter {
             taken: Taken::default(),
@@ -142,9 +142,9 @@ impl fmt::Debug for Request<'_> {
 pub struct ResponseWriter<'c> {
     taken: Taken,
     socket: &'c TcpStream,
-    end: &'c mut End,
+    end: &'c mut RequestEnd,
     /// How the connection goes on after the response.
-    then: End,
+    then: RequestEnd,
 }
 
 impl Write for ResponseWriter<'_> {
@@ -208,7 +208,7 @@ impl ResponseWriter<'_> {
             .as_ref()
             .is_err_and(|e| e.kind() != ErrorKind::Interrupted)
         {
-            self.then = End::Broken;
+            self.then = RequestEnd::Broken;
         }
     }
 }
@@ -216,9 +216,9 @@ impl ResponseWriter<'_> {
 impl Drop for ResponseWriter<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.then = End::Broken;
+            self.then = RequestEnd::Broken;
         }
-        if self.then == End::Broken {
+        if self.then == RequestEnd::Broken {
             let _ = self.socket.shutdown(Shutdown::Both);
         }
         *self.end = self.then;

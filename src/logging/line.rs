@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::queue::{Kind, put};
+use super::queue::{LineKind, put};
 use super::{JSON, LogLevel, enabled, quote};
 
 /// One line of named values, written as text or as JSON:
@@ -130,7 +130,7 @@ impl Line {
     pub fn write(&mut self) {
         if enabled(self.level) {
             let text = self.ended();
-            put(self.level, Kind::Values, &text);
+            put(self.level, LineKind::Values, &text);
         }
     }
 }

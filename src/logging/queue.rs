@@ -30,7 +30,7 @@ const BURST: u32 = 100;
 
 /// The kinds of lines; each has a limit of its own.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum LineKind {
     /// A request, as named values.
     Values,
     /// Anything else.
@@ -42,7 +42,7 @@ pub(super) enum Kind {
 static QUEUE: Mutex<Queue> = Mutex::new(Queue {
     text: String::new(),
     lost: 0,
-    limits: [Limit::NONE; 3],
+    limits: [LineRate::NONE; 3],
     thread: Thread::None,
     closing: false,
 });
@@ -67,7 +67,7 @@ struct Queue {
     /// Lines that found no room, or could not be written.
     lost: u32,
     /// For requests, for errors and warnings, and for the rest.
-    limits: [Limit; 3],
+    limits: [LineRate; 3],
     thread: Thread,
     /// The process ends.
     closing: bool,
@@ -107,12 +107,12 @@ pub fn finish(patience: Duration) {
 }
 
 /// Queues a text of one or more lines.
-pub(super) fn put(level: LogLevel, kind: Kind, text: &str) {
+pub(super) fn put(level: LogLevel, kind: LineKind, text: &str) {
     // A storm of requests must not hide that a key rests, or a reload.
     let which = match kind {
-        Kind::Values => Some(0),
-        Kind::Message => Some(1 + usize::from(level > LogLevel::Warn)),
-        Kind::Unlimited => None,
+        LineKind::Values => Some(0),
+        LineKind::Message => Some(1 + usize::from(level > LogLevel::Warn)),
+        LineKind::Unlimited => None,
     };
     let mut queue = queue();
     if queue.thread == Thread::None {
@@ -192,7 +192,7 @@ impl Queue {
     /// Logs how many lines were left out in a second that is over.
     fn tell_counts(&mut self, second: u64) {
         for which in 0..self.limits.len() {
-            let Limit {
+            let LineRate {
                 suppressed, since, ..
             } = self.limits[which];
             if suppressed == 0 || (since == second && !self.closing) {
@@ -201,7 +201,7 @@ impl Queue {
             let text =
                 format!("{suppressed} lines suppressed: there were more than {BURST} in a second");
             let text = formed(LogLevel::Warn, &text);
-            if self.push(LogLevel::Warn, &stamped(Kind::Message, &text)) || self.closing {
+            if self.push(LogLevel::Warn, &stamped(LineKind::Message, &text)) || self.closing {
                 self.limits[which].suppressed = 0;
             }
         }
@@ -217,7 +217,7 @@ impl Queue {
             self.lost
         );
         let text = formed(LogLevel::Warn, &text);
-        if self.push(LogLevel::Warn, &stamped(Kind::Message, &text)) {
+        if self.push(LogLevel::Warn, &stamped(LineKind::Message, &text)) {
             self.lost = 0;
         }
     }
@@ -270,8 +270,8 @@ fn second() -> u64 {
 }
 
 /// The line with the time before it, on a terminal and in a file, where nobody else adds it. The banner has none.
-fn stamped(kind: Kind, text: &str) -> Cow<'_, str> {
-    if matches!(kind, Kind::Unlimited) || !*TIMED.get_or_init(stderr_is_read_as_it_is) {
+fn stamped(kind: LineKind, text: &str) -> Cow<'_, str> {
+    if matches!(kind, LineKind::Unlimited) || !*TIMED.get_or_init(stderr_is_read_as_it_is) {
         return text.into();
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -321,7 +321,7 @@ fn stderr_is_the_journal() -> bool {
 
 /// How many lines were written in the current second, and how many were not.
 #[derive(Debug, Clone, Copy)]
-struct Limit {
+struct LineRate {
     second: u64,
     written: u32,
     suppressed: u32,
@@ -329,8 +329,8 @@ struct Limit {
     since: u64,
 }
 
-impl Limit {
-    const NONE: Limit = Limit {
+impl LineRate {
+    const NONE: LineRate = LineRate {
         second: 0,
         written: 0,
         suppressed: 0,
@@ -377,7 +377,7 @@ mod tests {
         Queue {
             text: String::new(),
             lost: 0,
-            limits: [Limit::NONE; 3],
+            limits: [LineRate::NONE; 3],
             thread: Thread::Writes,
             closing: false,
         }
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_second_holds_so_many_lines_and_the_next_as_many_again() {
-        let mut limit = Limit::NONE;
+        let mut limit = LineRate::NONE;
         for second in [0, 1, 7] {
             let written = (0..BURST + 5).filter(|_| limit.admits(second)).count();
             assert_eq!(written, BURST as usize, "second {second}");

@@ -13,7 +13,7 @@ const LONGEST: usize = 128;
 
 /// One model's row; without a name, the others'.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Model {
+pub struct ModelCounts {
     /// The provider's name of the model.
     pub name: String,
     /// The name that the last client used, if that is another one.
@@ -29,7 +29,7 @@ pub struct Model {
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Models(Vec<Model>);
+pub struct Models(Vec<ModelCounts>);
 
 impl Models {
     /// No rows but that of the others.
@@ -56,7 +56,7 @@ impl Models {
     }
 
     /// The rows; that of the others first, if it has any requests.
-    pub fn rows(&self) -> Vec<Model> {
+    pub fn rows(&self) -> Vec<ModelCounts> {
         let rows = self.0.iter().filter(|row| row.requests > 0);
         rows.cloned().collect()
     }
@@ -82,8 +82,8 @@ impl Models {
     }
 }
 
-fn row(name: &str, now: Instant) -> Model {
-    Model {
+fn row(name: &str, now: Instant) -> ModelCounts {
+    ModelCounts {
         name: name.to_owned(),
         asked: String::new(),
         requests: 0,

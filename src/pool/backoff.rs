@@ -141,7 +141,7 @@ impl Backoff {
     }
 
     /// A request goes out as the probe: the others wait for its answer, or for a while.
-    pub(super) fn asked(&mut self, now: Instant) {
+    pub(super) fn probing(&mut self, now: Instant) {
         if let Some(busy) = &mut self.busy
             && let Some(since) = busy.since
         {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::backoff::{Allows, Backoff};
 use super::bits::Bits;
-use super::seat::{Place, Seat, Why};
+use super::seat::{Phase, RestReason, Seat};
 
 /// A request's turn, from its arrival to its end: a request that was refused does not start over behind later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,18 +50,18 @@ pub(super) struct Want<'a> {
     /// The only key to use, if set.
     pub(super) only: Option<usize>,
     /// If set, it chooses the key among the free ones, before the turn does.
-    pub(super) favourite: Option<&'a Favourite<'a>>,
+    pub(super) sticky_key: Option<&'a StickyKey<'a>>,
 }
 
 /// Finds the key that a conversation stays with, given a test whether a key is free.
-pub(super) type Favourite<'a> = dyn Fn(&dyn Fn(usize) -> bool) -> Option<usize> + 'a;
+pub(super) type StickyKey<'a> = dyn Fn(&dyn Fn(usize) -> bool) -> Option<usize> + 'a;
 
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) model: String,
     /// Requests in this lane, waiting ones included.
-    pub(super) visitors: u32,
+    pub(super) requests: u32,
     /// Attempts under way.
     pub(super) in_flight: u32,
     pub(super) last_used: Instant,
@@ -95,7 +95,7 @@ impl Lane {
     pub(super) fn new(model: &str, now: Instant) -> Lane {
         Lane {
             model: model.to_owned(),
-            visitors: 0,
+            requests: 0,
             in_flight: 0,
             last_used: now,
             seats: Vec::new(),
@@ -130,7 +130,7 @@ impl Lane {
 
     /// The key leaves the lane.
     pub(super) fn dismiss(&mut self, key: usize) {
-        self.move_to(key, Place::Away);
+        self.move_to(key, Phase::Away);
     }
 
     /// Finds the next key.
@@ -147,7 +147,7 @@ impl Lane {
             Allows::AfterAnother => return Turn::AfterOthers,
         }
         let found = self
-            .favourite(want, now, &fitness)
+            .sticky_key(want, now, &fitness)
             .or_else(|| self.scan(want, now, &fitness));
         // A request that avoids a key has had its turn already, and goes on.
         let is_first = want.choosy
@@ -173,7 +173,7 @@ impl Lane {
     /// because it was refused itself. Or, if only one key will do, when that one does.
     fn first_witness(&self, want: &Want<'_>, now: Instant) -> Option<Instant> {
         let may = |(key, seat): (usize, &Seat)| {
-            let refused = || matches!(seat.rests(now), Some((Why::Refused { .. }, _)));
+            let refused = || matches!(seat.rests(now), Some((RestReason::Refused { .. }, _)));
             let wanted = match want.only {
                 Some(only) => only == key,
                 None => !refused(),
@@ -185,17 +185,17 @@ impl Lane {
     }
 
     /// The key that the conversation stays with, if one is ready and no suspect.
-    fn favourite(
+    fn sticky_key(
         &self,
         want: &Want<'_>,
         now: Instant,
         fitness: &dyn Fn(usize) -> Fitness,
     ) -> Option<usize> {
-        let choose = want.favourite?;
+        let choose = want.sticky_key?;
         choose(&|key| {
             let seat = &self.seats[key];
             !self.away.has(key)
-                && matches!(seat.place, Place::InLine(_))
+                && matches!(seat.place, Phase::InLine(_))
                 && fitness(key) == Fitness::Fit
                 && seat.hold(now).is_none()
                 && !seat.is_suspect(now)
@@ -214,14 +214,14 @@ impl Lane {
         let mut at = 0;
         while let Some((key, turn)) = self.line.get(at).copied() {
             let seat = &self.seats[key];
-            if seat.place != Place::InLine(turn) {
+            if seat.place != Phase::InLine(turn) {
                 self.line.remove(at);
                 continue;
             }
             let hold = match fitness(key) {
-                Fitness::Gone => Some(Place::Away),
-                Fitness::Out(until) => Some(Place::Held(until)),
-                Fitness::Paced(until) => Some(Place::Paced(until)),
+                Fitness::Gone => Some(Phase::Away),
+                Fitness::Out(until) => Some(Phase::Held(until)),
+                Fitness::Paced(until) => Some(Phase::Paced(until)),
                 Fitness::Fit => seat.hold(now),
             };
             let is_suspect = seat.is_suspect(now);
@@ -245,7 +245,7 @@ impl Lane {
     /// A request goes out with this key.
     pub(super) fn hand_out(&mut self, key: usize, now: Instant) {
         self.seats[key].hand_out(now);
-        self.backoff.asked(now);
+        self.backoff.probing(now);
         self.in_flight += 1;
         self.line_up(key);
     }
@@ -253,7 +253,7 @@ impl Lane {
     /// An answer has come, or none will. Call it once for each [`Lane::hand_out`].
     pub(super) fn answered(&mut self, key: usize) {
         self.seats[key].answered();
-        if matches!(self.seats[key].place, Place::Held(_)) {
+        if matches!(self.seats[key].place, Phase::Held(_)) {
             self.line_up(key);
         }
     }
@@ -261,7 +261,7 @@ impl Lane {
     /// The key as a whole is well again.
     pub(super) fn welcome(&mut self, key: usize, now: Instant) {
         self.seats[key].pardon();
-        if let Place::Held(_) = self.seats[key].place {
+        if let Phase::Held(_) = self.seats[key].place {
             self.line_up(key);
         }
         self.settle(key, now);
@@ -279,9 +279,9 @@ impl Lane {
         self.tidy();
         let place = self.seats[key].place;
         match self.seats[key].rests(now) {
-            _ if place == Place::Away => {}
-            Some((_, until)) => self.move_to(key, Place::Resting(until)),
-            None if matches!(place, Place::Resting(_)) => self.line_up(key),
+            _ if place == Phase::Away => {}
+            Some((_, until)) => self.move_to(key, Phase::Resting(until)),
+            None if matches!(place, Phase::Resting(_)) => self.line_up(key),
             None => {}
         }
     }
@@ -378,9 +378,9 @@ impl Lane {
 
     /// Puts a key at the end of the line.
     fn line_up(&mut self, key: usize) {
-        self.returned |= !matches!(self.seats[key].place, Place::InLine(_));
+        self.returned |= !matches!(self.seats[key].place, Phase::InLine(_));
         self.next_turn += 1;
-        self.move_to(key, Place::InLine(self.next_turn));
+        self.move_to(key, Phase::InLine(self.next_turn));
     }
 
     /// Drops old entries once they outnumber the others. In an idle lane, or one where the same few keys move again and
@@ -390,7 +390,7 @@ impl Lane {
         let seats = &self.seats;
         if self.line.len() > most {
             self.line
-                .retain(|(key, turn)| seats[*key].place == Place::InLine(*turn));
+                .retain(|(key, turn)| seats[*key].place == Phase::InLine(*turn));
         }
         if self.resting.len() > most {
             self.resting
@@ -399,20 +399,20 @@ impl Lane {
     }
 
     /// Changes a key's place; nothing else does. See [`Lane::line`] for the entry left behind.
-    fn move_to(&mut self, key: usize, place: Place) {
+    fn move_to(&mut self, key: usize, place: Phase) {
         if self.seats[key].place == place {
             return;
         }
         self.seats[key].place = place;
-        let ejected = matches!(place, Place::Resting(_)) && self.seats[key].is_ejected();
+        let ejected = matches!(place, Phase::Resting(_)) && self.seats[key].is_ejected();
         self.away.put(key, place.until().is_some());
         self.ejected.put(key, ejected);
         match place {
-            Place::InLine(turn) => self.line.push_back((key, turn)),
-            Place::Resting(at) | Place::Paced(at) | Place::Held(at) => {
+            Phase::InLine(turn) => self.line.push_back((key, turn)),
+            Phase::Resting(at) | Phase::Paced(at) | Phase::Held(at) => {
                 self.resting.push(Reverse((at, key)));
             }
-            Place::Away => {}
+            Phase::Away => {}
         }
     }
 }

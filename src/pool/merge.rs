@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::{Counts, KeyId, Pool, Settings, Slot, Window};
+use super::{KeyCounts, KeyId, Pool, Settings, Slot, Window};
 use crate::secret::{ApiKey, SALT};
-use crate::state::Rest;
+use crate::state::SavedRest;
 
 /// What a reload changed, in numbers of keys.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -55,7 +55,7 @@ impl Pool {
     }
 
     /// Takes over the rests of keys that are still listed. Returns how many.
-    pub fn restore(&mut self, salt: &[u8; SALT], rests: &[Rest], now: Instant) -> usize {
+    pub fn restore(&mut self, salt: &[u8; SALT], rests: &[SavedRest], now: Instant) -> usize {
         let mut taken = 0;
         for key in self.listed.clone() {
             let Some(tag) = self.slots[key].as_ref().map(|slot| slot.key.tag(salt)) else {
@@ -87,7 +87,7 @@ impl Pool {
             served: None,
             refused: None,
             window: Window::default(),
-            counts: Counts::default(),
+            counts: KeyCounts::default(),
             last_used: None,
         };
         match self.slots.get_mut(at) {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Counts, LaneId, Picked, Pool, RECENT, Settings, Slot, UNKEPT, Why};
+use super::{KeyCounts, LaneId, Picked, Pool, RECENT, RestReason, Settings, Slot, UNKEPT};
 use crate::verdict::Verdict;
 
 /// How long a key is out for all lanes.
@@ -21,7 +21,7 @@ pub enum Report {
     Limited(Option<Duration>),
     /// The key's quota for this model is spent, and the answer does not say for how long.
     Quota,
-    /// The key, or the request, was refused with this status: see [`Pool::refused`].
+    /// The key, or the request, was refused with this status: see [`Pool::close_if_down`].
     Refused {
         /// The status.
         status: u16,
@@ -56,7 +56,7 @@ impl Report {
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Change {
     /// The key rests for this model.
-    Rests(Why, Duration),
+    Rests(RestReason, Duration),
     /// An ejected key was probed and refused again. That says nothing about the request.
     StillOut,
     /// The model is overloaded: this many requests at a time.
@@ -69,11 +69,11 @@ pub enum Change {
 
 /// How much refusals without a witness say against a key.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub(super) enum Grave {
+pub(super) enum Suspicion {
     /// One lane refused it: the request may be to blame.
-    No,
+    Weak,
     /// Two lanes refused it, or an answer called the key invalid.
-    Yes,
+    Strong,
 }
 
 impl Pool {
@@ -102,16 +102,16 @@ impl Pool {
             Report::Accepted => self.accepted(key, picked, now),
             Report::Limited(stated) => {
                 let rest = seat.limited(stated, cooldown, pace, sent, now);
-                rest.map(|rest| Change::Rests(Why::Limited, rest))
+                rest.map(|rest| Change::Rests(RestReason::Limited, rest))
             }
             Report::Quota => {
                 let rest = seat.spent(sent, now);
-                let rest = rest.map(|rest| Change::Rests(Why::Quota, rest));
-                self.look_at_whole(key, picked.lane, Why::Quota, now);
+                let rest = rest.map(|rest| Change::Rests(RestReason::Quota, rest));
+                self.look_at_whole(key, picked.lane, RestReason::Quota, now);
                 rest
             }
             Report::Refused { status, names_key } => {
-                let why = Why::Refused { status, names_key };
+                let why = RestReason::Refused { status, names_key };
                 let still_out = seat.refused(why, sent, now);
                 self.suspect(key, picked.lane, names_key);
                 still_out.then_some(Change::StillOut)
@@ -161,7 +161,7 @@ impl Pool {
         }
         // A reload may have removed it meanwhile.
         let key = self.known(refused.id)?;
-        let why = Why::Refused { status, names_key };
+        let why = RestReason::Refused { status, names_key };
         let lane = &mut self.lanes[refused.lane.0];
         let rest = lane.seats[key].eject(why, refused.at, now)?;
         lane.settle(key, now);
@@ -175,16 +175,17 @@ impl Pool {
 
     /// A request in this lane was refused with every key that was tried. If every key of the pool
     /// was refused, the lane is closed but for probes: soon one a minute.
-    pub fn refused(&mut self, lane: LaneId, now: Instant) {
+    pub fn close_if_down(&mut self, lane: LaneId, now: Instant) {
         if self.is_down(now) {
             self.lanes[lane.0].close(CLOSED, now);
         }
     }
 
-    /// Whether every key was refused gravely, and none was accepted since.
+    /// Whether every key is under strong suspicion or out, and none was accepted since.
     pub fn is_down(&self, now: Instant) -> bool {
         let is_bad = |slot: &Slot| {
-            slot.refused.is_some_and(|(_, grave)| grave == Grave::Yes)
+            slot.refused
+                .is_some_and(|(_, suspicion)| suspicion == Suspicion::Strong)
                 || slot.out.is_some_and(|(_, until)| now < until)
         };
         let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
@@ -215,7 +216,7 @@ impl Pool {
         let was_bad = slot
             .refused
             .take()
-            .is_some_and(|(_, grave)| grave == Grave::Yes);
+            .is_some_and(|(_, suspicion)| suspicion == Suspicion::Strong);
         let was_out = slot.out.take().is_some();
         if was_bad || was_out {
             for lane in &mut self.lanes {
@@ -226,21 +227,25 @@ impl Pool {
         was_out
     }
 
-    /// A refusal without a witness: a second lane, or words that name the key, make it grave.
+    /// A refusal without a witness: a second lane, or words that name the key, make it a strong suspicion.
     fn suspect(&mut self, key: usize, lane: LaneId, names_key: bool) {
         if let Some(slot) = &mut self.slots[key] {
-            let grave = match slot.refused {
-                Some((_, Grave::Yes)) => true,
-                Some((other, Grave::No)) => other != lane || names_key,
+            let strong = match slot.refused {
+                Some((_, Suspicion::Strong)) => true,
+                Some((other, Suspicion::Weak)) => other != lane || names_key,
                 None => names_key,
             };
-            let grave = if grave { Grave::Yes } else { Grave::No };
-            slot.refused = Some((lane, grave));
+            let suspicion = if strong {
+                Suspicion::Strong
+            } else {
+                Suspicion::Weak
+            };
+            slot.refused = Some((lane, suspicion));
         }
     }
 
     /// The key is out in this lane. Takes it out of all lanes, if the pool's rule says so.
-    fn look_at_whole(&mut self, key: usize, here: LaneId, why: Why, now: Instant) {
+    fn look_at_whole(&mut self, key: usize, here: LaneId, why: RestReason, now: Instant) {
         let Some(slot) = &mut self.slots[key] else {
             return;
         };
@@ -248,7 +253,7 @@ impl Pool {
         let lately = served.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
         let named = matches!(
             why,
-            Why::Refused {
+            RestReason::Refused {
                 names_key: true,
                 ..
             }
@@ -275,7 +280,7 @@ impl Report {
     }
 }
 
-fn count(counts: &mut Counts, report: Report) {
+fn count(counts: &mut KeyCounts, report: Report) {
     match report {
         Report::Limited(_) => counts.limited += 1,
         Report::Quota => counts.quota += 1,

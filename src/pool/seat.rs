@@ -51,7 +51,7 @@ const fn minutes(n: u64) -> Duration {
 
 /// Why a key rests in a lane.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Why {
+pub enum RestReason {
     /// 429: its limit.
     Limited,
     /// Its quota is spent.
@@ -67,7 +67,7 @@ pub enum Why {
 
 /// Where a key stands in its lane.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum Phase {
     /// In line, with this turn.
     InLine(u64),
     /// Out until this instant, because of what the upstream said.
@@ -80,11 +80,11 @@ pub(super) enum Place {
     Away,
 }
 
-impl Place {
+impl Phase {
     pub(super) fn until(self) -> Option<Instant> {
         match self {
-            Place::Resting(at) | Place::Paced(at) | Place::Held(at) => Some(at),
-            Place::InLine(_) | Place::Away => None,
+            Phase::Resting(at) | Phase::Paced(at) | Phase::Held(at) => Some(at),
+            Phase::InLine(_) | Phase::Away => None,
         }
     }
 }
@@ -92,7 +92,7 @@ impl Place {
 /// The last rest, until a success ends it.
 #[derive(Debug, Clone, Copy)]
 struct Rest {
-    why: Why,
+    why: RestReason,
     /// The upstream said how long.
     stated: bool,
     /// How many of this kind in a row.
@@ -106,7 +106,7 @@ struct Rest {
 
 /// How many requests the key took before its last 429.
 #[derive(Debug, Clone, Copy)]
-struct Learned {
+struct LearnedLimit {
     took: u32,
     /// In this much time.
     span: Duration,
@@ -121,10 +121,10 @@ struct Learned {
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Seat {
-    pub(super) place: Place,
+    pub(super) place: Phase,
     rest: Option<Rest>,
     suspect_until: Option<Instant>,
-    learned: Option<Learned>,
+    learned: Option<LearnedLimit>,
     /// The most the key ever took in a minute.
     peak: u32,
     /// How many requests may be unanswered at once while it is probed: 1, doubled by each success.
@@ -136,7 +136,7 @@ pub(super) struct Seat {
 impl Default for Seat {
     fn default() -> Seat {
         Seat {
-            place: Place::Away,
+            place: Phase::Away,
             rest: None,
             suspect_until: None,
             learned: None,
@@ -199,7 +199,7 @@ impl Seat {
         now: Instant,
     ) -> Option<Duration> {
         let known = self.knew(sent);
-        let times = self.times(Why::Limited, stated.is_some(), sent);
+        let times = self.times(RestReason::Limited, stated.is_some(), sent);
         let rest = match stated {
             // A stated rest that proves too short again and again is doubled.
             Some(stated) => {
@@ -210,7 +210,7 @@ impl Seat {
                 .saturating_mul(1 << times.min(8))
                 .min(MAX_ESCALATED.max(cooldown)),
         };
-        let news = self.begin(Why::Limited, stated.is_some(), rest, sent, now);
+        let news = self.begin(RestReason::Limited, stated.is_some(), rest, sent, now);
         match known {
             true => self.learn_less(pace),
             false => self.learn(pace, now),
@@ -220,15 +220,15 @@ impl Seat {
 
     /// The quota is spent, and the answer does not say for how long. Returns how long the key rests, if that is news.
     pub(super) fn spent(&mut self, sent: Instant, now: Instant) -> Option<Duration> {
-        let rest = step(&QUOTAS, self.times(Why::Quota, false, sent));
-        self.begin(Why::Quota, false, rest, sent, now)
+        let rest = step(&QUOTAS, self.times(RestReason::Quota, false, sent));
+        self.begin(RestReason::Quota, false, rest, sent, now)
     }
 
     /// The key was refused, and it is not known yet whose fault that is. `true`: this was the probe
     /// of an ejected key, so the refusal says nothing about the request.
-    pub(super) fn refused(&mut self, why: Why, sent: Instant, now: Instant) -> bool {
+    pub(super) fn refused(&mut self, why: RestReason, sent: Instant, now: Instant) -> bool {
         let probed = self.rest.filter(|rest| {
-            matches!(rest.why, Why::Refused { .. }) && rest.began < sent && rest.until <= now
+            matches!(rest.why, RestReason::Refused { .. }) && rest.began < sent && rest.until <= now
         });
         match probed {
             // As long as before; longer once a witness confirms it.
@@ -246,11 +246,16 @@ impl Seat {
 
     /// Another key served the request that this one was refused for, sent at `sent`. Returns how
     /// long the key is ejected, if that is news.
-    pub(super) fn eject(&mut self, why: Why, sent: Instant, now: Instant) -> Option<Duration> {
+    pub(super) fn eject(
+        &mut self,
+        why: RestReason,
+        sent: Instant,
+        now: Instant,
+    ) -> Option<Duration> {
         self.suspect_until = None;
         if let Some(rest) = &mut self.rest
             && rest.sent == sent
-            && matches!(rest.why, Why::Refused { .. })
+            && matches!(rest.why, RestReason::Refused { .. })
         {
             rest.sent = rest.began; // so that this counts once
             let (times, length) = (rest.times + 1, step(&EJECTIONS, rest.times));
@@ -268,7 +273,7 @@ impl Seat {
     /// The key rests until then, as it did before a restart of alvus.
     pub(super) fn resume(&mut self, until: Instant, now: Instant) {
         self.rest = Some(Rest {
-            why: Why::Limited,
+            why: RestReason::Limited,
             stated: true,
             times: 1,
             began: now,
@@ -279,7 +284,7 @@ impl Seat {
 
     /// Ends a rest after a bare 429: the model was overloaded, and the key not at its limit.
     pub(super) fn forgive(&mut self) {
-        let bare = |rest: &Rest| rest.why == Why::Limited && !rest.stated;
+        let bare = |rest: &Rest| rest.why == RestReason::Limited && !rest.stated;
         if let Some(rest) = self.rest.as_ref().filter(|rest| bare(rest)) {
             self.window.take_back(rest.sent);
             (self.rest, self.learned) = (None, None);
@@ -288,7 +293,7 @@ impl Seat {
 
     /// An ejected key may be probed at once. Says whether it was ejected.
     pub(super) fn probe_now(&mut self, now: Instant) -> bool {
-        let ejected = |rest: &&mut Rest| rest.until > now && rest.why != Why::Limited;
+        let ejected = |rest: &&mut Rest| rest.until > now && rest.why != RestReason::Limited;
         match self.rest.as_mut().filter(ejected) {
             Some(rest) => rest.until = now,
             None => return false,
@@ -304,7 +309,7 @@ impl Seat {
     }
 
     /// Until when it rests, and why.
-    pub(super) fn rests(&self, now: Instant) -> Option<(Why, Instant)> {
+    pub(super) fn rests(&self, now: Instant) -> Option<(RestReason, Instant)> {
         self.rest
             .filter(|rest| rest.until > now)
             .map(|rest| (rest.why, rest.until))
@@ -312,13 +317,14 @@ impl Seat {
 
     /// Whether it was refused, or its quota spent, after that instant, and it was not accepted since.
     pub(super) fn is_out_since(&self, served: Option<Instant>) -> bool {
-        self.rest
-            .is_some_and(|rest| rest.why != Why::Limited && served.is_none_or(|at| at < rest.began))
+        self.rest.is_some_and(|rest| {
+            rest.why != RestReason::Limited && served.is_none_or(|at| at < rest.began)
+        })
     }
 
     /// Whether its present or last rest is an ejection.
     pub(super) fn is_ejected(&self) -> bool {
-        let refused = |rest: &Rest| matches!(rest.why, Why::Refused { .. });
+        let refused = |rest: &Rest| matches!(rest.why, RestReason::Refused { .. });
         self.rest.as_ref().is_some_and(refused)
     }
 
@@ -326,7 +332,7 @@ impl Seat {
         let named = |rest: Rest| {
             matches!(
                 rest.why,
-                Why::Refused {
+                RestReason::Refused {
                     names_key: true,
                     ..
                 }
@@ -353,7 +359,7 @@ impl Seat {
     }
 
     /// Where the key must wait although its turn has come, if it must.
-    pub(super) fn hold(&self, now: Instant) -> Option<Place> {
+    pub(super) fn hold(&self, now: Instant) -> Option<Phase> {
         let beyond = self
             .learned
             .filter(|learned| learned.took > 0 && self.sent_lately(now) >= learned.took);
@@ -361,20 +367,20 @@ impl Seat {
             && learned.kept_until.is_some_and(|until| now < until)
         {
             let at = self.window.free_at(learned.took, learned.span, now)?;
-            return Some(Place::Paced(at));
+            return Some(Phase::Paced(at));
         }
         // One at a time (then two, four, …) after a rest and beyond a learned limit, so that a herd
         // of waiting requests meets a limit once, and not with each of them.
         if self.unanswered >= self.allowed && (self.rest.is_some() || beyond.is_some()) {
             let at = self.window.newest()? + PROBE_GAP;
-            return (at > now).then_some(Place::Held(at));
+            return (at > now).then_some(Phase::Held(at));
         }
         None
     }
 
     /// How many rests for this reason came in a row, before the one that a refusal of this request belongs to.
-    fn times(&self, why: Why, stated: bool, sent: Instant) -> usize {
-        let kind = std::mem::discriminant::<Why>;
+    fn times(&self, why: RestReason, stated: bool, sent: Instant) -> usize {
+        let kind = std::mem::discriminant::<RestReason>;
         let same = |rest: &Rest| kind(&rest.why) == kind(&why) && rest.stated == stated;
         let times = self.rest.filter(same).map_or(0, |rest| rest.times);
         times.saturating_sub(usize::from(times > 0 && self.knew(sent)))
@@ -383,7 +389,7 @@ impl Seat {
     /// Begins a rest, or makes the present one longer, never shorter. Returns how long, if it is new.
     fn begin(
         &mut self,
-        why: Why,
+        why: RestReason,
         stated: bool,
         length: Duration,
         sent: Instant,
@@ -416,7 +422,7 @@ impl Seat {
             return;
         };
         // Refused below its learned limit: what was learned is wrong.
-        let wrong = |before: &Learned| before.kept_until.is_some_and(|until| now < until);
+        let wrong = |before: &LearnedLimit| before.kept_until.is_some_and(|until| now < until);
         let before = self.learned.filter(|before| !wrong(before));
         let span = before.map_or(MINUTE, |before| before.span);
         // All but the refused one. Unanswered ones count as taken until they are refused.
@@ -434,7 +440,7 @@ impl Seat {
             _ => KEPT,
         };
         let believed = is_evidence(took, right, pace);
-        self.learned = (!self.window.is_full()).then_some(Learned {
+        self.learned = (!self.window.is_full()).then_some(LearnedLimit {
             took,
             span,
             since: until,

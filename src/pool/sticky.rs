@@ -10,7 +10,7 @@ const MOST: usize = 8;
 /// Rendezvous hashing (Thaler and Ravishankar, 1998), but only among neighbours in the configuration, so that the cost
 /// does not grow with the keys: each conversation has its own order of them. A key that comes or goes shifts the
 /// neighbourhoods by one at most, so few conversations but its own move.
-pub(super) fn favourite(
+pub(super) fn sticky_key(
     conversation: u64,
     listed: &[usize],
     slots: &[Option<Slot>],

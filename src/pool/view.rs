@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use super::bits::{self, Bits};
 use super::lane::Lane;
-use super::seat::{Place, Why};
+use super::seat::{Phase, RestReason};
 use super::{LaneId, Pool, RECENT, Slot};
 use crate::secret::ApiKey;
 use crate::sse::Tokens;
 
 /// A key's state at one instant.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum State {
+pub enum KeyState {
     /// Can be picked.
     Ready,
     /// Held back by alvus itself (`RPM_LIMIT`, or a limit it learned), for that much longer.
@@ -27,7 +27,7 @@ pub enum State {
 
 /// Counters of one key since the start.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
-pub struct Counts {
+pub struct KeyCounts {
     /// Attempts made with it.
     pub requests: u64,
     /// Attempts answered with a limit.
@@ -58,13 +58,13 @@ pub struct KeyView {
     /// Its name alone.
     pub name: Option<String>,
     /// Its state; of several models' states the gravest.
-    pub state: State,
+    pub state: KeyState,
     /// The models it is not ready for.
-    pub models: Vec<(String, State)>,
+    pub models: Vec<(String, KeyState)>,
     /// Whether it is ready for a model that was asked for lately.
     pub serves: bool,
     /// Its counters.
-    pub counts: Counts,
+    pub counts: KeyCounts,
     /// How long ago it was last picked.
     pub last_used: Option<Duration>,
 }
@@ -85,7 +85,7 @@ pub struct ModelView {
 }
 
 /// A key, and until when it rests for each model.
-pub type Limits = (ApiKey, Vec<(String, Instant)>);
+pub type KeyRests = (ApiKey, Vec<(String, Instant)>);
 
 /// The most keys that are shown one by one.
 pub const LISTED: usize = 256;
@@ -100,14 +100,14 @@ pub struct Overview {
     pub listed: Vec<KeyView>,
     /// How many keys there are.
     pub total: usize,
-    /// How many keys are in each state, in the order of [`State::WORDS`].
+    /// How many keys are in each state, in the order of [`KeyState::WORDS`].
     pub states: [usize; 5],
     /// Whether any is ready for a model that was asked for lately.
     pub serves: bool,
     /// The longest rest.
     pub longest: Duration,
     /// The sums of all counters, removed keys included.
-    pub counts: Counts,
+    pub counts: KeyCounts,
     /// The slots to look at, and how many of them are done.
     pub(super) order: Vec<usize>,
     looked: usize,
@@ -149,7 +149,7 @@ impl Pool {
             total,
             states: [left, 0, 0, 0, 0],
             serves: left > 0 && !down,
-            counts: Counts {
+            counts: KeyCounts {
                 in_flight: self.attempts as u32, // at most WORKERS
                 ..self.counts
             },
@@ -213,30 +213,36 @@ impl Pool {
 
     /// Which key rests for which models for its limits, to be kept over a restart. Ejections are not kept: they are
     /// found out again. A few keys at a time: those of word `at`. Returns whether there are more.
-    pub fn limits(&self, at: usize, limits: &mut Vec<Limits>, now: Instant) -> bool {
+    pub fn saved_rests(&self, at: usize, rests: &mut Vec<KeyRests>, now: Instant) -> bool {
         let lanes = self.lanes.iter();
         let word = lanes.fold(0, |word, lane| word | lane.away.word(at));
         for key in bits::keys(at, word) {
-            let rests = |lane: &Lane| match lane.seats[key].rests(now) {
-                Some((Why::Limited | Why::Quota, until)) => Some((lane.model.clone(), until)),
+            let limited = |lane: &Lane| match lane.seats[key].rests(now) {
+                Some((RestReason::Limited | RestReason::Quota, until)) => {
+                    Some((lane.model.clone(), until))
+                }
                 _ => None,
             };
-            let rests: Vec<_> = self.lanes.iter().filter_map(rests).collect();
-            let slot = self.slots[key].as_ref().filter(|_| !rests.is_empty());
-            limits.extend(slot.map(|slot| (slot.key.clone(), rests)));
+            let of_key: Vec<_> = self.lanes.iter().filter_map(limited).collect();
+            let slot = self.slots[key].as_ref().filter(|_| !of_key.is_empty());
+            rests.extend(slot.map(|slot| (slot.key.clone(), of_key)));
         }
         (at + 1) * bits::WORD < self.slots.len()
     }
 
     /// A key's state, and whether it is ready for one of the `recent` lanes.
-    fn look(&self, key: usize, slot: &Slot, recent: &[&Lane], now: Instant) -> (State, bool) {
+    fn look(&self, key: usize, slot: &Slot, recent: &[&Lane], now: Instant) -> (KeyState, bool) {
         let whole = whole(slot, now);
         let lanes = self.lanes.iter().map(|lane| in_lane(lane, key, now));
-        let gravest = lanes.max_by_key(State::weight);
-        let serves =
-            |lane: &&Lane| matches!(in_lane(lane, key, now), State::Ready | State::Throttled(_));
+        let gravest = lanes.max_by_key(KeyState::weight);
+        let serves = |lane: &&Lane| {
+            matches!(
+                in_lane(lane, key, now),
+                KeyState::Ready | KeyState::Throttled(_)
+            )
+        };
         (
-            whole.or(gravest).unwrap_or(State::Ready),
+            whole.or(gravest).unwrap_or(KeyState::Ready),
             whole.is_none() && (recent.is_empty() || recent.iter().any(serves)),
         )
     }
@@ -245,16 +251,16 @@ impl Pool {
         &self,
         key: usize,
         slot: &Slot,
-        (state, serves): (State, bool),
+        (state, serves): (KeyState, bool),
         now: Instant,
     ) -> KeyView {
         let whole = whole(slot, now);
         let lanes = self.lanes.iter().map(|lane| {
             let state = match (in_lane(lane, key, now), whole) {
-                (State::Ready, Some(whole)) => whole,
+                (KeyState::Ready, Some(whole)) => whole,
                 (state, _) => state,
             };
-            (state != State::Ready).then(|| (lane.model.clone(), state))
+            (state != KeyState::Ready).then(|| (lane.model.clone(), state))
         });
         KeyView {
             index: slot.index,
@@ -272,34 +278,36 @@ impl Pool {
     fn recent_lanes(&self, now: Instant) -> impl Iterator<Item = &Lane> {
         self.lanes.iter().filter(move |lane| {
             let lately = now.saturating_duration_since(lane.last_used) < RECENT;
-            lane.visitors > 0 || (lately && !lane.model.is_empty())
+            lane.requests > 0 || (lately && !lane.model.is_empty())
         })
     }
 }
 
 /// A state that holds for all models.
-fn whole(slot: &Slot, now: Instant) -> Option<State> {
+fn whole(slot: &Slot, now: Instant) -> Option<KeyState> {
     let (why, until) = slot.out.filter(|(_, until)| *until > now)?;
     Some(state(why, until.saturating_duration_since(now)))
 }
 
-fn in_lane(lane: &Lane, key: usize, now: Instant) -> State {
+fn in_lane(lane: &Lane, key: usize, now: Instant) -> KeyState {
     if !lane.away.has(key) {
-        return State::Ready;
+        return KeyState::Ready;
     }
     let seat = &lane.seats[key];
     match (seat.rests(now), seat.place) {
         (Some((why, until)), _) => state(why, until.saturating_duration_since(now)),
-        (None, Place::Paced(at)) if at > now => State::Throttled(at.saturating_duration_since(now)),
-        _ => State::Ready,
+        (None, Phase::Paced(at)) if at > now => {
+            KeyState::Throttled(at.saturating_duration_since(now))
+        }
+        _ => KeyState::Ready,
     }
 }
 
-fn state(why: Why, left: Duration) -> State {
+fn state(why: RestReason, left: Duration) -> KeyState {
     match why {
-        Why::Limited => State::Cooling(left),
-        Why::Quota => State::Parked(left),
-        Why::Refused { status, .. } => State::Ejected(status, left),
+        RestReason::Limited => KeyState::Cooling(left),
+        RestReason::Quota => KeyState::Parked(left),
+        RestReason::Refused { status, .. } => KeyState::Ejected(status, left),
     }
 }
 
@@ -322,18 +330,18 @@ impl Overview {
     }
 }
 
-impl State {
+impl KeyState {
     /// Their names, by weight.
     pub const WORDS: [&str; 5] = ["ready", "throttled", "cooling", "parked", "ejected"];
 
     /// Of a key's several states the heaviest is shown.
     pub fn weight(&self) -> (usize, Duration) {
         match self {
-            State::Ready => (0, Duration::ZERO),
-            State::Throttled(left) => (1, *left),
-            State::Cooling(left) => (2, *left),
-            State::Parked(left) => (3, *left),
-            State::Ejected(_, left) => (4, *left),
+            KeyState::Ready => (0, Duration::ZERO),
+            KeyState::Throttled(left) => (1, *left),
+            KeyState::Cooling(left) => (2, *left),
+            KeyState::Parked(left) => (3, *left),
+            KeyState::Ejected(_, left) => (4, *left),
         }
     }
 }

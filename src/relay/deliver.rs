@@ -7,8 +7,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
 use super::as_event::AsEvent;
-use super::{End, Exchange, Mapped, Outcome, wishes};
-use crate::peer::Client;
+use super::{End, Exchange, Mapped, Outcome, client_fields};
+use crate::client::Client;
 use crate::reply::{self, Downstream, Framing, Reply};
 use crate::sse::{Ending, Tail};
 use crate::stream::{self, Copied, CopyEnd};
@@ -32,7 +32,7 @@ impl Exchange<'_> {
         reply::request_id(&mut head);
         reply::field(&mut head, NO_BUFFER.0, NO_BUFFER.1);
         reply::end_head(&mut head);
-        let (first, beat) = self.mapped.voice.beats();
+        let (first, beat) = self.mapped.answer_mode.beats();
         if !first.is_empty() {
             head.extend_from_slice(&framed(&first, framing));
         }
@@ -55,7 +55,7 @@ impl Exchange<'_> {
             CopyEnd::Done => End::Complete,
             CopyEnd::ClientLeft => End::ClientLeft,
             CopyEnd::UpstreamBroke(_) if self.client.is_late() => {
-                match self.mapped.voice.late(&wishes::too_late()) {
+                match self.mapped.answer_mode.late(&client_fields::too_late()) {
                     Some(event) => drop(out.write_all(&framed(&event, framing))),
                     None => cut_short(self, out, framing, is_sse),
                 }
@@ -130,7 +130,7 @@ impl Reply {
         out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
-        match exchange.mapped.voice.reply(self) {
+        match exchange.mapped.answer_mode.reply(self) {
             Some(reply) => exchange.tell(reply, out, outcome),
             None => self.deliver_as_it_is(exchange, out, outcome),
         }
@@ -144,7 +144,7 @@ impl Reply {
     ) -> Outcome {
         outcome.status = self.status;
         if exchange.client.stop_beats() {
-            if let Some(event) = exchange.mapped.voice.late(self) {
+            if let Some(event) = exchange.mapped.answer_mode.late(self) {
                 return exchange.deliver_event(&event, out, outcome);
             }
             return exchange.deliver_late(self.as_event().as_bytes(), out, outcome);
@@ -169,8 +169,12 @@ impl Kept {
         out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
-        let Mapped { voice, policy, .. } = &exchange.mapped;
-        if let Some(reply) = voice.kept(self, &policy.known) {
+        let Mapped {
+            answer_mode,
+            policy,
+            ..
+        } = &exchange.mapped;
+        if let Some(reply) = answer_mode.kept(self, &policy.known) {
             return exchange.tell(reply, out, outcome);
         }
         if exchange.client.stop_beats() {
@@ -178,7 +182,7 @@ impl Kept {
             return self.deliver_late(exchange, out, outcome);
         }
         let fields = self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
-        let lacks = voice.lacks(self.status, fields);
+        let lacks = answer_mode.lacks(self.status, fields);
         self.deliver_as_it_is(lacks, exchange, out, outcome)
     }
 
@@ -213,7 +217,11 @@ impl Kept {
     /// Sends the reply as the end of a stream that has begun.
     fn deliver_late(&self, exchange: &Exchange, out: &mut dyn Write, outcome: Outcome) -> Outcome {
         let words = String::from_utf8_lossy(&self.as_error()).into_owned();
-        match exchange.mapped.voice.late(&Reply::json(self.status, words)) {
+        match exchange
+            .mapped
+            .answer_mode
+            .late(&Reply::json(self.status, words))
+        {
             Some(event) => exchange.deliver_event(&event, out, outcome),
             None => exchange.deliver_late(&self.as_error(), out, outcome),
         }
@@ -247,7 +255,7 @@ impl Answer {
         mut outcome: Outcome,
     ) -> Outcome {
         #[cfg(any(feature = "messages", feature = "responses"))]
-        if exchange.mapped.voice.translates() {
+        if exchange.mapped.answer_mode.translates() {
             return self.deliver_spoken(exchange, out, outcome);
         }
         exchange.mapped.passed(&self);
@@ -256,7 +264,7 @@ impl Answer {
         let begun = exchange.client.stop_beats();
         if begun && self.status == 200 && self.is_json() && !self.is_coded() {
             #[cfg(feature = "responses")]
-            if exchange.mapped.voice.speaks_events() {
+            if exchange.mapped.answer_mode.speaks_events() {
                 return self.deliver_as_stream(exchange, out, outcome);
             }
             return self.deliver_as_event(exchange, out, outcome);
@@ -307,7 +315,10 @@ impl Answer {
         let theirs = self
             .fields_back()
             .filter(|(name, _)| !is_sse || *name != NO_BUFFER.0);
-        let lacks = exchange.mapped.voice.lacks(self.status, self.fields_back());
+        let lacks = exchange
+            .mapped
+            .answer_mode
+            .lacks(self.status, self.fields_back());
         let fields = theirs.chain(is_sse.then_some(NO_BUFFER)).chain(lacks);
         head(self.status, stated, exchange.down, fields, outcome)
     }
@@ -424,7 +435,7 @@ pub(super) fn head<'a>(
 fn cut_short(exchange: &Exchange, out: &mut dyn Write, framing: Framing, is_sse: bool) {
     if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
         let error = match exchange.client.is_late() {
-            true => wishes::too_late().body,
+            true => client_fields::too_late().body,
             false => reply::cut_error(),
         };
         // The blank line ends whatever event was under way; between events it means nothing.

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::{Exchange, Last, Outcome, Relay, Trip, lock, wishes};
+use super::{Exchange, Last, Outcome, Relay, Trip, client_fields, lock};
 use crate::pool::LaneId;
 use crate::reply::{Reply, whole_seconds};
 use crate::upstream::Failure;
@@ -39,7 +39,7 @@ pub(super) enum Unserved {
 /// The client's own deadline is shorter than `MAX_WAIT_SEC`.
 fn is_hurried(exchange: &Exchange) -> bool {
     let mapped = &exchange.mapped;
-    let within = mapped.wishes.within;
+    let within = mapped.client_fields.within;
     within.is_some_and(|within| within < mapped.policy.limits.max_wait)
 }
 
@@ -57,7 +57,7 @@ impl Relay {
                 return trip.outcome.left();
             }
             (Unserved::NoOther, last) => {
-                self.pool(|pool| pool.refused(trip.entry.lane, Instant::now()));
+                self.pool(|pool| pool.close_if_down(trip.entry.lane, Instant::now()));
                 last
             }
             (Unserved::Down, None) => lock(&self.last_refusal).clone().map(Last::Kept),
@@ -72,7 +72,7 @@ impl Relay {
                 reply.deliver(exchange, out, trip.outcome)
             }
             None if matches!(why, Unserved::NoKey(_)) && is_hurried(exchange) => {
-                wishes::too_late().deliver(exchange, out, trip.outcome)
+                client_fields::too_late().deliver(exchange, out, trip.outcome)
             }
             None => {
                 let reply = self.reply(&why, &trip);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::{Relay, lock};
-use crate::config::{Config, Speech};
+use crate::config::{Config, DialectMode};
 use crate::dialect::clients::{DIALECTS, Dialect};
 use crate::dialect::learned::{Learned, to_json};
 
@@ -29,7 +29,7 @@ pub(super) struct Known {
 /// What is known of one dialect.
 #[derive(Debug)]
 struct Way {
-    mode: Speech,
+    mode: DialectMode,
     /// The upstream does not speak it: requests are translated to chat completions.
     translates: AtomicBool,
     /// The upstream was seen to speak it: requests pass as they are.
@@ -42,13 +42,13 @@ impl Known {
         let authority = config.target.authority.as_str();
         let host = authority.split(':').next().unwrap_or_default();
         let chat = CHAT_HOSTS.iter().find(|(name, _)| *name == host);
-        let way = |mode: Speech, chat_only: bool| Way {
+        let way = |mode: DialectMode, chat_only: bool| Way {
             mode,
             translates: AtomicBool::new(match mode {
-                Speech::Auto => chat_only,
-                mode => mode == Speech::Translate,
+                DialectMode::Auto => chat_only,
+                mode => mode == DialectMode::Translate,
             }),
-            passes: AtomicBool::new(mode == Speech::Pass),
+            passes: AtomicBool::new(mode == DialectMode::Pass),
         };
         Known {
             ways: [
@@ -66,7 +66,7 @@ impl Known {
 
     /// Whether requests in the dialect may be translated.
     pub(super) fn may_translate(&self, dialect: Dialect) -> bool {
-        self.way(dialect).mode != Speech::Pass
+        self.way(dialect).mode != DialectMode::Pass
     }
 
     pub(super) fn translates(&self, dialect: Dialect) -> bool {

@@ -12,8 +12,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::errors::Unserved;
 use super::names::PATIENCE;
 use super::{Relay, Trip, lock};
-use crate::peer::{Client, Interest, Wake};
-use crate::pool::{Asker, LaneId, Pick, Picked, Pool, Report, Ticket};
+use crate::client::{Client, Interest, Wake};
+use crate::pool::{LaneId, Pick, PickRequest, Picked, Pool, Report, Ticket};
 use crate::retry::Step;
 use crate::sse::Tokens;
 
@@ -172,14 +172,14 @@ impl Relay {
                 Pick::Behind(at) => (Some(at), None),
                 Pick::InTurn => (None, None),
             };
-            if trip.journey.no_key(soonest.unwrap_or(now), now) == Step::GiveUp {
+            if trip.retry.no_key(soonest.unwrap_or(now), now) == Step::GiveUp {
                 break Err(Unserved::NoKey(soonest));
             }
             match &wait {
                 // Pick again before the wait: a wake-up before the bell was registered is lost.
                 None => wait = Some((self.hang_bell(trip.entry.ticket, false), now)),
                 Some((bell, _)) => {
-                    let ends = trip.journey.deadline().into_iter().chain(patience);
+                    let ends = trip.retry.deadline().into_iter().chain(patience);
                     let until = look.into_iter().chain(ends).min();
                     if let Err(why) = self.wait(bell, until, client) {
                         break Err(why);
@@ -236,11 +236,11 @@ impl Relay {
         };
         trip.entry.conversation = None; // prefer another key
         let until = Instant::now().checked_add(pause);
-        let was_well = trip.standing.is_well();
+        let was_well = trip.health.is_well();
         let bell = self.hang_bell(trip.entry.ticket, true);
         while until.is_some_and(|until| Instant::now() < until) {
             self.wait(&bell, until, client)?;
-            if !was_well && trip.standing.is_well() {
+            if !was_well && trip.health.is_well() {
                 break; // another request found that it is back
             }
         }
@@ -253,7 +253,7 @@ impl Relay {
             .iter()
             .map(|(picked, ..)| picked.clone())
             .collect();
-        let asker = Asker {
+        let asker = PickRequest {
             ticket: Some(trip.entry.ticket),
             avoid: &avoid,
             only: trip.bound.as_ref(),

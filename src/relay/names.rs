@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 use super::{Came, Exchange, Relay, Trip};
 use crate::debug;
 use crate::dialect::models::{is_unknown, place_of_model};
-use crate::question::{Conversation, Question};
+use crate::metadata::{Conversation, Metadata};
 use crate::reply::{Reply, quoted};
 use crate::retry::{Attempt, Repeat, Step};
 use crate::verdict::Verdict;
-
-/// When a client may come back after there was no memory for its request.
-const BUSY_RETRY: Duration = Duration::from_secs(5);
 
 /// How long to wait for a key before another model stands in.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,14 +44,11 @@ impl Exchange<'_> {
     pub(super) fn rename(&mut self) -> Option<Reply> {
         let models = &self.mapped.policy.models;
         let body = self.body.as_ref().filter(|_| !models.is_empty())?;
-        let asked = Question::read(&body.bytes, Conversation::Ignored).model;
+        let asked = Metadata::read(&body.bytes, Conversation::Ignored).model;
         let model = models.models(&asked).first()?.clone();
         match self.put_model(&model)? {
             true => self.mapped.asked = Some(asked),
-            false => {
-                let text = "too many request bodies at once (MAX_BODY_MB bounds them all together)";
-                return Some(Reply::error(503, "body_budget", text).retry_after(BUSY_RETRY));
-            }
+            false => return Some(Reply::bodies_full()),
         }
         None
     }

@@ -157,7 +157,7 @@ fn strings_of<'a>(
 mod tests {
     use super::*;
     use crate::config::{Pace, Rotation};
-    use crate::pool::{Asker, Pick, Pool, Settings};
+    use crate::pool::{Pick, PickRequest, Pool, Settings};
     use crate::secret::ApiKey;
 
     fn picked(count: usize, now: Instant) -> Vec<Picked> {
@@ -170,7 +170,7 @@ mod tests {
         };
         let mut pool = Pool::new(&keys, settings, now);
         let (lane, _) = pool.enter("m", now);
-        let one = |_| match pool.pick(lane, Asker::default(), now) {
+        let one = |_| match pool.pick(lane, PickRequest::default(), now) {
             Pick::Key(picked) => picked,
             other => panic!("{other:?}"),
         };

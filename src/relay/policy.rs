@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use super::answer_mode::{AnswerMode, Known};
+use super::client_fields::ClientFields;
 use super::listing::{self, Listings};
-use super::voice::{Known, Voice};
-use super::wishes::Wishes;
 use super::{Mapped, Relay};
 use crate::config::{Config, Faults, Rotation, Target};
 use crate::dialect::models::ModelMap;
+use crate::metadata::Conversation;
 use crate::pool::Settings;
-use crate::question::Conversation;
 use crate::reply::BadRequest;
-use crate::retry::Limits;
+use crate::retry::RetryLimits;
 use crate::route;
 use crate::sse::Marked;
 use crate::upstream::{Origin, Prepared, Upstream};
@@ -26,7 +26,7 @@ pub(super) struct Policy {
     genai: Option<Genai>,
     /// The target's origin, as people write it.
     origin: String,
-    pub(super) limits: Limits,
+    pub(super) limits: RetryLimits,
     pub(super) first_byte: Duration,
     pub(super) heartbeat: Duration,
     pub(super) conversation: Conversation,
@@ -72,7 +72,7 @@ impl Policy {
             base_path: config.target.base_path.clone(),
             genai: config.genai.as_ref().map(Genai::new).transpose()?,
             origin: config.target.origin(),
-            limits: Limits {
+            limits: RetryLimits {
                 max_retries: config.max_retries,
                 max_wait: config.max_wait,
             },
@@ -142,7 +142,7 @@ impl Relay {
             Some(genai) => (&genai.to, route::upward_whole(&genai.base_path, target)),
             None => (&policy.target, route::upward(&policy.base_path, target)),
         };
-        let wishes = Wishes::read(fields.clone())?;
+        let client_fields = ClientFields::read(fields.clone())?;
         let list = listing::name(method, target, &path, fields.clone());
         let request = Prepared::new(method, to, &path, fields.clone())?;
         let (kind, is_completion) = (route::kind(target), route::is_completion(target));
@@ -154,8 +154,8 @@ impl Relay {
         };
         let mut mapped = Mapped {
             is_genai: genai.is_some(),
-            list: list.filter(|_| wishes.key.is_none()), // a client that asks for one key wants that key used
-            wishes,
+            list: list.filter(|_| client_fields.key.is_none()), // a client that asks for one key wants that key used
+            client_fields,
             kind,
             is_completion,
             owner,
@@ -163,7 +163,7 @@ impl Relay {
             makes: method == "POST",
             asked: None,
             turn: 0,
-            voice: Voice::default(),
+            answer_mode: AnswerMode::default(),
             policy,
             request,
         };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::lease::Lease;
 use super::{Came, Relay, Trip, lock};
 use crate::metrics::Reason;
-use crate::pool::{Change, Picked, Report, Why};
+use crate::pool::{Change, Picked, Report, RestReason};
 use crate::reply::whole_seconds;
 use crate::retry::Attempt;
 use crate::upstream::Failure;
@@ -79,7 +79,7 @@ impl Relay {
             let now = Instant::now();
             let rest = self.pool(|pool| pool.eject(picked, *status, *names_key, now));
             if let Some(rest) = rest {
-                let why = Why::Refused {
+                let why = RestReason::Refused {
                     status: *status,
                     names_key: *names_key,
                 };
@@ -90,15 +90,15 @@ impl Relay {
 
     /// Notes whether the upstream is well. The log gets one line a change, however many requests see it.
     fn notice(&self, verdict: Verdict, status: u16, trip: &Trip) {
-        let standing = trip.standing;
+        let health = trip.health;
         match verdict {
             Verdict::Trouble(_) | Verdict::Failed(_) => {
                 self.upstream_fails(&format!("{} answers {status}", trip.origin()), trip);
             }
             Verdict::Nowhere => {} // a wrong path says nothing about the upstream's health
-            _ if standing.now(true) => {
-                standing.budget().recovered();
-                match std::ptr::eq(standing, &self.target) {
+            _ if health.now(true) => {
+                health.budget().recovered();
+                match std::ptr::eq(health, &self.target) {
                     true => {
                         info!("the upstream is back");
                         self.metrics.recovered(Instant::now());
@@ -112,9 +112,9 @@ impl Relay {
     }
 
     fn upstream_fails(&self, how: &str, trip: &Trip) {
-        if trip.standing.now(false) {
+        if trip.health.now(false) {
             warn!("{how}");
-            if std::ptr::eq(trip.standing, &self.target) {
+            if std::ptr::eq(trip.health, &self.target) {
                 self.metrics.failed(how, Instant::now());
             }
         }
@@ -123,9 +123,9 @@ impl Relay {
     fn tell(&self, picked: &Picked, change: Change, status: u16, stated: bool, model: &str) {
         let (index, label, now) = (picked.index, picked.key.label(), Instant::now());
         match change {
-            Change::Rests(Why::Limited, rest) => self.metrics.cooldown(index, rest, now),
-            Change::Rests(Why::Quota, rest) => self.metrics.parked(index, rest, now),
-            Change::Rests(Why::Refused { status, .. }, _) => {
+            Change::Rests(RestReason::Limited, rest) => self.metrics.cooldown(index, rest, now),
+            Change::Rests(RestReason::Quota, rest) => self.metrics.parked(index, rest, now),
+            Change::Rests(RestReason::Refused { status, .. }, _) => {
                 self.metrics.ejected(index, status, now);
             }
             Change::StillOut => self.metrics.probe_failed(),
@@ -141,15 +141,15 @@ impl Relay {
         };
         let secs = |rest: Duration| whole_seconds(rest);
         match change {
-            Change::Rests(Why::Limited, rest) => info!(
+            Change::Rests(RestReason::Limited, rest) => info!(
                 "key {index} {label}: limited ({status}){of}, rests {} s, {said}",
                 secs(rest)
             ),
-            Change::Rests(Why::Quota, rest) => warn!(
+            Change::Rests(RestReason::Quota, rest) => warn!(
                 "key {index} {label}: its quota is spent ({status}){of}, probed in {} s",
                 secs(rest)
             ),
-            Change::Rests(Why::Refused { status, .. }, rest) => warn!(
+            Change::Rests(RestReason::Refused { status, .. }, rest) => warn!(
                 "key {index} {label}: refused by the upstream ({status}){of} where another key was not; ejected, probed in {} s",
                 secs(rest)
             ),

@@ -2,12 +2,12 @@ use super::*;
 
 const REFUSED: Verdict = Verdict::Refused { names_key: false };
 
-fn journey(max_retries: u32, max_wait: u64, t0: Instant) -> Journey {
-    let limits = Limits {
+fn retry(max_retries: u32, max_wait: u64, t0: Instant) -> RetryState {
+    let limits = RetryLimits {
         max_retries,
         max_wait: Duration::from_secs(max_wait),
     };
-    Journey::new(limits, Repeat::No, 42, t0)
+    RetryState::new(limits, Repeat::No, 42, t0)
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn an_attempt_leads_to_the_step_in_the_table() {
         (Attempt::Stale, Some(Step::Afresh)),
         (Attempt::MaybeSent, Some(Step::GiveUp)),
     ] {
-        let found = journey(10, 300, t0).attempted(attempt, &mut Budget::new(t0), t0);
+        let found = retry(10, 300, t0).attempted(attempt, &mut Budget::new(t0), t0);
         match step {
             Some(step) => assert_eq!(found, step, "{attempt:?}"),
             None => {
@@ -47,14 +47,14 @@ fn an_attempt_leads_to_the_step_in_the_table() {
 #[test]
 fn an_answer_that_does_not_come_is_asked_for_again_only_where_the_client_allows_it() {
     let t0 = Instant::now();
-    let limits = journey(10, 300, t0).limits;
-    let mut allowed = Journey::new(limits, Repeat::Yes, 42, t0);
+    let limits = retry(10, 300, t0).limits;
+    let mut allowed = RetryState::new(limits, Repeat::Yes, 42, t0);
     assert!(matches!(
         allowed.attempted(Attempt::MaybeSent, &mut Budget::new(t0), t0),
         Step::Pause(_)
     ));
     assert_eq!(
-        journey(10, 300, t0).attempted(Attempt::MaybeSent, &mut Budget::new(t0), t0),
+        retry(10, 300, t0).attempted(Attempt::MaybeSent, &mut Budget::new(t0), t0),
         Step::GiveUp
     );
 }
@@ -63,7 +63,7 @@ fn an_answer_that_does_not_come_is_asked_for_again_only_where_the_client_allows_
 fn a_provider_in_trouble_has_the_last_word_when_the_rounds_are_over() {
     let t0 = Instant::now();
     let trouble = |stated| Attempt::Answered(Verdict::Trouble(stated));
-    let mut j = journey(1, 300, t0);
+    let mut j = retry(1, 300, t0);
     assert!(matches!(
         j.attempted(trouble(None), &mut Budget::new(t0), t0),
         Step::Pause(_)
@@ -74,12 +74,12 @@ fn a_provider_in_trouble_has_the_last_word_when_the_rounds_are_over() {
     );
     let long = Some(Duration::from_secs(30));
     assert_eq!(
-        journey(10, 300, t0).attempted(trouble(long), &mut Budget::new(t0), t0),
+        retry(10, 300, t0).attempted(trouble(long), &mut Budget::new(t0), t0),
         Step::Pause(Duration::from_secs(30)),
         "as the upstream asks"
     );
     assert_eq!(
-        journey(10, 29, t0).attempted(trouble(long), &mut Budget::new(t0), t0),
+        retry(10, 29, t0).attempted(trouble(long), &mut Budget::new(t0), t0),
         Step::Pass
     );
 }
@@ -87,7 +87,7 @@ fn a_provider_in_trouble_has_the_last_word_when_the_rounds_are_over() {
 #[test]
 fn three_keys_are_spent_on_a_refused_request_and_probes_of_ejected_ones_do_not_count() {
     let t0 = Instant::now();
-    let (mut j, mut budget) = (journey(10, 300, t0), Budget::new(t0));
+    let (mut j, mut budget) = (retry(10, 300, t0), Budget::new(t0));
     let mut attempted = |attempt| j.attempted(attempt, &mut budget, t0);
     assert_eq!(attempted(Attempt::Answered(REFUSED)), Step::Again);
     for _ in 0..5 {
@@ -101,7 +101,7 @@ fn three_keys_are_spent_on_a_refused_request_and_probes_of_ejected_ones_do_not_c
 fn a_request_that_may_have_been_worked_on_is_sent_once_more_unless_its_client_has_waited_long() {
     let t0 = Instant::now();
     let failed = Attempt::Answered(Verdict::Failed(None));
-    let (mut j, mut budget) = (journey(10, 300, t0), Budget::new(t0));
+    let (mut j, mut budget) = (retry(10, 300, t0), Budget::new(t0));
     assert!(matches!(
         j.attempted(failed, &mut budget, t0),
         Step::Pause(_)
@@ -109,10 +109,10 @@ fn a_request_that_may_have_been_worked_on_is_sent_once_more_unless_its_client_ha
     assert_eq!(j.attempted(failed, &mut budget, t0), Step::Pass);
     let late = t0 + UNSURE_PATIENCE + Duration::from_millis(1);
     assert_eq!(
-        journey(10, 300, t0).attempted(failed, &mut budget, late),
+        retry(10, 300, t0).attempted(failed, &mut budget, late),
         Step::Pass
     );
-    let mut get = Journey::new(j.limits, Repeat::Yes, 42, t0);
+    let mut get = RetryState::new(j.limits, Repeat::Yes, 42, t0);
     for _ in 0..3 {
         assert!(matches!(
             get.attempted(failed, &mut budget, t0),
@@ -124,8 +124,8 @@ fn a_request_that_may_have_been_worked_on_is_sent_once_more_unless_its_client_ha
 #[test]
 fn an_idempotency_key_binds_a_request_to_its_key_unless_the_upstream_refused_it() {
     let t0 = Instant::now();
-    let limits = journey(10, 300, t0).limits;
-    let j = Journey::new(limits, Repeat::SameKey, 42, t0);
+    let limits = retry(10, 300, t0).limits;
+    let j = RetryState::new(limits, Repeat::SameKey, 42, t0);
     for (attempt, bound) in [
         (Attempt::Answered(Verdict::Limited(None)), false),
         (Attempt::Answered(REFUSED), false),
@@ -136,7 +136,7 @@ fn an_idempotency_key_binds_a_request_to_its_key_unless_the_upstream_refused_it(
         (Attempt::Empty, true),
     ] {
         assert_eq!(j.is_bound_by(attempt), bound, "{attempt:?}");
-        assert!(!journey(10, 300, t0).is_bound_by(attempt));
+        assert!(!retry(10, 300, t0).is_bound_by(attempt));
     }
 }
 
@@ -169,7 +169,7 @@ fn a_retry_waits_for_its_turn_when_the_budget_is_spent() {
     let t0 = Instant::now();
     let trouble = Attempt::Answered(Verdict::Trouble(None));
     let mut budget = Budget::new(t0);
-    let mut pauses = (0..30).map(|_| journey(10, 300, t0).attempted(trouble, &mut budget, t0));
+    let mut pauses = (0..30).map(|_| retry(10, 300, t0).attempted(trouble, &mut budget, t0));
     assert!(
         pauses
             .by_ref()
@@ -187,10 +187,10 @@ fn a_retry_that_cannot_wait_for_its_turn_makes_no_other_wait() {
     let trouble = Attempt::Answered(Verdict::Trouble(None));
     let mut budget = Budget::new(t0);
     for _ in 0..1000 {
-        journey(10, 60, t0).attempted(trouble, &mut budget, t0);
+        retry(10, 60, t0).attempted(trouble, &mut budget, t0);
     }
     // Ten wait for six seconds each; the others had their answer.
-    let patient = journey(10, 300, t0).attempted(trouble, &mut budget, t0);
+    let patient = retry(10, 300, t0).attempted(trouble, &mut budget, t0);
     assert_eq!(patient, Step::Pause(Budget::EVERY * 11));
 }
 
@@ -200,7 +200,7 @@ fn a_path_that_leads_nowhere_is_looked_for_once_more_and_costs_the_others_nothin
     let (nowhere, mut budget) = (Attempt::Answered(Verdict::Nowhere), Budget::new(t0));
     for repeat in [Repeat::No, Repeat::Yes] {
         for _ in 0..100 {
-            let mut j = Journey::new(journey(10, 300, t0).limits, repeat, 42, t0);
+            let mut j = RetryState::new(retry(10, 300, t0).limits, repeat, 42, t0);
             let first = j.attempted(nowhere, &mut budget, t0);
             assert!(
                 matches!(first, Step::Pause(p) if p <= FIRST_PAUSE),
@@ -215,7 +215,7 @@ fn a_path_that_leads_nowhere_is_looked_for_once_more_and_costs_the_others_nothin
 #[test]
 fn waiting_for_an_overloaded_model_costs_no_rounds() {
     let t0 = Instant::now();
-    let (mut j, mut budget) = (journey(1, 300, t0), Budget::new(t0));
+    let (mut j, mut budget) = (retry(1, 300, t0), Budget::new(t0));
     for n in 1..200 {
         let now = t0 + Duration::from_secs(n);
         let overloaded = Attempt::Answered(Verdict::Overloaded(None));
@@ -227,7 +227,7 @@ fn waiting_for_an_overloaded_model_costs_no_rounds() {
 #[test]
 fn a_dead_pooled_connection_is_tried_once_more_only() {
     let t0 = Instant::now();
-    let mut j = journey(10, 300, t0);
+    let mut j = retry(10, 300, t0);
     assert_eq!(
         j.attempted(Attempt::Stale, &mut Budget::new(t0), t0),
         Step::Afresh
@@ -241,7 +241,7 @@ fn a_dead_pooled_connection_is_tried_once_more_only() {
 #[test]
 fn pauses_double_up_to_four_seconds_with_jitter_and_end_with_the_rounds() {
     let t0 = Instant::now();
-    let mut j = journey(7, 300, t0);
+    let mut j = retry(7, 300, t0);
     for full in [250, 500, 1000, 2000, 4000, 4000, 4000] {
         let Step::Pause(pause) = j.attempted(Attempt::Empty, &mut Budget::new(t0), t0) else {
             panic!("no pause of {full} ms")
@@ -259,7 +259,7 @@ fn pauses_double_up_to_four_seconds_with_jitter_and_end_with_the_rounds() {
 fn where_nothing_was_sent_only_time_ends_the_pauses_and_they_are_part_of_it() {
     for (max_retries, max_wait) in [(0, 60), (1, 60), (10, 300), (1, 3), (10, 0)] {
         let t0 = Instant::now();
-        let mut j = journey(max_retries, max_wait, t0);
+        let mut j = retry(max_retries, max_wait, t0);
         let (mut now, mut tries) = (t0, 0);
         while let Step::Pause(pause) = j.attempted(Attempt::NotSent, &mut Budget::new(t0), now) {
             assert!(pause <= MAX_PAUSE);
@@ -284,9 +284,9 @@ fn where_nothing_was_sent_only_time_ends_the_pauses_and_they_are_part_of_it() {
 #[test]
 fn those_who_fail_together_do_not_come_back_together() {
     let t0 = Instant::now();
-    let limits = journey(10, 300, t0).limits;
+    let limits = retry(10, 300, t0).limits;
     let pause = |seed| {
-        Journey::new(limits, Repeat::No, seed, t0).attempted(
+        RetryState::new(limits, Repeat::No, seed, t0).attempted(
             Attempt::NotSent,
             &mut Budget::new(t0),
             t0,
@@ -302,22 +302,22 @@ fn a_key_further_away_than_the_wait_allows_is_not_waited_for() {
     let t0 = Instant::now();
     let at = |s| t0 + Duration::from_secs(s);
     assert_eq!(
-        journey(10, 300, t0).no_key(at(300), t0),
+        retry(10, 300, t0).no_key(at(300), t0),
         Step::WaitForKey(at(300))
     );
-    assert_eq!(journey(10, 300, t0).no_key(at(301), t0), Step::GiveUp);
+    assert_eq!(retry(10, 300, t0).no_key(at(301), t0), Step::GiveUp);
     assert_eq!(
-        journey(10, 300, t0).no_key(at(301), at(1)),
+        retry(10, 300, t0).no_key(at(301), at(1)),
         Step::GiveUp,
         "counted from arrival"
     );
     assert_eq!(
-        journey(0, 300, t0).no_key(at(1), t0),
+        retry(0, 300, t0).no_key(at(1), t0),
         Step::GiveUp,
         "no rounds allowed"
     );
     assert_eq!(
-        journey(10, 0, t0).no_key(at(1), t0),
+        retry(10, 0, t0).no_key(at(1), t0),
         Step::GiveUp,
         "no waiting allowed"
     );
@@ -326,7 +326,7 @@ fn a_key_further_away_than_the_wait_allows_is_not_waited_for() {
 #[test]
 fn one_wait_is_one_round_however_often_it_is_looked_at() {
     let t0 = Instant::now();
-    let mut j = journey(1, 300, t0);
+    let mut j = retry(1, 300, t0);
     let soonest = t0 + Duration::from_secs(9);
     assert_eq!(j.no_key(soonest, t0), Step::WaitForKey(soonest));
     assert_eq!(j.no_key(soonest, t0), Step::WaitForKey(soonest));
@@ -341,7 +341,7 @@ fn one_wait_is_one_round_however_often_it_is_looked_at() {
 #[test]
 fn an_endless_wait_is_no_overflow() {
     let t0 = Instant::now();
-    let mut j = journey(1, u64::MAX, t0);
+    let mut j = retry(1, u64::MAX, t0);
     let soonest = t0 + Duration::from_secs(9);
     assert_eq!(j.no_key(soonest, t0), Step::WaitForKey(soonest));
 }

@@ -8,10 +8,8 @@ use crate::front::{Method, Request};
 use crate::logging::{self, Line, LogLevel, shown};
 use crate::metrics::Answered;
 use crate::reply::{self, Downstream, Reply};
-use crate::{peer, route};
+use crate::{client, route};
 
-/// When a client may come back after there was no room.
-pub(super) const BUSY_RETRY: Duration = Duration::from_secs(5);
 /// How long to wait for a client that does not read our replies, before the next one.
 const REPLY_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -21,7 +19,7 @@ impl Inner {
         let socket = request.client();
         // A connection that is being answered is never closed to make room. So a client that asks
         // again and again but reads no answers must not hold many of them.
-        if !peer::takes_more(&socket, REPLY_PATIENCE) {
+        if !client::takes_more(&socket, REPLY_PATIENCE) {
             return socket.shutdown();
         }
         let down = downstream(&request, origin);
@@ -41,8 +39,8 @@ impl Inner {
     /// Answers a request that is not forwarded, and counts it.
     pub(super) fn turn_away(&self, request: Request, origin: Option<&str>, reply: &Reply) {
         let (method, target) = (request.method().as_str(), request.url());
-        let spoken = self.relay.in_dialect(method, target, reply);
-        let reply = spoken.as_ref().unwrap_or(reply);
+        let translated = self.relay.in_dialect(method, target, reply);
+        let reply = translated.as_ref().unwrap_or(reply);
         log_refusal(&request, reply);
         let answered = Answered {
             status: reply.status,

@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(feature = "dashboard")]
 use std::time::Instant;
 
-use super::answer::{BUSY_RETRY, log_refusal};
-use super::{Inner, Place};
-use crate::access::{Access, Visit};
+use super::answer::log_refusal;
+use super::{Admitted, Inner};
+use crate::access::{Access, AccessRequest};
 use crate::front::Request;
 use crate::reply::Reply;
 use crate::route::Own;
@@ -35,14 +35,14 @@ impl Inner {
     /// Admits a request or answers it. Pages of our own need no place.
     fn receive(&self, request: Request) {
         let rules = self.rules();
-        let visit = visit(&request);
-        let origin = match rules.access.door(&visit) {
+        let asked = facts(&request);
+        let origin = match rules.access.door(&asked) {
             Ok(origin) => origin.map(str::to_owned),
             Err(refusal) => return self.refuse(request, None, &refusal),
         };
         let origin = origin.as_deref();
-        let preflight = rules.access.preflight(&visit);
-        if let Some(page) = preflight.or_else(|| self.page(&request, &rules.access, &visit)) {
+        let preflight = rules.access.preflight(&asked);
+        if let Some(page) = preflight.or_else(|| self.page(&request, &rules.access, &asked)) {
             if page.status == 405 {
                 return self.refuse(request, origin, &page); // an unread body may follow
             }
@@ -51,11 +51,11 @@ impl Inner {
             }
             return self.answer(request, origin, &page);
         }
-        let client = match rules.access.client(&visit) {
+        let client = match rules.access.client(&asked) {
             Ok(client) => client,
             Err(refusal) => return self.refuse(request, origin, &refusal),
         };
-        if let Some(refusal) = leads_nowhere(&request, &visit) {
+        if let Some(refusal) = leads_nowhere(&request, &asked) {
             return self.refuse(request, origin, &refusal);
         }
         match self.place() {
@@ -65,16 +65,16 @@ impl Inner {
         }
     }
 
-    fn place(&self) -> Result<Place<'_>, NoPlace> {
-        let mut desk = self.desk();
-        if desk.draining {
+    fn place(&self) -> Result<Admitted<'_>, NoPlace> {
+        let mut admission = self.admission();
+        if admission.draining {
             return Err(NoPlace::Stopping);
         }
-        if desk.inside >= self.places {
+        if admission.inside >= self.places {
             return Err(NoPlace::Full);
         }
-        desk.inside += 1;
-        Ok(Place(self))
+        admission.inside += 1;
+        Ok(Admitted(self))
     }
 
     fn full(&self) -> Reply {
@@ -82,11 +82,11 @@ impl Inner {
             "{} requests are under way already (MAX_CONNECTIONS)",
             self.places
         );
-        Reply::error(503, "connections_busy", &text).retry_after(BUSY_RETRY)
+        Reply::busy("connections_busy", &text)
     }
 
     /// A page of alvus itself, or a refusal; `None`: the request is for the upstream.
-    fn page(&self, request: &Request, access: &Access, visit: &Visit<'_>) -> Option<Reply> {
+    fn page(&self, request: &Request, access: &Access, asked: &AccessRequest<'_>) -> Option<Reply> {
         let own = route::own(route::path(route::origin_form(request.url()).ok()?))?;
         if !matches!(request.method().as_str(), "GET" | "HEAD") {
             return Some(own_pages::only_looked_at());
@@ -95,16 +95,16 @@ impl Inner {
             Own::Front => own_pages::page(self.shows_dashboard()),
             Own::Hello => own_pages::hello(),
             Own::Nothing => own_pages::nothing(),
-            Own::Health => access.health(visit, self.shown(access, health::page)),
-            Own::Metrics => access.page(visit, || self.shown(access, prometheus::page)),
+            Own::Health => access.health(asked, self.shown(access, health::page)),
+            Own::Metrics => access.page(asked, || self.shown(access, prometheus::page)),
             #[cfg(not(feature = "dashboard"))]
             Own::Dashboard | Own::Data => own_pages::nothing(),
             #[cfg(feature = "dashboard")]
             Own::Dashboard | Own::Data if !self.dashboard => dashboard::off(),
             #[cfg(feature = "dashboard")]
-            Own::Dashboard => access.page(visit, dashboard::page),
+            Own::Dashboard => access.page(asked, dashboard::page),
             #[cfg(feature = "dashboard")]
-            Own::Data => access.page(visit, || {
+            Own::Data => access.page(asked, || {
                 let target = self.relay.origin();
                 self.shown(access, |shown| {
                     let recent = self.relay.metrics().recent();
@@ -138,7 +138,7 @@ impl Inner {
     fn load(&self) -> Load {
         Load {
             uptime: self.started.elapsed(),
-            in_flight: self.desk().inside,
+            in_flight: self.admission().inside,
             waiting: self.relay.waiting(),
             workers: self.workers,
             upstream_well: self.relay.is_well(),
@@ -148,8 +148,8 @@ impl Inner {
 
 /// Refuses what no client may send: WebSocket, a path that leads out of the provider's, a request that comes back to
 /// this alvus.
-fn leads_nowhere(request: &Request, visit: &Visit<'_>) -> Option<Reply> {
-    if visit.upgrades() {
+fn leads_nowhere(request: &Request, asked: &AccessRequest<'_>) -> Option<Reply> {
+    if asked.upgrades() {
         return Some(own_pages::no_upgrade());
     }
     let target = route::origin_form(request.url()).unwrap_or_default();
@@ -157,7 +157,7 @@ fn leads_nowhere(request: &Request, visit: &Visit<'_>) -> Option<Reply> {
         let text = "the path has a segment . or .., which may lead out of the provider's paths";
         return Some(Reply::error(400, "bad_target", text));
     }
-    if !visit.has_via() {
+    if !asked.has_via() {
         return None;
     }
     let fields = request.raw_headers();
@@ -170,12 +170,12 @@ fn leads_nowhere(request: &Request, visit: &Visit<'_>) -> Option<Reply> {
 }
 
 pub(super) fn stopping() -> Reply {
-    Reply::error(503, "shutting_down", "alvus is shutting down").retry_after(BUSY_RETRY)
+    Reply::busy("shutting_down", "alvus is shutting down")
 }
 
 /// The parts of a request that decide on its admission.
-fn visit<'a>(request: &'a Request<'_>) -> Visit<'a> {
-    Visit::new(
+fn facts<'a>(request: &'a Request<'_>) -> AccessRequest<'a> {
+    AccessRequest::new(
         Some(request.remote_addr().ip()),
         request.method().as_str(),
         request.url(),

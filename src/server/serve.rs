@@ -7,10 +7,10 @@ use super::answer::{downstream, request_line};
 use super::tests;
 use super::upload::Unread;
 use super::{Inner, Rules};
+use crate::client::Client;
 use crate::front::Request;
 use crate::logging::{self, Line, LogLevel, shown};
 use crate::metrics::Answered;
-use crate::peer::Client;
 use crate::relay::{End, Exchange, Outcome};
 use crate::reply::Reply;
 use crate::route;
@@ -22,7 +22,7 @@ impl Inner {
         mut request: Request,
         origin: Option<&str>,
         rules: &Rules,
-        guest: Option<usize>,
+        client_key: Option<usize>,
     ) {
         let began = Instant::now();
         if let Some(reply) = leads_nowhere(&request) {
@@ -37,7 +37,7 @@ impl Inner {
         let client = Client::new(socket.shared());
         #[cfg(test)]
         tests::bug_at(request.url(), "/bug/early");
-        let name = guest.map(|at| rules.access.counted(at));
+        let name = client_key.map(|at| rules.access.counted(at));
         let (method, target) = (request.method().as_str(), leads_to(request.url()));
         // Taken apart once: they are gone through several times.
         let fields: Vec<_> = request.raw_headers().collect();
@@ -60,8 +60,8 @@ impl Inner {
         #[cfg(test)]
         tests::bug_at(asked.target(), "/bug/late");
         let outcome = self.relay.serve(exchange, &mut out);
-        if let Some(guest) = guest {
-            rules.access.spent(guest, outcome.tokens);
+        if let Some(at) = client_key {
+            rules.access.spent(at, outcome.tokens);
         }
         self.count(&outcome, bytes_in);
         if outcome.end != End::Complete || outcome.closes {

@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::Inner;
-use super::answer::BUSY_RETRY;
 use super::reception::stopping;
 use crate::body::Body;
 use crate::front::{ClientSocket, Request};
@@ -37,7 +36,7 @@ struct Upload<'a> {
 
 impl Drop for Upload<'_> {
     fn drop(&mut self) {
-        let uploads = &mut self.house.desk().uploads;
+        let uploads = &mut self.house.admission().uploads;
         if let Some(at) = uploads.iter().position(|other| other.is(&self.client)) {
             uploads.swap_remove(at);
         }
@@ -74,9 +73,7 @@ impl Inner {
             }
             // Zeros that the last read left are not written again.
             if !body.stretch(have + step) {
-                let text = "too many request bodies at once (MAX_BODY_MB bounds them all together)";
-                let reply = Reply::error(503, "body_budget", text).retry_after(BUSY_RETRY);
-                return Err(Unread::Refused(reply));
+                return Err(Unread::Refused(Reply::bodies_full()));
             }
             let n = match read_piece(request, &mut body.bytes[have..have + step]) {
                 Err(Unread::Left) => return Err(self.broken_off()),
@@ -98,7 +95,7 @@ impl Inner {
     }
 
     fn is_too_slow(&self, have: usize, began: Instant) -> bool {
-        let grace = match self.desk().inside * 2 < self.places {
+        let grace = match self.admission().inside * 2 < self.places {
             true => BODY_GRACE,
             false => BODY_GRACE_BUSY,
         };
@@ -107,11 +104,11 @@ impl Inner {
     }
 
     fn begin_upload(&self, request: &Request) -> Result<Upload<'_>, Unread> {
-        let mut desk = self.desk();
-        if desk.draining {
+        let mut admission = self.admission();
+        if admission.draining {
             return Err(Unread::Refused(stopping()));
         }
-        desk.uploads.push(request.client());
+        admission.uploads.push(request.client());
         Ok(Upload {
             house: self,
             client: request.client(),
@@ -120,7 +117,7 @@ impl Inner {
 
     /// The body broke off: the client left, or we stop.
     fn broken_off(&self) -> Unread {
-        match self.desk().draining {
+        match self.admission().draining {
             true => Unread::Refused(stopping()),
             false => Unread::Left,
         }

@@ -30,7 +30,7 @@ const CHOICE: u32 = 3;
 /// Responses API, or an error. Tokens come from the `usage` of its events: at the top, or in a `message` or `response`.
 #[derive(Debug, Default)]
 pub struct Ending {
-    at: Place,
+    at: Position,
     /// What the last event with a meaning said.
     stream: Says,
     done: bool,
@@ -41,12 +41,12 @@ pub struct Ending {
     /// The beginning that lines have in common, once two had it, with the state after it; before that, the last line's
     /// beginning.
     common: Vec<u8>,
-    behind: Option<Place>,
+    behind: Option<Position>,
 }
 
 /// A position in an event, and what the event says up to there.
 #[derive(Debug, Default, Clone, Copy)]
-struct Place {
+struct Position {
     line: Line,
     /// The last byte was a CR: a LF belongs to the same line's end.
     after_cr: bool,

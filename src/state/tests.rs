@@ -5,8 +5,8 @@ use super::*;
 const SALTED: [u8; SALT] = [7; SALT];
 const NOW: u64 = 1_790_000_000;
 
-fn rest(now: Instant, secs: u64, model: &str) -> Rest {
-    Rest {
+fn rest(now: Instant, secs: u64, model: &str) -> SavedRest {
+    SavedRest {
         key: [0xab; 8],
         model: model.to_owned(),
         until: now + Duration::from_secs(secs),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Shown, seconds};
 use crate::logging::shown;
-use crate::pool::{Overview, State};
+use crate::pool::{KeyState, Overview};
 use crate::reply::{Reply, quoted, whole_seconds};
 use crate::sse::Tokens;
 
@@ -88,7 +88,7 @@ fn one_by_one(out: &mut String, keys: &Overview) {
         "\"keys_listed\":{},\"key_states\":{{",
         keys.listed.len()
     );
-    for (i, (word, n)) in State::WORDS.iter().zip(keys.states).enumerate() {
+    for (i, (word, n)) in KeyState::WORDS.iter().zip(keys.states).enumerate() {
         let _ = write!(out, "{}\"{word}\":{n}", comma(i));
     }
     out.push_str("},\"key_status\":[");
@@ -102,7 +102,7 @@ fn one_by_one(out: &mut String, keys: &Overview) {
             key.index,
             quoted(&key.label),
         );
-        if let State::Ejected(status, _) = key.state {
+        if let KeyState::Ejected(status, _) = key.state {
             let _ = write!(out, ",\"advice\":\"{}\"", advice(status));
         }
         taken(out, c.requests, c.tokens);
@@ -197,16 +197,16 @@ const REASONS: [&str; 5] = [
 ];
 
 /// State, reason, and seconds left.
-fn in_words(state: State) -> (&'static str, &'static str, u64) {
+fn in_words(state: KeyState) -> (&'static str, &'static str, u64) {
     let (rank, left) = state.weight();
-    (State::WORDS[rank], REASONS[rank], seconds(left))
+    (KeyState::WORDS[rank], REASONS[rank], seconds(left))
 }
 
-fn in_short(out: &mut String, state: State) {
+fn in_short(out: &mut String, state: KeyState) {
     let (word, _, left) = in_words(state);
     let _ = match state {
-        State::Ejected(status, _) => write!(out, "{word}({status},{left}s)"),
-        State::Ready => write!(out, "{word}"),
+        KeyState::Ejected(status, _) => write!(out, "{word}({status},{left}s)"),
+        KeyState::Ready => write!(out, "{word}"),
         _ => write!(out, "{word}({left}s)"),
     };
 }
@@ -217,17 +217,17 @@ mod tests {
 
     use super::super::{Load, nothing};
     use super::*;
-    use crate::access::Asked;
-    use crate::pool::{Counts, KeyView, ModelView};
+    use crate::access::ClientUsage;
+    use crate::pool::{KeyCounts, KeyView, ModelView};
 
-    const EJECTED: State = State::Ejected(401, Duration::from_secs(60));
+    const EJECTED: KeyState = KeyState::Ejected(401, Duration::from_secs(60));
 
-    fn key(state: State) -> KeyView {
-        let counts = Counts {
+    fn key(state: KeyState) -> KeyView {
+        let counts = KeyCounts {
             requests: 7,
             limited: 2,
             in_flight: 1,
-            ..Counts::default()
+            ..KeyCounts::default()
         };
         KeyView {
             index: 0,
@@ -235,7 +235,7 @@ mod tests {
             name: None,
             state,
             models: Vec::new(),
-            serves: matches!(state, State::Ready | State::Throttled(_)),
+            serves: matches!(state, KeyState::Ready | KeyState::Throttled(_)),
             counts,
             last_used: Some(Duration::from_secs(3)),
         }
@@ -267,8 +267,12 @@ mod tests {
 
     #[test]
     fn the_three_known_fields_come_first_and_as_known() {
-        let cooling = State::Cooling(Duration::from_millis(41_200));
-        let keys = all(vec![key(State::Ready), key(cooling), key(State::Ready)]);
+        let cooling = KeyState::Cooling(Duration::from_millis(41_200));
+        let keys = all(vec![
+            key(KeyState::Ready),
+            key(cooling),
+            key(KeyState::Ready),
+        ]);
         let (counts, load) = (crate::metrics::Counts::default(), Load::default());
         let all = Shown {
             keys: &keys,
@@ -282,7 +286,7 @@ mod tests {
 
     #[test]
     fn of_more_keys_than_are_shown_the_numbers_are_true_of_all() {
-        let mut keys = all(vec![key(State::Ready), key(EJECTED)]);
+        let mut keys = all(vec![key(KeyState::Ready), key(EJECTED)]);
         (keys.total, keys.states) = (10_000, [9_998, 0, 1, 0, 1]);
         let (counts, load) = (crate::metrics::Counts::default(), Load::default());
         let reply = page(&Shown {
@@ -308,14 +312,14 @@ mod tests {
             input: 7,
             output: 8,
         };
-        let asked = Asked {
+        let asked = ClientUsage {
             requests: 3,
             tokens,
         };
         let (counts, load) = (crate::metrics::Counts::default(), Load::default());
         let reply = page(&Shown {
-            keys: &all(vec![key(State::Ready)]),
-            clients: &[("phone", asked), ("lap-top", Asked::default())],
+            keys: &all(vec![key(KeyState::Ready)]),
+            clients: &[("phone", asked), ("lap-top", ClientUsage::default())],
             ..nothing(&counts, &load)
         });
         let page: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
@@ -329,14 +333,14 @@ mod tests {
 
     #[test]
     fn the_status_follows_the_keys() {
-        let cooling = State::Cooling(Duration::from_secs(1));
+        let cooling = KeyState::Cooling(Duration::from_secs(1));
         for (states, status, word) in [
-            (vec![State::Ready, State::Ready], 200, "ok"),
-            (vec![State::Ready, cooling], 200, "degraded"),
-            (vec![State::Ready, EJECTED], 200, "degraded"),
+            (vec![KeyState::Ready, KeyState::Ready], 200, "ok"),
+            (vec![KeyState::Ready, cooling], 200, "degraded"),
+            (vec![KeyState::Ready, EJECTED], 200, "degraded"),
             (vec![cooling, EJECTED], 503, "down"),
-            (vec![State::Parked(Duration::from_secs(1))], 503, "down"),
-            (vec![State::Throttled(Duration::from_secs(1))], 200, "ok"),
+            (vec![KeyState::Parked(Duration::from_secs(1))], 503, "down"),
+            (vec![KeyState::Throttled(Duration::from_secs(1))], 200, "ok"),
         ] {
             let (code, page) = shown(states.into_iter().map(key).collect());
             assert_eq!((code, page["status"].as_str()), (status, Some(word)));
@@ -365,8 +369,8 @@ mod tests {
 
     #[test]
     fn models_are_shown_with_who_rests_for_them_and_who_waits() {
-        let mut one = key(State::Ready);
-        one.models = vec![("a\"b".into(), State::Cooling(Duration::from_secs(5)))];
+        let mut one = key(KeyState::Ready);
+        one.models = vec![("a\"b".into(), KeyState::Cooling(Duration::from_secs(5)))];
         let models = [ModelView {
             model: "a\"b".into(),
             in_flight: 1,

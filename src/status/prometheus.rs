@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{Shown, seconds};
 use crate::logging::shown;
 use crate::metrics::{BOUNDS, Counts, Reason};
-use crate::pool::{Counts as OfKey, Overview, State};
+use crate::pool::{KeyCounts, KeyState, Overview};
 use crate::reply::Reply;
 use crate::sse::Tokens;
 
@@ -190,7 +190,7 @@ type Column = (
     &'static str,
     &'static str,
     &'static str,
-    &'static [(&'static str, fn(&OfKey, State) -> u64)],
+    &'static [(&'static str, fn(&KeyCounts, KeyState) -> u64)],
 );
 
 #[rustfmt::skip]
@@ -222,7 +222,7 @@ const COLUMNS: &[Column] = &[
 const MOST_KEYS: usize = 100;
 
 /// Whether a state has this weight.
-fn is(state: State, weight: usize) -> u64 {
+fn is(state: KeyState, weight: usize) -> u64 {
     u64::from(state.weight().0 == weight)
 }
 
@@ -239,7 +239,7 @@ fn per_key(page: &mut Page, keys: &Overview) {
                 let all = match *name {
                     "key_state" => keys.states[at] as u64,
                     "key_rest_seconds" => seconds(keys.longest),
-                    _ => value(&keys.counts, State::Ready),
+                    _ => value(&keys.counts, KeyState::Ready),
                 };
                 page.sample(name, &labels, all);
             }
@@ -265,7 +265,7 @@ fn per_key(page: &mut Page, keys: &Overview) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Asked;
+    use crate::access::ClientUsage;
     use crate::pool::KeyView;
 
     #[test]
@@ -299,17 +299,17 @@ mod tests {
             label: "work …f9a1".into(),
             name: (at == 1).then(|| "work".into()),
             state: match at {
-                0 => State::Ready,
-                1 => State::Cooling(Duration::from_millis(41_200)),
-                _ => State::Ejected(401, Duration::from_secs(5)),
+                0 => KeyState::Ready,
+                1 => KeyState::Cooling(Duration::from_millis(41_200)),
+                _ => KeyState::Ejected(401, Duration::from_secs(5)),
             },
-            models: vec![("chosen".into(), State::Ready)],
+            models: vec![("chosen".into(), KeyState::Ready)],
             serves: true,
-            counts: OfKey::default(),
+            counts: KeyCounts::default(),
             last_used: None,
         };
         let keys = Overview::of((0..keys).map(key).collect());
-        let asked = Asked {
+        let asked = ClientUsage {
             requests: 5,
             tokens: Tokens {
                 input: 6,

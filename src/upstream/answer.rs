@@ -11,10 +11,10 @@ use super::call::{CALL, CurrentCall};
 use super::fields::Fields;
 use super::{Failure, unpack};
 use crate::body::lengthen;
+use crate::client::Client;
 use crate::headers::{self, ConnectionOptions};
 use crate::logging::shown;
 use crate::mask::Mask;
-use crate::peer::Client;
 use crate::secret::ApiKey;
 
 /// How much of an unwanted body is read so that its connection can be used again.

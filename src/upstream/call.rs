@@ -14,7 +14,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 use super::Failure;
 use super::fields::Fields;
-use crate::peer::{Client, Interest, Wake};
+use crate::client::{Client, Interest, Wake};
 
 /// If a pooled connection ends this soon after the first bytes were sent, the server had closed it
 /// before they arrived: they crossed on a slow line. Later, the server may have been at work.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::net as sys;
 
 use super::call::{CALL, client_left};
-use crate::peer::{Client, Interest, Wake};
+use crate::client::{Client, Interest, Wake};
 
 /// How long to wait for an address before the next one is tried beside it (RFC 8305 §8).
 const HEAD_START: Duration = Duration::from_millis(250);

@@ -16,7 +16,7 @@ use super::call::{CALL, Request, wait};
 use super::dns::CachingResolver;
 use super::tls::{self, TlsSetup};
 use super::{alarm, dial};
-use crate::peer::Interest;
+use crate::client::Interest;
 
 /// Makes connections: TCP, and TLS on top where the target says https.
 #[derive(Debug)]

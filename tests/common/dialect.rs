@@ -122,7 +122,7 @@ pub fn tokens(most: f64, requested: u32, wait: f64) -> Refusal {
 }
 
 /// NIM's model that is at work on `most` requests already, in one of three `shape`s.
-pub fn crowded(most: u32, shape: u64) -> Refusal {
+pub fn overloaded(most: u32, shape: u64) -> Refusal {
     let text =
         format!("ResourceExhausted: Worker local total request limit reached ({most}/{most})");
     match shape % 3 {

@@ -6,11 +6,11 @@ use alvus::dialect::adapt::adapt;
 use alvus::dialect::json::Json;
 use alvus::dialect::learned::{Learned, to_json};
 use alvus::dialect::lessons::{FIELDS, Lesson, learn_from_error};
-use alvus::dialect::messages::Asked;
+use alvus::dialect::messages::RequestContext;
 use alvus::dialect::messages::answer;
 use alvus::dialect::messages::errors::{Refused, translate as translate_error};
 use alvus::dialect::messages::request::{Options, count_tokens, translate};
-use alvus::dialect::messages::stream::{End, reader};
+use alvus::dialect::messages::stream::{StreamEnd, reader};
 use alvus::dialect::models::place_of_model;
 use serde_json::Value;
 
@@ -127,13 +127,13 @@ pub fn stream(input: &[u8]) {
     };
     let clean = first & 1 == 0;
     let run = |size: usize, keeps_open: bool| {
-        let asked = Asked {
+        let asked = RequestContext {
             model: "m".into(),
             prompt_tokens: 9,
             ratio: 3600,
             thinks_unopened: first & 2 != 0,
             keeps_open,
-            ..Asked::default()
+            ..RequestContext::default()
         };
         let mut stream = reader(asked);
         let mut out = Vec::new();
@@ -154,8 +154,8 @@ pub fn stream(input: &[u8]) {
     let (open, open_end) = run(4096, true);
     assert_eq!(open_end, end);
     assert_eq!(strict::kept_open_fault(&open, &out), None);
-    let _ = reader(Asked::default()).says_nothing(upstream, clean);
-    if let Ok(found) = answer::translate(upstream, &Asked::default()) {
+    let _ = reader(RequestContext::default()).says_nothing(upstream, clean);
+    if let Ok(found) = answer::translate(upstream, &RequestContext::default()) {
         assert!(Json::parse(&found.body).is_some());
     }
     // Half a surrogate pair is copied, and serde_json alone would refuse it.
@@ -163,5 +163,5 @@ pub fn stream(input: &[u8]) {
         return;
     }
     let (_, whole) = strict::accumulate(&out).unwrap_or_else(|fault| panic!("{fault}"));
-    assert_eq!(whole, end == End::Whole);
+    assert_eq!(whole, end == StreamEnd::Whole);
 }

@@ -3,8 +3,8 @@
 use alvus::dialect::json::Json;
 use alvus::dialect::responses::errors::translate as translate_error;
 use alvus::dialect::responses::request::translate;
-use alvus::dialect::responses::stream::{End, document, reader};
-use alvus::dialect::terms::{Asked, Options, Refused, Tool, ToolKind};
+use alvus::dialect::responses::stream::{StreamEnd, document, reader};
+use alvus::dialect::terms::{Options, Refused, RequestContext, Tool, ToolKind};
 use serde_json::Value;
 
 #[path = "../../src/dialect/responses/tests/strict.rs"]
@@ -95,13 +95,13 @@ pub fn stream(input: &[u8]) {
         ToolKind::Search,
         ToolKind::Function("s".into()),
     ];
-    let asked = Asked {
+    let asked = RequestContext {
         model: "m".into(),
         ratio: 3600,
         thinks_unopened: first & 2 != 0,
         limited: first & 4 != 0,
         tools: vec![tool("f", kind[usize::from(first >> 3) % 3].clone())],
-        ..Asked::default()
+        ..RequestContext::default()
     };
     let run = |size: usize| {
         let mut stream = reader(asked.clone());
@@ -128,5 +128,5 @@ pub fn stream(input: &[u8]) {
         return;
     }
     let (_, over) = strict::accumulate(&out).unwrap_or_else(|fault| panic!("{fault}"));
-    assert_eq!(over, end == End::Whole);
+    assert_eq!(over, end == StreamEnd::Whole);
 }

@@ -9,11 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use alvus::config::{Config, Loaded};
-use alvus::front::body::{Body, Framing};
+use alvus::front::body::{BodyLength, IncomingBody};
 use alvus::front::head::{Head, HeadError};
 use alvus::front::{Limits, Request, Server};
-use alvus::question::{Conversation, Question};
-use alvus::state::{self, Rest};
+use alvus::metadata::{Conversation, Metadata};
+use alvus::state::{self, SavedRest};
 use alvus::verdict::{self, Verdict};
 use alvus::{route, sse};
 
@@ -102,8 +102,8 @@ pub const TARGETS: &[Target] = &[
         run: events,
     },
     Target {
-        name: "question",
-        corpus: "question",
+        name: "metadata",
+        corpus: "metadata",
         words: &[
             b"{",
             b"}",
@@ -122,7 +122,7 @@ pub const TARGETS: &[Target] = &[
             b",",
         ],
         max_len: 4096,
-        run: question,
+        run: metadata,
     },
     #[cfg(feature = "messages")]
     Target {
@@ -348,8 +348,8 @@ fn events(input: &[u8]) {
 // ---- a request's body -----------------------------------------------------------------------------
 
 /// What is read of a body is what a whole parser reads of it.
-fn question(input: &[u8]) {
-    let found = Question::read(input, Conversation::Wanted);
+fn metadata(input: &[u8]) {
+    let found = Metadata::read(input, Conversation::Wanted);
     let Ok(whole) = serde_json::from_slice::<serde_json::Value>(input) else {
         return;
     };
@@ -358,7 +358,7 @@ fn question(input: &[u8]) {
         assert_eq!(found.model, whole["model"].as_str().unwrap_or_default());
         assert_eq!(found.streams, whole["stream"] == true);
     } else {
-        assert_eq!(found, Question::default());
+        assert_eq!(found, Metadata::default());
     }
 }
 
@@ -374,8 +374,8 @@ fn saved(input: &[u8]) {
         let _ = state::from_text(&text, now, clock);
         let (salt, rests, _) = state::from_text(&ours, now, clock).expect("ours");
         let again = state::to_text(&salt, &rests, now, clock);
-        let writable = |r: &Rest| r.model.len() <= 200 && !r.model.contains(char::is_control);
-        let kept: Vec<Rest> = rests.into_iter().filter(writable).collect();
+        let writable = |r: &SavedRest| r.model.len() <= 200 && !r.model.contains(char::is_control);
+        let kept: Vec<SavedRest> = rests.into_iter().filter(writable).collect();
         assert_eq!(
             state::from_text(&again, now, clock),
             Some((salt, kept, false))
@@ -417,7 +417,7 @@ struct Read_ {
     target: String,
     minor: u8,
     fields: Vec<(String, Vec<u8>)>,
-    framing: Framing,
+    framing: BodyLength,
     persistent: bool,
 }
 
@@ -493,11 +493,11 @@ fn head(input: &[u8]) {
 
 fn read_body(
     input: &[u8],
-    framing: Framing,
+    framing: BodyLength,
     capacity: usize,
     step: usize,
 ) -> (Vec<u8>, Option<std::io::ErrorKind>, usize) {
-    let mut body = Body::new(BufReader::with_capacity(capacity, input));
+    let mut body = IncomingBody::new(BufReader::with_capacity(capacity, input));
     body.begin(framing);
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; step]);
     let end = loop {
@@ -518,8 +518,8 @@ fn body(input: &[u8]) {
         return;
     };
     let framing = match first {
-        b'c' => Framing::Chunked,
-        n => Framing::Length(u64::from(*n)),
+        b'c' => BodyLength::Chunked,
+        n => BodyLength::Length(u64::from(*n)),
     };
     let whole = read_body(rest, framing, 64 * 1024, 16 * 1024);
     assert!(whole.0.len() <= whole.2.min(rest.len()));
@@ -532,8 +532,8 @@ fn body(input: &[u8]) {
         }
     }
     match (framing, whole.1) {
-        (Framing::Length(n), None) => assert_eq!(whole.0.len() as u64, n),
-        (Framing::Chunked, None) => assert_eq!(unchunked(rest), Some(whole.0)),
+        (BodyLength::Length(n), None) => assert_eq!(whole.0.len() as u64, n),
+        (BodyLength::Chunked, None) => assert_eq!(unchunked(rest), Some(whole.0)),
         _ => {}
     }
 }
@@ -696,7 +696,7 @@ fn summary(method: &str, target: &str, body: &[u8]) -> String {
 /// parser alone.
 fn expected(input: &[u8]) -> Vec<String> {
     let mut all = Vec::new();
-    let mut source = Body::new(BufReader::new(input));
+    let mut source = IncomingBody::new(BufReader::new(input));
     loop {
         let Ok(head) = Head::read(source.source(), &Limits::default()) else {
             return all;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use alvus::pool::{Asker, Change, Pick, Picked, Report, State, Why};
+use alvus::pool::{Change, KeyState, Pick, PickRequest, Picked, Report, RestReason};
 use alvus::retry::{Attempt, Step};
 use alvus::verdict::{self, Verdict};
 
@@ -24,7 +24,7 @@ impl Sim {
         let (lane, ticket) = task.lane.expect("it entered");
         let refused = task.refused.iter();
         let avoid: Vec<Picked> = refused.map(|(picked, ..)| picked.clone()).collect();
-        let asker = Asker {
+        let asker = PickRequest {
             ticket: Some(ticket),
             avoid: &avoid,
             only: None,
@@ -43,7 +43,7 @@ impl Sim {
             Pick::NoOther => {
                 self.stop_waiting(id);
                 let (lane, _) = self.tasks[id].lane.expect("it entered");
-                self.pool.refused(lane, now);
+                self.pool.close_if_down(lane, now);
                 self.ring();
                 return self.told(id, self.tasks[id].last);
             }
@@ -236,7 +236,7 @@ impl Sim {
             }
             Verdict::Refused { .. } => {
                 let (lane, _) = self.tasks[id].lane.expect("it entered");
-                self.pool.refused(lane, now);
+                self.pool.close_if_down(lane, now);
                 self.ring();
             }
             _ => {}
@@ -257,9 +257,9 @@ impl Sim {
             self.tally.longest_rest = self.tally.longest_rest.max(rest);
             self.plain.first_rest[picked.index].get_or_insert(self.now);
             let fair = match why {
-                Why::Limited => matches!(answer.blame, Blame::Key | Blame::Quota),
-                Why::Quota => answer.blame == Blame::Quota,
-                Why::Refused { .. } => answer.blame == Blame::Refused,
+                RestReason::Limited => matches!(answer.blame, Blame::Key | Blame::Quota),
+                RestReason::Quota => answer.blame == Blame::Quota,
+                RestReason::Refused { .. } => answer.blame == Blame::Refused,
             };
             self.tally.wrong += u64::from(!fair);
         } else if let Report::Limited(_) = report {
@@ -278,9 +278,9 @@ impl Sim {
         for (view, record) in self.views().iter().zip(&self.upstream.records) {
             for (lane, state) in view {
                 let fair = match state {
-                    State::Cooling(_) => record.limited[*lane] || record.spent,
-                    State::Parked(_) => record.spent,
-                    State::Ejected(..) => record.was_refused,
+                    KeyState::Cooling(_) => record.limited[*lane] || record.spent,
+                    KeyState::Parked(_) => record.spent,
+                    KeyState::Ejected(..) => record.was_refused,
                     _ => true,
                 };
                 wrong += u64::from(!fair);
@@ -290,10 +290,10 @@ impl Sim {
     }
 
     /// By key, the lanes that it is not ready for.
-    fn views(&self) -> Vec<Vec<(usize, State)>> {
+    fn views(&self) -> Vec<Vec<(usize, KeyState)>> {
         let keys = self.pool.snapshot(self.instant());
         let lane = |name: &str| LANES.iter().position(|lane| *lane == name);
-        let of = |models: Vec<(String, State)>| {
+        let of = |models: Vec<(String, KeyState)>| {
             let states = models.into_iter();
             states
                 .filter_map(|(name, state)| Some((lane(&name)?, state)))
@@ -304,10 +304,10 @@ impl Sim {
 
     /// By key, the lanes that it is kept out of by a refusal or a quota.
     pub fn kept_out(&self) -> Vec<[bool; LANES.len()]> {
-        let of = |states: Vec<(usize, State)>| {
+        let of = |states: Vec<(usize, KeyState)>| {
             let mut out = [false; LANES.len()];
             for (lane, state) in states {
-                out[lane] = matches!(state, State::Parked(_) | State::Ejected(..));
+                out[lane] = matches!(state, KeyState::Parked(_) | KeyState::Ejected(..));
             }
             out
         };

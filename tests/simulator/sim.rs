@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use alvus::config::{Pace, Rotation};
 use alvus::pool::{LaneId, Picked, Pool, Settings, Ticket};
-use alvus::retry::{Budget, Journey, Limits, Repeat};
+use alvus::retry::{Budget, Repeat, RetryLimits, RetryState};
 use alvus::secret::ApiKey;
 
 use crate::dice::Dice;
@@ -54,7 +54,7 @@ pub struct Task {
     pub refused_with: Vec<usize>,
     // The rest as in `relay.rs`.
     pub lane: Option<(LaneId, Ticket)>,
-    pub journey: Journey,
+    pub journey: RetryState,
     pub refused: Vec<(Picked, u16, bool)>,
     /// Whose fault the last answer was that the client may have to hear.
     pub last: Option<Blame>,
@@ -152,7 +152,7 @@ impl Sim {
         }
         let mut tally = sim.tally;
         tally.limited = sim.upstream.limited;
-        tally.crowded = sim.upstream.crowded;
+        tally.overloaded = sim.upstream.overloaded;
         tally.denied = sim.upstream.denied;
         tally.off_minutes = sim.watch.off_minutes;
         tally
@@ -299,7 +299,7 @@ impl Sim {
     fn ask(&mut self, n: usize) {
         let traffic = self.upstream.scenario.traffic;
         let now = self.instant();
-        let limits = Limits {
+        let limits = RetryLimits {
             max_retries: MAX_RETRIES,
             max_wait: MAX_WAIT,
         };
@@ -326,7 +326,7 @@ impl Sim {
             tries: 0,
             refused_with: Vec::new(),
             lane: None,
-            journey: Journey::new(limits, Repeat::No, seed, now),
+            journey: RetryState::new(limits, Repeat::No, seed, now),
             refused: Vec::new(),
             last: None,
             picked: None,

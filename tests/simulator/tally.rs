@@ -14,7 +14,7 @@ pub struct Tally {
     pub gave_up: u64,
     /// Attempts refused because of a key's limit, for want of capacity, and for other reasons.
     pub limited: u64,
-    pub crowded: u64,
+    pub overloaded: u64,
     pub denied: u64,
     pub lost: Duration,
     pub worst: Duration,
@@ -46,7 +46,7 @@ impl Tally {
             told: self.told + other.told,
             gave_up: self.gave_up + other.gave_up,
             limited: self.limited + other.limited,
-            crowded: self.crowded + other.crowded,
+            overloaded: self.overloaded + other.overloaded,
             denied: self.denied + other.denied,
             lost: self.lost + other.lost,
             worst: self.worst.max(other.worst),
@@ -65,7 +65,7 @@ impl Tally {
     }
 
     pub fn refused_per_success(&self) -> f64 {
-        (self.limited + self.crowded) as f64 / self.served.max(1) as f64
+        (self.limited + self.overloaded) as f64 / self.served.max(1) as f64
     }
 }
 
@@ -129,7 +129,7 @@ pub fn print_head() {
         "told",
         "gaveup",
         "limited",
-        "crowded",
+        "overloaded",
         "refused/1",
         "mean s",
         "worst s",
@@ -145,7 +145,7 @@ pub fn print_row(policy: Policy, tally: &Tally) {
         tally.told,
         tally.gave_up,
         tally.limited,
-        tally.crowded,
+        tally.overloaded,
         tally.refused_per_success(),
         tally.lost.as_secs_f64() / tally.served.max(1) as f64,
         tally.worst.as_secs_f64(),
@@ -179,7 +179,7 @@ pub fn print_hostile_row(policy: Policy, tally: &Tally) {
         tally.served,
         tally.told,
         tally.gave_up,
-        tally.limited + tally.crowded + tally.denied,
+        tally.limited + tally.overloaded + tally.denied,
         tally.worst.as_secs_f64(),
         tally.out_of_use.as_secs(),
         tally.comeback.as_secs(),

@@ -77,7 +77,7 @@ pub struct Upstream {
     pub records: Vec<Record>,
     /// Attempts refused because of a key's limits, of the model's, and for other reasons.
     pub limited: u64,
-    pub crowded: u64,
+    pub overloaded: u64,
     pub denied: u64,
 }
 
@@ -94,7 +94,7 @@ impl Upstream {
             in_flight: [0; LANES.len()],
             records: vec![Record::default(); keys],
             limited: 0,
-            crowded: 0,
+            overloaded: 0,
             denied: 0,
         }
     }
@@ -181,9 +181,9 @@ impl Upstream {
         }
         let most = self.scenario.at_a_time.unwrap_or(u32::MAX);
         if self.in_flight[ask.lane] >= most {
-            self.crowded += 1;
+            self.overloaded += 1;
             let shape = self.dice.below(3);
-            return self.refuse(dialect::crowded(most, shape), Blame::Upstream);
+            return self.refuse(dialect::overloaded(most, shape), Blame::Upstream);
         }
         // It counts from here on.
         let window = self.window(key, now);
@@ -238,7 +238,7 @@ impl Upstream {
             () if self.has(Fault::FullInWords, now) => dialect::full_in_words(),
             () => return None,
         };
-        self.crowded += 1;
+        self.overloaded += 1;
         Some(self.refuse(full, Blame::Upstream))
     }
 

@@ -4,15 +4,15 @@ use super::super::calls::Calls;
 use super::super::chat::{Chunk, Finish, Piece, Usage};
 use super::super::ids::Fresh;
 use super::super::json::{Json, Quoted, Str, put};
-pub use super::super::terms::{Answer, Fault};
-use super::super::think::{Part, Think};
-use super::{Asked, put_usage, stop_reason};
+pub use super::super::terms::{Fault, WholeAnswer};
+use super::super::think::{Think, ThinkPart};
+use super::{RequestContext, put_usage, stop_reason};
 
 /// Translates an answer.
 ///
 /// # Errors
 /// When it is empty, broken, or an error.
-pub fn translate(body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
+pub fn translate(body: &[u8], asked: &RequestContext) -> Result<WholeAnswer, Fault> {
     let json = Json::parse(body).ok_or(Fault::Broken("the answer is not valid JSON"))?;
     let chunk = Chunk::read(json);
     if chunk.is_error {
@@ -38,7 +38,7 @@ pub fn translate(body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
     if content == b"[]" {
         let was_cut = !parts.calls.list().is_empty();
         return match was_cut {
-            true => Ok(Answer {
+            true => Ok(WholeAnswer {
                 body: empty(asked, finish),
                 usage: chunk.usage,
             }),
@@ -52,20 +52,20 @@ pub fn translate(body: &[u8], asked: &Asked) -> Result<Answer, Fault> {
         chunk.usage,
         written,
     );
-    Ok(Answer {
+    Ok(WholeAnswer {
         body,
         usage: chunk.usage,
     })
 }
 
 /// A message without content, in place of an answer that had none and is not asked for again.
-pub fn empty(asked: &Asked, finish: Finish) -> Vec<u8> {
+pub fn empty(asked: &RequestContext, finish: Finish) -> Vec<u8> {
     let content = b"[{\"type\":\"text\",\"text\":\"\"}]";
     message(asked, content, stop_reason(finish, false), None, 0)
 }
 
 fn message(
-    asked: &Asked,
+    asked: &RequestContext,
     content: &[u8],
     reason: &str,
     usage: Option<Usage>,
@@ -120,10 +120,10 @@ impl Default for Parts<'_> {
     }
 }
 
-fn add_part(part: Part<'_>, thoughts: &mut String, text: &mut String) {
+fn add_part(part: ThinkPart<'_>, thoughts: &mut String, text: &mut String) {
     match part {
-        Part::Thought(piece) => thoughts.push_str(piece),
-        Part::Text(piece) => text.push_str(piece),
+        ThinkPart::Thought(piece) => thoughts.push_str(piece),
+        ThinkPart::Text(piece) => text.push_str(piece),
     }
 }
 
@@ -147,7 +147,11 @@ impl<'a> Parts<'a> {
     }
 
     /// The blocks, whether tools are called, and how many bytes the model wrote.
-    fn content(&self, asked: &Asked, finish: Finish) -> Result<(Vec<u8>, bool, u64), Fault> {
+    fn content(
+        &self,
+        asked: &RequestContext,
+        finish: Finish,
+    ) -> Result<(Vec<u8>, bool, u64), Fault> {
         if self.too_many {
             return Err(Fault::Broken("too many tool calls, or a name without end"));
         }

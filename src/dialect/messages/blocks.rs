@@ -3,24 +3,24 @@
 use super::super::conversation::{Arguments, Conversation, Image, Part, Text};
 use super::super::ids::Used;
 use super::super::json::{Json, Str};
-use super::errors::Failure;
+use super::errors::ErrorBody;
 
 /// The position of a block, for errors.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct BlockPath {
     message: usize,
     block: usize,
 }
 
-impl Place {
-    fn wrong(self, what: &str) -> Failure {
-        Failure::invalid(format!(
+impl BlockPath {
+    fn wrong(self, what: &str) -> ErrorBody {
+        ErrorBody::invalid(format!(
             "messages.{}.content.{}: {what}",
             self.message, self.block
         ))
     }
 
-    fn cannot(self, kind: &str) -> Failure {
+    fn cannot(self, kind: &str) -> ErrorBody {
         self.wrong(&format!(
             "a block of type {kind:?} cannot be translated for this upstream"
         ))
@@ -43,7 +43,7 @@ pub fn add_messages<'a>(
     messages: Json<'a>,
     conversation: &mut Conversation<'a>,
     used: &mut Used,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorBody> {
     for (message, json) in messages.items().enumerate() {
         let [role, content] = json.pick(["role", "content"]);
         let role = match role.and_then(Json::string).map(Str::raw) {
@@ -52,12 +52,12 @@ pub fn add_messages<'a>(
             Some("system" | "developer") => Role::System,
             other => {
                 let other = other.unwrap_or("none");
-                return Err(Failure::invalid(format!(
+                return Err(ErrorBody::invalid(format!(
                     "messages.{message}.role: {other:?} is not one of user, assistant, system"
                 )));
             }
         };
-        let mut place = Place { message, block: 0 };
+        let mut place = BlockPath { message, block: 0 };
         let Some(content) = content else { continue };
         match (role, content.string()) {
             (Role::System, _) => conversation.system(joined(content, place, "\\n\\n")?),
@@ -81,11 +81,11 @@ pub fn add_messages<'a>(
 fn add_block<'a>(
     block: Json<'a>,
     role: Role,
-    place: Place,
+    place: BlockPath,
     conversation: &mut Conversation<'a>,
     used: &mut Used,
     has_said: &mut bool,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorBody> {
     let [kind, thinking] = block.pick(["type", "thinking"]);
     let kind = kind.and_then(Json::string).map_or("none", Str::raw);
     match kind {
@@ -135,7 +135,7 @@ fn add_block<'a>(
     Ok(())
 }
 
-fn string<'a>(value: Option<Json<'a>>, place: Place, name: &str) -> Result<Str<'a>, Failure> {
+fn string<'a>(value: Option<Json<'a>>, place: BlockPath, name: &str) -> Result<Str<'a>, ErrorBody> {
     let found = value.and_then(Json::string).filter(|text| !text.is_empty());
     found.ok_or_else(|| place.wrong(&format!("{name}: a string is required")))
 }
@@ -143,9 +143,9 @@ fn string<'a>(value: Option<Json<'a>>, place: Place, name: &str) -> Result<Str<'
 /// The parts of a content that is a string or a list of blocks.
 fn content_parts<'a>(
     content: Json<'a>,
-    place: Place,
+    place: BlockPath,
     parts: &mut Vec<Part<'a>>,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorBody> {
     if let Some(text) = content.string() {
         parts.push(Part::Text(text.raw().into()));
     }
@@ -163,9 +163,9 @@ fn content_parts<'a>(
 fn add_parts<'a>(
     block: Json<'a>,
     kind: &str,
-    place: Place,
+    place: BlockPath,
     parts: &mut Vec<Part<'a>>,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorBody> {
     let [text, source, title, content, name] =
         block.pick(["text", "source", "title", "content", "tool_name"]);
     match kind {
@@ -195,7 +195,7 @@ fn add_parts<'a>(
     Ok(())
 }
 
-fn image<'a>(source: Option<Json<'a>>, place: Place) -> Result<Image<'a>, Failure> {
+fn image<'a>(source: Option<Json<'a>>, place: BlockPath) -> Result<Image<'a>, ErrorBody> {
     let [kind, media, data, url] = match source {
         Some(source) => source
             .pick(["type", "media_type", "data", "url"])
@@ -216,9 +216,9 @@ fn image<'a>(source: Option<Json<'a>>, place: Place) -> Result<Image<'a>, Failur
 fn document<'a>(
     source: Option<Json<'a>>,
     title: Option<Json<'a>>,
-    place: Place,
+    place: BlockPath,
     parts: &mut Vec<Part<'a>>,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorBody> {
     let source = source.ok_or_else(|| place.wrong("document.source is required"))?;
     let [kind, data, url, content] = source.pick(["type", "data", "url", "content"]);
     let [kind, data, url] =
@@ -277,14 +277,14 @@ fn found_by_server<'a>(kind: &str, content: Option<Json<'a>>) -> Option<Part<'a>
 ///
 /// # Errors
 /// When a block is not text.
-pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, Failure> {
+pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, ErrorBody> {
     let blocks = system.items().map(|block| block.pick(["type", "text"]));
     let mut texts: Vec<&str> = system.string().map(Str::raw).into_iter().collect();
     for (at, [kind, text]) in blocks.enumerate() {
         match (kind.and_then(Json::string), text.and_then(Json::string)) {
             (Some(kind), Some(text)) if kind.is("text") => texts.push(text.raw()),
             _ => {
-                return Err(Failure::invalid(format!(
+                return Err(ErrorBody::invalid(format!(
                     "system.{at}: only blocks of text can be translated"
                 )));
             }
@@ -295,7 +295,7 @@ pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, Failure> {
 }
 
 /// Joins blocks that must all be text.
-fn joined<'a>(content: Json<'a>, place: Place, between: &str) -> Result<Text<'a>, Failure> {
+fn joined<'a>(content: Json<'a>, place: BlockPath, between: &str) -> Result<Text<'a>, ErrorBody> {
     let mut parts = Vec::new();
     content_parts(content, place, &mut parts)?;
     let mut texts = Vec::with_capacity(parts.len());

@@ -16,7 +16,7 @@ const USUAL_WAIT: u64 = 5;
 
 /// A request that failed, or could not be translated.
 #[derive(Debug, PartialEq, Eq, Clone)]
-pub struct Failure {
+pub struct ErrorBody {
     /// The status to answer with.
     pub status: u16,
     /// Anthropic's error type.
@@ -27,10 +27,10 @@ pub struct Failure {
     pub retry_after: Option<u64>,
 }
 
-impl Failure {
+impl ErrorBody {
     /// A failure with this status and its type. A status that a wait cures, and that is not a limit, becomes
     /// "overloaded".
-    pub fn new(status: u16, message: impl Into<String>) -> Failure {
+    pub fn new(status: u16, message: impl Into<String>) -> ErrorBody {
         let (status, kind) = match status {
             401 => (401, "authentication_error"),
             402 => (402, "billing_error"),
@@ -43,7 +43,7 @@ impl Failure {
             _ => (400, "invalid_request_error"),
         };
         let waits = matches!(status, 429 | OVERLOADED);
-        Failure {
+        ErrorBody {
             status,
             kind,
             message: message.into(),
@@ -52,8 +52,8 @@ impl Failure {
     }
 
     /// The request is to blame.
-    pub fn invalid(message: impl Into<String>) -> Failure {
-        Failure::new(400, message)
+    pub fn invalid(message: impl Into<String>) -> ErrorBody {
+        ErrorBody::new(400, message)
     }
 
     /// The answer's body, with the request's id if there is one.
@@ -79,18 +79,18 @@ pub fn translate(
     body: &[u8],
     retry_after: Option<u64>,
     request: Refused<'_>,
-) -> Failure {
+) -> ErrorBody {
     let said =
         message(body).unwrap_or_else(|| format!("the upstream answered with status {status}"));
     let mut failure = match Overflow::read(status, body) {
-        Some(overflow) => Failure::invalid(too_long(overflow, request, &said)),
+        Some(overflow) => ErrorBody::invalid(too_long(overflow, request, &said)),
         // NVIDIA NIM: the function exists, but its workers are down.
-        None if status == 400 && said.contains("DEGRADED") => Failure::new(503, said),
-        None if status == 404 && said.contains("Not found for account") => Failure::new(
+        None if status == 400 && said.contains("DEGRADED") => ErrorBody::new(503, said),
+        None if status == 404 && said.contains("Not found for account") => ErrorBody::new(
             404,
             format!("the upstream has no model {:?}: {said}", request.model),
         ),
-        None => Failure::new(status, said),
+        None => ErrorBody::new(status, said),
     };
     if failure.retry_after.is_some() && retry_after.is_some() {
         failure.retry_after = retry_after;
@@ -116,7 +116,7 @@ fn too_long(overflow: Overflow, request: Refused<'_>, said: &str) -> String {
 /// an answer that is not a stream.
 pub fn late_error(message: &str) -> Vec<u8> {
     let mut out = b"event: error\ndata: ".to_vec();
-    out.extend_from_slice(&Failure::new(OVERLOADED, message).body(None));
+    out.extend_from_slice(&ErrorBody::new(OVERLOADED, message).body(None));
     out.extend_from_slice(b"\n\n");
     out
 }

@@ -10,7 +10,7 @@ use super::super::measure::Size;
 use super::super::reasoning::{Wanted, switch};
 pub use super::super::terms::{ChatRequest, Options};
 use super::blocks::{add_messages, system_texts};
-use super::errors::Failure;
+use super::errors::ErrorBody;
 use super::tools::put_tools;
 
 /// The least output, in tokens, for a model that may think first.
@@ -23,18 +23,18 @@ const MOST_STOPS: usize = 4;
 ///
 /// # Errors
 /// What cannot be translated, and why.
-pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Failure> {
+pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, ErrorBody> {
     let json = object(body)?;
     let [model, messages, system, stream] = json.pick(["model", "messages", "system", "stream"]);
     let model = model
         .and_then(Json::string)
         .filter(|model| !model.is_empty());
     let model = model
-        .ok_or_else(|| Failure::invalid("model: a string is required"))?
+        .ok_or_else(|| ErrorBody::invalid("model: a string is required"))?
         .plain();
     let messages = messages.filter(|messages| messages.items().next().is_some());
     let messages =
-        messages.ok_or_else(|| Failure::invalid("messages: at least one message is required"))?;
+        messages.ok_or_else(|| ErrorBody::invalid("messages: at least one message is required"))?;
     let streams = stream.is_some_and(Json::is_true);
 
     let mut out = conversation::open(options.model, streams, body.len());
@@ -64,16 +64,16 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Fail
 ///
 /// # Errors
 /// When the body is not a JSON object.
-pub fn count_tokens(body: &[u8], ratio: u32) -> Result<Vec<u8>, Failure> {
+pub fn count_tokens(body: &[u8], ratio: u32) -> Result<Vec<u8>, ErrorBody> {
     let size = Size::of(object(body)?);
     let mut out = Vec::new();
     put!(&mut out, "{\"input_tokens\":", size.tokens(ratio), "}");
     Ok(out)
 }
 
-fn object(body: &[u8]) -> Result<Json<'_>, Failure> {
+fn object(body: &[u8]) -> Result<Json<'_>, ErrorBody> {
     let json = Json::parse(body).filter(|json| json.is_object());
-    json.ok_or_else(|| Failure::invalid("the body is not a JSON object"))
+    json.ok_or_else(|| ErrorBody::invalid("the body is not a JSON object"))
 }
 
 fn put_stops(out: &mut Vec<u8>, stops: Option<Json<'_>>) {
@@ -92,7 +92,7 @@ fn put_stops(out: &mut Vec<u8>, stops: Option<Json<'_>>) {
 }
 
 /// Writes the settings for the model's answer.
-fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Result<(), Failure> {
+fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Result<(), ErrorBody> {
     let [thinking, config, format, most, temperature, top_p, stops] = json.pick([
         "thinking",
         "output_config",
@@ -116,7 +116,7 @@ fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Res
     if let Some(most) = most {
         let asked = most.number().filter(|most| *most > 0);
         let asked = asked
-            .ok_or_else(|| Failure::invalid("max_tokens: a whole number above 0 is required"))?;
+            .ok_or_else(|| ErrorBody::invalid("max_tokens: a whole number above 0 is required"))?;
         let least = if switch.may_think { LEAST_OUTPUT } else { 0 };
         let most = asked.max(least).min(options.max_output.unwrap_or(u64::MAX));
         put!(out, ",\"max_tokens\":", most);

@@ -5,16 +5,16 @@
 use super::super::chat::{Finish, Usage};
 use super::super::ids::Fresh;
 use super::super::json::{Quoted, Str, put};
-use super::super::reader::{Heard, Reader, Teller};
-pub use super::super::terms::End;
-use super::super::think::Part;
-use super::{Asked, put_usage, stop_reason};
+use super::super::reader::{AnswerWriter, Heard, Reader};
+pub use super::super::terms::StreamEnd;
+use super::super::think::ThinkPart;
+use super::{RequestContext, put_usage, stop_reason};
 
 /// The most bytes of arguments that are held back, of all calls together.
 const MOST_HELD: usize = 16 * 1024;
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Kind {
+enum BlockKind {
     Thought,
     Text,
 }
@@ -32,24 +32,24 @@ struct Block {
 }
 
 #[derive(Debug)]
-struct Answer {
-    asked: Asked,
+struct MessageStream {
+    asked: RequestContext,
     fresh: Fresh,
     /// One for each call.
     blocks: Vec<Block>,
     /// The number of the next block.
     next: u64,
     /// The open block of text or thoughts.
-    open: Option<(u64, Kind)>,
+    open: Option<(u64, BlockKind)>,
     started: bool,
     /// How many bytes the model wrote.
     written: u64,
 }
 
 /// A reader for the answer to this request.
-pub fn reader(asked: Asked) -> Reader {
+pub fn reader(asked: RequestContext) -> Reader {
     let thinks_unopened = asked.thinks_unopened;
-    let answer = Answer {
+    let answer = MessageStream {
         fresh: Fresh::new(asked.random),
         asked,
         blocks: Vec::new(),
@@ -61,17 +61,17 @@ pub fn reader(asked: Asked) -> Reader {
     Reader::new(Box::new(answer), thinks_unopened)
 }
 
-impl Teller for Answer {
-    fn part(&mut self, heard: &mut Heard, part: Part<'_>, out: &mut Vec<u8>) {
+impl AnswerWriter for MessageStream {
+    fn part(&mut self, heard: &mut Heard, part: ThinkPart<'_>, out: &mut Vec<u8>) {
         let (kind, text) = match part {
-            Part::Thought(text) => (Kind::Thought, text),
-            Part::Text(text) => (Kind::Text, text),
+            ThinkPart::Thought(text) => (BlockKind::Thought, text),
+            ThinkPart::Text(text) => (BlockKind::Text, text),
         };
         let at = self.open(heard, kind, out);
         self.written += text.len() as u64;
         let begin = match kind {
-            Kind::Thought => ",\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"",
-            Kind::Text => ",\"delta\":{\"type\":\"text_delta\",\"text\":\"",
+            BlockKind::Thought => ",\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"",
+            BlockKind::Text => ",\"delta\":{\"type\":\"text_delta\",\"text\":\"",
         };
         put_event(out, "content_block_delta");
         put!(out, ",\"index\":", at, begin, text, "\"}}\n\n");
@@ -138,21 +138,21 @@ impl Teller for Answer {
             }
         }
         if !self.started {
-            heard.ended = Some(End::Empty);
+            heard.ended = Some(StreamEnd::Empty);
             return;
         }
         self.put_end(heard, out);
     }
 
     fn put_empty(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
-        self.open(heard, Kind::Text, out);
+        self.open(heard, BlockKind::Text, out);
         self.put_end(heard, out);
     }
 }
 
-impl Answer {
+impl MessageStream {
     /// The number of the open block of this kind; opens one if needed.
-    fn open(&mut self, heard: &mut Heard, kind: Kind, out: &mut Vec<u8>) -> u64 {
+    fn open(&mut self, heard: &mut Heard, kind: BlockKind, out: &mut Vec<u8>) -> u64 {
         if let Some((at, open)) = self.open
             && open == kind
         {
@@ -165,9 +165,9 @@ impl Answer {
         put!(
             out,
             match kind {
-                Kind::Thought =>
+                BlockKind::Thought =>
                     "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}\n\n",
-                Kind::Text => "{\"type\":\"text\",\"text\":\"\"}}\n\n",
+                BlockKind::Text => "{\"type\":\"text\",\"text\":\"\"}}\n\n",
             }
         );
         self.open = Some((at, kind));
@@ -279,7 +279,7 @@ impl Answer {
         put!(out, "}\n\n");
         put_event(out, "message_stop");
         put!(out, "}\n\n");
-        heard.ended = Some(End::Whole);
+        heard.ended = Some(StreamEnd::Whole);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::json::{Json, Str, put};
 use super::super::schema::put_schema;
-use super::errors::Failure;
+use super::errors::ErrorBody;
 
 /// A tool of the client that only stands for tools it has not loaded yet.
 const PLACEHOLDER: &str = "DeferredToolPlaceholder";
@@ -18,7 +18,7 @@ pub fn put_tools(
     out: &mut Vec<u8>,
     tools: Option<Json<'_>>,
     choice: Option<Json<'_>>,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorBody> {
     let mut count = 0;
     let mut on_server = None;
     for (at, tool) in tools.map(Json::items).into_iter().flatten().enumerate() {
@@ -33,7 +33,7 @@ pub fn put_tools(
             continue;
         }
         let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return Err(Failure::invalid(format!(
+            return Err(ErrorBody::invalid(format!(
                 "tools.{at}.name: a string is required"
             )));
         };
@@ -53,7 +53,7 @@ pub fn put_tools(
     match on_server {
         Some(name) if count == 0 => {
             let name = name.plain();
-            return Err(Failure::invalid(format!(
+            return Err(ErrorBody::invalid(format!(
                 "{name} is not available on this upstream"
             )));
         }
@@ -63,7 +63,7 @@ pub fn put_tools(
     choice.map_or(Ok(()), |choice| put_choice(out, choice))
 }
 
-fn put_choice(out: &mut Vec<u8>, choice: Json<'_>) -> Result<(), Failure> {
+fn put_choice(out: &mut Vec<u8>, choice: Json<'_>) -> Result<(), ErrorBody> {
     let [kind, name, alone] = choice.pick(["type", "name", "disable_parallel_tool_use"]);
     match (
         kind.and_then(Json::string).map(Str::raw),
@@ -81,7 +81,7 @@ fn put_choice(out: &mut Vec<u8>, choice: Json<'_>) -> Result<(), Failure> {
             );
         }
         _ => {
-            return Err(Failure::invalid(
+            return Err(ErrorBody::invalid(
                 "tool_choice: its type is auto, any, none, or tool with a name",
             ));
         }

@@ -7,17 +7,17 @@
 use super::super::chat::Finish;
 use super::super::ids::Fresh;
 use super::super::json::Str;
-use super::super::reader::{Heard, Teller};
-use super::super::terms::{Asked, End};
-use super::super::think::Part;
+use super::super::reader::{AnswerWriter, Heard};
+use super::super::terms::{RequestContext, StreamEnd};
+use super::super::think::ThinkPart;
 use super::calls::Block;
-use super::output::{self, Events, Status};
+use super::output::{self, EventWriter, Status};
 
 /// The longest output, in bytes: a hundred times what models write.
 pub const LONGEST: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum ItemKind {
     Thought,
     Text,
     /// The call of this number.
@@ -27,7 +27,7 @@ pub(super) enum Kind {
 /// An item of the output. It is done when the answer is, so that a client that asks again does not keep half an answer.
 #[derive(Debug)]
 pub(super) struct Item {
-    pub(super) kind: Kind,
+    pub(super) kind: ItemKind,
     pub(super) id: String,
     /// The fields by which its events name it: its index in the output, and its id.
     pub(super) place: String,
@@ -36,9 +36,9 @@ pub(super) struct Item {
 }
 
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) asked: Asked,
-    pub(super) events: Events,
+pub(super) struct ResponseStream {
+    pub(super) asked: RequestContext,
+    pub(super) events: EventWriter,
     pub(super) fresh: Fresh,
     /// One for each call.
     pub(super) blocks: Vec<Block>,
@@ -52,10 +52,10 @@ pub(super) struct Answer {
     pub(super) written: usize,
 }
 
-impl Answer {
-    pub(super) fn new(asked: Asked) -> Answer {
-        Answer {
-            events: Events::default(),
+impl ResponseStream {
+    pub(super) fn new(asked: RequestContext) -> ResponseStream {
+        ResponseStream {
+            events: EventWriter::default(),
             fresh: Fresh::new(!asked.random),
             asked,
             blocks: Vec::new(),
@@ -81,13 +81,13 @@ impl Answer {
     }
 
     /// The index of the last item, if it is of this kind; else opens one.
-    pub(super) fn open(&mut self, heard: &mut Heard, kind: Kind, out: &mut Vec<u8>) -> usize {
+    pub(super) fn open(&mut self, heard: &mut Heard, kind: ItemKind, out: &mut Vec<u8>) -> usize {
         if self.items.last().is_some_and(|item| item.kind == kind) {
             return self.items.len() - 1;
         }
         self.begin_calls(heard, self.blocks.len(), out);
         let (prefix, item, added, part) = match kind {
-            Kind::Text => (
+            ItemKind::Text => (
                 "msg_",
                 "\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"in_progress\",\"content\":[]}",
                 "response.content_part.added",
@@ -120,7 +120,7 @@ impl Answer {
     /// Opens an item. Returns its index in the output.
     pub(super) fn add_item(
         &mut self,
-        kind: Kind,
+        kind: ItemKind,
         id: String,
         item: &str,
         out: &mut Vec<u8>,
@@ -150,11 +150,11 @@ impl Answer {
     fn close(&mut self, out: &mut Vec<u8>) {
         for (at, item) in std::mem::take(&mut self.items).into_iter().enumerate() {
             let whole = match item.kind {
-                Kind::Call(call) => self.close_call(call, &item, out),
-                Kind::Text => {
+                ItemKind::Call(call) => self.close_call(call, &item, out),
+                ItemKind::Text => {
                     self.close_part(&item, ["output_text", "content_part", "content"], out)
                 }
-                Kind::Thought => {
+                ItemKind::Thought => {
                     let names = [
                         "reasoning_summary_text",
                         "reasoning_summary_part",
@@ -175,7 +175,7 @@ impl Answer {
         let [text, part, list] = names;
         let place = [&*item.place, ",\"", list, "_index\":0"].concat();
         let (begin, whole, more) = match item.kind {
-            Kind::Text => {
+            ItemKind::Text => {
                 let whole = output::message(&item.id, &item.text);
                 (output::TEXT, whole, ",\"logprobs\":[]")
             }
@@ -203,7 +203,7 @@ impl Answer {
     }
 
     fn only_thinks(&self) -> bool {
-        self.items.iter().all(|item| item.kind == Kind::Thought)
+        self.items.iter().all(|item| item.kind == ItemKind::Thought)
     }
 
     fn put_end(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
@@ -218,15 +218,15 @@ impl Answer {
                 .events
                 .put_whole(out, &self.asked, status, &self.output, usage),
         }
-        heard.ended = Some(End::Whole);
+        heard.ended = Some(StreamEnd::Whole);
     }
 }
 
-impl Teller for Answer {
-    fn part(&mut self, heard: &mut Heard, part: Part<'_>, out: &mut Vec<u8>) {
+impl AnswerWriter for ResponseStream {
+    fn part(&mut self, heard: &mut Heard, part: ThinkPart<'_>, out: &mut Vec<u8>) {
         let (kind, text) = match part {
-            Part::Thought(text) => (Kind::Thought, text),
-            Part::Text(text) => (Kind::Text, text),
+            ThinkPart::Thought(text) => (ItemKind::Thought, text),
+            ThinkPart::Text(text) => (ItemKind::Text, text),
         };
         if !self.takes(heard, text.len(), out) {
             return;
@@ -235,7 +235,7 @@ impl Teller for Answer {
         let item = &mut self.items[at];
         item.text.push_str(text);
         let (name, begin) = match kind {
-            Kind::Text => (
+            ItemKind::Text => (
                 "response.output_text.delta",
                 ",\"content_index\":0,\"logprobs\":[],\"delta\":\"",
             ),
@@ -272,7 +272,7 @@ impl Teller for Answer {
             }
         }
         if self.items.is_empty() {
-            heard.ended = Some(End::Empty);
+            heard.ended = Some(StreamEnd::Empty);
             return;
         }
         self.put_end(heard, out);
@@ -296,7 +296,7 @@ impl Teller for Answer {
             self.start(out);
             let status = Status::Failed("server_error", why);
             self.events.put_whole(out, &self.asked, status, &[], None);
-            heard.ended = Some(End::Whole);
+            heard.ended = Some(StreamEnd::Whole);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::super::json::Str;
 use super::super::reader::Heard;
-use super::answer::{Answer, Item, Kind};
-use super::output::Call;
+use super::answer::{Item, ItemKind, ResponseStream};
+use super::output::OutputCall;
 use super::tools::called;
 
 /// A client that waits for a free-text tool's input gets an event each time this many bytes have come.
@@ -14,7 +14,7 @@ const SIGN_OF_LIFE: usize = 1024;
 pub(super) struct Block {
     /// Its index in the output, once it was opened.
     pub(super) at: Option<usize>,
-    call: Call,
+    call: OutputCall,
     /// All arguments so far, still escaped; and how much of them was written.
     pub(super) arguments: String,
     told: usize,
@@ -22,7 +22,7 @@ pub(super) struct Block {
     flows: bool,
 }
 
-impl Answer {
+impl ResponseStream {
     /// Takes the next piece of a call's arguments, still escaped.
     pub(super) fn more_arguments(
         &mut self,
@@ -75,7 +75,7 @@ impl Answer {
             self.asked.used.add(&call_id);
             let tool = called(&self.asked.tools, &call.name).cloned();
             let name = call.name.clone();
-            let mut call = Call {
+            let mut call = OutputCall {
                 id: String::new(),
                 call_id,
                 name,
@@ -83,7 +83,7 @@ impl Answer {
             };
             call.id = self.fresh.id(if call.is_custom() { "ctc_" } else { "fc_" });
             let item = call.item(None);
-            let number = self.add_item(Kind::Call(at), call.id.clone(), &item, out);
+            let number = self.add_item(ItemKind::Call(at), call.id.clone(), &item, out);
             let block = &mut self.blocks[at];
             (block.at, block.call) = (Some(number), call);
         }

@@ -12,7 +12,7 @@ const TOO_LONG: &str = "context_length_exceeded";
 
 /// A request that failed, or could not be translated.
 #[derive(Debug, PartialEq, Eq, Clone)]
-pub struct Failure {
+pub struct ErrorBody {
     /// The status to answer with.
     pub status: u16,
     /// OpenAI's code; "" for none.
@@ -25,10 +25,10 @@ pub struct Failure {
     pub retry_after: Option<u64>,
 }
 
-impl Failure {
+impl ErrorBody {
     /// A failure with this status.
-    pub fn new(status: u16, code: &str, message: impl Into<String>) -> Failure {
-        Failure {
+    pub fn new(status: u16, code: &str, message: impl Into<String>) -> ErrorBody {
+        ErrorBody {
             status,
             code: code.to_string(),
             param: String::new(),
@@ -38,15 +38,15 @@ impl Failure {
     }
 
     /// This field of the request is to blame.
-    pub fn invalid(param: impl Into<String>, what: &str) -> Failure {
+    pub fn invalid(param: impl Into<String>, what: &str) -> ErrorBody {
         let param = param.into();
         let message = match param.is_empty() {
             true => what.to_string(),
             false => format!("{param}: {what}"),
         };
-        Failure {
+        ErrorBody {
             param,
-            ..Failure::new(400, "", message)
+            ..ErrorBody::new(400, "", message)
         }
     }
 
@@ -86,7 +86,7 @@ pub fn translate(
     body: &[u8],
     retry_after: Option<u64>,
     request: Refused<'_>,
-) -> Failure {
+) -> ErrorBody {
     let said =
         message(body).unwrap_or_else(|| format!("the upstream answered with status {status}"));
     let mut failure = match Overflow::read(status, body) {
@@ -97,22 +97,22 @@ pub fn translate(
                 format!(" ({prompt} tokens, {limit} at most)")
             });
             let text = "Your input exceeds the context window of this model";
-            Failure {
+            ErrorBody {
                 param: "input".into(),
-                ..Failure::new(400, TOO_LONG, format!("{text}{limit}: {said}"))
+                ..ErrorBody::new(400, TOO_LONG, format!("{text}{limit}: {said}"))
             }
         }
         // NVIDIA NIM: the function exists, but its workers are down.
-        None if status == 400 && said.contains("DEGRADED") => Failure::new(503, "", said),
+        None if status == 400 && said.contains("DEGRADED") => ErrorBody::new(503, "", said),
         None if status == 404 && said.contains("Not found for account") => {
             let text = format!("the upstream has no model {:?}: {said}", request.model);
-            Failure::new(404, "model_not_found", text)
+            ErrorBody::new(404, "model_not_found", text)
         }
         None => {
             let error = Json::parse(body).and_then(|body| body.get("error"));
             let code = error.and_then(|error| error.get("code")?.string());
             let code = code.map(|code| code.plain());
-            Failure::new(status, code.as_deref().unwrap_or_default(), said)
+            ErrorBody::new(status, code.as_deref().unwrap_or_default(), said)
         }
     };
     if failure.retry_after.is_some() && retry_after.is_some() {

@@ -4,7 +4,7 @@ use super::super::conversation::{Arguments, Conversation, Image, Part, Text};
 use super::super::ids::Used;
 use super::super::json::{Json, Str};
 use super::super::terms::{Tool, ToolKind};
-use super::errors::Failure;
+use super::errors::ErrorBody;
 use super::tools::chat_name;
 
 /// Said of what would need a memory of earlier requests.
@@ -19,13 +19,13 @@ pub fn add_items<'a>(
     tools: &[Tool],
     conversation: &mut Conversation<'a>,
     used: &mut Used,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorBody> {
     if let Some(text) = input.string() {
         conversation.user(Part::Text(text.raw().into()));
         return Ok(());
     }
     if !input.is_list() {
-        return Err(Failure::invalid(
+        return Err(ErrorBody::invalid(
             "input",
             "a string or a list of items is required",
         ));
@@ -36,10 +36,10 @@ pub fn add_items<'a>(
         let kind = kind.and_then(Json::string).map(Str::raw);
         match kind {
             None if role.is_none() => {
-                return Err(Failure::invalid(place + ".type", "a string is required"));
+                return Err(ErrorBody::invalid(place + ".type", "a string is required"));
             }
             None | Some("message") => add_message(item, role, &place, conversation)?,
-            Some("item_reference") => return Err(Failure::invalid(place, NOTHING_STORED)),
+            Some("item_reference") => return Err(ErrorBody::invalid(place, NOTHING_STORED)),
             Some("reasoning") => conversation.thought(thoughts(item)),
             Some(kind) if kind.ends_with("_output") => {
                 add_output(item, kind, &place, conversation)?;
@@ -55,7 +55,7 @@ fn add_message<'a>(
     role: Option<Json<'a>>,
     place: &str,
     conversation: &mut Conversation<'a>,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorBody> {
     let role = role.and_then(Json::string).map_or("none", Str::raw);
     let mut parts = Vec::new();
     if let Some(content) = item.get("content") {
@@ -76,7 +76,7 @@ fn add_message<'a>(
         }
         other => {
             let what = format!("{other:?} is not one of user, assistant, system, developer");
-            return Err(Failure::invalid(format!("{place}.role"), &what));
+            return Err(ErrorBody::invalid(format!("{place}.role"), &what));
         }
     }
     Ok(())
@@ -97,14 +97,18 @@ fn joined<'a>(mut texts: Vec<Text<'a>>, between: &str) -> Text<'a> {
 }
 
 /// Adds the parts of a content: a string, or a list.
-fn add_parts<'a>(content: Json<'a>, place: &str, parts: &mut Vec<Part<'a>>) -> Result<(), Failure> {
+fn add_parts<'a>(
+    content: Json<'a>,
+    place: &str,
+    parts: &mut Vec<Part<'a>>,
+) -> Result<(), ErrorBody> {
     if let Some(text) = content.string() {
         parts.push(Part::Text(text.raw().into()));
     }
     for (at, part) in content.items().enumerate() {
         let [kind, text, refusal, url, name] =
             part.pick(["type", "text", "refusal", "image_url", "filename"]);
-        let wrong = |what: &str| Failure::invalid(format!("{place}[{at}]"), what);
+        let wrong = |what: &str| ErrorBody::invalid(format!("{place}[{at}]"), what);
         let string = |value: Option<Json<'a>>| value.and_then(Json::string).map(Str::raw);
         match string(kind).unwrap_or("none") {
             "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
@@ -199,7 +203,7 @@ fn add_output<'a>(
     kind: &str,
     place: &str,
     conversation: &mut Conversation<'a>,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorBody> {
     let [output, found] = item.pick(["output", "tools"]);
     let mut parts = Vec::new();
     match output {

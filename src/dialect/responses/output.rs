@@ -3,7 +3,7 @@
 use super::super::chat::Usage;
 use super::super::ids::Fresh;
 use super::super::json::{Json, Quoted, Str, put};
-use super::super::terms::{Asked, Tool, ToolKind};
+use super::super::terms::{RequestContext, Tool, ToolKind};
 use super::tools::custom_input;
 
 /// The status of a response.
@@ -20,14 +20,14 @@ pub enum Status<'a> {
 }
 
 /// The id of the response to this request.
-pub fn response_id(asked: &Asked) -> String {
+pub fn response_id(asked: &RequestContext) -> String {
     Fresh::new(asked.random).id("resp_")
 }
 
 /// Writes a response. `items`: its output; an incomplete item is "".
 pub fn put_response(
     out: &mut Vec<u8>,
-    asked: &Asked,
+    asked: &RequestContext,
     status: Status<'_>,
     items: &[String],
     usage: Option<Usage>,
@@ -108,13 +108,13 @@ fn put_usage(out: &mut Vec<u8>, usage: Usage) {
 
 /// Writes events, each with the next number.
 #[derive(Debug, Default)]
-pub struct Events {
+pub struct EventWriter {
     next: u64,
     /// Write no events: the answer is not a stream.
     pub silent: bool,
 }
 
-impl Events {
+impl EventWriter {
     /// Writes one event: its name, and its fields in pieces, with a comma before the first.
     pub fn put(&mut self, out: &mut Vec<u8>, name: &str, fields: &[&str]) {
         if self.silent {
@@ -140,7 +140,7 @@ impl Events {
     pub fn put_whole(
         &mut self,
         out: &mut Vec<u8>,
-        asked: &Asked,
+        asked: &RequestContext,
         status: Status<'_>,
         items: &[String],
         usage: Option<Usage>,
@@ -163,7 +163,7 @@ impl Events {
     }
 
     /// Writes the two first events, unless the client has got them as heartbeats.
-    pub fn open(&mut self, out: &mut Vec<u8>, asked: &Asked, were_heard: bool) {
+    pub fn open(&mut self, out: &mut Vec<u8>, asked: &RequestContext, were_heard: bool) {
         match were_heard {
             true => self.next = 2,
             false => (0..2).for_each(|_| self.put_whole(out, asked, Status::InProgress, &[], None)),
@@ -173,8 +173,8 @@ impl Events {
 
 /// What a client gets while it waits for its stream: first once, then as each heartbeat. Codex counts only events as a
 /// sign of life, and the SDKs accept none before the first of these.
-pub fn beats(asked: &Asked) -> (Vec<u8>, Vec<u8>) {
-    let mut events = Events::default();
+pub fn beats(asked: &RequestContext) -> (Vec<u8>, Vec<u8>) {
+    let mut events = EventWriter::default();
     let (mut first, mut other) = (Vec::new(), Vec::new());
     events.put_whole(&mut first, asked, Status::InProgress, &[], None);
     events.put_whole(&mut other, asked, Status::InProgress, &[], None);
@@ -182,20 +182,25 @@ pub fn beats(asked: &Asked) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The end of a stream of which at most [`beats`] were sent.
-pub fn late_failure(asked: &Asked, were_heard: bool, code: &str, message: &str) -> Vec<u8> {
+pub fn late_failure(
+    asked: &RequestContext,
+    were_heard: bool,
+    code: &str,
+    message: &str,
+) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut events = Events::default();
+    let mut events = EventWriter::default();
     events.open(&mut out, asked, were_heard);
     events.put_whole(&mut out, asked, Status::Failed(code, message), &[], None);
     out
 }
 
 /// A whole response as the end of a stream: its done items, and the response. `None`: it is not a response.
-pub fn as_stream(asked: &Asked, were_heard: bool, body: &[u8]) -> Option<Vec<u8>> {
+pub fn as_stream(asked: &RequestContext, were_heard: bool, body: &[u8]) -> Option<Vec<u8>> {
     let response = Json::parse(body)?;
     let [items, status] = response.pick(["output", "status"]);
     let mut out = Vec::new();
-    let mut events = Events::default();
+    let mut events = EventWriter::default();
     events.open(&mut out, asked, were_heard);
     for (at, item) in items?.items().enumerate() {
         let index = format!(",\"output_index\":{at},\"item\":");
@@ -257,7 +262,7 @@ pub fn reasoning(id: &str, text: &str) -> String {
 
 /// A tool call as the client knows it.
 #[derive(Debug, Default, Clone)]
-pub struct Call {
+pub struct OutputCall {
     /// The item's id.
     pub id: String,
     /// The id that joins it with its output.
@@ -268,7 +273,7 @@ pub struct Call {
     pub tool: Option<Tool>,
 }
 
-impl Call {
+impl OutputCall {
     /// Whether it takes free text instead of an object.
     pub fn is_custom(&self) -> bool {
         self.tool
@@ -292,7 +297,7 @@ impl Call {
         }
     }
 
-    /// The item. `input`: see [`Call::input`]; `None`: not known yet.
+    /// The item. `input`: see [`OutputCall::input`]; `None`: not known yet.
     pub fn item(&self, input: Option<&str>) -> String {
         let (kind, space) = match self.tool.as_ref().map(|tool| &tool.kind) {
             Some(ToolKind::Function(space)) => ("function_call", space.as_str()),

@@ -6,7 +6,7 @@ use super::super::conversation::INPUT;
 use super::super::json::{Escaped, Json, Str, put};
 use super::super::schema::put_schema;
 use super::super::terms::{Tool, ToolKind};
-use super::errors::Failure;
+use super::errors::ErrorBody;
 
 /// The longest name of a tool that chat upstreams take.
 const LONGEST_NAME: usize = 64;
@@ -21,7 +21,7 @@ const MOST: usize = 1024;
 ///
 /// # Errors
 /// Which tool cannot be translated, and why.
-pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Failure> {
+pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, ErrorBody> {
     let [tools, input, choice, parallel] =
         json.pick(["tools", "input", "tool_choice", "parallel_tool_calls"]);
     let mut list = List {
@@ -30,8 +30,9 @@ pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Failure
     };
     for (at, tool) in tools.map(Json::items).into_iter().flatten().enumerate() {
         let named = list.add(tool, "");
-        named
-            .ok_or_else(|| Failure::invalid(format!("tools[{at}].name"), "a string is required"))?;
+        named.ok_or_else(|| {
+            ErrorBody::invalid(format!("tools[{at}].name"), "a string is required")
+        })?;
     }
     for item in input.map(Json::items).into_iter().flatten() {
         let [kind, found] = item.pick(["type", "tools"]);
@@ -55,7 +56,7 @@ pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Failure
         return Ok(tools);
     }
     if tools.len() > MOST {
-        return Err(Failure::invalid(
+        return Err(ErrorBody::invalid(
             "tools",
             "no more than 1024 tools can be translated",
         ));

@@ -37,12 +37,12 @@ fn hostile(pool: &mut Pool, model: &str, dice: &mut Dice, now: Instant) -> Vec<P
     let mut refused: Vec<Picked> = Vec::new();
     let mut kept = Vec::new();
     for _ in 0..4 {
-        let asker = Asker {
+        let request = PickRequest {
             ticket: Some(ticket),
             avoid: &refused,
-            ..Asker::default()
+            ..PickRequest::default()
         };
-        let Pick::Key(picked) = pool.pick(lane, asker, now) else {
+        let Pick::Key(picked) = pool.pick(lane, request, now) else {
             break;
         };
         if dice.below(20) == 0 {
@@ -64,7 +64,7 @@ fn hostile(pool: &mut Pool, model: &str, dice: &mut Dice, now: Instant) -> Vec<P
         }
     }
     if refused.len() > 2 {
-        pool.refused(lane, now);
+        pool.close_if_down(lane, now);
     }
     pool.exit(lane, ticket);
     kept
@@ -91,11 +91,11 @@ fn no_request_takes_a_key_from_another_model_for_longer_than_a_minute() {
                 }
             }
             let (lane, ticket) = pool.enter("good", now);
-            let asker = Asker {
+            let request = PickRequest {
                 ticket: Some(ticket),
-                ..Asker::default()
+                ..PickRequest::default()
             };
-            match pool.pick(lane, asker, now) {
+            match pool.pick(lane, request, now) {
                 Pick::Key(picked) => {
                     pool.report(&picked, Report::Accepted, now);
                     pool.release(&picked);

@@ -17,7 +17,7 @@ use crate::dialect::messages::request::count_tokens;
 /// The message that an upstream's stream becomes.
 fn stream(deltas: &[&str], finish: &str) -> Value {
     let (out, end) = run(asked(), &finished(deltas, finish), 50, true);
-    assert_eq!(end, End::Whole);
+    assert_eq!(end, StreamEnd::Whole);
     accumulate(&out).expect("a good stream").0
 }
 
@@ -55,7 +55,7 @@ fn case_01_a_system_message_directly_behind_tool_results() {
 fn case_02_a_message_id_is_never_repeated() {
     let id = |random| {
         let (out, _) = run(
-            Asked { random, ..asked() },
+            RequestContext { random, ..asked() },
             &finished(&[r#"{"content":"a"}"#], "stop"),
             99,
             true,
@@ -133,7 +133,7 @@ fn case_05_a_block_is_stopped_once() {
         "tool_calls",
     );
     let (out, end) = run(asked(), &all, 99, true);
-    assert_eq!(end, End::Whole);
+    assert_eq!(end, StreamEnd::Whole);
     let stops = String::from_utf8_lossy(&out)
         .matches("event: content_block_stop")
         .count();
@@ -192,7 +192,7 @@ fn case_08_think_tags_are_split_open_or_only_words() {
         "stop",
     );
     assert_eq!(found["content"][0]["text"], "`<think>` </think>");
-    let unopened = Asked {
+    let unopened = RequestContext {
         thinks_unopened: true,
         ..asked()
     };
@@ -455,7 +455,7 @@ fn case_22_the_reason_to_stop_is_what_came_not_what_is_said() {
     );
     assert_eq!(
         (end, &accumulate(&out).expect("good").0["stop_reason"]),
-        (End::Whole, &json!("end_turn"))
+        (StreamEnd::Whole, &json!("end_turn"))
     );
 }
 
@@ -494,7 +494,7 @@ fn case_24_refusals_have_the_status_that_clients_wait_for() {
         &events(&[r#"{"detail":"ResourceExhausted: Worker local total request limit reached"}"#]),
         &mut out,
     );
-    assert!(matches!(stream.ended(), Some(End::Broken(_))) && out.is_empty());
+    assert!(matches!(stream.ended(), Some(StreamEnd::Broken(_))) && out.is_empty());
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn a_prompt_that_is_too_long_is_told_so_that_it_is_compacted() {
 
 #[test]
 fn errors_have_anthropics_shape() {
-    let failure = Failure::new(429, "too \"many\"\n");
+    let failure = ErrorBody::new(429, "too \"many\"\n");
     assert_eq!(
         json(failure.body(Some("req_1"))),
         json(

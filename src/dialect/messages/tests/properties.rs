@@ -257,14 +257,14 @@ fn every_answer_arrives_whole_however_it_is_cut() {
                 "{size}: {shown}"
             );
         }
-        let kept = Asked {
+        let kept = RequestContext {
             keeps_open: true,
             ..asked()
         };
         let (open, _) = run(kept, &upstream, 90, true);
         assert_eq!(kept_open_fault(&open, &out), None, "{shown}");
         let (message, whole) = accumulate(&out).unwrap_or_else(|fault| panic!("{fault}: {shown}"));
-        assert_eq!(whole, end == End::Whole, "{shown}");
+        assert_eq!(whole, end == StreamEnd::Whole, "{shown}");
         let blocks = message["content"].as_array().cloned().unwrap_or_default();
         let said: String = blocks
             .iter()
@@ -291,7 +291,7 @@ fn no_truncation_ever_looks_complete() {
                 let (out, end) = run(asked(), &upstream[..cut], 1 + dice.roll(200), clean);
                 let (_, whole) =
                     accumulate(&out).unwrap_or_else(|fault| panic!("{fault}: {shown}"));
-                assert_eq!(whole, end == End::Whole, "{shown}");
+                assert_eq!(whole, end == StreamEnd::Whole, "{shown}");
                 let told = match clean {
                     true => {
                         shown.contains("\"finish_reason\":\"")
@@ -328,6 +328,6 @@ fn whatever_an_upstream_sends_a_client_sees_no_impossible_event() {
         let (out, end) = run(asked(), &upstream, 1 + dice.roll(200), dice.roll(2) == 0);
         let shown = String::from_utf8_lossy(&upstream);
         let (_, whole) = accumulate(&out).unwrap_or_else(|fault| panic!("{fault}: {shown}"));
-        assert_eq!(whole, end == End::Whole, "{shown}");
+        assert_eq!(whole, end == StreamEnd::Whole, "{shown}");
     }
 }

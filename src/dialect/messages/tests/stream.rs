@@ -8,7 +8,7 @@ use super::*;
 /// The message that these deltas make.
 fn message(deltas: &[&str], finish: &str) -> Value {
     let (out, end) = run(asked(), &finished(deltas, finish), 1000, true);
-    assert_eq!(end, End::Whole, "{deltas:?}");
+    assert_eq!(end, StreamEnd::Whole, "{deltas:?}");
     let (message, whole) = accumulate(&out).unwrap_or_else(|fault| panic!("{deltas:?}: {fault}"));
     assert!(whole, "{deltas:?}");
     message
@@ -273,7 +273,7 @@ fn the_last_usage_wins_wherever_it_stands() {
                 done,
             ];
             let (out, end) = run(asked(), &events(&all), 7, true);
-            assert_eq!(end, End::Whole);
+            assert_eq!(end, StreamEnd::Whole);
             assert_eq!(
                 accumulate(&out).expect("good").0["usage"],
                 expected,
@@ -313,12 +313,12 @@ fn how_a_stream_ends_is_told_as_the_table_says() {
     let stop = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
     let length = r#"{"choices":[{"delta":{},"finish_reason":"length"}]}"#;
     let error = r#"{"error":{"message":"overloaded","code":503}}"#;
-    let broken = End::Broken("");
+    let broken = StreamEnd::Broken("");
     for (all, clean, expected) in [
-        (&[&*role, &said, stop, "[DONE]"][..], true, End::Whole),
-        (&[&said, stop, "[DONE]"], false, End::Whole), // it was told before the cut
-        (&[&said, stop], true, End::Whole),
-        (&[&said, "[DONE]"], true, End::Whole),
+        (&[&*role, &said, stop, "[DONE]"][..], true, StreamEnd::Whole),
+        (&[&said, stop, "[DONE]"], false, StreamEnd::Whole), // it was told before the cut
+        (&[&said, stop], true, StreamEnd::Whole),
+        (&[&said, "[DONE]"], true, StreamEnd::Whole),
         (&[&said, stop], false, broken),
         (&[&said], true, broken),
         (&[&said], false, broken),
@@ -334,22 +334,29 @@ fn how_a_stream_ends_is_told_as_the_table_says() {
             broken,
         ),
         (&[&cut, stop, "[DONE]"], true, broken),
-        (&[&cut, length, "[DONE]"], true, End::Whole),
+        (&[&cut, length, "[DONE]"], true, StreamEnd::Whole),
         (&[&cut], true, broken),
-        (&[&*role, stop, "[DONE]"], true, End::Empty),
-        (&[&*role, length, "[DONE]"], true, End::Empty),
-        (&[stop], true, End::Empty),
-        (&["[DONE]"], true, End::Empty),
+        (&[&*role, stop, "[DONE]"], true, StreamEnd::Empty),
+        (&[&*role, length, "[DONE]"], true, StreamEnd::Empty),
+        (&[stop], true, StreamEnd::Empty),
+        (&["[DONE]"], true, StreamEnd::Empty),
         (&[&*role], true, broken),
         (&[error], true, broken),
         (&[], true, broken),
-        (&[&said, "still here", "", stop, "[DONE]"], true, End::Whole),
+        (
+            &[&said, "still here", "", stop, "[DONE]"],
+            true,
+            StreamEnd::Whole,
+        ),
     ] {
         let (out, end) = run(asked(), &events(all), 11, clean);
-        let same = matches!((end, expected), (End::Broken(_), End::Broken(_))) || end == expected;
+        let same = matches!(
+            (end, expected),
+            (StreamEnd::Broken(_), StreamEnd::Broken(_))
+        ) || end == expected;
         assert!(same, "{all:?} {end:?}");
         let (_, whole) = accumulate(&out).unwrap_or_else(|fault| panic!("{all:?}: {fault}"));
-        assert_eq!(whole, end == End::Whole, "{all:?}");
+        assert_eq!(whole, end == StreamEnd::Whole, "{all:?}");
         let has_words = all.iter().any(|event| *event == said || *event == cut);
         assert_eq!(
             out.is_empty(),
@@ -372,7 +379,7 @@ fn an_answer_without_words_can_be_told_at_last() {
             &finished(&[r#"{"role":"assistant"}"#, r#"{"content":" \n"}"#], finish),
             &mut out,
         );
-        assert_eq!(stream.ended(), Some(End::Empty));
+        assert_eq!(stream.ended(), Some(StreamEnd::Empty));
         assert!(out.is_empty());
         stream.put_empty(&mut out);
         let (message, whole) = accumulate(&out).expect("good");
@@ -392,7 +399,7 @@ fn an_answer_in_one_piece_becomes_a_stream() {
     let mut stream = reader(asked());
     let mut out = Vec::new();
     stream.push_whole(whole, &mut out);
-    assert_eq!(stream.end(true, &mut out), End::Whole);
+    assert_eq!(stream.end(true, &mut out), StreamEnd::Whole);
     let (message, _) = accumulate(&out).expect("good");
     assert_eq!(message["stop_reason"], "tool_use");
     assert_eq!(message["content"][2], call("i", "f", json!({"x":1})));
@@ -402,7 +409,7 @@ fn an_answer_in_one_piece_becomes_a_stream() {
 #[test]
 fn a_wrong_belief_about_a_template_is_corrected() {
     let learned = |unopened, deltas: &[&str], finish| {
-        let mut stream = reader(Asked {
+        let mut stream = reader(RequestContext {
             thinks_unopened: unopened,
             ..asked()
         });
@@ -451,7 +458,7 @@ fn the_memory_of_a_stream_is_bounded() {
     ] {
         let all: Vec<&str> = events_in.iter().map(String::as_str).collect();
         let (out, end) = run(asked(), &events(&all), 1000, true);
-        assert_eq!(end, End::Broken(why));
+        assert_eq!(end, StreamEnd::Broken(why));
         assert!(!accumulate(&out).expect("good").1);
     }
 }
@@ -464,13 +471,13 @@ fn blocks_that_are_kept_open_are_closed_once_and_in_order_at_the_end() {
         r#"{"tool_calls":[{"index":0,"id":"c0","function":{"name":"f","arguments":"{\"k\":1}"}}]}"#,
         r#"{"tool_calls":[{"index":1,"id":"c1","function":{"name":"g","arguments":""}}]}"#,
     ];
-    let asked = || Asked {
+    let asked = || RequestContext {
         keeps_open: true,
         ..asked()
     };
     let all = finished(&deltas, "tool_calls");
     let (out, end) = run(asked(), &all, 1000, true);
-    assert_eq!(end, End::Whole);
+    assert_eq!(end, StreamEnd::Whole);
     let text = String::from_utf8(out).expect("text");
     let at = |at: u64| format!("{{\"type\":\"content_block_stop\",\"index\":{at}}}");
     let ends: Vec<_> = text
@@ -482,5 +489,7 @@ fn blocks_that_are_kept_open_are_closed_once_and_in_order_at_the_end() {
     assert!(ends.len() == 6 && ends[4].contains("message_delta"));
 
     let (out, end) = run(asked(), &all[..all.len() - 20], 7, false);
-    assert!(matches!(end, End::Broken(_)) && !String::from_utf8_lossy(&out).contains("_stop\""));
+    assert!(
+        matches!(end, StreamEnd::Broken(_)) && !String::from_utf8_lossy(&out).contains("_stop\"")
+    );
 }

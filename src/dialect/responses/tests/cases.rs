@@ -40,7 +40,12 @@ fn case_01_a_developer_message_directly_behind_tool_outputs() {
 #[test]
 fn case_02_a_response_id_is_never_repeated() {
     let id = |random| {
-        response(Asked { random, ..asked() }, &[r#"{"content":"a"}"#], "stop")["id"].clone()
+        response(
+            RequestContext { random, ..asked() },
+            &[r#"{"content":"a"}"#],
+            "stop",
+        )["id"]
+            .clone()
     };
     assert_ne!(id(1), id(2));
 }
@@ -51,7 +56,7 @@ fn case_03_a_call_id_that_repeats_over_turns_is_replaced() {
         r#""input":[{"type":"function_call","call_id":"call_0","name":"f","arguments":"{}"}]"#,
     )
     .expect("translates");
-    let asked = Asked {
+    let asked = RequestContext {
         used: chat.used,
         ..asked()
     };
@@ -215,7 +220,7 @@ fn case_19_server_tools_alone_leave_no_tools_and_no_choice() {
 fn case_21_freeform_and_namespace_tools_go_both_ways() {
     let tools = r#""tools":[{"type":"custom","name":"apply_patch","format":{"type":"grammar","syntax":"lark","definition":"start"}},{"type":"namespace","name":"ns","tools":[{"type":"function","name":"f"}]}]"#;
     let request = translated(&format!(r#""input":"x",{tools}"#)).expect("translates");
-    let asked = Asked {
+    let asked = RequestContext {
         tools: request.tools,
         ..asked()
     };
@@ -263,7 +268,7 @@ fn case_22_calls_that_end_with_stop_and_an_end_without_a_reason() {
         20,
         true,
     );
-    assert_eq!(end, End::Whole);
+    assert_eq!(end, StreamEnd::Whole);
     assert!(strict::accumulate(&out).expect("good").1);
 }
 

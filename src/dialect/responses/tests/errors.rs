@@ -1,6 +1,6 @@
 //! Errors in OpenAI's shape.
 
-use super::super::errors::{Failure, code_in_stream, translate};
+use super::super::errors::{ErrorBody, code_in_stream, translate};
 use super::super::output::{as_stream, beats, late_failure};
 use super::*;
 use crate::dialect::terms::Refused;
@@ -84,7 +84,7 @@ fn an_upstreams_error_has_openais_shape_whatever_shape_it_had() {
         assert_eq!((status, &*code, &*message, after), expected, "{body}");
     }
     assert_eq!(
-        Failure::new(429, "", "m").retry_after,
+        ErrorBody::new(429, "", "m").retry_after,
         Some(5),
         "never without"
     );
@@ -108,7 +108,7 @@ fn a_waiting_client_sees_a_response_begin_and_a_late_failure_ends_it() {
     let mut out = [&*first, &other].concat();
     stream.were_heard();
     stream.push(&finished(&[r#"{"content":"a"}"#], "stop"), &mut out);
-    assert_eq!(stream.ended(), Some(End::Whole));
+    assert_eq!(stream.ended(), Some(StreamEnd::Whole));
     assert!(strict::accumulate(&out).expect("good").1);
 }
 

@@ -12,14 +12,14 @@ mod template;
 
 use serde_json::Value;
 
-use super::errors::Failure;
+use super::errors::ErrorBody;
 use super::request::translate;
-use super::stream::{End, reader};
-use crate::dialect::terms::{Asked, ChatRequest, Options};
+use super::stream::{StreamEnd, reader};
+use crate::dialect::terms::{ChatRequest, Options, RequestContext};
 use crate::dialect::tests::{OPTIONS, delta, events, finished, json, read};
 
 /// A request with these fields, translated.
-pub fn translated(fields: &str) -> Result<ChatRequest, Failure> {
+pub fn translated(fields: &str) -> Result<ChatRequest, ErrorBody> {
     translate(
         format!(r#"{{"model":"codex-x",{fields}}}"#).as_bytes(),
         &OPTIONS,
@@ -27,34 +27,39 @@ pub fn translated(fields: &str) -> Result<ChatRequest, Failure> {
 }
 
 /// Likewise, as it goes up.
-pub fn chat(fields: &str) -> Result<Value, Failure> {
+pub fn chat(fields: &str) -> Result<Value, ErrorBody> {
     translated(fields).map(|chat| json(chat.body))
 }
 
 /// The messages of a request with this input.
-pub fn messages(input: &str) -> Result<Value, Failure> {
+pub fn messages(input: &str) -> Result<Value, ErrorBody> {
     chat(&format!(r#""input":{input}"#)).map(|chat| chat["messages"].clone())
 }
 
-pub fn asked() -> Asked {
-    Asked {
+pub fn asked() -> RequestContext {
+    RequestContext {
         model: "codex-x".into(),
         random: 7,
         prompt_tokens: 50,
         ratio: 4000,
-        ..Asked::default()
+        ..RequestContext::default()
     }
 }
 
 /// What a stream becomes, fed in pieces of this size.
-pub fn run(asked: Asked, upstream: &[u8], size: usize, clean: bool) -> (Vec<u8>, End) {
+pub fn run(
+    asked: RequestContext,
+    upstream: &[u8],
+    size: usize,
+    clean: bool,
+) -> (Vec<u8>, StreamEnd) {
     read(reader(asked), upstream, size, clean)
 }
 
 /// The response that a stream of these deltas becomes.
-pub fn response(asked: Asked, deltas: &[&str], finish: &str) -> Value {
+pub fn response(asked: RequestContext, deltas: &[&str], finish: &str) -> Value {
     let (out, end) = run(asked, &finished(deltas, finish), 50, true);
-    assert_eq!(end, End::Whole);
+    assert_eq!(end, StreamEnd::Whole);
     let (response, whole) = strict::accumulate(&out).expect("a good stream");
     assert!(whole);
     response

@@ -110,13 +110,13 @@ fn answer(dice: &mut Dice) -> Vec<u8> {
     events(&all.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn with_tools() -> Asked {
+fn with_tools() -> RequestContext {
     let tool = |chat_name: &str, kind| Tool {
         chat_name: chat_name.into(),
         name: chat_name.trim_start_matches("ns__").into(),
         kind,
     };
-    Asked {
+    RequestContext {
         tools: vec![
             tool("ns__g", ToolKind::Function("ns".into())),
             tool("c", ToolKind::Custom),
@@ -147,12 +147,12 @@ fn however_a_stream_is_cut_or_ends_the_client_sees_nothing_that_cannot_be() {
         let text = String::from_utf8_lossy(upstream);
         let (response, over) =
             strict::accumulate(&out).unwrap_or_else(|fault| panic!("{round}: {fault}: {text}"));
-        assert_eq!(over, end == End::Whole, "{round}: {end:?} {text}");
+        assert_eq!(over, end == StreamEnd::Whole, "{round}: {end:?} {text}");
         assert_eq!(out.is_empty(), response.is_null());
         ends[match end {
-            End::Whole => 0,
-            End::Empty => 1,
-            End::Broken(_) => 2,
+            StreamEnd::Whole => 0,
+            StreamEnd::Empty => 1,
+            StreamEnd::Broken(_) => 2,
         }] += 1;
     }
     assert!(ends.iter().all(|count| *count > 20), "{ends:?}");

@@ -138,7 +138,7 @@ fn a_tool_comes_back_as_what_the_client_called_it() {
         name: name.into(),
         kind,
     };
-    let asked = || Asked {
+    let asked = || RequestContext {
         tools: vec![
             tool(
                 "agents__spawn",
@@ -231,7 +231,7 @@ fn a_tool_comes_back_as_what_the_client_called_it() {
 
 #[test]
 fn the_end_says_how_it_ended() {
-    let limited = || Asked {
+    let limited = || RequestContext {
         limited: true,
         ..asked()
     };
@@ -352,7 +352,7 @@ fn an_incomplete_answer_has_no_end() {
         all.extend(end.iter().map(|text| text.to_string()));
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
         let (out, found) = run(asked(), &events(&all), 20, clean);
-        assert_eq!(found, End::Broken(expected), "{all:?}");
+        assert_eq!(found, StreamEnd::Broken(expected), "{all:?}");
         assert!(!strict::accumulate(&out).expect("good so far").1);
     }
 }
@@ -362,7 +362,7 @@ fn an_answer_that_says_nothing_tells_nothing_by_itself() {
     let mut stream = reader(asked());
     let mut out = Vec::new();
     stream.push(&finished(&[r#"{"content":""}"#], "stop"), &mut out);
-    assert_eq!((stream.ended(), out.len()), (Some(End::Empty), 0));
+    assert_eq!((stream.ended(), out.len()), (Some(StreamEnd::Empty), 0));
     stream.put_empty(&mut out);
     let (response, over) = strict::accumulate(&out).expect("good");
     assert!(over && response["output"] == json!([]));
@@ -377,7 +377,7 @@ fn an_answer_longer_than_can_be_held_fails_in_words() {
         stream.push(&piece, &mut out);
         assert!(stream.needs() <= 6 * (LONGEST + 512 * 1024));
     }
-    assert_eq!(stream.ended(), Some(End::Whole), "its end is told");
+    assert_eq!(stream.ended(), Some(StreamEnd::Whole), "its end is told");
     let text = String::from_utf8(out).expect("text");
     assert!(text.contains("event: response.failed") && text.contains("4 MiB"));
     let before = text.len();

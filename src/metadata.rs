@@ -12,7 +12,7 @@ use crate::dialect::scan::{Fields, Items};
 
 /// See the module's text. The default, if the body is not a JSON object or is cut short.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Question {
+pub struct Metadata {
     /// The `model`; empty if there is none.
     pub model: String,
     /// The `stream` flag.
@@ -31,15 +31,15 @@ pub enum Conversation {
     Ignored,
 }
 
-impl Question {
+impl Metadata {
     /// Reads a request's body; the conversation only if that is `wanted`.
-    pub fn read(body: &[u8], wanted: Conversation) -> Question {
+    pub fn read(body: &[u8], wanted: Conversation) -> Metadata {
         read(body, wanted == Conversation::Wanted).unwrap_or_default()
     }
 }
 
-fn read(body: &[u8], wanted: bool) -> Option<Question> {
-    let mut question = Question::default();
+fn read(body: &[u8], wanted: bool) -> Option<Metadata> {
+    let mut metadata = Metadata::default();
     let mut hasher = DefaultHasher::new();
     let mut begun = false;
     let mut fields = Fields::of(body);
@@ -47,12 +47,12 @@ fn read(body: &[u8], wanted: bool) -> Option<Question> {
         // If a name occurs twice the last value counts, as in other parsers.
         match meant(name)?.as_ref() {
             b"model" => {
-                question.model = match value.first() {
+                metadata.model = match value.first() {
                     Some(b'"') => plain(value)?.into_owned(),
                     _ => String::new(),
                 };
             }
-            b"stream" => question.streams = value == b"true",
+            b"stream" => metadata.streams = value == b"true",
             // Anthropic's and the Responses API's names for the same.
             b"system" | b"instructions" if wanted => value.hash(&mut hasher),
             b"messages" if wanted => begun = hash_beginning(value, &mut hasher),
@@ -60,10 +60,10 @@ fn read(body: &[u8], wanted: bool) -> Option<Question> {
         }
     }
     if begun {
-        question.model.hash(&mut hasher);
-        question.conversation = Some(hasher.finish());
+        metadata.model.hash(&mut hasher);
+        metadata.conversation = Some(hasher.finish());
     }
-    fields.whole.then_some(question)
+    fields.whole.then_some(metadata)
 }
 
 /// Hashes the messages up to the user's first one. Returns whether there is any.
@@ -105,8 +105,8 @@ fn plain(string: &[u8]) -> Option<Cow<'_, str>> {
 mod tests {
     use super::*;
 
-    fn read(body: &str) -> Question {
-        Question::read(body.as_bytes(), Conversation::Wanted)
+    fn read(body: &str) -> Metadata {
+        Metadata::read(body.as_bytes(), Conversation::Wanted)
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_conversation_nobody_asked_for_is_not_read() {
         let body = br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
-        let found = Question::read(body, Conversation::Ignored);
+        let found = Metadata::read(body, Conversation::Ignored);
         assert_eq!((&*found.model, found.streams), ("m", true));
         assert_eq!(found.conversation, None);
     }

@@ -3,18 +3,18 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
 
+use super::answer_mode::{AnswerMode, Translation, refusal};
 use super::deliver::head;
-use super::voice::{Talk, Voice, refusal};
 use super::{Exchange, Outcome};
 use crate::body::{Body, Budget};
+use crate::client::Client;
 use crate::dialect::chat::Usage;
 use crate::dialect::clients::Refusal;
 use crate::dialect::lessons::message;
 #[cfg(feature = "messages")]
 use crate::dialect::models;
 use crate::dialect::reader::Reader;
-use crate::dialect::terms::{End, Fault};
-use crate::peer::Client;
+use crate::dialect::terms::{Fault, StreamEnd};
 use crate::reply::Reply;
 use crate::sse::Tokens;
 use crate::stream::{self, CopyEnd};
@@ -41,16 +41,17 @@ impl Answer {
         out: &mut dyn Write,
         mut outcome: Outcome,
     ) -> Outcome {
-        let reply = match &exchange.mapped.voice {
-            Voice::Talk(talk) if self.status == 200 => match talk.streams {
-                true => return self.deliver_stream(talk, exchange, out, outcome),
-                false => whole(&mut self, talk, exchange, &mut outcome),
+        let reply = match &exchange.mapped.answer_mode {
+            AnswerMode::Translation(translation) if self.status == 200 => match translation.streams
+            {
+                true => return self.deliver_stream(translation, exchange, out, outcome),
+                false => whole(&mut self, translation, exchange, &mut outcome),
             },
             #[cfg(feature = "messages")]
-            Voice::Models if matches!(self.status, 200 | 404) => Ok(self.models(exchange)),
-            voice => {
+            AnswerMode::Models if matches!(self.status, 200 | 404) => Ok(self.models(exchange)),
+            answer_mode => {
                 let kept = self.keep().unwrap_or_default();
-                let reply = voice.kept(&kept, &exchange.mapped.policy.known);
+                let reply = answer_mode.kept(&kept, &exchange.mapped.policy.known);
                 return exchange.tell(
                     reply.unwrap_or_else(|| Reply::json(502, String::new())),
                     out,
@@ -83,15 +84,18 @@ impl Answer {
         out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
-        let Voice::Talk(talk) = &exchange.mapped.voice else {
+        let AnswerMode::Translation(translation) = &exchange.mapped.answer_mode else {
             return outcome;
         };
-        let failed = |text: &str| refusal(talk.dialect.refusal(502, "no_stream", text));
+        let failed = |text: &str| refusal(translation.dialect.refusal(502, "no_stream", text));
         let body = match read_whole(&mut self, &exchange.bodies) {
             Ok(body) => body,
             Err(error) => return exchange.tell(failed(&error.to_string()), out, outcome),
         };
-        match talk.dialect.as_stream(&talk.asked, talk.beats, &body.bytes) {
+        match translation
+            .dialect
+            .as_stream(&translation.asked, translation.beats, &body.bytes)
+        {
             Some(events) => exchange.deliver_event(&events, out, outcome),
             None => exchange.tell(failed("the answer is no response"), out, outcome),
         }
@@ -99,22 +103,22 @@ impl Answer {
 
     fn deliver_stream(
         self,
-        talk: &Talk,
+        translation: &Translation,
         exchange: &Exchange,
         out: &mut dyn Write,
         outcome: Outcome,
     ) -> Outcome {
-        let mut spoken = Spoken::new(self, talk, exchange);
+        let mut translated = TranslatedBody::new(self, translation, exchange);
         // Nothing is sent before the first words, so that an error can still be a plain error.
-        if let Err(error) = spoken.begin(&exchange.bodies) {
+        if let Err(error) = translated.begin(&exchange.bodies) {
             if exchange.client.has_left() {
                 return outcome.left();
             }
             let origin = exchange.mapped.policy.origin(false);
             warn!("{origin} broke off its answer before the first word: {error}");
-            let said = message(spoken.answer.start());
+            let said = message(translated.answer.start());
             let text = said.unwrap_or_else(|| format!("{origin} broke off its answer: {error}"));
-            let failure = talk.dialect.refusal(502, "upstream_broke", &text);
+            let failure = translation.dialect.refusal(502, "upstream_broke", &text);
             return exchange.tell(refusal(failure), out, outcome);
         }
         let framing = exchange.down.framing(None);
@@ -128,22 +132,27 @@ impl Answer {
                 head(200, framing, exchange.down, fields.into_iter(), &outcome)
             }
         };
-        let mut copied = stream::copy(&mut spoken, out, head, framing);
+        let mut copied = stream::copy(&mut translated, out, head, framing);
         // Many clients close at the end of the message. They have their whole answer.
-        if spoken.over && matches!(copied.end, CopyEnd::ClientLeft) {
+        if translated.over && matches!(copied.end, CopyEnd::ClientLeft) {
             copied.end = CopyEnd::Done;
         }
-        let usage = spoken.stream.usage();
-        learn(exchange, talk, usage, spoken.stream.thinks_unopened());
+        let usage = translated.stream.usage();
+        learn(
+            exchange,
+            translation,
+            usage,
+            translated.stream.thinks_unopened(),
+        );
         let outcome = Outcome {
             status: 200,
             tokens: tokens(usage),
             ..outcome
         };
         let outcome = exchange.copied(copied, framing, false, out, outcome);
-        if spoken.over {
-            spoken.answer.let_client_go();
-            spoken.answer.discard();
+        if translated.over {
+            translated.answer.let_client_go();
+            translated.answer.discard();
         }
         outcome
     }
@@ -152,12 +161,12 @@ impl Answer {
 /// A whole answer.
 fn whole(
     answer: &mut Answer,
-    talk: &Talk,
+    translation: &Translation,
     exchange: &Exchange,
     outcome: &mut Outcome,
 ) -> Result<Reply, Refusal> {
     let origin = exchange.mapped.policy.origin(false);
-    let failed = |text: &str| talk.dialect.refusal(502, "upstream_broke", text);
+    let failed = |text: &str| translation.dialect.refusal(502, "upstream_broke", text);
     let broke = |why: &dyn std::fmt::Display| {
         warn!("the answer of {origin} cannot be used: {why}");
         failed(&format!("the answer of {origin} cannot be used: {why}"))
@@ -167,13 +176,13 @@ fn whole(
     if room.is_none() {
         return Err(broke(&NO_MEMORY));
     }
-    let json = match talk.dialect.answer(&body.bytes, &talk.asked) {
+    let json = match translation.dialect.answer(&body.bytes, &translation.asked) {
         Ok(answer) => {
-            learn(exchange, talk, answer.usage, None);
+            learn(exchange, translation, answer.usage, None);
             outcome.tokens = tokens(answer.usage);
             answer.body
         }
-        Err(Fault::Empty(finish)) => talk.dialect.empty(&talk.asked, finish),
+        Err(Fault::Empty(finish)) => translation.dialect.empty(&translation.asked, finish),
         Err(Fault::Broken(why)) => {
             return Err(match message(&body.bytes) {
                 Some(said) => failed(&said),
@@ -187,15 +196,25 @@ fn whole(
     ))
 }
 
-fn learn(exchange: &Exchange, talk: &Talk, usage: Option<Usage>, thinks_unopened: Option<bool>) {
+fn learn(
+    exchange: &Exchange,
+    translation: &Translation,
+    usage: Option<Usage>,
+    thinks_unopened: Option<bool>,
+) {
     let known = &exchange.mapped.policy.known;
-    known.served(talk.dialect, true);
+    known.served(translation.dialect, true);
     let mut learned = known.learned();
     if let Some(usage) = usage {
-        learned.measured(&talk.model, talk.size, usage.prompt, Instant::now());
+        learned.measured(
+            &translation.model,
+            translation.size,
+            usage.prompt,
+            Instant::now(),
+        );
     }
     if let Some(it_does) = thinks_unopened {
-        learned.thinks_unopened(&talk.model, it_does);
+        learned.thinks_unopened(&translation.model, it_does);
     }
 }
 
@@ -235,7 +254,7 @@ pub(super) fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Bod
 }
 
 /// Reads a stream of chat completions as a stream in the client's dialect.
-struct Spoken<'a> {
+struct TranslatedBody<'a> {
     answer: Answer,
     stream: Reader,
     /// The client, if it may have got heartbeats in the dialect.
@@ -249,12 +268,16 @@ struct Spoken<'a> {
     broken: Option<&'static str>,
 }
 
-impl<'a> Spoken<'a> {
-    fn new(answer: Answer, talk: &Talk, exchange: &'a Exchange) -> Spoken<'a> {
-        Spoken {
+impl<'a> TranslatedBody<'a> {
+    fn new(
+        answer: Answer,
+        translation: &Translation,
+        exchange: &'a Exchange,
+    ) -> TranslatedBody<'a> {
+        TranslatedBody {
             answer,
-            stream: talk.dialect.stream(talk.asked.clone()),
-            client: talk.beats.then_some(&exchange.client),
+            stream: translation.dialect.stream(translation.asked.clone()),
+            client: translation.beats.then_some(&exchange.client),
             memory: Body::new(&exchange.bodies),
             ready: Vec::new(),
             given: 0,
@@ -315,17 +338,17 @@ impl<'a> Spoken<'a> {
     fn look_at_end(&mut self) {
         match self.stream.ended() {
             None => {}
-            Some(End::Whole) => self.over = true,
-            Some(End::Empty) => {
+            Some(StreamEnd::Whole) => self.over = true,
+            Some(StreamEnd::Empty) => {
                 self.stream.put_empty(&mut self.ready);
                 self.over = true;
             }
-            Some(End::Broken(why)) => self.broken = Some(why),
+            Some(StreamEnd::Broken(why)) => self.broken = Some(why),
         }
     }
 }
 
-impl Read for Spoken<'_> {
+impl Read for TranslatedBody<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.given == self.ready.len() {
             match self.broken {

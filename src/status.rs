@@ -8,8 +8,8 @@ pub mod prometheus;
 
 use std::time::Duration;
 
-use crate::access::Asked;
-use crate::metrics::{Counts, models::Model};
+use crate::access::ClientUsage;
+use crate::metrics::{Counts, models::ModelCounts};
 use crate::pool::{ModelView, Overview};
 use crate::reply::whole_seconds;
 
@@ -20,9 +20,9 @@ pub struct Shown<'a> {
     /// Models that are asked for now, or were lately.
     pub lanes: &'a [ModelView],
     /// Models that answered since the start.
-    pub models: &'a [Model],
+    pub models: &'a [ModelCounts],
     /// The clients of `CLIENT_KEYS`, by name.
-    pub clients: &'a [(&'a str, Asked)],
+    pub clients: &'a [(&'a str, ClientUsage)],
     /// The counters since the start.
     pub counts: &'a Counts,
     /// The load now.

@@ -1,24 +1,21 @@
 //! Translates a request in a client's dialect to chat completions: before its first attempt, or once the upstream turns
 //! out not to know its path. Fits it to its model, and changes it when a refusal says what the model does not take.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Exchange;
-use super::voice::{Voice, refusal};
+use super::answer_mode::{AnswerMode, refusal};
 use crate::debug;
 use crate::dialect::adapt::adapt;
 use crate::dialect::json::Json;
 use crate::dialect::lessons::{Lesson, learn_from_error};
-use crate::dialect::terms::{Asked, Options};
-use crate::reply::Reply;
+use crate::dialect::terms::{Options, RequestContext};
+use crate::reply::{BODIES_FULL, BUSY_RETRY, Reply};
 use crate::upstream::Answer;
 use crate::verdict::Verdict;
 
 /// How often refusals may change one request.
 const MOST_CHANGES: usize = 6;
-
-/// When a client may come back after there was no memory for the translation.
-const BUSY_RETRY: Duration = Duration::from_secs(5);
 
 impl Exchange<'_> {
     #[cfg(feature = "messages")]
@@ -36,10 +33,10 @@ impl Exchange<'_> {
 
     /// Replaces the request by its translation.
     pub(super) fn translate(&mut self) -> Result<(), Reply> {
-        let Voice::Talk(talk) = &mut self.mapped.voice else {
+        let AnswerMode::Translation(translation) = &mut self.mapped.answer_mode else {
             return Ok(());
         };
-        let refuse = |status, text| talk.dialect.refusal(status, "", text);
+        let refuse = |status, text| translation.dialect.refusal(status, "", text);
         let Some(body) = &mut self.body else {
             return Err(refusal(refuse(400, "a body is required")));
         };
@@ -48,8 +45,9 @@ impl Exchange<'_> {
             return Err(refusal(refuse(413, text)));
         }
         let Some(room) = body.room() else {
-            let text = "too many request bodies at once (MAX_BODY_MB bounds them all together, and a translated one counts twice)";
-            return Err(refusal(refuse(503, text).after(Some(BUSY_RETRY.as_secs()))));
+            return Err(refusal(
+                refuse(503, BODIES_FULL).after(Some(BUSY_RETRY.as_secs())),
+            ));
         };
         let model = model_of(&body.bytes);
         let options = Options {
@@ -57,21 +55,25 @@ impl Exchange<'_> {
             max_output: None,
             effort: false,
         };
-        let chat = talk
+        let chat = translation
             .dialect
             .translate(&body.bytes, &options)
             .map_err(refusal)?;
         *body = room.filled(chat.body); // frees the client's body
-        talk.asked = Asked {
+        translation.asked = RequestContext {
             model: self.mapped.asked.clone().unwrap_or(chat.model),
             used: chat.used,
             tools: chat.tools,
             limited: chat.limited,
-            ..std::mem::take(&mut talk.asked)
+            ..std::mem::take(&mut translation.asked)
         };
-        (talk.streams, talk.size, talk.translated) = (chat.streams, chat.size, true);
+        (
+            translation.streams,
+            translation.size,
+            translation.translated,
+        ) = (chat.streams, chat.size, true);
         self.mapped.stores = false;
-        if let Some(chat) = talk.chat.take() {
+        if let Some(chat) = translation.chat.take() {
             self.mapped.request = chat;
         }
         self.fit(&model);
@@ -80,21 +82,23 @@ impl Exchange<'_> {
 
     /// Changes a translated request to what was learned of its model. `model`: the upstream's name.
     pub(super) fn fit(&mut self, model: &str) {
-        let (Voice::Talk(talk), Some(body)) = (&mut self.mapped.voice, &mut self.body) else {
+        let (AnswerMode::Translation(translation), Some(body)) =
+            (&mut self.mapped.answer_mode, &mut self.body)
+        else {
             return;
         };
-        if !talk.translated {
+        if !translation.translated {
             return;
         }
         let traits = self.mapped.policy.known.learned().traits(model);
         if traits.blind {
-            talk.size.images = 0; // none is sent
+            translation.size.images = 0; // none is sent
         }
-        let tokens = traits.tokens(talk.size);
-        (talk.asked.prompt_tokens, talk.asked.ratio) = (tokens, traits.ratio());
-        talk.asked.thinks_unopened = traits.thinks_unopened;
-        model.clone_into(&mut talk.model);
-        talk.taught.clear();
+        let tokens = traits.tokens(translation.size);
+        (translation.asked.prompt_tokens, translation.asked.ratio) = (tokens, traits.ratio());
+        translation.asked.thinks_unopened = traits.thinks_unopened;
+        model.clone_into(&mut translation.model);
+        translation.taught.clear();
         if let Some(room) = body.room()
             && let Some(adapted) = adapt(&body.bytes, &traits, tokens)
         {
@@ -108,10 +112,10 @@ impl Exchange<'_> {
             verdict,
             Verdict::Pass | Verdict::TooMuch | Verdict::Failed(_) | Verdict::Nowhere
         );
-        let Voice::Talk(talk) = &self.mapped.voice else {
+        let AnswerMode::Translation(translation) = &self.mapped.answer_mode else {
             return false;
         };
-        match talk.translated {
+        match translation.translated {
             true if answer.status == 200 && about_request => self.hears(answer),
             _ if answer.status < 400 || !about_request => false,
             false => self.was_not_understood(answer) && self.translate().is_ok(),
@@ -121,28 +125,28 @@ impl Exchange<'_> {
 
     /// The upstream does not know the path of the dialect.
     fn was_not_understood(&self, answer: &Answer) -> bool {
-        let Voice::Talk(talk) = &self.mapped.voice else {
+        let AnswerMode::Translation(translation) = &self.mapped.answer_mode else {
             return false;
         };
-        let unknown = matches!(answer.status, 404 | 405 | 501) && talk.chat.is_some();
+        let unknown = matches!(answer.status, 404 | 405 | 501) && translation.chat.is_some();
         unknown
-            && !self.mapped.policy.known.passes(talk.dialect)
-            && !talk.dialect.is_spoken_in(&answer.words())
+            && !self.mapped.policy.known.passes(translation.dialect)
+            && !translation.dialect.is_spoken_in(&answer.words())
     }
 
     /// An answer came: the lessons of the refusals were right. `true`: it has no content, and is asked for once more.
     fn hears(&mut self, answer: &Answer) -> bool {
-        let Voice::Talk(talk) = &mut self.mapped.voice else {
+        let AnswerMode::Translation(translation) = &mut self.mapped.answer_mode else {
             return false;
         };
         let mut learned = self.mapped.policy.known.learned();
-        for lesson in talk.taught.drain(..) {
-            learned.learn(&talk.model, lesson, talk.size, Instant::now());
+        for lesson in translation.taught.drain(..) {
+            learned.learn(&translation.model, lesson, translation.size, Instant::now());
         }
         drop(learned);
-        let is_first = !std::mem::replace(&mut talk.heard, true);
+        let is_first = !std::mem::replace(&mut translation.heard, true);
         is_first
-            && talk
+            && translation
                 .dialect
                 .says_nothing(answer.start(), answer.is_stream())
     }
@@ -150,38 +154,40 @@ impl Exchange<'_> {
     /// Learns from a refusal that names what the model does not take. `true`: the request was changed.
     fn learns(&mut self, answer: &Answer) -> bool {
         let policy = self.mapped.policy.clone();
-        let (Voice::Talk(talk), Some(body)) = (&mut self.mapped.voice, &mut self.body) else {
+        let (AnswerMode::Translation(translation), Some(body)) =
+            (&mut self.mapped.answer_mode, &mut self.body)
+        else {
             return false;
         };
         let Some(lesson) = learn_from_error(answer.status, &answer.words()) else {
             return false;
         };
-        debug!("{}: {lesson:?}", talk.model);
+        debug!("{}: {lesson:?}", translation.model);
         let learned = policy.known.learned();
-        if lesson == Lesson::Blind && learned.sees(&talk.model, Instant::now()) {
+        if lesson == Lesson::Blind && learned.sees(&translation.model, Instant::now()) {
             return false; // only this image is to blame
         }
-        let mut traits = learned.traits(&talk.model);
+        let mut traits = learned.traits(&translation.model);
         drop(learned);
-        let taught = talk.taught.iter().copied().chain([lesson]);
-        taught.for_each(|lesson| traits.learn(lesson, talk.size));
+        let taught = translation.taught.iter().copied().chain([lesson]);
+        taught.for_each(|lesson| traits.learn(lesson, translation.size));
         if traits.blind {
-            talk.size.images = 0; // none is sent
+            translation.size.images = 0; // none is sent
         }
-        let tokens = traits.tokens(talk.size);
-        (talk.asked.prompt_tokens, talk.asked.ratio) = (tokens, traits.ratio());
-        let may_change = talk.taught.len() < MOST_CHANGES;
+        let tokens = traits.tokens(translation.size);
+        (translation.asked.prompt_tokens, translation.asked.ratio) = (tokens, traits.ratio());
+        let may_change = translation.taught.len() < MOST_CHANGES;
         if let Some(room) = body.room().filter(|_| may_change)
             && let Some(adapted) = adapt(&body.bytes, &traits, tokens)
         {
             *body = room.filled(adapted);
-            talk.taught.push(lesson);
+            translation.taught.push(lesson);
             return true;
         }
         // The request does not fit and its client is told; the model's context is known from now on.
         if let Lesson::Context(..) = lesson {
             let mut learned = policy.known.learned();
-            learned.learn(&talk.model, lesson, talk.size, Instant::now());
+            learned.learn(&translation.model, lesson, translation.size, Instant::now());
         }
         false
     }

@@ -16,26 +16,26 @@ const LONGEST: u64 = 24 * 3600 * 1000;
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
+pub(super) struct ClientFields {
     /// The deadline: the whole answer must be there within this time.
     pub(super) within: Option<Duration>,
     /// The only key to use, by its number or its name.
     pub(super) key: Option<String>,
 }
 
-impl Wishes {
+impl ClientFields {
     /// Reads a request's fields.
     ///
     /// # Errors
     /// In words for the client, when a field cannot be understood.
     pub(super) fn read<'a>(
         fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<Wishes, BadRequest> {
-        let mut wishes = Wishes::default();
+    ) -> Result<ClientFields, BadRequest> {
+        let mut client_fields = ClientFields::default();
         for (name, value) in fields {
             // By length first: most fields are neither.
             if name.len() == KEY.len() && name.eq_ignore_ascii_case(KEY) {
-                wishes.key = Some(String::from_utf8_lossy(value.trim_ascii()).into_owned());
+                client_fields.key = Some(String::from_utf8_lossy(value.trim_ascii()).into_owned());
             } else if name.len() == DEADLINE.len() && name.eq_ignore_ascii_case(DEADLINE) {
                 let text = std::str::from_utf8(value.trim_ascii()).unwrap_or_default();
                 let millis = text.parse().ok().filter(|ms| (1..=LONGEST).contains(ms));
@@ -45,10 +45,10 @@ impl Wishes {
                         crate::logging::shown(text)
                     )));
                 };
-                wishes.within = Some(Duration::from_millis(millis));
+                client_fields.within = Some(Duration::from_millis(millis));
             }
         }
-        Ok(wishes)
+        Ok(client_fields)
     }
 }
 
@@ -104,9 +104,13 @@ mod tests {
             ("x-other-field-there", "2", None, None),
         ] {
             let fields = [(name, value.as_bytes())].into_iter();
-            let wishes = Wishes::read(fields).expect("a wish");
-            assert_eq!(wishes.within.map(|t| t.as_millis()), within, "{name}");
-            assert_eq!(wishes.key.as_deref(), key, "{name}");
+            let client_fields = ClientFields::read(fields).expect("a wish");
+            assert_eq!(
+                client_fields.within.map(|t| t.as_millis()),
+                within,
+                "{name}"
+            );
+            assert_eq!(client_fields.key.as_deref(), key, "{name}");
         }
         for bad in [
             "",
@@ -118,7 +122,7 @@ mod tests {
             "99999999999999999999",
         ] {
             let fields = [("x-alvus-deadline-ms", bad.as_bytes())].into_iter();
-            let error = Wishes::read(fields).expect_err(bad);
+            let error = ClientFields::read(fields).expect_err(bad);
             assert!(error.0.contains("milliseconds"), "{error:?}");
         }
     }

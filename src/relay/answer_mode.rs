@@ -2,7 +2,7 @@
 //! chat completions. [`crate::dialect`] translates; this room knows which requests need it, and what refusals and
 //! heartbeats look like.
 //!
-//! `translate.rs` handles requests, `spoken.rs` answers. In a build without dialects `one_voice.rs`
+//! `translate_request.rs` handles requests, `translate_answer.rs` answers. In a build without dialects `no_dialect.rs`
 //! stands in for all three.
 
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::dialect::clients::{Dialect, Refusal};
 use crate::dialect::json::Json;
 use crate::dialect::lessons::Lesson;
 use crate::dialect::measure::Size;
-use crate::dialect::terms::{Asked, Refused};
+use crate::dialect::terms::{Refused, RequestContext};
 use crate::reply::{self, BadRequest, Reply};
 use crate::route;
 use crate::upstream::{Answer, Kept, Prepared};
 
-/// How Claude Code's User-Agent begins; see [`Asked::keeps_open`].
+/// How Claude Code's User-Agent begins; see [`RequestContext::keeps_open`].
 const CLAUDE_CODE: &[u8] = b"claude-cli/";
 
 /// Fields of the client's request that a translated request keeps.
@@ -30,12 +30,12 @@ const USUAL_WAIT: Duration = Duration::from_secs(5);
 
 /// How a request's answer is made.
 #[derive(Debug, Default)]
-pub(super) enum Voice {
+pub(super) enum AnswerMode {
     /// The upstream's answer as it is.
     #[default]
     Plain,
     /// An answer in a dialect.
-    Talk(Box<Talk>),
+    Translation(Box<Translation>),
     /// A count of the request's tokens.
     #[cfg(feature = "messages")]
     Count,
@@ -46,13 +46,13 @@ pub(super) enum Voice {
 
 /// A request in a dialect.
 #[derive(Debug)]
-pub(super) struct Talk {
+pub(super) struct Translation {
     pub(super) dialect: Dialect,
     /// The translated request, once there is one.
     pub(super) chat: Option<Prepared>,
     pub(super) translated: bool,
     /// What the translation of the answer needs to know.
-    pub(super) asked: Asked,
+    pub(super) asked: RequestContext,
     /// Heartbeats may be events of the dialect.
     pub(super) beats: bool,
     /// The client wants a stream.
@@ -69,7 +69,7 @@ pub(super) struct Talk {
 /// What a path is about.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum About {
-    Talk(Dialect),
+    Translation(Dialect),
     #[cfg(feature = "messages")]
     Count,
     #[cfg(feature = "messages")]
@@ -85,14 +85,14 @@ impl About {
             "POST" if path.ends_with("/v1/messages/count_tokens") => Some(About::Count),
             #[cfg(feature = "messages")]
             "GET" if path.ends_with("/v1/models") => Some(About::Models),
-            "POST" => Dialect::of(path).map(About::Talk),
+            "POST" => Dialect::of(path).map(About::Translation),
             _ => None,
         }
     }
 
     fn dialect(self) -> Dialect {
         match self {
-            About::Talk(dialect) => dialect,
+            About::Translation(dialect) => dialect,
             #[cfg(feature = "messages")]
             About::Count | About::Models => Dialect::Messages,
         }
@@ -103,8 +103,8 @@ impl Mapped {
     /// A request that was not translated has this answer. A page or a redirect, perhaps a portal's, proves nothing.
     pub(super) fn passed(&self, answer: &Answer) {
         let speaks = answer.status == 200 && (answer.is_json() || answer.is_stream());
-        if let (Voice::Talk(talk), true) = (&self.voice, speaks) {
-            self.policy.known.served(talk.dialect, false);
+        if let (AnswerMode::Translation(translation), true) = (&self.answer_mode, speaks) {
+            self.policy.known.served(translation.dialect, false);
         }
     }
 
@@ -123,21 +123,21 @@ impl Mapped {
         let passes = policy.known.passes(dialect);
         let up = |method, path| prepared(&policy, method, path, fields.clone());
         match about {
-            About::Talk(_) if !passes || dialect.is_openais() => {
+            About::Translation(_) if !passes || dialect.is_openais() => {
                 let keeps_open = fields.clone().any(|(name, value)| {
                     name.eq_ignore_ascii_case("user-agent") && value.starts_with(CLAUDE_CODE)
                 });
-                self.voice = Voice::Talk(Box::new(Talk {
+                self.answer_mode = AnswerMode::Translation(Box::new(Translation {
                     dialect,
                     chat: match passes {
                         true => None,
                         false => Some(up("POST", "/v1/chat/completions")?),
                     },
                     translated: false,
-                    asked: Asked {
+                    asked: RequestContext {
                         random: reply::random(),
                         keeps_open,
-                        ..Asked::default()
+                        ..RequestContext::default()
                     },
                     beats: false,
                     streams: false,
@@ -148,10 +148,10 @@ impl Mapped {
                 }));
             }
             #[cfg(feature = "messages")]
-            About::Count if !passes => self.voice = Voice::Count,
+            About::Count if !passes => self.answer_mode = AnswerMode::Count,
             #[cfg(feature = "messages")]
             About::Models if !passes && super::listing::is_anthropics(fields.clone()) => {
-                self.voice = Voice::Models;
+                self.answer_mode = AnswerMode::Models;
                 self.request = up("GET", "/v1/models")?;
             }
             _ => {}
@@ -181,11 +181,13 @@ fn prepared<'a>(
     Ok(prepared)
 }
 
-impl Voice {
+impl AnswerMode {
     /// What a client gets while it waits for its stream: first once, then as each heartbeat.
     pub(super) fn beats(&self) -> (Vec<u8>, Vec<u8>) {
         match self {
-            Voice::Talk(talk) if talk.beats => talk.dialect.beats(&talk.asked),
+            AnswerMode::Translation(translation) if translation.beats => {
+                translation.dialect.beats(&translation.asked)
+            }
             _ => (Vec::new(), b": alvus is waiting\n\n".to_vec()),
         }
     }
@@ -193,27 +195,27 @@ impl Voice {
     /// Whether the upstream's answers are translated.
     pub(super) fn translates(&self) -> bool {
         match self {
-            Voice::Plain => false,
-            Voice::Talk(talk) => talk.translated,
+            AnswerMode::Plain => false,
+            AnswerMode::Translation(translation) => translation.translated,
             #[cfg(feature = "messages")]
-            Voice::Count => false,
+            AnswerMode::Count => false,
             #[cfg(feature = "messages")]
-            Voice::Models => true,
+            AnswerMode::Models => true,
         }
     }
 
     /// Whether the client of a stream takes only events of the dialect, and no document.
     #[cfg(feature = "responses")]
     pub(super) fn speaks_events(&self) -> bool {
-        matches!(self, Voice::Talk(talk) if talk.dialect.is_openais())
+        matches!(self, AnswerMode::Translation(translation) if translation.dialect.is_openais())
     }
 
     fn dialect(&self) -> Option<Dialect> {
         match self {
-            Voice::Plain => None,
-            Voice::Talk(talk) => Some(talk.dialect),
+            AnswerMode::Plain => None,
+            AnswerMode::Translation(translation) => Some(translation.dialect),
             #[cfg(feature = "messages")]
-            Voice::Count | Voice::Models => Some(Dialect::Messages),
+            AnswerMode::Count | AnswerMode::Models => Some(Dialect::Messages),
         }
     }
 
@@ -233,11 +235,11 @@ impl Voice {
             prompt_tokens: 1,
             context: None,
         };
-        if let Voice::Talk(talk) = self {
+        if let AnswerMode::Translation(translation) = self {
             request = Refused {
-                model: &talk.asked.model,
-                prompt_tokens: talk.asked.prompt_tokens,
-                context: known.learned().traits(&talk.model).context,
+                model: &translation.asked.model,
+                prompt_tokens: translation.asked.prompt_tokens,
+                context: known.learned().traits(&translation.model).context,
             };
         }
         Some(refusal(dialect.error(
@@ -263,10 +265,10 @@ impl Voice {
     pub(super) fn late(&self, reply: &Reply) -> Option<Vec<u8>> {
         let dialect = self.dialect()?;
         let mut text = reply.reason().unwrap_or_default();
-        let (nobody, mut heard) = (Asked::default(), false);
+        let (nobody, mut heard) = (RequestContext::default(), false);
         let mut asked = &nobody;
-        if let Voice::Talk(talk) = self {
-            (asked, heard) = (&talk.asked, talk.beats);
+        if let AnswerMode::Translation(translation) = self {
+            (asked, heard) = (&translation.asked, translation.beats);
         }
         if let (true, Some(wait)) = (dialect.is_openais(), reply.retry_after) {
             // Codex reads the wait from these words.
@@ -324,27 +326,29 @@ impl Exchange<'_> {
             return Some(reply);
         }
         let policy = self.mapped.policy.clone();
-        match &mut self.mapped.voice {
-            Voice::Talk(talk) if talk.chat.is_some() && policy.known.translates(talk.dialect) => {
-                talk.beats = true;
+        match &mut self.mapped.answer_mode {
+            AnswerMode::Translation(translation)
+                if translation.chat.is_some() && policy.known.translates(translation.dialect) =>
+            {
+                translation.beats = true;
                 self.translate().err()
             }
-            Voice::Talk(talk) => {
+            AnswerMode::Translation(translation) => {
                 // A client whose response is stored looks for it by the id of its first event.
                 let body = self.body.as_ref().and_then(|body| Json::parse(&body.bytes));
                 let [model, store] = body.map_or([None; 2], |body| body.pick(["model", "store"]));
-                talk.beats = !talk.dialect.is_openais()
+                translation.beats = !translation.dialect.is_openais()
                     || store.is_some_and(|store| store.text() == "false");
-                self.mapped.stores &= !(talk.beats && talk.dialect.is_openais());
+                self.mapped.stores &= !(translation.beats && translation.dialect.is_openais());
                 let model = model
                     .and_then(Json::string)
                     .map(|model| model.plain().into_owned());
                 let asked = self.mapped.asked.clone();
-                talk.asked.model = asked.or(model).unwrap_or_default();
+                translation.asked.model = asked.or(model).unwrap_or_default();
                 None
             }
             #[cfg(feature = "messages")]
-            Voice::Count => Some(self.count()),
+            AnswerMode::Count => Some(self.count()),
             _ => None,
         }
     }

@@ -11,7 +11,7 @@ pub mod tools;
 
 use super::chat::{Finish, Usage};
 use super::json::put;
-pub use super::terms::Asked;
+pub use super::terms::RequestContext;
 
 /// Why the model stopped, in Anthropic's words. Whether tools are to run depends on the calls, not on what the upstream
 /// says.
@@ -25,7 +25,7 @@ fn stop_reason(finish: Finish, has_calls: bool) -> &'static str {
 }
 
 /// Writes the tokens in Anthropic's shape. `written`: bytes of the answer, for an upstream that does not count.
-fn put_usage(out: &mut Vec<u8>, usage: Option<Usage>, asked: &Asked, written: u64) {
+fn put_usage(out: &mut Vec<u8>, usage: Option<Usage>, asked: &RequestContext, written: u64) {
     let usage = asked.usage(usage, written);
     // A client takes 0 for "not stated" and keeps its older number, the whole prompt.
     let fresh = usage.prompt.saturating_sub(usage.cached).max(1);

@@ -9,14 +9,14 @@ use crate::retry::Budget;
 
 /// See the module's text.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(super) struct HostHealth {
     well: AtomicBool,
     budget: Mutex<Budget>,
 }
 
-impl Standing {
-    pub(super) fn new(now: Instant) -> Standing {
-        Standing {
+impl HostHealth {
+    pub(super) fn new(now: Instant) -> HostHealth {
+        HostHealth {
             well: AtomicBool::new(true),
             budget: Mutex::new(Budget::new(now)),
         }

@@ -1,4 +1,4 @@
-//! Stands in for `voice.rs` in a build without dialects: every client gets the upstream's answers as they are.
+//! Stands in for `answer_mode.rs` in a build without dialects: every client gets the upstream's answers as they are.
 
 use super::{Exchange, Mapped, Relay};
 use crate::config::Config;
@@ -16,7 +16,7 @@ impl Known {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Voice(());
+pub(super) struct AnswerMode(());
 
 impl Mapped {
     pub(super) fn passed(&self, _: &Answer) {}
@@ -31,7 +31,7 @@ impl Mapped {
     }
 }
 
-impl Voice {
+impl AnswerMode {
     pub(super) fn beats(&self) -> (Vec<u8>, Vec<u8>) {
         (Vec::new(), b": alvus is waiting\n\n".to_vec())
     }
