@@ -119,9 +119,9 @@ settings! {
     max_retries: u32, "MAX_RETRIES" = "10", form::number(0, 1000, ""), live,
         "How many times a request waits for a key or for a provider in trouble.";
     max_wait: Duration, "MAX_WAIT_SEC" = "300", form::seconds(0), live,
-        "How long a request waits in all.";
+        "How long a request may wait for keys and between tries; the provider's own time does not count.";
     heartbeat: Duration, "HEARTBEAT_SEC" = "15", form::seconds(0), live,
-        "How often the client of a stream gets a comment while it waits; 0: never.";
+        "How often the client of a stream gets a sign of life while it waits; 0: never.";
     max_body: usize, "MAX_BODY_MB" = "32", form::number(1, 1024, form::MIB), restart,
         "Largest request body, in MiB; a larger one is answered with 413.";
     workers: usize, "WORKERS" = "32", form::number(1, 256, ""), restart,
