@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import oneshot
 from upstream import BROKEN, LIMITED, OVERLOADED, Turn, too_long
 
-NPM = ["@openai/codex@0.169.0"]
+NPM = ["@openai/codex@0.171.0"]
 SETTINGS = {"RESPONSES": "translate"}
 
 PATCH = "*** Begin Patch\n*** Update File: hello.txt\n@@\n-hello\n+goodbye\n*** End Patch\n"
