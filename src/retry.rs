@@ -174,6 +174,11 @@ impl RetryState {
         }
     }
 
+    /// Another model is asked from now on. Refusals for the earlier one say nothing about it.
+    pub fn another_model(&mut self) {
+        self.refusals = 0;
+    }
+
     /// When waiting ends; `None`: later than the clock can count.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline

@@ -46,6 +46,7 @@ use crate::secret::ApiKey;
 const INPUT_BUFFER: usize = 16 * 1024;
 /// How long an idle connection is kept. Below nginx's 75 s, so that we close first.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(60);
+
 /// How an attempt failed. The texts are for logs and error messages; they hold no key.
 #[derive(Debug)]
 pub enum Failure {

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Mutex;
+
 use common::{Act, Alvus, KEYS, Response, Upstream, answer, eventually, ok, run_alvus};
 
 fn ask(alvus: &Alvus, body: &str) -> Response {
@@ -97,6 +99,28 @@ fn another_model_stands_in_for_one_that_is_overloaded_or_unknown() {
             alvus.log().contains("model=b asked=fast")
         });
     }
+}
+
+#[test]
+fn a_stand_in_is_tried_with_as_many_keys_as_any_model() {
+    let refused = r#"{"error":{"message":"Not allowed"}}"#;
+    let left = Mutex::new([2, 2]);
+    // Two keys may use neither model; then a is overloaded, and b is served.
+    let upstream = Upstream::new(move |seen| {
+        let is_b = seen.body_text().contains("\"b\"");
+        let left = &mut left.lock().unwrap()[usize::from(is_b)];
+        match (*left > 0, is_b) {
+            (true, _) => {
+                *left -= 1;
+                answer(403, "", refused)
+            }
+            (false, true) => ok(),
+            (false, false) => answer(503, "", OVERLOADED),
+        }
+    });
+    let alvus = Alvus::before_with(&upstream, &[("MODEL_MAP", "fast=a|b")]);
+    let response = ask(&alvus, r#"{"model":"fast"}"#);
+    assert_eq!((response.status, &*asked(&upstream)), (200, "aaabbb"));
 }
 
 #[test]

@@ -137,8 +137,8 @@ impl Relay {
         debug!("{model:?} stands in for {:?}", trip.outcome.model);
         trip.lane = exchange.mapped.lane(&model);
         trip.outcome.model = model;
-        // Refusals for the other model say nothing about this one.
         trip.refused.clear();
+        trip.retry.another_model();
         trip.stand_ins.tried += 1;
         trip.stand_ins.moved = true;
         true
