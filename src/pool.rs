@@ -122,7 +122,7 @@ pub enum Pick {
     InTurn,
     /// The only ready keys are those to avoid.
     NoOther,
-    /// Every key of the pool was refused; one request a minute probes.
+    /// Every key of the pool was refused; now and then a request probes.
     Down,
 }
 

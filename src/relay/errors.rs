@@ -10,11 +10,8 @@ use crate::reply::{Reply, whole_seconds};
 use crate::upstream::Failure;
 use crate::warn;
 
-/// When a client may come back after the upstream could not be reached.
+/// When a client may come back after the upstream could not be reached, or refused every key.
 const UNREACHABLE_RETRY: Duration = Duration::from_secs(5);
-
-/// When a client may come back after every key was refused: one request a minute probes.
-const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
 /// Why a request is not served.
 pub(super) enum Unserved {
@@ -106,10 +103,10 @@ impl Relay {
             }
             Unserved::Down => {
                 let text = format!(
-                    "the upstream refuses all {} keys; one request a minute finds out whether that is over",
+                    "the upstream refuses all {} keys; now and then a request finds out whether that is over",
                     self.pool(|pool| pool.keys())
                 );
-                Reply::error(503, "keys_refused", &text).retry_after(REFUSED_RETRY)
+                Reply::error(503, "keys_refused", &text).retry_after(UNREACHABLE_RETRY)
             }
         }
     }
