@@ -20,14 +20,13 @@ const MOST_CHANGES: usize = 6;
 impl Exchange<'_> {
     #[cfg(feature = "messages")]
     pub(super) fn count(&self) -> Reply {
-        use crate::dialect::clients::Refusal;
         use crate::dialect::messages::request::count_tokens;
         let body = self.body.as_ref().map_or(&[][..], |body| &body.bytes);
         let known = &self.mapped.policy.known;
         let ratio = known.learned().traits(&model_of(body)).ratio();
         match count_tokens(body, ratio) {
             Ok(json) => Reply::json(200, String::from_utf8_lossy(&json).into_owned()),
-            Err(failure) => refusal(Refusal::Messages(failure)),
+            Err(failure) => refusal(failure),
         }
     }
 

@@ -3,15 +3,16 @@
 use std::time::Instant;
 
 use alvus::dialect::adapt::adapt;
+use alvus::dialect::clients::Dialect;
 use alvus::dialect::json::Json;
 use alvus::dialect::learned::{Learned, to_json};
 use alvus::dialect::lessons::{FIELDS, Lesson, learn_from_error};
 use alvus::dialect::messages::RequestContext;
 use alvus::dialect::messages::answer;
-use alvus::dialect::messages::errors::{Refused, translate as translate_error};
 use alvus::dialect::messages::request::{Options, count_tokens, translate};
 use alvus::dialect::messages::stream::{StreamEnd, reader};
 use alvus::dialect::models::place_of_model;
+use alvus::dialect::terms::Refused;
 use serde_json::Value;
 
 #[path = "../../src/dialect/messages/tests/strict.rs"]
@@ -77,8 +78,8 @@ pub fn request(input: &[u8]) {
         prompt_tokens: 1,
         context: None,
     };
-    let failure = translate_error(400, input, None, refused);
-    assert!(serde_json::from_slice::<Value>(&failure.body(None)).is_ok());
+    let failure = Dialect::Messages.error(400, input, None, refused);
+    assert!(serde_json::from_slice::<Value>(&failure.body("")).is_ok());
     let _ = learn_from_error(400, input);
     let Ok(chat) = translate(input, &options) else {
         return;

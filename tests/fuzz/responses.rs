@@ -1,7 +1,7 @@
 //! The Responses dialect: whatever a client or an upstream sends, the other side gets only valid requests and events.
 
+use alvus::dialect::clients::Dialect;
 use alvus::dialect::json::Json;
-use alvus::dialect::responses::errors::translate as translate_error;
 use alvus::dialect::responses::request::translate;
 use alvus::dialect::responses::stream::{StreamEnd, document, reader};
 use alvus::dialect::terms::{Options, Refused, RequestContext, Tool, ToolKind};
@@ -49,12 +49,12 @@ pub fn request(input: &[u8]) {
         prompt_tokens: 1,
         context: None,
     };
-    let failure = translate_error(400, input, None, refused);
-    assert!(serde_json::from_slice::<Value>(&failure.body()).is_ok());
+    let failure = Dialect::Responses.error(400, input, None, refused);
+    assert!(serde_json::from_slice::<Value>(&failure.body("")).is_ok());
     let chat = match translate(input, &options) {
         Ok(chat) => chat,
         Err(failure) => {
-            assert!(serde_json::from_slice::<Value>(&failure.body()).is_ok());
+            assert!(serde_json::from_slice::<Value>(&failure.body("")).is_ok());
             return;
         }
     };

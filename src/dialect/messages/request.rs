@@ -3,6 +3,7 @@
 //! What chat completions lack is left out if only Anthropic's own servers use it (cache marks, metadata, betas). What
 //! would change the meaning is refused, with its place.
 
+use super::super::clients::Refusal;
 use super::super::conversation::{self, Conversation};
 use super::super::ids::Used;
 use super::super::json::{Json, Str, put};
@@ -10,7 +11,7 @@ use super::super::measure::Size;
 use super::super::reasoning::{Wanted, switch};
 pub use super::super::terms::{ChatRequest, Options};
 use super::blocks::{add_messages, system_texts};
-use super::errors::ErrorBody;
+use super::errors::invalid;
 use super::tools::put_tools;
 
 /// The least output, in tokens, for a model that may think first.
@@ -23,18 +24,17 @@ const MOST_STOPS: usize = 4;
 ///
 /// # Errors
 /// What cannot be translated, and why.
-pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, ErrorBody> {
+pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Refusal> {
     let json = object(body)?;
     let [model, messages, system, stream] = json.pick(["model", "messages", "system", "stream"]);
     let model = model
         .and_then(Json::string)
         .filter(|model| !model.is_empty());
     let model = model
-        .ok_or_else(|| ErrorBody::invalid("model: a string is required"))?
+        .ok_or_else(|| invalid("model: a string is required"))?
         .plain();
     let messages = messages.filter(|messages| messages.items().next().is_some());
-    let messages =
-        messages.ok_or_else(|| ErrorBody::invalid("messages: at least one message is required"))?;
+    let messages = messages.ok_or_else(|| invalid("messages: at least one message is required"))?;
     let streams = stream.is_some_and(Json::is_true);
 
     let mut out = conversation::open(options.model, streams, body.len());
@@ -64,16 +64,16 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Erro
 ///
 /// # Errors
 /// When the body is not a JSON object.
-pub fn count_tokens(body: &[u8], ratio: u32) -> Result<Vec<u8>, ErrorBody> {
+pub fn count_tokens(body: &[u8], ratio: u32) -> Result<Vec<u8>, Refusal> {
     let size = Size::of(object(body)?);
     let mut out = Vec::new();
     put!(&mut out, "{\"input_tokens\":", size.tokens(ratio), "}");
     Ok(out)
 }
 
-fn object(body: &[u8]) -> Result<Json<'_>, ErrorBody> {
+fn object(body: &[u8]) -> Result<Json<'_>, Refusal> {
     let json = Json::parse(body).filter(|json| json.is_object());
-    json.ok_or_else(|| ErrorBody::invalid("the body is not a JSON object"))
+    json.ok_or_else(|| invalid("the body is not a JSON object"))
 }
 
 fn put_stops(out: &mut Vec<u8>, stops: Option<Json<'_>>) {
@@ -92,7 +92,7 @@ fn put_stops(out: &mut Vec<u8>, stops: Option<Json<'_>>) {
 }
 
 /// Writes the settings for the model's answer.
-fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Result<(), ErrorBody> {
+fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Result<(), Refusal> {
     let [thinking, config, format, most, temperature, top_p, stops] = json.pick([
         "thinking",
         "output_config",
@@ -115,8 +115,8 @@ fn put_settings(out: &mut Vec<u8>, json: Json<'_>, options: &Options<'_>) -> Res
     let switch = switch(options.model, wanted, options.effort);
     if let Some(most) = most {
         let asked = most.number().filter(|most| *most > 0);
-        let asked = asked
-            .ok_or_else(|| ErrorBody::invalid("max_tokens: a whole number above 0 is required"))?;
+        let asked =
+            asked.ok_or_else(|| invalid("max_tokens: a whole number above 0 is required"))?;
         let least = if switch.may_think { LEAST_OUTPUT } else { 0 };
         let most = asked.max(least).min(options.max_output.unwrap_or(u64::MAX));
         put!(out, ",\"max_tokens\":", most);

@@ -2,11 +2,12 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::super::clients::Refusal;
 use super::super::conversation::INPUT;
 use super::super::json::{Escaped, Json, Str, put};
 use super::super::schema::put_schema;
 use super::super::terms::{Tool, ToolKind};
-use super::errors::ErrorBody;
+use super::errors::invalid;
 
 /// The longest name of a tool that chat upstreams take.
 const LONGEST_NAME: usize = 64;
@@ -21,7 +22,7 @@ const MOST: usize = 1024;
 ///
 /// # Errors
 /// Which tool cannot be translated, and why.
-pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, ErrorBody> {
+pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Refusal> {
     let [tools, input, choice, parallel] =
         json.pick(["tools", "input", "tool_choice", "parallel_tool_calls"]);
     let mut list = List {
@@ -30,9 +31,7 @@ pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, ErrorBo
     };
     for (at, tool) in tools.map(Json::items).into_iter().flatten().enumerate() {
         let named = list.add(tool, "");
-        named.ok_or_else(|| {
-            ErrorBody::invalid(format!("tools[{at}].name"), "a string is required")
-        })?;
+        named.ok_or_else(|| invalid(format!("tools[{at}].name"), "a string is required"))?;
     }
     for item in input.map(Json::items).into_iter().flatten() {
         let [kind, found] = item.pick(["type", "tools"]);
@@ -56,7 +55,7 @@ pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, ErrorBo
         return Ok(tools);
     }
     if tools.len() > MOST {
-        return Err(ErrorBody::invalid(
+        return Err(invalid(
             "tools",
             "no more than 1024 tools can be translated",
         ));

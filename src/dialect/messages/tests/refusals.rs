@@ -34,7 +34,7 @@ fn parts_that_cannot_be_translated_are_refused_with_their_place() {
         ),
     ] {
         let failure = chat(&fields).expect_err(expected);
-        assert_eq!((failure.status, failure.kind), (400, "invalid_request_error"));
+        assert_eq!((failure.status, &*failure.code), (400, "invalid_request_error"));
         assert_eq!(failure.message, expected, "{fields}");
     }
     for body in [

@@ -339,7 +339,7 @@ fn fields_that_need_a_store_or_are_wrong_are_refused_by_name() {
             (400, param, code),
             "{fields}"
         );
-        let body = json(failure.body());
+        let body = json(failure.body(""));
         assert_eq!(body["error"]["param"], param);
         assert_eq!(body["error"]["type"], "invalid_request_error");
     }
