@@ -1,10 +1,9 @@
 //! Translates the tools of a Responses request, and maps their names on both sides. Pure.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use super::super::clients::Refusal;
 use super::super::conversation::INPUT;
-use super::super::json::{Escaped, Json, Str, put};
+use super::super::ids::hash;
+use super::super::json::{Json, Str, escaped, put};
 use super::super::schema::put_schema;
 use super::super::terms::{Tool, ToolKind};
 use super::errors::invalid;
@@ -187,14 +186,12 @@ fn flattened(kind: &ToolKind, name: &str) -> String {
 
 /// A unique name that is short enough: always the same one for the same name.
 fn shortened(whole: &str, name: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    (whole, name).hash(&mut hasher);
     let mut end = LONGEST_NAME - 9;
     while !whole.is_char_boundary(end.min(whole.len())) {
         end -= 1;
     }
     let start = &whole[..end.min(whole.len())];
-    format!("{start}_{:08x}", hasher.finish() as u32)
+    format!("{start}_{:08x}", hash((whole, name)) as u32)
 }
 
 /// The upstream's name of a call in the history.
@@ -252,10 +249,6 @@ pub fn custom_input(arguments: Str<'_>) -> String {
         .or(json.string());
     match input {
         Some(input) => input.raw().to_string(),
-        None => {
-            let mut out = Vec::new();
-            put!(&mut out, Escaped(&plain));
-            String::from_utf8(out).unwrap_or_default()
-        }
+        None => escaped(&plain),
     }
 }
