@@ -1,7 +1,7 @@
 //! Adds the content blocks of a Messages request to a [`Conversation`]. Pure.
 
 use super::super::clients::Refusal;
-use super::super::conversation::{Arguments, Conversation, Image, Part, Text};
+use super::super::conversation::{Arguments, Conversation, Image, Part, Text, joined};
 use super::super::ids::Used;
 use super::super::json::{Json, Str};
 use super::errors::invalid;
@@ -61,7 +61,7 @@ pub fn add_messages<'a>(
         let mut place = BlockPath { message, block: 0 };
         let Some(content) = content else { continue };
         match (role, content.string()) {
-            (Role::System, _) => conversation.system(joined(content, place, "\\n\\n")?),
+            (Role::System, _) => conversation.system(instructions(content, place)?),
             (Role::Assistant, Some(text)) => conversation.said(text.raw().into(), false),
             (Role::User, Some(text)) => conversation.user(Part::Text(text.raw().into())),
             (_, None) if !content.is_list() => {
@@ -296,7 +296,7 @@ pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, Refusal> {
 }
 
 /// Joins blocks that must all be text.
-fn joined<'a>(content: Json<'a>, place: BlockPath, between: &str) -> Result<Text<'a>, Refusal> {
+fn instructions<'a>(content: Json<'a>, place: BlockPath) -> Result<Text<'a>, Refusal> {
     let mut parts = Vec::new();
     content_parts(content, place, &mut parts)?;
     let mut texts = Vec::with_capacity(parts.len());
@@ -306,8 +306,5 @@ fn joined<'a>(content: Json<'a>, place: BlockPath, between: &str) -> Result<Text
             Part::Image(_) => return Err(place.cannot("image in a system message")),
         }
     }
-    match texts.len() {
-        1 => Ok(texts.remove(0)),
-        _ => Ok(texts.join(between).into()),
-    }
+    Ok(joined(texts, "\\n\\n"))
 }

@@ -1,7 +1,7 @@
 //! Adds the input items of a Responses request to a [`Conversation`]. Pure.
 
 use super::super::clients::Refusal;
-use super::super::conversation::{Arguments, Conversation, Image, Part, Text};
+use super::super::conversation::{Arguments, Conversation, Image, Part, Text, joined};
 use super::super::ids::Used;
 use super::super::json::{Json, Str};
 use super::super::terms::{Tool, ToolKind};
@@ -84,13 +84,6 @@ fn text_of(part: Part<'_>) -> Option<Text<'_>> {
     match part {
         Part::Text(text) => Some(text),
         Part::Image(_) => None,
-    }
-}
-
-fn joined<'a>(mut texts: Vec<Text<'a>>, between: &str) -> Text<'a> {
-    match texts.len() {
-        1 => texts.remove(0),
-        _ => texts.join(between).into(),
     }
 }
 
