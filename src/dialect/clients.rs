@@ -9,7 +9,7 @@ use super::messages;
 use super::reader::Reader;
 #[cfg(feature = "responses")]
 use super::responses;
-use super::terms::{ChatRequest, Fault, Options, Refused, RequestContext, WholeAnswer};
+use super::terms::{ChatRequest, Fault, Refused, RequestContext, WholeAnswer};
 
 /// A dialect.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -76,16 +76,16 @@ impl Dialect {
         None
     }
 
-    /// Translates a request.
+    /// Translates a request. `model`: by the upstream's name.
     ///
     /// # Errors
     /// What the client hears when it cannot be translated.
-    pub fn translate(self, body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Refusal> {
+    pub fn translate(self, body: &[u8], model: &str) -> Result<ChatRequest, Refusal> {
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => messages::request::translate(body, options),
+            Dialect::Messages => messages::request::translate(body, model),
             #[cfg(feature = "responses")]
-            Dialect::Responses => responses::request::translate(body, options),
+            Dialect::Responses => responses::request::translate(body, model),
         }
     }
 

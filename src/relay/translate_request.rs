@@ -9,7 +9,7 @@ use crate::debug;
 use crate::dialect::adapt::adapt;
 use crate::dialect::json::Json;
 use crate::dialect::lessons::{Lesson, learn_from_error};
-use crate::dialect::terms::{Options, RequestContext};
+use crate::dialect::terms::RequestContext;
 use crate::reply::{BODIES_FULL, BUSY_RETRY, Reply};
 use crate::upstream::Answer;
 use crate::verdict::Verdict;
@@ -49,14 +49,9 @@ impl Exchange<'_> {
             ));
         };
         let model = model_of(&body.bytes);
-        let options = Options {
-            model: &model,
-            max_output: None,
-            effort: false,
-        };
         let chat = translation
             .dialect
-            .translate(&body.bytes, &options)
+            .translate(&body.bytes, &model)
             .map_err(refusal)?;
         *body = room.filled(chat.body); // frees the client's body
         translation.asked = RequestContext {

@@ -4,7 +4,7 @@ use alvus::dialect::clients::Dialect;
 use alvus::dialect::json::Json;
 use alvus::dialect::responses::request::translate;
 use alvus::dialect::responses::stream::{StreamEnd, document, reader};
-use alvus::dialect::terms::{Options, Refused, RequestContext, Tool, ToolKind};
+use alvus::dialect::terms::{Refused, RequestContext, Tool, ToolKind};
 use serde_json::Value;
 
 #[path = "../../src/dialect/responses/tests/strict.rs"]
@@ -39,11 +39,6 @@ pub use super::dialects::STREAM;
 
 /// A request is refused, or becomes one that every chat template takes.
 pub fn request(input: &[u8]) {
-    let options = Options {
-        model: "m",
-        max_output: None,
-        effort: false,
-    };
     let refused = Refused {
         model: "m",
         prompt_tokens: 1,
@@ -51,7 +46,7 @@ pub fn request(input: &[u8]) {
     };
     let failure = Dialect::Responses.error(400, input, None, refused);
     assert!(serde_json::from_slice::<Value>(&failure.body("")).is_ok());
-    let chat = match translate(input, &options) {
+    let chat = match translate(input, "m") {
         Ok(chat) => chat,
         Err(failure) => {
             assert!(serde_json::from_slice::<Value>(&failure.body("")).is_ok());

@@ -8,20 +8,18 @@ use super::super::conversation::{self, Conversation};
 use super::super::ids::Used;
 use super::super::json::{Json, Str, put};
 use super::super::measure::Size;
-use super::super::reasoning::{Wanted, switch};
-use super::super::terms::{ChatRequest, Options};
+use super::super::reasoning::Wanted;
+use super::super::settings;
+use super::super::terms::ChatRequest;
 use super::errors::invalid;
 use super::items::add_items;
 use super::tools::put_tools;
 
-/// The least output, in tokens, for a model that may think first.
-const LEAST_OUTPUT: u64 = 1024;
-
-/// Translates a Responses request.
+/// Translates a Responses request. `upstream_model`: the model, by the upstream's name.
 ///
 /// # Errors
 /// What cannot be translated, and why.
-pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Refusal> {
+pub fn translate(body: &[u8], upstream_model: &str) -> Result<ChatRequest, Refusal> {
     let json = Json::parse(body).filter(|json| json.is_object());
     let json = json.ok_or_else(|| invalid("", "the body is not a JSON object"))?;
     needs_no_store(json)?;
@@ -39,8 +37,8 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Refu
     let input = input.ok_or_else(|| invalid("input", "a string or a list of items is required"))?;
     let streams = stream.is_some_and(Json::is_true);
 
-    let mut out = conversation::open(options.model, streams, body.len());
-    put_settings(&mut out, json, limit, options)?;
+    let mut out = conversation::open(upstream_model, streams, body.len());
+    put_settings(&mut out, json, limit, upstream_model)?;
     let tools = put_tools(&mut out, json)?;
     put!(&mut out, ",\"messages\":");
     let mut conversation = Conversation::new(out);
@@ -87,33 +85,16 @@ fn put_settings(
     out: &mut Vec<u8>,
     json: Json<'_>,
     limit: Option<Json<'_>>,
-    options: &Options<'_>,
+    model: &str,
 ) -> Result<(), Refusal> {
-    let [reasoning, text, temperature, top_p] =
-        json.pick(["reasoning", "text", "temperature", "top_p"]);
+    let [reasoning, text] = json.pick(["reasoning", "text"]);
     let effort = reasoning.and_then(|reasoning| reasoning.get("effort")?.string());
     let wanted = match effort.map(Str::raw) {
         Some("none" | "minimal") => Wanted::Off,
-        Some("low") => Wanted::Effort("low"),
-        Some("medium") => Wanted::Effort("medium"),
-        Some("high" | "xhigh" | "max") => Wanted::Effort("high"),
-        _ => Wanted::Usual,
+        effort => Wanted::effort(effort),
     };
-    let switch = switch(options.model, wanted, options.effort);
-    if let Some(limit) = limit {
-        let asked = limit.number().filter(|limit| *limit > 0);
-        let asked = asked
-            .ok_or_else(|| invalid("max_output_tokens", "a whole number above 0 is required"))?;
-        let least = if switch.may_think { LEAST_OUTPUT } else { 0 };
-        let most = asked.max(least).min(options.max_output.unwrap_or(u64::MAX));
-        put!(out, ",\"max_tokens\":", most);
-    }
-    for (name, value) in [("temperature", temperature), ("top_p", top_p)] {
-        if let Some(value) = value.filter(|value| value.is_number()) {
-            put!(out, ",\"", name, "\":", value);
-        }
-    }
-    put!(out, switch.fields);
+    settings::put_settings(out, json, limit, None, model, wanted)
+        .ok_or_else(|| invalid("max_output_tokens", "a whole number above 0 is required"))?;
     let format = text.and_then(|text| text.get("format"));
     let [kind, name, schema, strict] = format.map_or([None; 4], |format| {
         format.pick(["type", "name", "schema", "strict"])

@@ -212,7 +212,7 @@ fn case_08_think_tags_are_split_open_or_only_words() {
 fn case_09_a_model_that_thinks_has_room_for_the_verdict() {
     let auto = r#""messages":[{"role":"user","content":"x"}],"thinking":{"type":"disabled"},"stop_sequences":["</block>"]"#;
     let body = format!(r#"{{"model":"claude-sonnet-5","max_tokens":64,{auto}}}"#);
-    let found = json(translate(body.as_bytes(), &OPTIONS).expect("a chat").body);
+    let found = json(translate(body.as_bytes(), MODEL).expect("a chat").body);
     assert_eq!(
         (&found["max_tokens"], &found["stop"]),
         (&json!(1024), &json!(["</block>"]))
@@ -350,7 +350,7 @@ fn case_15_content_is_a_string_and_roles_alternate() {
 fn case_16_images_in_results_and_a_model_that_reads_none() {
     let chat = translate(
         br#"{"model":"m","messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"n","input":{}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"QQ"}}]}]}]}"#,
-        &OPTIONS,
+        MODEL,
     )
     .expect("a chat");
     let found = json(&chat.body);

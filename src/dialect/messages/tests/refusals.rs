@@ -44,9 +44,9 @@ fn parts_that_cannot_be_translated_are_refused_with_their_place() {
         "\"x\"",
         "{\"model\":\"\\ud800\u{0}\"}",
     ] {
-        let failure = translate(body.as_bytes(), &OPTIONS).expect_err(body);
+        let failure = translate(body.as_bytes(), MODEL).expect_err(body);
         assert_eq!(failure.message, "the body is not a JSON object", "{body}");
     }
-    let failure = translate(b"{\"messages\":[]}", &OPTIONS).expect_err("no model");
+    let failure = translate(b"{\"messages\":[]}", MODEL).expect_err("no model");
     assert_eq!(failure.message, "model: a string is required");
 }

@@ -15,14 +15,14 @@ use serde_json::Value;
 use super::request::translate;
 use super::stream::{StreamEnd, reader};
 use crate::dialect::clients::{Dialect, Refusal};
-use crate::dialect::terms::{ChatRequest, Options, RequestContext};
-use crate::dialect::tests::{OPTIONS, delta, events, finished, json, read};
+use crate::dialect::terms::{ChatRequest, RequestContext};
+use crate::dialect::tests::{MODEL, delta, events, finished, json, read};
 
 /// A request with these fields, translated.
 pub fn translated(fields: &str) -> Result<ChatRequest, Refusal> {
     translate(
         format!(r#"{{"model":"codex-x",{fields}}}"#).as_bytes(),
-        &OPTIONS,
+        MODEL,
     )
 }
 
