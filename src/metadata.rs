@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
-use crate::dialect::scan::{Fields, Items};
+use crate::dialect::scan::{Fields, items};
 
 /// See the module's text. The default, if the body is not a JSON object or is cut short.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ fn read(body: &[u8], wanted: bool) -> Option<Metadata> {
 /// Hashes the messages up to the user's first one. Returns whether there is any.
 fn hash_beginning(messages: &[u8], hasher: &mut DefaultHasher) -> bool {
     let mut begun = false;
-    for message in Items::of(messages) {
+    for message in items(messages) {
         begun = true;
         message.hash(hasher);
         let is = |text, expected| plain(text).is_some_and(|text| text == expected);

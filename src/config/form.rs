@@ -280,7 +280,7 @@ read! {
     Vec<WebOrigin>: |text, _form| clients::origins(text).or_else(because);
     ModelMap: |text, _form| ModelMap::parse(text).or_else(|malformed| match like_a_key(text) {
         true => Err(Why::Unexpected),
-        false => because(malformed.0),
+        false => because(malformed),
     });
     // Keys may come from a file, and may have several faults: see `keys.rs`, `clients.rs`.
     Vec<ApiKey>: |_text, _form| Ok(Vec::new());

@@ -1,8 +1,7 @@
 //! Changes a chat request to what was learned of its model, before its first attempt or the next one. Pure. All else
 //! stays as it was, byte for byte.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
+use super::ids::hash;
 use super::json::{Json, Str, put};
 use super::learned::Traits;
 
@@ -60,8 +59,8 @@ pub fn adapt(body: &[u8], traits: &Traits, prompt_tokens: u64) -> Option<Vec<u8>
                 put!(&mut out, name, ":");
                 put_list(&mut out, value, |out, tool| {
                     put_object(out, tool, |out, name, value| match name.is("function") {
-                        true => put_function(out, name, value),
-                        false => put!(out, name, ":", value),
+                        true => put_function(out, value),
+                        false => put!(out, value),
                     });
                 });
             }
@@ -103,12 +102,12 @@ fn put_list<'a>(
 fn put_object<'a>(
     out: &mut Vec<u8>,
     object: Json<'a>,
-    mut put_field: impl FnMut(&mut Vec<u8>, Str<'a>, Json<'a>),
+    mut put_value: impl FnMut(&mut Vec<u8>, Str<'a>, Json<'a>),
 ) {
     put!(out, "{");
     for (at, (name, value)) in object.fields().enumerate() {
-        put!(out, if at == 0 { "" } else { "," });
-        put_field(out, name, value);
+        put!(out, if at == 0 { "" } else { "," }, name, ":");
+        put_value(out, name, value);
     }
     put!(out, "}");
 }
@@ -132,12 +131,9 @@ fn put_message(out: &mut Vec<u8>, message: Json<'_>, traits: &Traits) {
             put_short(out, value);
         } else if traits.short_ids && name.is("tool_calls") {
             put_list(out, value, |out, call| {
-                put_object(out, call, |out, name, value| {
-                    put!(out, name, ":");
-                    match name.is("id") {
-                        true => put_short(out, value),
-                        false => put!(out, value),
-                    }
+                put_object(out, call, |out, name, value| match name.is("id") {
+                    true => put_short(out, value),
+                    false => put!(out, value),
                 });
             });
         } else {
@@ -166,9 +162,7 @@ fn put_blind(out: &mut Vec<u8>, parts: Json<'_>) {
 
 /// Writes an id of nine letters and digits: always the same one for the same id.
 fn put_short(out: &mut Vec<u8>, id: Json<'_>) {
-    let mut hasher = DefaultHasher::new();
-    id.text().hash(&mut hasher);
-    let mut rest = hasher.finish();
+    let mut rest = hash(id.text());
     put!(out, "\"");
     for _ in 0..9 {
         out.push(b"abcdefghijklmnopqrstuvwxyz0123456789"[(rest % 36) as usize]);
@@ -177,10 +171,8 @@ fn put_short(out: &mut Vec<u8>, id: Json<'_>) {
     put!(out, "\"");
 }
 
-fn put_function<'a>(out: &mut Vec<u8>, name: Str<'a>, function: Json<'a>) {
-    put!(out, name, ":");
+fn put_function(out: &mut Vec<u8>, function: Json<'_>) {
     put_object(out, function, |out, name, value| {
-        put!(out, name, ":");
         match name.is("parameters") {
             true => put_schema(out, value, 0),
             false => put!(out, value),
@@ -222,8 +214,7 @@ fn put_words(out: &mut Vec<u8>, schema: Json<'_>, depth: u32, begin: usize) {
             "type" => put!(out, name, ":", alone.unwrap_or(value)),
             "properties" | "$defs" | "definitions" => {
                 put!(out, name, ":");
-                put_object(out, value, |out, name, value| {
-                    put!(out, name, ":");
+                put_object(out, value, |out, _, value| {
                     put_schema(out, value, depth + 1);
                 });
             }

@@ -3,12 +3,13 @@
 
 use super::chat::Finish;
 use super::json::Json;
+use super::lessons::{Overflow, code, message};
 #[cfg(feature = "messages")]
 use super::messages;
 use super::reader::Reader;
 #[cfg(feature = "responses")]
 use super::responses;
-use super::terms::{ChatRequest, Fault, Options, Refused, RequestContext, WholeAnswer};
+use super::terms::{ChatRequest, Fault, Refused, RequestContext, WholeAnswer};
 
 /// A dialect.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -24,55 +25,38 @@ pub enum Dialect {
 /// How many dialects there may be.
 pub const DIALECTS: usize = 2;
 
-/// A refusal in a client's dialect.
-#[derive(Debug)]
-pub enum Refusal {
-    /// In Anthropic's shape.
-    #[cfg(feature = "messages")]
-    Messages(messages::errors::ErrorBody),
-    /// In OpenAI's shape.
-    #[cfg(feature = "responses")]
-    Responses(responses::errors::ErrorBody),
-}
-
-macro_rules! each {
-    ($of:ident, $self:expr, $it:ident => $does:expr) => {
-        match $self {
-            #[cfg(feature = "messages")]
-            $of::Messages($it) => $does,
-            #[cfg(feature = "responses")]
-            $of::Responses($it) => $does,
-        }
-    };
+/// A refusal, to be written in its client's dialect.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub struct Refusal {
+    /// The client's dialect.
+    pub dialect: Dialect,
+    /// The status to answer with.
+    pub status: u16,
+    /// Anthropic's type of error, or OpenAI's code; "" for none.
+    pub code: String,
+    /// The field that is to blame, as OpenAI's clients are told it; "" for none.
+    pub param: String,
+    /// What is wrong.
+    pub message: String,
+    /// Seconds to wait before a retry: the field `retry-after`. `None`: a wait is of no use.
+    pub retry_after: Option<u64>,
 }
 
 impl Refusal {
-    /// The status to answer with.
-    pub fn status(&self) -> u16 {
-        each!(Refusal, self, failure => failure.status)
-    }
-
-    /// Seconds to wait before a retry: the field `retry-after`.
-    pub fn retry_after(&self) -> Option<u64> {
-        each!(Refusal, self, failure => failure.retry_after)
-    }
-
     /// Sets `retry-after`, if a wait is of use.
     pub fn after(mut self, seconds: Option<u64>) -> Refusal {
-        each!(Refusal, &mut self, failure => {
-            failure.retry_after = failure.retry_after.and_then(|usual| seconds.or(Some(usual)));
-        });
+        self.retry_after = self.retry_after.map(|usual| seconds.unwrap_or(usual));
         self
     }
 
     /// The answer's body. `id`: the request's.
     pub fn body(&self, id: &str) -> Vec<u8> {
         let _ = id;
-        match self {
+        match self.dialect {
             #[cfg(feature = "messages")]
-            Refusal::Messages(failure) => failure.body(Some(id)),
+            Dialect::Messages => messages::errors::body(self, Some(id)),
             #[cfg(feature = "responses")]
-            Refusal::Responses(failure) => failure.body(),
+            Dialect::Responses => responses::errors::body(self),
         }
     }
 }
@@ -92,20 +76,16 @@ impl Dialect {
         None
     }
 
-    /// Translates a request.
+    /// Translates a request. `model`: by the upstream's name.
     ///
     /// # Errors
     /// What the client hears when it cannot be translated.
-    pub fn translate(self, body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Refusal> {
+    pub fn translate(self, body: &[u8], model: &str) -> Result<ChatRequest, Refusal> {
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => {
-                messages::request::translate(body, options).map_err(Refusal::Messages)
-            }
+            Dialect::Messages => messages::request::translate(body, model),
             #[cfg(feature = "responses")]
-            Dialect::Responses => {
-                responses::request::translate(body, options).map_err(Refusal::Responses)
-            }
+            Dialect::Responses => responses::request::translate(body, model),
         }
     }
 
@@ -114,13 +94,9 @@ impl Dialect {
         let _ = code; // not used in every build
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => {
-                Refusal::Messages(messages::errors::ErrorBody::new(status, message))
-            }
+            Dialect::Messages => messages::errors::refusal(status, message),
             #[cfg(feature = "responses")]
-            Dialect::Responses => {
-                Refusal::Responses(responses::errors::ErrorBody::new(status, code, message))
-            }
+            Dialect::Responses => responses::errors::refusal(status, code, message),
         }
     }
 
@@ -132,15 +108,28 @@ impl Dialect {
         after: Option<u64>,
         asked: Refused<'_>,
     ) -> Refusal {
+        let said =
+            message(body).unwrap_or_else(|| format!("the upstream answered with status {status}"));
+        let refusal = match Overflow::read(status, body) {
+            Some(overflow) => self.too_long(overflow, asked, &said),
+            // NVIDIA NIM: the function exists, but its workers are down.
+            None if status == 400 && said.contains("DEGRADED") => self.refusal(503, "", &said),
+            None if status == 404 && said.contains("Not found for account") => {
+                let text = format!("the upstream has no model {:?}: {said}", asked.model);
+                self.refusal(404, "model_not_found", &text)
+            }
+            None => self.refusal(status, &code(body), &said),
+        };
+        refusal.after(after)
+    }
+
+    /// The refusal of a prompt that is longer than the model's context, in the words after which clients compact it.
+    fn too_long(self, overflow: Overflow, asked: Refused<'_>, said: &str) -> Refusal {
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => {
-                Refusal::Messages(messages::errors::translate(status, body, after, asked))
-            }
+            Dialect::Messages => messages::errors::too_long(overflow, asked, said),
             #[cfg(feature = "responses")]
-            Dialect::Responses => {
-                Refusal::Responses(responses::errors::translate(status, body, after, asked))
-            }
+            Dialect::Responses => responses::errors::too_long(overflow, asked, said),
         }
     }
 

@@ -39,6 +39,14 @@ pub fn open(model: &str, streams: bool, size: usize) -> Vec<u8> {
     out
 }
 
+/// One text of several.
+pub fn joined<'a>(mut texts: Vec<Text<'a>>, between: &str) -> Text<'a> {
+    match texts.len() {
+        1 => texts.remove(0),
+        _ => texts.join(between).into(),
+    }
+}
+
 /// An image.
 #[derive(Debug, Clone)]
 pub enum Image<'a> {
@@ -193,10 +201,9 @@ impl<'a> Conversation<'a> {
             }
         }
         texts.retain(|text| !text.is_empty());
-        let mut text = match texts.len() {
-            0 => NO_OUTPUT.into(),
-            1 => texts.remove(0),
-            _ => Text::from(texts.join("\\n")),
+        let mut text = match texts.is_empty() {
+            true => NO_OUTPUT.into(),
+            false => joined(texts, "\\n"),
         };
         if is_error && !says_error(&text) {
             text = format!("Error: {text}").into();

@@ -3,7 +3,9 @@
 //! A client that gets a message id twice takes two answers for one; one that gets a call id twice loses the call's
 //! result. Upstreams that always count from `call_0` cause that.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
+
+use super::json::Str;
 
 /// How many ids of earlier calls are remembered (8 KiB). In a longer history every new id is ours.
 const MOST: usize = 2048;
@@ -36,24 +38,34 @@ pub struct Used {
 }
 
 impl Used {
+    /// The id for a new call, which is added: the upstream's (`told`, as it is escaped), or ours if that is "" or used.
+    pub fn own(&mut self, told: &str, fresh: &mut Fresh, prefix: &str) -> String {
+        let told = Str::of_raw(told).plain();
+        let id = match told.is_empty() || self.has(&told) {
+            true => fresh.id(prefix),
+            false => told.into_owned(),
+        };
+        self.add(&id);
+        id
+    }
+
     /// Adds an id.
     pub fn add(&mut self, id: &str) {
         match self.hashes.len() < MOST {
-            true => self.hashes.push(hash(id)),
+            true => self.hashes.push(hash(id) as u32),
             false => self.too_many = true,
         }
     }
 
     /// Whether this id may have been used.
     pub fn has(&self, id: &str) -> bool {
-        self.too_many || self.hashes.contains(&hash(id))
+        self.too_many || self.hashes.contains(&(hash(id) as u32))
     }
 }
 
-fn hash(id: &str) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    hasher.finish() as u32
+/// A number that is always the same for the same text.
+pub fn hash(text: impl Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(text)
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 //! [`put!`] writes JSON, piece by piece.
 
 use std::borrow::Cow;
+use std::iter;
 
 use serde::de::IgnoredAny;
 
-use super::scan::value_end;
+use super::scan::{behind_blanks, value_end};
 
 /// A valid JSON value, as it stands in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +29,15 @@ impl<'a> Json<'a> {
     }
 
     /// The fields of an object, in their order; none of anything else.
-    pub fn fields(self) -> Fields<'a> {
-        Fields(self.0.strip_prefix('{').unwrap_or_default())
+    pub fn fields(self) -> impl Iterator<Item = (Str<'a>, Json<'a>)> {
+        let mut rest = self.0.strip_prefix('{').unwrap_or_default();
+        iter::from_fn(move || Some((next_value(&mut rest)?.string()?, next_value(&mut rest)?)))
     }
 
     /// The items of a list; none of anything else.
-    pub fn items(self) -> Items<'a> {
-        Items(self.0.strip_prefix('[').unwrap_or_default())
+    pub fn items(self) -> impl Iterator<Item = Json<'a>> {
+        let mut rest = self.0.strip_prefix('[').unwrap_or_default();
+        iter::from_fn(move || next_value(&mut rest))
     }
 
     /// These fields of an object, in one pass. If a name occurs twice the last one counts. `null` counts as missing.
@@ -86,39 +89,9 @@ impl<'a> Json<'a> {
     }
 }
 
-/// See [`Json::fields`].
-#[derive(Debug, Clone)]
-pub struct Fields<'a>(&'a str);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = (Str<'a>, Json<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let name = next_value(&mut self.0)?.string()?;
-        Some((name, next_value(&mut self.0)?))
-    }
-}
-
-/// See [`Json::items`].
-#[derive(Debug, Clone)]
-pub struct Items<'a>(&'a str);
-
-impl<'a> Iterator for Items<'a> {
-    type Item = Json<'a>;
-
-    fn next(&mut self) -> Option<Json<'a>> {
-        next_value(&mut self.0)
-    }
-}
-
 /// Takes the next value of a list or object; `None` at its end.
 fn next_value<'a>(rest: &mut &'a str) -> Option<Json<'a>> {
-    let between = |b: &u8| matches!(b, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':');
-    let begin = rest
-        .bytes()
-        .position(|b| !between(&b))
-        .unwrap_or(rest.len());
-    let text = &rest[begin..];
+    let text = &rest[rest.len() - behind_blanks(rest.as_bytes()).len()..];
     let (value, after) = text.split_at_checked(value_end(text.as_bytes(), 0)?)?;
     *rest = after;
     Some(Json(value))

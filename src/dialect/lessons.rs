@@ -322,3 +322,10 @@ pub fn message(body: &[u8]) -> Option<String> {
         .or_else(|| text(title))?;
     Some(found.chars().take(MAX_MESSAGE).collect())
 }
+
+/// The code of an error in OpenAI's shape; "" for none.
+pub fn code(body: &[u8]) -> String {
+    let error = Json::parse(body).and_then(|body| body.get("error"));
+    let code = error.and_then(|error| error.get("code")?.string());
+    code.map_or(String::new(), |code| code.plain().into_owned())
+}

@@ -3,6 +3,7 @@
 //! There is no tokenizer: the ratio is learned from a model's answers ([`super::learned`]), to a few percent.
 
 use super::json::Json;
+use super::scan::string_end;
 
 /// An image's tokens: Anthropic's figure for a large one.
 const IMAGE: u64 = 1_600;
@@ -25,16 +26,16 @@ impl Size {
     pub fn of(json: Json<'_>) -> Size {
         let mut size = Size::default();
         let mut rest = json.text();
-        while let Some(at) = rest.find('"') {
-            let Some((text, after)) = split_string(&rest[at + 1..]) else {
-                break;
-            };
+        while let Some(at) = rest.find('"')
+            && let Some(end) = string_end(rest.as_bytes(), at)
+        {
+            let text = &rest[at + 1..end - 1];
             match is_data(text) {
                 // A PDF is not an image and is not sent.
                 true => size.images += u64::from(!text.starts_with("JVBER")),
                 false => size.bytes += weight(text),
             }
-            rest = after;
+            rest = &rest[end..];
         }
         size
     }
@@ -44,22 +45,6 @@ impl Size {
         let text = self.bytes.saturating_mul(1000) / u64::from(ratio.max(1));
         text.saturating_add(self.images.saturating_mul(IMAGE))
             .max(1)
-    }
-}
-
-/// A string's text, and what follows its closing quote.
-fn split_string(text: &str) -> Option<(&str, &str)> {
-    let mut at = 0;
-    loop {
-        at += text
-            .as_bytes()
-            .get(at..)?
-            .iter()
-            .position(|b| matches!(b, b'"' | b'\\'))?;
-        if text.as_bytes()[at] == b'"' {
-            return Some((&text[..at], &text[at + 1..]));
-        }
-        at += 2;
     }
 }
 

@@ -18,9 +18,9 @@ struct Rule {
 
 impl Rule {
     /// Reads `NAME=MODEL`, or `NAME*=MODEL|STAND-IN`.
-    fn parse(rule: &str) -> Result<Rule, Malformed> {
+    fn parse(rule: &str) -> Result<Rule, String> {
         let Some((name, models)) = rule.split_once('=') else {
-            return malformed(format!(
+            return Err(format!(
                 "{rule:?} has no \"=\"; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"
             ));
         };
@@ -30,17 +30,17 @@ impl Rule {
             None => (name, false),
         };
         if name.is_empty() {
-            return malformed(format!("{rule:?} has no name before its \"=\""));
+            return Err(format!("{rule:?} has no name before its \"=\""));
         }
         if beginning.contains('*') {
-            return malformed(format!(
+            return Err(format!(
                 "{name:?}: a \"*\" may only be the last character of a name"
             ));
         }
         let strange = |c: char| c.is_whitespace() || "*=".contains(c);
         let models = models.split('|').map(str::trim);
         if let Some(model) = models.clone().find(|m| m.is_empty() || m.contains(strange)) {
-            return malformed(format!("{rule:?}: {model:?} is not a model's name"));
+            return Err(format!("{rule:?}: {model:?} is not a model's name"));
         }
         Ok(Rule {
             name: beginning.to_owned(),
@@ -62,20 +62,12 @@ impl Rule {
     }
 }
 
-/// What is wrong with a map, in the operator's words.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Malformed(pub String);
-
-fn malformed<T>(why: String) -> Result<T, Malformed> {
-    Err(Malformed(why))
-}
-
 impl ModelMap {
     /// Reads `claude-haiku*=a/b, claude-*=c/d|e/f`. The first rule that matches a name counts.
     ///
     /// # Errors
     /// In the operator's words.
-    pub fn parse(text: &str) -> Result<ModelMap, Malformed> {
+    pub fn parse(text: &str) -> Result<ModelMap, String> {
         let mut rules: Vec<Rule> = Vec::new();
         let texts = text.split(',').map(str::trim);
         for text in texts.filter(|text| !text.is_empty()) {
@@ -83,7 +75,7 @@ impl ModelMap {
             if let Some(earlier) = rules.iter().find(|earlier| earlier.hides(&rule)) {
                 let star = if earlier.is_beginning { "*" } else { "" };
                 let earlier = &earlier.name;
-                return malformed(format!(
+                return Err(format!(
                     "{text:?} is never reached: \"{earlier}{star}\" before it matches all of its names"
                 ));
             }
@@ -239,11 +231,7 @@ mod tests {
                 r#""a=y" is never reached: "a" before it matches all of its names"#,
             ),
         ] {
-            assert_eq!(
-                ModelMap::parse(text),
-                Err(Malformed(expected.to_string())),
-                "{text}"
-            );
+            assert_eq!(ModelMap::parse(text), Err(expected.to_string()), "{text}");
         }
         assert!(ModelMap::parse("a=x, a*=y").is_ok());
     }

@@ -8,8 +8,24 @@ pub enum Wanted {
     Off,
     /// As much as it usually does.
     Usual,
-    /// `low`, `medium` or `high`.
-    Effort(&'static str),
+    /// A little.
+    Low,
+    /// More.
+    Medium,
+    /// Much.
+    High,
+}
+
+impl Wanted {
+    /// Reads an effort, in the words of all dialects.
+    pub fn effort(word: Option<&str>) -> Wanted {
+        match word {
+            Some("low") => Wanted::Low,
+            Some("medium") => Wanted::Medium,
+            Some("high" | "xhigh" | "max") => Wanted::High,
+            _ => Wanted::Usual,
+        }
+    }
 }
 
 /// Families whose templates have a switch, which vLLM, SGLang and NVIDIA NIM take with the request. It has two names; a
@@ -39,8 +55,8 @@ pub struct Switch {
     pub may_think: bool,
 }
 
-/// The switch for this model. `effort`: `reasoning_effort` may be sent to any model.
-pub fn switch(model: &str, wanted: Wanted, effort: bool) -> Switch {
+/// The switch for this model.
+pub fn switch(model: &str, wanted: Wanted) -> Switch {
     let model = model.to_ascii_lowercase();
     let name = model.rsplit('/').next().unwrap_or_default();
     let has_switch = WITH_SWITCH.iter().any(|family| name.contains(family));
@@ -49,12 +65,9 @@ pub fn switch(model: &str, wanted: Wanted, effort: bool) -> Switch {
         Wanted::Off if has_switch => {
             ",\"chat_template_kwargs\":{\"enable_thinking\":false,\"thinking\":false}"
         }
-        Wanted::Off if has_effort => ",\"reasoning_effort\":\"low\"",
-        Wanted::Effort(level) if has_effort || effort => match level {
-            "low" => ",\"reasoning_effort\":\"low\"",
-            "medium" => ",\"reasoning_effort\":\"medium\"",
-            _ => ",\"reasoning_effort\":\"high\"",
-        },
+        Wanted::Off | Wanted::Low if has_effort => ",\"reasoning_effort\":\"low\"",
+        Wanted::Medium if has_effort => ",\"reasoning_effort\":\"medium\"",
+        Wanted::High if has_effort => ",\"reasoning_effort\":\"high\"",
         _ => "",
     };
     Switch {
@@ -71,31 +84,23 @@ mod tests {
     fn a_model_is_told_in_its_own_words() {
         let kwargs = r#","chat_template_kwargs":{"enable_thinking":false,"thinking":false}"#;
         let low = r#","reasoning_effort":"low""#;
-        for (model, wanted, effort, fields, may_think) in [
-            ("qwen/qwen3-32b", Wanted::Off, false, kwargs, false),
-            ("z-ai/GLM-4.7", Wanted::Off, false, kwargs, false),
+        for (model, wanted, fields, may_think) in [
+            ("qwen/qwen3-32b", Wanted::Off, kwargs, false),
+            ("z-ai/GLM-4.7", Wanted::Off, kwargs, false),
             (
                 "nvidia/llama-3.3-nemotron-super-49b-v1.5",
                 Wanted::Off,
-                false,
                 kwargs,
                 false,
             ),
-            ("openai/gpt-oss-120b", Wanted::Off, false, low, true),
-            ("meta/llama-3.3-70b-instruct", Wanted::Off, true, "", true),
-            (
-                "meta/llama-3.3-70b-instruct",
-                Wanted::Effort("high"),
-                false,
-                "",
-                false,
-            ),
-            ("any", Wanted::Effort("low"), true, low, false),
-            ("gpt-5-mini", Wanted::Effort("low"), false, low, false),
-            ("qwen3", Wanted::Usual, true, "", false),
+            ("openai/gpt-oss-120b", Wanted::Off, low, true),
+            ("meta/llama-3.3-70b-instruct", Wanted::Off, "", true),
+            ("meta/llama-3.3-70b-instruct", Wanted::High, "", false),
+            ("gpt-5-mini", Wanted::Low, low, false),
+            ("qwen3", Wanted::Usual, "", false),
         ] {
             assert_eq!(
-                switch(model, wanted, effort),
+                switch(model, wanted),
                 Switch { fields, may_think },
                 "{model}"
             );

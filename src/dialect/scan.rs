@@ -3,6 +3,8 @@
 //! It checks no more than it needs to find the ends, so that a large body costs hardly more than a search for its
 //! quotes. In a text that is not JSON it finds anything or nothing.
 
+use std::iter;
+
 use super::find;
 
 /// The position after the string that begins at `start`; `None`: it has no end.
@@ -74,23 +76,10 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// The items of a list, in their order.
-#[derive(Debug, Clone)]
-pub struct Items<'a>(&'a [u8]);
-
-impl<'a> Items<'a> {
-    /// The items of a list; none of anything else.
-    pub fn of(text: &'a [u8]) -> Items<'a> {
-        Items(text.strip_prefix(b"[").unwrap_or_default())
-    }
-}
-
-impl<'a> Iterator for Items<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        next_value(&mut self.0)
-    }
+/// The items of a list, in their order; none of anything else.
+pub fn items(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text.strip_prefix(b"[").unwrap_or_default();
+    iter::from_fn(move || next_value(&mut rest))
 }
 
 /// Takes the next value of a list or object; `None` at its end.
@@ -157,11 +146,11 @@ mod tests {
 
     #[test]
     fn items_are_found_as_they_stand() {
-        let items: Vec<_> = Items::of(br#"[1 ,"a,]", {"b":[2]},[ ],null]"#).collect();
+        let found: Vec<_> = items(br#"[1 ,"a,]", {"b":[2]},[ ],null]"#).collect();
         assert_eq!(
-            items,
+            found,
             [&b"1"[..], b"\"a,]\"", b"{\"b\":[2]}", b"[ ]", b"null"]
         );
-        assert_eq!(Items::of(b"{}").count() + Items::of(b"[]").count(), 0);
+        assert_eq!(items(b"{}").count() + items(b"[]").count(), 0);
     }
 }

@@ -5,17 +5,6 @@ use super::chat::{Finish, Usage};
 use super::ids::Used;
 use super::measure::Size;
 
-/// How to translate a request.
-#[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
-    /// The model, by the upstream's name.
-    pub model: &'a str,
-    /// The most output to ask for, in tokens, if there is a limit.
-    pub max_output: Option<u64>,
-    /// `reasoning_effort` may be sent to any model.
-    pub effort: bool,
-}
-
 /// A translated request.
 #[derive(Debug, Default)]
 pub struct ChatRequest {

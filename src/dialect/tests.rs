@@ -3,13 +3,10 @@
 use serde_json::Value;
 
 use super::reader::Reader;
-use super::terms::{Options, StreamEnd};
+use super::terms::StreamEnd;
 
-pub const OPTIONS: Options<'static> = Options {
-    model: "up/model",
-    max_output: None,
-    effort: false,
-};
+/// The model, by the upstream's name.
+pub const MODEL: &str = "up/model";
 
 pub fn json(text: impl AsRef<[u8]>) -> Value {
     let text = text.as_ref();

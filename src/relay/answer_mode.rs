@@ -12,7 +12,7 @@ use super::policy::Policy;
 use super::{Exchange, Mapped, Relay};
 use crate::dialect::clients::{Dialect, Refusal};
 use crate::dialect::json::Json;
-use crate::dialect::lessons::Lesson;
+use crate::dialect::lessons::{Lesson, code};
 use crate::dialect::measure::Size;
 use crate::dialect::terms::{Refused, RequestContext};
 use crate::reply::{self, BadRequest, Reply};
@@ -274,9 +274,7 @@ impl AnswerMode {
             // Codex reads the wait from these words.
             text += &format!("; please try again in {}s", reply::whole_seconds(wait));
         }
-        let error = Json::parse(reply.body.as_bytes()).and_then(|body| body.get("error"));
-        let code = error.and_then(|error| error.get("code")?.string());
-        let code = code.map(|code| code.plain()).unwrap_or_default();
+        let code = code(reply.body.as_bytes());
         Some(dialect.late(asked, heard, reply.status, &code, &text))
     }
 }
@@ -302,8 +300,8 @@ fn in_shape(dialect: Dialect, reply: &Reply) -> Option<Reply> {
 pub(super) fn refusal(failure: Refusal) -> Reply {
     let id = format!("req_{:016x}", reply::random());
     let body = String::from_utf8_lossy(&failure.body(&id)).into_owned();
-    let mut reply = Reply::json(failure.status(), body).with("request-id", id);
-    reply.retry_after = failure.retry_after().map(Duration::from_secs);
+    let mut reply = Reply::json(failure.status, body).with("request-id", id);
+    reply.retry_after = failure.retry_after.map(Duration::from_secs);
     reply
 }
 

@@ -9,7 +9,7 @@ use crate::debug;
 use crate::dialect::adapt::adapt;
 use crate::dialect::json::Json;
 use crate::dialect::lessons::{Lesson, learn_from_error};
-use crate::dialect::terms::{Options, RequestContext};
+use crate::dialect::terms::RequestContext;
 use crate::reply::{BODIES_FULL, BUSY_RETRY, Reply};
 use crate::upstream::Answer;
 use crate::verdict::Verdict;
@@ -20,14 +20,13 @@ const MOST_CHANGES: usize = 6;
 impl Exchange<'_> {
     #[cfg(feature = "messages")]
     pub(super) fn count(&self) -> Reply {
-        use crate::dialect::clients::Refusal;
         use crate::dialect::messages::request::count_tokens;
         let body = self.body.as_ref().map_or(&[][..], |body| &body.bytes);
         let known = &self.mapped.policy.known;
         let ratio = known.learned().traits(&model_of(body)).ratio();
         match count_tokens(body, ratio) {
             Ok(json) => Reply::json(200, String::from_utf8_lossy(&json).into_owned()),
-            Err(failure) => refusal(Refusal::Messages(failure)),
+            Err(failure) => refusal(failure),
         }
     }
 
@@ -50,14 +49,9 @@ impl Exchange<'_> {
             ));
         };
         let model = model_of(&body.bytes);
-        let options = Options {
-            model: &model,
-            max_output: None,
-            effort: false,
-        };
         let chat = translation
             .dialect
-            .translate(&body.bytes, &options)
+            .translate(&body.bytes, &model)
             .map_err(refusal)?;
         *body = room.filled(chat.body); // frees the client's body
         translation.asked = RequestContext {

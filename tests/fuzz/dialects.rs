@@ -3,15 +3,16 @@
 use std::time::Instant;
 
 use alvus::dialect::adapt::adapt;
+use alvus::dialect::clients::Dialect;
 use alvus::dialect::json::Json;
 use alvus::dialect::learned::{Learned, to_json};
 use alvus::dialect::lessons::{FIELDS, Lesson, learn_from_error};
 use alvus::dialect::messages::RequestContext;
 use alvus::dialect::messages::answer;
-use alvus::dialect::messages::errors::{Refused, translate as translate_error};
-use alvus::dialect::messages::request::{Options, count_tokens, translate};
+use alvus::dialect::messages::request::{count_tokens, translate};
 use alvus::dialect::messages::stream::{StreamEnd, reader};
 use alvus::dialect::models::place_of_model;
+use alvus::dialect::terms::Refused;
 use serde_json::Value;
 
 #[path = "../../src/dialect/messages/tests/strict.rs"]
@@ -59,11 +60,6 @@ pub const STREAM: &[&[u8]] = &[
 
 /// A request is refused, or becomes one that every chat template takes, whatever was learned.
 pub fn request(input: &[u8]) {
-    let options = Options {
-        model: "m",
-        max_output: Some(4096),
-        effort: false,
-    };
     let _ = count_tokens(input, 3600);
     // Of a text that is no JSON it may find a place too; that is the upstream's to refuse.
     if let Some(place) = place_of_model(input)
@@ -77,10 +73,10 @@ pub fn request(input: &[u8]) {
         prompt_tokens: 1,
         context: None,
     };
-    let failure = translate_error(400, input, None, refused);
-    assert!(serde_json::from_slice::<Value>(&failure.body(None)).is_ok());
+    let failure = Dialect::Messages.error(400, input, None, refused);
+    assert!(serde_json::from_slice::<Value>(&failure.body("")).is_ok());
     let _ = learn_from_error(400, input);
-    let Ok(chat) = translate(input, &options) else {
+    let Ok(chat) = translate(input, "m") else {
         return;
     };
     let mut learned = Learned::default();

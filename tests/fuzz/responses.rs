@@ -1,10 +1,10 @@
 //! The Responses dialect: whatever a client or an upstream sends, the other side gets only valid requests and events.
 
+use alvus::dialect::clients::Dialect;
 use alvus::dialect::json::Json;
-use alvus::dialect::responses::errors::translate as translate_error;
 use alvus::dialect::responses::request::translate;
 use alvus::dialect::responses::stream::{StreamEnd, document, reader};
-use alvus::dialect::terms::{Options, Refused, RequestContext, Tool, ToolKind};
+use alvus::dialect::terms::{Refused, RequestContext, Tool, ToolKind};
 use serde_json::Value;
 
 #[path = "../../src/dialect/responses/tests/strict.rs"]
@@ -39,22 +39,17 @@ pub use super::dialects::STREAM;
 
 /// A request is refused, or becomes one that every chat template takes.
 pub fn request(input: &[u8]) {
-    let options = Options {
-        model: "m",
-        max_output: None,
-        effort: false,
-    };
     let refused = Refused {
         model: "m",
         prompt_tokens: 1,
         context: None,
     };
-    let failure = translate_error(400, input, None, refused);
-    assert!(serde_json::from_slice::<Value>(&failure.body()).is_ok());
-    let chat = match translate(input, &options) {
+    let failure = Dialect::Responses.error(400, input, None, refused);
+    assert!(serde_json::from_slice::<Value>(&failure.body("")).is_ok());
+    let chat = match translate(input, "m") {
         Ok(chat) => chat,
         Err(failure) => {
-            assert!(serde_json::from_slice::<Value>(&failure.body()).is_ok());
+            assert!(serde_json::from_slice::<Value>(&failure.body("")).is_ok());
             return;
         }
     };

@@ -3,7 +3,7 @@
 use super::super::calls::Calls;
 use super::super::chat::{Chunk, Finish, Piece, Usage};
 use super::super::ids::Fresh;
-use super::super::json::{Json, Quoted, Str, put};
+use super::super::json::{Json, Quoted, put};
 pub use super::super::terms::{Fault, WholeAnswer};
 use super::super::think::{Think, ThinkPart};
 use super::{RequestContext, put_usage, stop_reason};
@@ -186,12 +186,7 @@ impl<'a> Parts<'a> {
             if call.name.is_empty() {
                 return Err(Fault::Broken("a tool call without a name"));
             }
-            let told = Str::of_raw(&call.id).plain().into_owned();
-            let id = match told.is_empty() || used.has(&told) {
-                true => fresh.id("toolu_"),
-                false => told,
-            };
-            used.add(&id);
+            let id = used.own(&call.id, &mut fresh, "toolu_");
             put!(&mut out, if out.len() == 1 { "" } else { "," });
             put!(
                 &mut out,

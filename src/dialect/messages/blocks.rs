@@ -1,9 +1,10 @@
 //! Adds the content blocks of a Messages request to a [`Conversation`]. Pure.
 
-use super::super::conversation::{Arguments, Conversation, Image, Part, Text};
+use super::super::clients::Refusal;
+use super::super::conversation::{Arguments, Conversation, Image, Part, Text, joined};
 use super::super::ids::Used;
 use super::super::json::{Json, Str};
-use super::errors::ErrorBody;
+use super::errors::invalid;
 
 /// The position of a block, for errors.
 #[derive(Debug, Clone, Copy)]
@@ -13,14 +14,14 @@ pub struct BlockPath {
 }
 
 impl BlockPath {
-    fn wrong(self, what: &str) -> ErrorBody {
-        ErrorBody::invalid(format!(
+    fn wrong(self, what: &str) -> Refusal {
+        invalid(format!(
             "messages.{}.content.{}: {what}",
             self.message, self.block
         ))
     }
 
-    fn cannot(self, kind: &str) -> ErrorBody {
+    fn cannot(self, kind: &str) -> Refusal {
         self.wrong(&format!(
             "a block of type {kind:?} cannot be translated for this upstream"
         ))
@@ -43,7 +44,7 @@ pub fn add_messages<'a>(
     messages: Json<'a>,
     conversation: &mut Conversation<'a>,
     used: &mut Used,
-) -> Result<(), ErrorBody> {
+) -> Result<(), Refusal> {
     for (message, json) in messages.items().enumerate() {
         let [role, content] = json.pick(["role", "content"]);
         let role = match role.and_then(Json::string).map(Str::raw) {
@@ -52,7 +53,7 @@ pub fn add_messages<'a>(
             Some("system" | "developer") => Role::System,
             other => {
                 let other = other.unwrap_or("none");
-                return Err(ErrorBody::invalid(format!(
+                return Err(invalid(format!(
                     "messages.{message}.role: {other:?} is not one of user, assistant, system"
                 )));
             }
@@ -60,7 +61,7 @@ pub fn add_messages<'a>(
         let mut place = BlockPath { message, block: 0 };
         let Some(content) = content else { continue };
         match (role, content.string()) {
-            (Role::System, _) => conversation.system(joined(content, place, "\\n\\n")?),
+            (Role::System, _) => conversation.system(instructions(content, place)?),
             (Role::Assistant, Some(text)) => conversation.said(text.raw().into(), false),
             (Role::User, Some(text)) => conversation.user(Part::Text(text.raw().into())),
             (_, None) if !content.is_list() => {
@@ -85,7 +86,7 @@ fn add_block<'a>(
     conversation: &mut Conversation<'a>,
     used: &mut Used,
     has_said: &mut bool,
-) -> Result<(), ErrorBody> {
+) -> Result<(), Refusal> {
     let [kind, thinking] = block.pick(["type", "thinking"]);
     let kind = kind.and_then(Json::string).map_or("none", Str::raw);
     match kind {
@@ -135,7 +136,7 @@ fn add_block<'a>(
     Ok(())
 }
 
-fn string<'a>(value: Option<Json<'a>>, place: BlockPath, name: &str) -> Result<Str<'a>, ErrorBody> {
+fn string<'a>(value: Option<Json<'a>>, place: BlockPath, name: &str) -> Result<Str<'a>, Refusal> {
     let found = value.and_then(Json::string).filter(|text| !text.is_empty());
     found.ok_or_else(|| place.wrong(&format!("{name}: a string is required")))
 }
@@ -145,7 +146,7 @@ fn content_parts<'a>(
     content: Json<'a>,
     place: BlockPath,
     parts: &mut Vec<Part<'a>>,
-) -> Result<(), ErrorBody> {
+) -> Result<(), Refusal> {
     if let Some(text) = content.string() {
         parts.push(Part::Text(text.raw().into()));
     }
@@ -165,7 +166,7 @@ fn add_parts<'a>(
     kind: &str,
     place: BlockPath,
     parts: &mut Vec<Part<'a>>,
-) -> Result<(), ErrorBody> {
+) -> Result<(), Refusal> {
     let [text, source, title, content, name] =
         block.pick(["text", "source", "title", "content", "tool_name"]);
     match kind {
@@ -195,7 +196,7 @@ fn add_parts<'a>(
     Ok(())
 }
 
-fn image<'a>(source: Option<Json<'a>>, place: BlockPath) -> Result<Image<'a>, ErrorBody> {
+fn image<'a>(source: Option<Json<'a>>, place: BlockPath) -> Result<Image<'a>, Refusal> {
     let [kind, media, data, url] = match source {
         Some(source) => source
             .pick(["type", "media_type", "data", "url"])
@@ -218,7 +219,7 @@ fn document<'a>(
     title: Option<Json<'a>>,
     place: BlockPath,
     parts: &mut Vec<Part<'a>>,
-) -> Result<(), ErrorBody> {
+) -> Result<(), Refusal> {
     let source = source.ok_or_else(|| place.wrong("document.source is required"))?;
     let [kind, data, url, content] = source.pick(["type", "data", "url", "content"]);
     let [kind, data, url] =
@@ -277,14 +278,14 @@ fn found_by_server<'a>(kind: &str, content: Option<Json<'a>>) -> Option<Part<'a>
 ///
 /// # Errors
 /// When a block is not text.
-pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, ErrorBody> {
+pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, Refusal> {
     let blocks = system.items().map(|block| block.pick(["type", "text"]));
     let mut texts: Vec<&str> = system.string().map(Str::raw).into_iter().collect();
     for (at, [kind, text]) in blocks.enumerate() {
         match (kind.and_then(Json::string), text.and_then(Json::string)) {
             (Some(kind), Some(text)) if kind.is("text") => texts.push(text.raw()),
             _ => {
-                return Err(ErrorBody::invalid(format!(
+                return Err(invalid(format!(
                     "system.{at}: only blocks of text can be translated"
                 )));
             }
@@ -295,7 +296,7 @@ pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, ErrorBody> {
 }
 
 /// Joins blocks that must all be text.
-fn joined<'a>(content: Json<'a>, place: BlockPath, between: &str) -> Result<Text<'a>, ErrorBody> {
+fn instructions<'a>(content: Json<'a>, place: BlockPath) -> Result<Text<'a>, Refusal> {
     let mut parts = Vec::new();
     content_parts(content, place, &mut parts)?;
     let mut texts = Vec::with_capacity(parts.len());
@@ -305,8 +306,5 @@ fn joined<'a>(content: Json<'a>, place: BlockPath, between: &str) -> Result<Text
             Part::Image(_) => return Err(place.cannot("image in a system message")),
         }
     }
-    match texts.len() {
-        1 => Ok(texts.remove(0)),
-        _ => Ok(texts.join(between).into()),
-    }
+    Ok(joined(texts, "\\n\\n"))
 }

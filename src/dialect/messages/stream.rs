@@ -238,12 +238,7 @@ impl MessageStream {
             let number = self.begin_block(out);
             self.blocks[at].at = Some(number);
             let call = heard.calls.get(at);
-            let told = Str::of_raw(&call.id).plain().into_owned();
-            let id = match told.is_empty() || self.asked.used.has(&told) {
-                true => self.fresh.id("toolu_"),
-                false => told,
-            };
-            self.asked.used.add(&id);
+            let id = self.asked.used.own(&call.id, &mut self.fresh, "toolu_");
             put!(
                 out,
                 "{\"type\":\"tool_use\",\"id\":",

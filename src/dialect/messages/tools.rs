@@ -1,8 +1,9 @@
 //! Translates the tools of a Messages request. Pure.
 
+use super::super::clients::Refusal;
 use super::super::json::{Json, Str, put};
 use super::super::schema::put_schema;
-use super::errors::ErrorBody;
+use super::errors::invalid;
 
 /// A tool of the client that only stands for tools it has not loaded yet.
 const PLACEHOLDER: &str = "DeferredToolPlaceholder";
@@ -18,7 +19,7 @@ pub fn put_tools(
     out: &mut Vec<u8>,
     tools: Option<Json<'_>>,
     choice: Option<Json<'_>>,
-) -> Result<(), ErrorBody> {
+) -> Result<(), Refusal> {
     let mut count = 0;
     let mut on_server = None;
     for (at, tool) in tools.map(Json::items).into_iter().flatten().enumerate() {
@@ -33,9 +34,7 @@ pub fn put_tools(
             continue;
         }
         let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return Err(ErrorBody::invalid(format!(
-                "tools.{at}.name: a string is required"
-            )));
+            return Err(invalid(format!("tools.{at}.name: a string is required")));
         };
         if name.is(PLACEHOLDER) {
             continue;
@@ -53,9 +52,7 @@ pub fn put_tools(
     match on_server {
         Some(name) if count == 0 => {
             let name = name.plain();
-            return Err(ErrorBody::invalid(format!(
-                "{name} is not available on this upstream"
-            )));
+            return Err(invalid(format!("{name} is not available on this upstream")));
         }
         _ if count == 0 => return Ok(()),
         _ => put!(out, "]"),
@@ -63,7 +60,7 @@ pub fn put_tools(
     choice.map_or(Ok(()), |choice| put_choice(out, choice))
 }
 
-fn put_choice(out: &mut Vec<u8>, choice: Json<'_>) -> Result<(), ErrorBody> {
+fn put_choice(out: &mut Vec<u8>, choice: Json<'_>) -> Result<(), Refusal> {
     let [kind, name, alone] = choice.pick(["type", "name", "disable_parallel_tool_use"]);
     match (
         kind.and_then(Json::string).map(Str::raw),
@@ -81,7 +78,7 @@ fn put_choice(out: &mut Vec<u8>, choice: Json<'_>) -> Result<(), ErrorBody> {
             );
         }
         _ => {
-            return Err(ErrorBody::invalid(
+            return Err(invalid(
                 "tool_choice: its type is auto, any, none, or tool with a name",
             ));
         }

@@ -67,12 +67,7 @@ impl ResponseStream {
                 continue;
             }
             let call = heard.calls.get(at);
-            let told = Str::of_raw(&call.id).plain().into_owned();
-            let call_id = match told.is_empty() || self.asked.used.has(&told) {
-                true => self.fresh.id("call_"),
-                false => told,
-            };
-            self.asked.used.add(&call_id);
+            let call_id = self.asked.used.own(&call.id, &mut self.fresh, "call_");
             let tool = called(&self.asked.tools, &call.name).cloned();
             let name = call.name.clone();
             let mut call = OutputCall {
@@ -91,9 +86,7 @@ impl ResponseStream {
 
     /// Writes the end of a call. Returns its final item.
     pub(super) fn close_call(&mut self, at: usize, item: &Item, out: &mut Vec<u8>) -> String {
-        let Some(block) = self.blocks.get_mut(at) else {
-            return String::new();
-        };
+        let block = &mut self.blocks[at];
         let arguments = std::mem::take(&mut block.arguments);
         let input = block.call.input(&arguments);
         let (name, field) = match block.call.is_custom() {

@@ -1,10 +1,11 @@
 //! Adds the input items of a Responses request to a [`Conversation`]. Pure.
 
-use super::super::conversation::{Arguments, Conversation, Image, Part, Text};
+use super::super::clients::Refusal;
+use super::super::conversation::{Arguments, Conversation, Image, Part, Text, joined};
 use super::super::ids::Used;
 use super::super::json::{Json, Str};
 use super::super::terms::{Tool, ToolKind};
-use super::errors::ErrorBody;
+use super::errors::invalid;
 use super::tools::chat_name;
 
 /// Said of what would need a memory of earlier requests.
@@ -19,16 +20,13 @@ pub fn add_items<'a>(
     tools: &[Tool],
     conversation: &mut Conversation<'a>,
     used: &mut Used,
-) -> Result<(), ErrorBody> {
+) -> Result<(), Refusal> {
     if let Some(text) = input.string() {
         conversation.user(Part::Text(text.raw().into()));
         return Ok(());
     }
     if !input.is_list() {
-        return Err(ErrorBody::invalid(
-            "input",
-            "a string or a list of items is required",
-        ));
+        return Err(invalid("input", "a string or a list of items is required"));
     }
     for (at, item) in input.items().enumerate() {
         let place = format!("input[{at}]");
@@ -36,10 +34,10 @@ pub fn add_items<'a>(
         let kind = kind.and_then(Json::string).map(Str::raw);
         match kind {
             None if role.is_none() => {
-                return Err(ErrorBody::invalid(place + ".type", "a string is required"));
+                return Err(invalid(place + ".type", "a string is required"));
             }
             None | Some("message") => add_message(item, role, &place, conversation)?,
-            Some("item_reference") => return Err(ErrorBody::invalid(place, NOTHING_STORED)),
+            Some("item_reference") => return Err(invalid(place, NOTHING_STORED)),
             Some("reasoning") => conversation.thought(thoughts(item)),
             Some(kind) if kind.ends_with("_output") => {
                 add_output(item, kind, &place, conversation)?;
@@ -55,7 +53,7 @@ fn add_message<'a>(
     role: Option<Json<'a>>,
     place: &str,
     conversation: &mut Conversation<'a>,
-) -> Result<(), ErrorBody> {
+) -> Result<(), Refusal> {
     let role = role.and_then(Json::string).map_or("none", Str::raw);
     let mut parts = Vec::new();
     if let Some(content) = item.get("content") {
@@ -76,7 +74,7 @@ fn add_message<'a>(
         }
         other => {
             let what = format!("{other:?} is not one of user, assistant, system, developer");
-            return Err(ErrorBody::invalid(format!("{place}.role"), &what));
+            return Err(invalid(format!("{place}.role"), &what));
         }
     }
     Ok(())
@@ -89,26 +87,15 @@ fn text_of(part: Part<'_>) -> Option<Text<'_>> {
     }
 }
 
-fn joined<'a>(mut texts: Vec<Text<'a>>, between: &str) -> Text<'a> {
-    match texts.len() {
-        1 => texts.remove(0),
-        _ => texts.join(between).into(),
-    }
-}
-
 /// Adds the parts of a content: a string, or a list.
-fn add_parts<'a>(
-    content: Json<'a>,
-    place: &str,
-    parts: &mut Vec<Part<'a>>,
-) -> Result<(), ErrorBody> {
+fn add_parts<'a>(content: Json<'a>, place: &str, parts: &mut Vec<Part<'a>>) -> Result<(), Refusal> {
     if let Some(text) = content.string() {
         parts.push(Part::Text(text.raw().into()));
     }
     for (at, part) in content.items().enumerate() {
         let [kind, text, refusal, url, name] =
             part.pick(["type", "text", "refusal", "image_url", "filename"]);
-        let wrong = |what: &str| ErrorBody::invalid(format!("{place}[{at}]"), what);
+        let wrong = |what: &str| invalid(format!("{place}[{at}]"), what);
         let string = |value: Option<Json<'a>>| value.and_then(Json::string).map(Str::raw);
         match string(kind).unwrap_or("none") {
             "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
@@ -203,7 +190,7 @@ fn add_output<'a>(
     kind: &str,
     place: &str,
     conversation: &mut Conversation<'a>,
-) -> Result<(), ErrorBody> {
+) -> Result<(), Refusal> {
     let [output, found] = item.pick(["output", "tools"]);
     let mut parts = Vec::new();
     match output {

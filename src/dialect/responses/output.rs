@@ -24,7 +24,7 @@ pub fn response_id(asked: &RequestContext) -> String {
     Fresh::new(asked.random).id("resp_")
 }
 
-/// Writes a response. `items`: its output; an incomplete item is "".
+/// Writes a response. `items`: its output.
 pub fn put_response(
     out: &mut Vec<u8>,
     asked: &RequestContext,
@@ -68,13 +68,10 @@ pub fn put_response(
         ",\"instructions\":null,\"max_output_tokens\":null,\"model\":",
         Quoted(&asked.model)
     );
-    put!(out, ",\"output\":[");
-    let begin = out.len();
-    for item in items.iter().filter(|item| !item.is_empty()) {
-        put!(out, if out.len() == begin { "" } else { "," }, &**item);
-    }
     put!(
         out,
+        ",\"output\":[",
+        &*items.join(","),
         "],\"parallel_tool_calls\":true,\"previous_response_id\":null,\"reasoning\":{\"effort\":null,\"summary\":null},\"store\":false,\"temperature\":null,\"text\":{\"format\":{\"type\":\"text\"}},\"tool_choice\":\"auto\",\"tools\":[],\"top_p\":null,\"truncation\":\"disabled\",\"metadata\":{},\"usage\":"
     );
     match usage {

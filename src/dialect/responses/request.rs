@@ -3,26 +3,25 @@
 //! What chat completions lack is left out if only OpenAI's own servers use it (stored copies, cache keys, metadata).
 //! What would change the meaning is refused, with its name.
 
+use super::super::clients::Refusal;
 use super::super::conversation::{self, Conversation};
 use super::super::ids::Used;
 use super::super::json::{Json, Str, put};
 use super::super::measure::Size;
-use super::super::reasoning::{Wanted, switch};
-use super::super::terms::{ChatRequest, Options};
-use super::errors::ErrorBody;
+use super::super::reasoning::Wanted;
+use super::super::settings;
+use super::super::terms::ChatRequest;
+use super::errors::invalid;
 use super::items::add_items;
 use super::tools::put_tools;
 
-/// The least output, in tokens, for a model that may think first.
-const LEAST_OUTPUT: u64 = 1024;
-
-/// Translates a Responses request.
+/// Translates a Responses request. `upstream_model`: the model, by the upstream's name.
 ///
 /// # Errors
 /// What cannot be translated, and why.
-pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, ErrorBody> {
+pub fn translate(body: &[u8], upstream_model: &str) -> Result<ChatRequest, Refusal> {
     let json = Json::parse(body).filter(|json| json.is_object());
-    let json = json.ok_or_else(|| ErrorBody::invalid("", "the body is not a JSON object"))?;
+    let json = json.ok_or_else(|| invalid("", "the body is not a JSON object"))?;
     needs_no_store(json)?;
     let [model, input, instructions, stream, limit] = json.pick([
         "model",
@@ -34,13 +33,12 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Erro
     let model = model
         .and_then(Json::string)
         .filter(|model| !model.is_empty());
-    let model = model.ok_or_else(|| ErrorBody::invalid("model", "a string is required"))?;
-    let input = input
-        .ok_or_else(|| ErrorBody::invalid("input", "a string or a list of items is required"))?;
+    let model = model.ok_or_else(|| invalid("model", "a string is required"))?;
+    let input = input.ok_or_else(|| invalid("input", "a string or a list of items is required"))?;
     let streams = stream.is_some_and(Json::is_true);
 
-    let mut out = conversation::open(options.model, streams, body.len());
-    put_settings(&mut out, json, limit, options)?;
+    let mut out = conversation::open(upstream_model, streams, body.len());
+    put_settings(&mut out, json, limit, upstream_model)?;
     let tools = put_tools(&mut out, json)?;
     put!(&mut out, ",\"messages\":");
     let mut conversation = Conversation::new(out);
@@ -63,7 +61,7 @@ pub fn translate(body: &[u8], options: &Options<'_>) -> Result<ChatRequest, Erro
 }
 
 /// Refuses what needs a server with a memory.
-fn needs_no_store(json: Json<'_>) -> Result<(), ErrorBody> {
+fn needs_no_store(json: Json<'_>) -> Result<(), Refusal> {
     const NEEDS: [&str; 4] = [
         "previous_response_id",
         "conversation",
@@ -73,10 +71,9 @@ fn needs_no_store(json: Json<'_>) -> Result<(), ErrorBody> {
     for (name, value) in NEEDS.iter().zip(json.pick(NEEDS)) {
         if value.is_some_and(|value| !matches!(value.text(), "false" | "\"\"")) {
             let what = "nothing is stored here, so that this cannot be had on this upstream; send the whole conversation as input";
-            let failure = ErrorBody::invalid(*name, what);
-            return Err(ErrorBody {
+            return Err(Refusal {
                 code: "unsupported_parameter".into(),
-                ..failure
+                ..invalid(*name, what)
             });
         }
     }
@@ -88,34 +85,16 @@ fn put_settings(
     out: &mut Vec<u8>,
     json: Json<'_>,
     limit: Option<Json<'_>>,
-    options: &Options<'_>,
-) -> Result<(), ErrorBody> {
-    let [reasoning, text, temperature, top_p] =
-        json.pick(["reasoning", "text", "temperature", "top_p"]);
+    model: &str,
+) -> Result<(), Refusal> {
+    let [reasoning, text] = json.pick(["reasoning", "text"]);
     let effort = reasoning.and_then(|reasoning| reasoning.get("effort")?.string());
     let wanted = match effort.map(Str::raw) {
         Some("none" | "minimal") => Wanted::Off,
-        Some("low") => Wanted::Effort("low"),
-        Some("medium") => Wanted::Effort("medium"),
-        Some("high" | "xhigh" | "max") => Wanted::Effort("high"),
-        _ => Wanted::Usual,
+        effort => Wanted::effort(effort),
     };
-    let switch = switch(options.model, wanted, options.effort);
-    if let Some(limit) = limit {
-        let asked = limit.number().filter(|limit| *limit > 0);
-        let asked = asked.ok_or_else(|| {
-            ErrorBody::invalid("max_output_tokens", "a whole number above 0 is required")
-        })?;
-        let least = if switch.may_think { LEAST_OUTPUT } else { 0 };
-        let most = asked.max(least).min(options.max_output.unwrap_or(u64::MAX));
-        put!(out, ",\"max_tokens\":", most);
-    }
-    for (name, value) in [("temperature", temperature), ("top_p", top_p)] {
-        if let Some(value) = value.filter(|value| value.is_number()) {
-            put!(out, ",\"", name, "\":", value);
-        }
-    }
-    put!(out, switch.fields);
+    settings::put_settings(out, json, limit, None, model, wanted)
+        .ok_or_else(|| invalid("max_output_tokens", "a whole number above 0 is required"))?;
     let format = text.and_then(|text| text.get("format"));
     let [kind, name, schema, strict] = format.map_or([None; 4], |format| {
         format.pick(["type", "name", "schema", "strict"])

@@ -1,12 +1,12 @@
 //! Translates the tools of a Responses request, and maps their names on both sides. Pure.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
+use super::super::clients::Refusal;
 use super::super::conversation::INPUT;
-use super::super::json::{Escaped, Json, Str, put};
+use super::super::ids::hash;
+use super::super::json::{Json, Str, escaped, put};
 use super::super::schema::put_schema;
 use super::super::terms::{Tool, ToolKind};
-use super::errors::ErrorBody;
+use super::errors::invalid;
 
 /// The longest name of a tool that chat upstreams take.
 const LONGEST_NAME: usize = 64;
@@ -21,7 +21,7 @@ const MOST: usize = 1024;
 ///
 /// # Errors
 /// Which tool cannot be translated, and why.
-pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, ErrorBody> {
+pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Refusal> {
     let [tools, input, choice, parallel] =
         json.pick(["tools", "input", "tool_choice", "parallel_tool_calls"]);
     let mut list = List {
@@ -30,9 +30,7 @@ pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, ErrorBo
     };
     for (at, tool) in tools.map(Json::items).into_iter().flatten().enumerate() {
         let named = list.add(tool, "");
-        named.ok_or_else(|| {
-            ErrorBody::invalid(format!("tools[{at}].name"), "a string is required")
-        })?;
+        named.ok_or_else(|| invalid(format!("tools[{at}].name"), "a string is required"))?;
     }
     for item in input.map(Json::items).into_iter().flatten() {
         let [kind, found] = item.pick(["type", "tools"]);
@@ -56,7 +54,7 @@ pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, ErrorBo
         return Ok(tools);
     }
     if tools.len() > MOST {
-        return Err(ErrorBody::invalid(
+        return Err(invalid(
             "tools",
             "no more than 1024 tools can be translated",
         ));
@@ -188,14 +186,12 @@ fn flattened(kind: &ToolKind, name: &str) -> String {
 
 /// A unique name that is short enough: always the same one for the same name.
 fn shortened(whole: &str, name: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    (whole, name).hash(&mut hasher);
     let mut end = LONGEST_NAME - 9;
     while !whole.is_char_boundary(end.min(whole.len())) {
         end -= 1;
     }
     let start = &whole[..end.min(whole.len())];
-    format!("{start}_{:08x}", hasher.finish() as u32)
+    format!("{start}_{:08x}", hash((whole, name)) as u32)
 }
 
 /// The upstream's name of a call in the history.
@@ -253,10 +249,6 @@ pub fn custom_input(arguments: Str<'_>) -> String {
         .or(json.string());
     match input {
         Some(input) => input.raw().to_string(),
-        None => {
-            let mut out = Vec::new();
-            put!(&mut out, Escaped(&plain));
-            String::from_utf8(out).unwrap_or_default()
-        }
+        None => escaped(&plain),
     }
 }

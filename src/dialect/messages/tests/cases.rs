@@ -11,8 +11,8 @@ use crate::dialect::json::Json;
 use crate::dialect::learned::Learned;
 use crate::dialect::lessons::{Lesson, learn_from_error};
 use crate::dialect::measure::Size;
-use crate::dialect::messages::errors::{Refused, translate as error};
 use crate::dialect::messages::request::count_tokens;
+use crate::dialect::terms::Refused;
 
 /// The message that an upstream's stream becomes.
 fn stream(deltas: &[&str], finish: &str) -> Value {
@@ -212,7 +212,7 @@ fn case_08_think_tags_are_split_open_or_only_words() {
 fn case_09_a_model_that_thinks_has_room_for_the_verdict() {
     let auto = r#""messages":[{"role":"user","content":"x"}],"thinking":{"type":"disabled"},"stop_sequences":["</block>"]"#;
     let body = format!(r#"{{"model":"claude-sonnet-5","max_tokens":64,{auto}}}"#);
-    let found = json(translate(body.as_bytes(), &OPTIONS).expect("a chat").body);
+    let found = json(translate(body.as_bytes(), MODEL).expect("a chat").body);
     assert_eq!(
         (&found["max_tokens"], &found["stop"]),
         (&json!(1024), &json!(["</block>"]))
@@ -248,7 +248,7 @@ fn case_11_an_overflow_is_told_so_that_it_is_compacted() {
     };
     let nim = br#"{"object":"error","message":"This model's maximum context length is 8192 tokens. However, your request has 9000 input tokens."}"#;
     assert_eq!(
-        error(400, nim, None, refused).message,
+        Dialect::Messages.error(400, nim, None, refused).message,
         "prompt is too long: 9000 tokens > 8192 maximum"
     );
 }
@@ -292,7 +292,9 @@ fn case_12_max_tokens_above_the_limit_are_lowered() {
         context: Some(8_192),
     };
     assert_eq!(
-        error(400, negative, None, refused).message,
+        Dialect::Messages
+            .error(400, negative, None, refused)
+            .message,
         "prompt is too long: 9045 tokens > 8192 maximum"
     );
 }
@@ -348,7 +350,7 @@ fn case_15_content_is_a_string_and_roles_alternate() {
 fn case_16_images_in_results_and_a_model_that_reads_none() {
     let chat = translate(
         br#"{"model":"m","messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"n","input":{}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"QQ"}}]}]}]}"#,
-        &OPTIONS,
+        MODEL,
     )
     .expect("a chat");
     let found = json(&chat.body);
@@ -484,7 +486,7 @@ fn case_24_refusals_have_the_status_that_clients_wait_for() {
         (503, b"<html>busy</html>", 529),
         (400, degraded, 529),
     ] {
-        let found = error(status, body, None, refused);
+        let found = Dialect::Messages.error(status, body, None, refused);
         assert_eq!((found.status, found.retry_after), (expected, Some(5)));
     }
     // In a stream that was a 200: nothing was said yet, so it is asked for again.

@@ -1,7 +1,9 @@
 //! An upstream's errors in Anthropic's shape.
 
 use super::*;
-use crate::dialect::messages::errors::{PING, Refused, late_error, message, translate};
+use crate::dialect::lessons::message;
+use crate::dialect::messages::errors::{PING, body, late_error, refusal};
+use crate::dialect::terms::Refused;
 
 const REQUEST: Refused<'static> = Refused {
     model: "claude-x",
@@ -29,16 +31,18 @@ fn statuses_and_types_are_as_the_table_says() {
         (524, 529, "overloaded_error", Some(5)),
         (529, 529, "overloaded_error", Some(5)),
     ] {
-        let found = translate(status, b"", None, REQUEST);
+        let found = Dialect::Messages.error(status, b"", None, REQUEST);
         assert_eq!(
-            (found.status, found.kind, found.retry_after),
+            (found.status, &*found.code, found.retry_after),
             (expected, kind, retry_after)
         );
         assert_eq!(
             found.message,
             format!("the upstream answered with status {status}")
         );
-        let told = translate(status, b"", Some(60), REQUEST).retry_after;
+        let told = Dialect::Messages
+            .error(status, b"", Some(60), REQUEST)
+            .retry_after;
         assert_eq!(told, retry_after.map(|_| 60));
     }
 }
@@ -69,12 +73,12 @@ fn an_upstreams_message_is_found_in_any_shape() {
 #[test]
 fn nims_words_are_understood() {
     let degraded = br#"{"status":400,"title":"Bad Request","detail":"Function id 'x': DEGRADED function cannot be invoked"}"#;
-    let found = translate(400, degraded, None, REQUEST);
-    assert_eq!((found.status, found.kind), (529, "overloaded_error"));
+    let found = Dialect::Messages.error(400, degraded, None, REQUEST);
+    assert_eq!((found.status, &*found.code), (529, "overloaded_error"));
     let unknown =
         br#"{"status":404,"title":"Not Found","detail":"Function 'x': Not found for account 'y'"}"#;
-    let found = translate(404, unknown, None, REQUEST);
-    assert_eq!((found.status, found.kind), (404, "not_found_error"));
+    let found = Dialect::Messages.error(404, unknown, None, REQUEST);
+    assert_eq!((found.status, &*found.code), (404, "not_found_error"));
     assert!(
         found
             .message
@@ -120,8 +124,9 @@ fn a_prompt_that_is_too_long_is_told_so_that_it_is_compacted() {
             "5000 tokens > 4096 maximum",
         ),
     ] {
-        let found = translate(400, body.as_bytes(), None, Refused { context, ..REQUEST });
-        assert_eq!((found.status, found.kind), (400, "invalid_request_error"));
+        let found =
+            Dialect::Messages.error(400, body.as_bytes(), None, Refused { context, ..REQUEST });
+        assert_eq!((found.status, &*found.code), (400, "invalid_request_error"));
         assert_eq!(
             found.message,
             format!("prompt is too long: {expected}"),
@@ -134,7 +139,7 @@ fn a_prompt_that_is_too_long_is_told_so_that_it_is_compacted() {
             .collect();
         assert!(numbers[0] > numbers[1], "{}", found.message);
     }
-    let unknown = translate(
+    let unknown = Dialect::Messages.error(
         400,
         long("context_length_exceeded").as_bytes(),
         None,
@@ -148,15 +153,15 @@ fn a_prompt_that_is_too_long_is_told_so_that_it_is_compacted() {
 
 #[test]
 fn errors_have_anthropics_shape() {
-    let failure = ErrorBody::new(429, "too \"many\"\n");
+    let failure = refusal(429, "too \"many\"\n");
     assert_eq!(
-        json(failure.body(Some("req_1"))),
+        json(failure.body("req_1")),
         json(
             r#"{"type":"error","error":{"type":"rate_limit_error","message":"too \"many\"\n"},"request_id":"req_1"}"#
         )
     );
     assert_eq!(
-        json(failure.body(None))
+        json(body(&failure, None))
             .as_object()
             .map(serde_json::Map::len),
         Some(2)

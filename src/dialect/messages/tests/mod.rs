@@ -12,19 +12,19 @@ mod strict;
 use serde_json::Value;
 
 use super::RequestContext;
-use super::errors::ErrorBody;
-use super::request::{Options, translate};
+use super::request::translate;
 use super::stream::{StreamEnd, reader};
-use crate::dialect::tests::{OPTIONS, delta, events, finished, json, read};
+use crate::dialect::clients::{Dialect, Refusal};
+use crate::dialect::tests::{MODEL, delta, events, finished, json, read};
 
 /// A request with these fields, translated.
-pub fn chat(fields: &str) -> Result<Value, ErrorBody> {
+pub fn chat(fields: &str) -> Result<Value, Refusal> {
     let body = format!(r#"{{"model":"claude-x","max_tokens":4096,{fields}}}"#);
-    translate(body.as_bytes(), &OPTIONS).map(|chat| json(chat.body))
+    translate(body.as_bytes(), MODEL).map(|chat| json(chat.body))
 }
 
 /// These messages, translated.
-pub fn messages(messages: &str) -> Result<Value, ErrorBody> {
+pub fn messages(messages: &str) -> Result<Value, Refusal> {
     chat(&format!(r#""messages":{messages}"#)).map(|chat| chat["messages"].clone())
 }
 

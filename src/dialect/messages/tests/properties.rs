@@ -107,7 +107,7 @@ fn every_request_is_one_that_chat_templates_take() {
     for round in 0..2_000 {
         let made = Made::new(&mut dice);
         let body = serde_json::to_vec(&made.request).expect("JSON");
-        let chat = json(translate(&body, &OPTIONS).expect("translates").body);
+        let chat = json(translate(&body, MODEL).expect("translates").body);
         let messages = chat["messages"].as_array().expect("messages");
         assert_eq!(
             chat_fault(messages),
@@ -140,7 +140,7 @@ fn a_longer_conversation_begins_with_the_same_bytes() {
         let written = |messages: &[Value], request: &mut Value| {
             request["messages"] = messages.into();
             let body = serde_json::to_vec(&request).expect("JSON");
-            translate(&body, &OPTIONS).expect("translates").body
+            translate(&body, MODEL).expect("translates").body
         };
         let first = written(&more, &mut request);
         more.push(json!({"role":"user","content":"more"}));

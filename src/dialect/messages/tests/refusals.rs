@@ -34,7 +34,7 @@ fn parts_that_cannot_be_translated_are_refused_with_their_place() {
         ),
     ] {
         let failure = chat(&fields).expect_err(expected);
-        assert_eq!((failure.status, failure.kind), (400, "invalid_request_error"));
+        assert_eq!((failure.status, &*failure.code), (400, "invalid_request_error"));
         assert_eq!(failure.message, expected, "{fields}");
     }
     for body in [
@@ -44,9 +44,9 @@ fn parts_that_cannot_be_translated_are_refused_with_their_place() {
         "\"x\"",
         "{\"model\":\"\\ud800\u{0}\"}",
     ] {
-        let failure = translate(body.as_bytes(), &OPTIONS).expect_err(body);
+        let failure = translate(body.as_bytes(), MODEL).expect_err(body);
         assert_eq!(failure.message, "the body is not a JSON object", "{body}");
     }
-    let failure = translate(b"{\"messages\":[]}", &OPTIONS).expect_err("no model");
+    let failure = translate(b"{\"messages\":[]}", MODEL).expect_err("no model");
     assert_eq!(failure.message, "model: a string is required");
 }

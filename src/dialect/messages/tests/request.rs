@@ -436,58 +436,33 @@ fn settings_are_translated() {
 
 #[test]
 fn limits_and_thoughts_are_asked_for_as_the_model_takes_them() {
-    let ask = |model: &str, max_output, effort, fields: &str| {
+    let ask = |model: &str, fields: &str| {
         let body =
             format!(r#"{{"model":"c","messages":[{{"role":"user","content":"x"}}],{fields}}}"#);
-        let options = Options {
-            model,
-            max_output,
-            effort,
-        };
-        json(translate(body.as_bytes(), &options).expect(fields).body)
+        json(translate(body.as_bytes(), model).expect(fields).body)
     };
     let off = r#""max_tokens":64,"thinking":{"type":"disabled"}"#;
+    assert_eq!(ask("m", off)["max_tokens"], 1024, "it may think");
     assert_eq!(
-        ask("m", None, false, off)["max_tokens"],
-        1024,
-        "it may think"
-    );
-    assert_eq!(ask("m", Some(512), false, off)["max_tokens"], 512);
-    assert_eq!(
-        ask(
-            "m",
-            None,
-            false,
-            r#""max_tokens":64,"thinking":{"type":"adaptive"}"#
-        )["max_tokens"],
+        ask("m", r#""max_tokens":64,"thinking":{"type":"adaptive"}"#)["max_tokens"],
         64
     );
-    let found = ask("qwen/qwen3-32b", None, false, off);
+    let found = ask("qwen/qwen3-32b", off);
     assert_eq!(found["max_tokens"], 64);
     assert_eq!(
         found["chat_template_kwargs"],
         json!({"enable_thinking":false,"thinking":false})
     );
     let high = r#""max_tokens":9,"thinking":{"type":"enabled","budget_tokens":5},"output_config":{"effort":"xhigh"}"#;
-    assert_eq!(
-        ask("openai/gpt-oss-20b", None, false, high)["reasoning_effort"],
-        "high"
-    );
-    assert_eq!(ask("m", None, true, high)["reasoning_effort"], "high");
-    assert_eq!(
-        ask("m", None, false, r#""max_tokens":32000"#)["max_tokens"],
-        32000
-    );
-    assert_eq!(
-        ask("m", None, false, r#""top_p":1"#)["max_tokens"],
-        Value::Null
-    );
+    assert_eq!(ask("openai/gpt-oss-20b", high)["reasoning_effort"], "high");
+    assert_eq!(ask("m", r#""max_tokens":32000"#)["max_tokens"], 32000);
+    assert_eq!(ask("m", r#""top_p":1"#)["max_tokens"], Value::Null);
 }
 
 #[test]
 fn the_translation_keeps_what_the_answer_needs() {
     let body = r#"{"model":"claude\u002dx","stream":true,"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"call_0","name":"n","input":{}}]}]}"#;
-    let found = translate(body.as_bytes(), &OPTIONS).expect("a chat");
+    let found = translate(body.as_bytes(), MODEL).expect("a chat");
     assert_eq!((&*found.model, found.streams), ("claude-x", true));
     assert!(found.used.has("call_0") && !found.used.has("call_1"));
     assert_eq!(

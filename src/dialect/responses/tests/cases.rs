@@ -171,7 +171,7 @@ fn case_11_context_errors_have_the_code_at_which_codex_compacts() {
         r#"{"object":"error","message":"The prompt is longer than the model's context"}"#,
         r#"{"error":{"message":"input token count (9) exceeds the maximum number of tokens allowed (8)"}}"#,
     ] {
-        let failure = super::super::errors::translate(400, said.as_bytes(), None, refused);
+        let failure = Dialect::Responses.error(400, said.as_bytes(), None, refused);
         assert_eq!(failure.code, "context_length_exceeded", "{said}");
     }
 }

@@ -1,6 +1,6 @@
 //! Errors in OpenAI's shape.
 
-use super::super::errors::{ErrorBody, code_in_stream, translate};
+use super::super::errors::{code_in_stream, refusal};
 use super::super::output::{as_stream, beats, late_failure};
 use super::*;
 use crate::dialect::terms::Refused;
@@ -11,8 +11,8 @@ fn error(status: u16, body: &str) -> (u16, String, String, Option<u64>) {
         prompt_tokens: 900,
         context: Some(800),
     };
-    let failure = translate(status, body.as_bytes(), Some(7), refused);
-    let error = json(failure.body())["error"].clone();
+    let failure = Dialect::Responses.error(status, body.as_bytes(), Some(7), refused);
+    let error = json(failure.body(""))["error"].clone();
     let text = |name: &str| error[name].as_str().unwrap_or_default().to_string();
     (
         failure.status,
@@ -83,11 +83,7 @@ fn an_upstreams_error_has_openais_shape_whatever_shape_it_had() {
         let (status, code, message, after) = error(status, body);
         assert_eq!((status, &*code, &*message, after), expected, "{body}");
     }
-    assert_eq!(
-        ErrorBody::new(429, "", "m").retry_after,
-        Some(5),
-        "never without"
-    );
+    assert_eq!(refusal(429, "", "m").retry_after, Some(5), "never without");
 }
 
 #[test]

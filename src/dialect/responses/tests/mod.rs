@@ -12,27 +12,27 @@ mod template;
 
 use serde_json::Value;
 
-use super::errors::ErrorBody;
 use super::request::translate;
 use super::stream::{StreamEnd, reader};
-use crate::dialect::terms::{ChatRequest, Options, RequestContext};
-use crate::dialect::tests::{OPTIONS, delta, events, finished, json, read};
+use crate::dialect::clients::{Dialect, Refusal};
+use crate::dialect::terms::{ChatRequest, RequestContext};
+use crate::dialect::tests::{MODEL, delta, events, finished, json, read};
 
 /// A request with these fields, translated.
-pub fn translated(fields: &str) -> Result<ChatRequest, ErrorBody> {
+pub fn translated(fields: &str) -> Result<ChatRequest, Refusal> {
     translate(
         format!(r#"{{"model":"codex-x",{fields}}}"#).as_bytes(),
-        &OPTIONS,
+        MODEL,
     )
 }
 
 /// Likewise, as it goes up.
-pub fn chat(fields: &str) -> Result<Value, ErrorBody> {
+pub fn chat(fields: &str) -> Result<Value, Refusal> {
     translated(fields).map(|chat| json(chat.body))
 }
 
 /// The messages of a request with this input.
-pub fn messages(input: &str) -> Result<Value, ErrorBody> {
+pub fn messages(input: &str) -> Result<Value, Refusal> {
     chat(&format!(r#""input":{input}"#)).map(|chat| chat["messages"].clone())
 }
 

@@ -241,12 +241,8 @@ fn choices_and_settings_are_said_in_the_chat_dialect() {
     ];
     for (effort, expected) in efforts {
         let body = format!(r#"{{"model":"x","input":"x","reasoning":{{"effort":"{effort}"}}}}"#);
-        let options = Options {
-            model: "openai/gpt-oss-120b",
-            ..OPTIONS
-        };
         let found = json(
-            translate(body.as_bytes(), &options)
+            translate(body.as_bytes(), "openai/gpt-oss-120b")
                 .expect("translates")
                 .body,
         );
@@ -339,13 +335,13 @@ fn fields_that_need_a_store_or_are_wrong_are_refused_by_name() {
             (400, param, code),
             "{fields}"
         );
-        let body = json(failure.body());
+        let body = json(failure.body(""));
         assert_eq!(body["error"]["param"], param);
         assert_eq!(body["error"]["type"], "invalid_request_error");
     }
     for body in ["", "[]", r#"{"input":"x"}"#, r#"{"model":"","input":"x"}"#] {
         assert_eq!(
-            translate(body.as_bytes(), &OPTIONS).expect_err(body).status,
+            translate(body.as_bytes(), MODEL).expect_err(body).status,
             400
         );
     }
