@@ -28,6 +28,8 @@ mod report;
 mod translate_answer;
 #[cfg(any(feature = "messages", feature = "responses"))]
 mod translate_request;
+mod trip;
+mod view;
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -38,118 +40,111 @@ use self::answer_mode::AnswerMode;
 use self::client_fields::ClientFields;
 use self::errors::Unserved;
 use self::host_health::HostHealth;
-use self::lease::{Entry, Lease, Shared};
-use self::names::StandIns;
+use self::lease::{Lease, Shared};
 pub use self::outcome::{End, Outcome};
 use self::owners::Owners;
 use self::policy::Policy;
-use crate::body::Body;
+use self::trip::Trip;
+use crate::body::{self, Body};
 use crate::client::Client;
-use crate::config::{Config, Faults};
-use crate::metadata::Metadata;
-use crate::metrics::{Metrics, Reason};
-use crate::pool::{LISTED, Merged, ModelView, Overview, Picked, Pool};
-use crate::reply::{self, Downstream, Reply};
-use crate::retry::{Attempt, RetryState, Step};
-use crate::secret::SALT;
-use crate::state::SavedRest;
-use crate::upstream::{Answer, Failure, Kept, Prepared, Reuse};
+use crate::debug;
+use crate::metrics::Metrics;
+use crate::pool::Picked;
+use crate::reply::Downstream;
+use crate::retry::{Attempt, Step};
+use crate::upstream::{Answer, Failure, Kept, Prepared};
 use crate::verdict::Verdict;
-use crate::{body, debug};
 
 impl Relay {
     /// Serves one request: the main loop of alvus.
     fn ask(&self, exchange: &mut Exchange, out: &mut dyn Write) -> Outcome {
-        let mut trip = match self.begin(exchange) {
-            Ok(trip) => trip,
-            Err(reply) => return reply.deliver(exchange, out, Outcome::new(String::new())),
-        };
+        if let Some(reply) = exchange.prepare() {
+            return exchange.deliver(out, Outcome::default()).reply(&reply);
+        }
+        let mut trip = self.begin(exchange);
+        if let Err(reply) = self.bind(&mut trip) {
+            return trip.exchange.deliver(out, Outcome::default()).reply(&reply);
+        }
         loop {
             // A key and one of the WORKERS' places, perhaps after a wait.
-            let mut lease = match self.lease(&mut trip, &exchange.client) {
+            let mut lease = match self.lease(&mut trip) {
                 Ok(lease) => lease,
                 Err(Unserved::NotSoon) => {
-                    self.stand_in(&mut trip, exchange);
+                    self.stand_in(&mut trip);
                     continue;
                 }
-                Err(why) => return self.unserved(why, trip, exchange, out),
+                Err(why) => return self.unserved(why, trip, out),
             };
-            let came = self.attempt(&mut trip, exchange, &lease);
+            let came = self.attempt(&mut trip, &lease);
             // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
             let now = Instant::now();
             let attempt = self.report(&mut lease, &came, &mut trip, now);
-            let step = match came {
-                Came::Answer(ref answer, verdict) if exchange.revise(answer, verdict) => {
-                    Step::Again
-                }
-                Came::Answer(ref answer, _) if answer.ends_it(attempt) => Step::Pass,
-                _ => trip
-                    .retry
-                    .attempted(attempt, &mut trip.health.budget(), now),
-            };
-            let step = self.or_stand_in(step, &came, attempt, &mut trip, exchange);
+            let step = self.decide(attempt, &came, &mut trip, now);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
             trip.remember(attempt, &lease.picked);
             match (step, came) {
-                (_, Came::Nothing(Failure::ClientLeft)) => return trip.outcome.left(),
-                (Step::Pass, Came::Answer(mut answer, verdict)) => {
+                (_, Err(Failure::ClientLeft)) => return trip.outcome.left(),
+                (Step::Pass, Ok((mut answer, verdict))) => {
                     self.settle(&trip, &mut answer, verdict);
+                    let exchange = trip.exchange;
                     self.note_owner(&exchange.mapped, &mut answer, &lease.picked, now);
                     exchange.body = None; // an answer may stream for long, and no longer needs it
-                    let outcome = answer.deliver(exchange, out, trip.outcome);
+                    let outcome = exchange.deliver(out, trip.outcome).answer(answer);
                     lease.tokens = outcome.tokens;
                     return outcome;
                 }
                 (Step::GiveUp | Step::Pass, came) => {
-                    let why = Unserved::Failed(came.into_failure());
-                    return self.unserved(why, trip, exchange, out);
+                    let why = Unserved::Failed(came.err().unwrap_or(Failure::Empty));
+                    return self.unserved(why, trip, out);
                 }
-                (_, came) => trip.last = came.into_last_words(attempt),
+                (_, came) => trip.last = trip::last_words(came, attempt),
             }
             drop(lease); // a request that pauses holds no key and no place
-            if let Err(why) = self.pause(step, &mut trip, &exchange.client) {
-                return self.unserved(why, trip, exchange, out);
+            if let Err(why) = self.pause(step, &mut trip) {
+                return self.unserved(why, trip, out);
             }
         }
-    }
-
-    /// Serves one request: by the loop, or from a list of models that is kept. A client whose own
-    /// deadline passes is told so.
-    pub fn serve(&self, mut exchange: Exchange, out: &mut dyn Write) -> Outcome {
-        if let Some(within) = exchange.mapped.client_fields.within {
-            exchange.client = exchange.client.due(Instant::now() + within);
-        }
-        let outcome = match exchange.mapped.list.take() {
-            Some(name) => self.list(&name, &mut exchange, out),
-            None => self.ask(&mut exchange, out),
-        };
-        exchange.in_time(outcome, out)
     }
 
     /// Sends once, and reads as much of the answer as it takes to judge it.
-    fn attempt(&self, trip: &mut Trip, exchange: &mut Exchange, lease: &Lease) -> Came {
+    fn attempt(&self, trip: &mut Trip, lease: &Lease) -> Came {
         trip.outcome.attempts += 1;
         trip.outcome.key = Some(lease.picked.index);
         self.metrics.attempt(trip.again);
         let sent_at = Instant::now();
-        let policy = &exchange.mapped.policy;
-        let sent = policy.upstream.send(
-            &mut exchange.mapped.request,
-            exchange.body.as_mut().map(|body| &mut body.bytes),
+        let Exchange {
+            mapped,
+            body,
+            client,
+            down,
+            ..
+        } = &mut *trip.exchange;
+        let mut answer = mapped.policy.upstream.send(
+            &mut mapped.request,
+            body.as_mut().map(|body| &mut body.bytes),
             &lease.picked.key,
-            &exchange.client,
+            client,
             trip.reuse,
-        );
-        let judged = sent.and_then(|mut answer| {
-            let first_word_by = sent_at.checked_add(policy.first_byte);
-            let makes = exchange.mapped.makes;
-            let verdict = examine::examine(&mut answer, exchange.down, makes, first_word_by)?;
-            Ok((answer, verdict))
-        });
-        match judged {
-            Ok((answer, Some(verdict))) => Came::Answer(answer, verdict),
-            Ok((_, None)) => Came::Empty,
-            Err(failure) => Came::Nothing(failure),
+        )?;
+        let first_word_by = sent_at.checked_add(mapped.policy.first_byte);
+        let verdict = examine::examine(&mut answer, *down, mapped.makes, first_word_by)?;
+        Ok((answer, verdict))
+    }
+
+    /// What is next: another attempt if the request was changed, the answer if the upstream wants no retry, another
+    /// model if one can stand in; else as [`crate::retry`] says.
+    fn decide(&self, attempt: Attempt, came: &Came, trip: &mut Trip, now: Instant) -> Step {
+        let answered = came.as_ref().ok();
+        let step = match answered {
+            Some((answer, verdict)) if trip.exchange.revise(answer, *verdict) => Step::Again,
+            Some((answer, _)) if answer.ends_it(attempt) => Step::Pass,
+            _ => trip
+                .retry
+                .attempted(attempt, &mut trip.health.budget(), now),
+        };
+        match answered {
+            Some((answer, _)) => self.or_stand_in(step, answer, attempt, trip),
+            None => step,
         }
     }
 
@@ -165,7 +160,23 @@ impl Relay {
             _ => {}
         }
     }
+
+    /// Serves one request: by the loop, or from a list of models that is kept. A client whose own
+    /// deadline passes is told so.
+    pub fn serve(&self, mut exchange: Exchange, out: &mut dyn Write) -> Outcome {
+        if let Some(within) = exchange.mapped.client_fields.within {
+            exchange.client = exchange.client.due(Instant::now() + within);
+        }
+        let outcome = match exchange.mapped.list.take() {
+            Some(name) => self.list(&name, &mut exchange, out),
+            None => self.ask(&mut exchange, out),
+        };
+        exchange.in_time(outcome, out)
+    }
 }
+
+/// What an attempt brought: an answer and its verdict, or none.
+type Came = Result<(Box<Answer>, Verdict), Failure>;
 
 /// The pool, the upstream and the rules between them.
 #[derive(Debug)]
@@ -226,251 +237,7 @@ pub struct Exchange<'a> {
     pub down: Downstream<'a>,
 }
 
-/// The state of one request on its way through the loop.
-struct Trip<'a> {
-    arrived: Instant,
-    entry: Entry<'a>,
-    health: &'a HostHealth,
-    is_genai: bool,
-    policy: Arc<Policy>,
-    retry: RetryState,
-    outcome: Outcome,
-    /// The name of its lane, if that is not the model; see [`Mapped::lane`].
-    lane: Option<String>,
-    /// Keys that were refused for this request, with status and whether the words named the key.
-    refused: Vec<(Picked, u16, bool)>,
-    stand_ins: StandIns,
-    /// If set, the only key that it may be sent with.
-    bound: Option<Picked>,
-    reuse: Reuse,
-    /// Why the next attempt is made.
-    again: Option<Reason>,
-    /// What the client hears if no further attempt is made.
-    last: Option<Last>,
-}
-
-/// What the latest failed attempt left for the client.
-enum Last {
-    /// The upstream's answer.
-    Kept(Kept),
-    /// What went wrong.
-    Failed(Failure),
-}
-
-/// What an attempt brought.
-enum Came {
-    /// An answer and its verdict.
-    Answer(Box<Answer>, Verdict),
-    /// An answer that ended before its first word.
-    Empty,
-    /// No answer.
-    Nothing(Failure),
-}
-
-impl Trip<'_> {
-    /// The name of its lane.
-    fn lane(&self) -> &str {
-        self.lane.as_deref().unwrap_or(&self.outcome.model)
-    }
-
-    /// The upstream's latest answer was that there is no such model.
-    fn was_not_found(&self) -> bool {
-        matches!(&self.last, Some(Last::Kept(kept)) if kept.status == 404)
-    }
-
-    /// The upstream's origin, as people write it.
-    fn origin(&self) -> &str {
-        self.policy.origin(self.is_genai)
-    }
-
-    /// Takes note of an attempt before another one is made.
-    fn remember(&mut self, attempt: Attempt, picked: &Picked) {
-        self.again = report::reason(attempt);
-        self.outcome.limited |= matches!(self.again, Some(Reason::Limited | Reason::Quota));
-        if attempt == Attempt::Stale {
-            self.reuse = Reuse::Never; // one dead connection a request is enough
-        }
-        if self.retry.is_bound_by(attempt) {
-            self.bound = Some(picked.clone());
-        }
-    }
-}
-
-impl Came {
-    fn into_failure(self) -> Failure {
-        match self {
-            Came::Nothing(failure) => failure,
-            Came::Empty | Came::Answer(..) => Failure::Empty,
-        }
-    }
-
-    /// What the client hears if this was the last attempt. Not a 429: instead the client is told
-    /// which keys rest, in words that make agents wait.
-    fn into_last_words(self, attempt: Attempt) -> Option<Last> {
-        match (self, attempt) {
-            (Came::Answer(answer, _), Attempt::Answered(Verdict::Refused { .. })) => {
-                answer.keep().map(Last::Kept)
-            }
-            (Came::Answer(answer, _), _) if answer.status >= 500 => answer.keep().map(Last::Kept),
-            (Came::Answer(answer, _), _) => {
-                answer.discard();
-                None
-            }
-            (came, _) => Some(Last::Failed(came.into_failure())),
-        }
-    }
-}
-
 impl Relay {
-    /// A relay with the keys and the provider of `config`.
-    ///
-    /// # Errors
-    /// In the operator's words, when the upstream's settings cannot be used.
-    pub fn new(config: &Config) -> Result<Relay, Faults> {
-        let now = Instant::now();
-        let pool = Pool::new(&config.api_keys, policy::settings(config), now);
-        Ok(Relay {
-            shared: Mutex::new(Shared::new(pool)),
-            policy: Mutex::new(Arc::new(Policy::new(config, None)?)),
-            target: HostHealth::new(now),
-            genai: HostHealth::new(now),
-            owners: Owners::default(),
-            last_refusal: Mutex::default(),
-            metrics: Metrics::new(now),
-        })
-    }
-
-    /// Takes over another configuration. Keys are merged; everything else holds for requests that
-    /// come from now on. On an error nothing changes.
-    ///
-    /// # Errors
-    /// In the operator's words, when the upstream's settings cannot be used.
-    pub fn reload(&self, config: &Config) -> Result<Merged, Faults> {
-        let earlier = self.policy().clone();
-        let policy = Arc::new(Policy::new(config, Some(&earlier))?);
-        policy.upstream.takes_over();
-        let now = Instant::now();
-        // Both under one lock, as `pick` compares them: no provider may see another provider's keys.
-        let merged = self.pool(|pool| {
-            *self.policy() = policy;
-            pool.merge(&config.api_keys, policy::settings(config), now)
-        });
-        *lock(&self.last_refusal) = None;
-        self.metrics.reloaded(config.api_keys.len(), now);
-        Ok(merged)
-    }
-
-    /// A request begins: reads what it asks for and enters its lane. The error is the answer, if it needs no attempt.
-    fn begin(&self, exchange: &mut Exchange) -> Result<Trip<'_>, Reply> {
-        if let Some(reply) = exchange.prepare() {
-            return Err(reply);
-        }
-        let arrived = Instant::now();
-        let policy = exchange.mapped.policy.clone();
-        let mut limits = policy.limits;
-        if let Some(within) = exchange.mapped.client_fields.within {
-            limits.max_wait = limits.max_wait.min(within);
-        }
-        let metadata = exchange
-            .body
-            .as_ref()
-            .map_or_else(Metadata::default, |body| {
-                Metadata::read(&body.bytes, policy.conversation)
-            });
-        if metadata.streams {
-            exchange.mapped.request.ask_for_plain_text();
-            if !policy.heartbeat.is_zero() {
-                exchange.client = exchange.patient_client(policy.heartbeat);
-            }
-        }
-        let health = match exchange.mapped.is_genai {
-            true => &self.genai,
-            false => &self.target,
-        };
-        health.budget().request();
-        let lane = exchange.mapped.lane(&metadata.model);
-        let seed = reply::random();
-        let repeat = exchange.mapped.request.repeat();
-        let by = lane.as_deref().unwrap_or(&metadata.model);
-        let entry = self.enter(by, metadata.conversation, arrived);
-        let bound = match &exchange.mapped.client_fields.key {
-            Some(wanted) => Some(self.key_named(wanted, entry.lane, arrived)?),
-            None => self.owner(exchange, arrived),
-        };
-        Ok(Trip {
-            arrived,
-            entry,
-            retry: RetryState::new(limits, repeat, seed, arrived),
-            health,
-            is_genai: exchange.mapped.is_genai,
-            policy,
-            outcome: Outcome {
-                asked: exchange.mapped.asked.clone(),
-                ..Outcome::new(metadata.model)
-            },
-            lane,
-            refused: Vec::new(),
-            stand_ins: exchange.stand_ins(),
-            bound,
-            reuse: Reuse::Allowed,
-            again: None,
-            last: None,
-        })
-    }
-
-    /// The state of all keys. Requests go on meanwhile.
-    pub fn keys(&self) -> Overview {
-        let now = Instant::now();
-        let mut seen = self.pool(|pool| pool.survey(LISTED, now));
-        while self.pool(|pool| pool.survey_further(&mut seen, now)) {}
-        seen
-    }
-
-    /// The models that were asked for lately.
-    pub fn models(&self) -> Vec<ModelView> {
-        self.pool(|pool| pool.models(Instant::now()))
-    }
-
-    /// Requests waiting for a key.
-    pub fn waiting(&self) -> usize {
-        self.pool(|pool| pool.waiting())
-    }
-
-    /// The rests of all keys, for the state file; see [`Pool::saved_rests`].
-    pub fn saved_rests(&self, salt: &[u8; SALT]) -> Vec<SavedRest> {
-        let (now, mut keys, mut at) = (Instant::now(), Vec::new(), 0);
-        while self.pool(|pool| pool.saved_rests(at, &mut keys, now)) {
-            at += 1;
-        }
-        let mut rests = Vec::new();
-        for (key, models) in keys {
-            let key = key.tag(salt); // slow, so not under the lock
-            let models = models.into_iter();
-            rests.extend(models.map(|(model, until)| SavedRest { key, model, until }));
-        }
-        rests
-    }
-
-    /// Takes over rests from the state file; see [`Pool::restore`].
-    pub fn restore(&self, salt: &[u8; SALT], rests: &[SavedRest]) -> usize {
-        self.pool(|pool| pool.restore(salt, rests, Instant::now()))
-    }
-
-    /// The counters.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    /// Whether the upstream was well at the last attempt.
-    pub fn is_well(&self) -> bool {
-        self.target.is_well()
-    }
-
-    /// Where requests go, as people write it: no path, no secret.
-    pub fn origin(&self) -> String {
-        self.policy().origin(false).to_owned()
-    }
-
     fn policy(&self) -> MutexGuard<'_, Arc<Policy>> {
         lock(&self.policy)
     }

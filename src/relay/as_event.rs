@@ -57,9 +57,7 @@ impl<R: Read> Read for AsEvent<R> {
                 self.ready.extend_from_slice(self.end);
             }
         }
-        let left = &self.ready[self.given..];
-        let n = left.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&left[..n]);
+        let n = (&self.ready[self.given..]).read(buffer)?;
         self.given += n;
         Ok(n)
     }

@@ -2,10 +2,9 @@
 //! key.
 
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{End, Exchange, Outcome, Relay};
-use crate::pool::{LaneId, Picked};
+use super::{End, Exchange, Outcome};
 use crate::reply::{BadRequest, Reply};
 
 const DEADLINE: &str = "x-alvus-deadline-ms";
@@ -66,24 +65,12 @@ pub(super) fn too_late() -> Reply {
     Reply::error(504, "deadline_exceeded", text)
 }
 
-impl Relay {
-    pub(super) fn key_named(
-        &self,
-        wanted: &str,
-        lane: LaneId,
-        now: Instant,
-    ) -> Result<Picked, Reply> {
-        let found = self.pool(|pool| pool.named(wanted, lane, now).ok_or(pool.keys()));
-        found.map_err(unknown_key)
-    }
-}
-
 impl Exchange<'_> {
     /// Answers a client whose deadline passed before its answer began.
     pub(super) fn in_time(&self, outcome: Outcome, out: &mut dyn Write) -> Outcome {
         let unheard = outcome.end == End::ClientLeft && outcome.status == 0;
         match unheard && self.client.is_late() {
-            true => too_late().deliver(self, out, outcome),
+            true => self.deliver(out, outcome).reply(&too_late()),
             false => outcome,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::as_event::AsEvent;
 use super::{End, Exchange, Mapped, Outcome, client_fields};
 use crate::client::Client;
-use crate::reply::{self, Downstream, Framing, Reply};
+use crate::reply::{self, Framing, Reply};
 use crate::sse::{Ending, Tail};
 use crate::stream::{self, Copied, CopyEnd};
 use crate::upstream::{Answer, Kept};
@@ -17,6 +17,13 @@ use crate::warn;
 
 /// Tells nginx, and proxies that copied it, to pass a stream on as it comes.
 const NO_BUFFER: (&str, &[u8]) = ("x-accel-buffering", b"no");
+
+/// The last step of an exchange: each of its methods sends one kind of answer, and returns what became of it.
+pub(super) struct Delivery<'a> {
+    pub(super) exchange: &'a Exchange<'a>,
+    pub(super) out: &'a mut dyn Write,
+    pub(super) outcome: Outcome,
+}
 
 impl Exchange<'_> {
     /// The client of a stream, with heartbeats from now on. None for a HEAD: its answer has no body for them.
@@ -40,191 +47,116 @@ impl Exchange<'_> {
             .kept_patient(every, head, framed(&beat, framing))
     }
 
-    /// What became of an answer that was copied to the client.
-    pub(super) fn copied(
-        &self,
-        copied: Copied,
-        framing: Framing,
-        is_sse: bool,
-        out: &mut dyn Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
-        outcome.bytes = copied.bytes;
-        outcome.closes = framing == Framing::UntilClose;
-        outcome.end = match copied.end {
-            CopyEnd::Done => End::Complete,
-            CopyEnd::ClientLeft => End::ClientLeft,
-            CopyEnd::UpstreamBroke(_) if self.client.is_late() => {
-                match self.mapped.answer_mode.late(&client_fields::too_late()) {
-                    Some(event) => drop(out.write_all(&framed(&event, framing))),
-                    None => cut_short(self, out, framing, is_sse),
-                }
-                End::Late
-            }
-            CopyEnd::UpstreamBroke(_) if self.client.has_left() => End::ClientLeft,
-            CopyEnd::UpstreamBroke(error) => {
-                warn!(
-                    "the upstream broke off an answer after {} bytes: {error}",
-                    copied.bytes
-                );
-                cut_short(self, out, framing, is_sse);
-                End::Cut
-            }
-        };
-        outcome
+    /// Begins the delivery; what became of the exchange so far is its `outcome`.
+    pub(super) fn deliver<'a>(&'a self, out: &'a mut dyn Write, outcome: Outcome) -> Delivery<'a> {
+        Delivery {
+            exchange: self,
+            out,
+            outcome,
+        }
+    }
+}
+
+/// Answers of our own.
+impl Delivery<'_> {
+    /// A reply, put into the client's dialect.
+    pub(super) fn reply(self, reply: &Reply) -> Outcome {
+        match self.exchange.mapped.answer_mode.reply(reply) {
+            Some(reply) => self.tell(reply),
+            None => self.reply_as_it_is(reply),
+        }
     }
 
-    /// Sends a JSON document as the only event of a stream that has begun, and ends the stream.
-    fn deliver_late(&self, json: &[u8], out: &mut dyn Write, outcome: Outcome) -> Outcome {
+    /// A reply that is in the client's dialect already.
+    pub(super) fn tell(self, mut reply: Reply) -> Outcome {
+        self.outcome.fields(&mut reply.lines);
+        self.reply_as_it_is(&reply)
+    }
+
+    fn reply_as_it_is(mut self, reply: &Reply) -> Outcome {
+        self.outcome.status = reply.status;
+        if self.exchange.client.stop_beats() {
+            return self.late(reply, reply.as_event().as_bytes());
+        }
+        self.outcome.bytes = reply.body.len() as u64;
+        self.send(&reply.to_bytes(self.exchange.down));
+        self.outcome
+    }
+
+    /// The end of a stream that has begun: the dialect's event for this reply, or else the document.
+    fn late(self, reply: &Reply, json: &[u8]) -> Outcome {
+        if let Some(event) = self.exchange.mapped.answer_mode.late(reply) {
+            return self.event(&event);
+        }
         // An event's data is one line; JSON has line breaks only between its tokens.
         let mut event = b"data: ".to_vec();
         event.extend(json.iter().filter(|b| !matches!(b, b'\n' | b'\r')));
         event.extend_from_slice(b"\n\n");
-        self.deliver_event(&event, out, outcome)
+        self.event(&event)
     }
 
-    /// Sends the last event of a stream that has begun, and ends the stream.
-    pub(super) fn deliver_event(
-        &self,
-        event: &[u8],
-        out: &mut dyn Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
-        let framing = self.down.framing(None);
+    /// The last event of a stream that has begun, and the end of that stream.
+    pub(super) fn event(mut self, event: &[u8]) -> Outcome {
+        let framing = self.exchange.down.framing(None);
         let mut bytes = framed(event, framing);
         if framing == Framing::Chunked {
             bytes.extend_from_slice(b"0\r\n\r\n");
         }
-        outcome.bytes = event.len() as u64;
-        outcome.closes = framing == Framing::UntilClose;
-        outcome.end = match out.write_all(&bytes).and_then(|()| out.flush()) {
+        self.outcome.bytes = event.len() as u64;
+        self.outcome.closes = framing == Framing::UntilClose;
+        self.send(&bytes);
+        self.outcome
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        let sent = self.out.write_all(bytes).and_then(|()| self.out.flush());
+        self.outcome.end = match sent {
             Ok(()) => End::Complete,
             Err(_) => End::ClientLeft,
         };
-        outcome
     }
 }
 
-fn framed(bytes: &[u8], framing: Framing) -> Vec<u8> {
-    match framing {
-        Framing::Chunked => stream::chunk(bytes),
-        _ => bytes.to_vec(),
-    }
-}
-
-impl Exchange<'_> {
-    /// Sends a reply that is in the client's dialect already.
-    pub(super) fn tell(&self, mut reply: Reply, out: &mut dyn Write, outcome: Outcome) -> Outcome {
-        let mut fields = Vec::new();
-        outcome.fields(&mut fields);
-        reply.lines.extend_from_slice(&fields);
-        reply.deliver_as_it_is(self, out, outcome)
-    }
-}
-
-impl Reply {
-    /// Sends the reply in the client's dialect.
-    pub(super) fn deliver(
-        &self,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        outcome: Outcome,
-    ) -> Outcome {
-        match exchange.mapped.answer_mode.reply(self) {
-            Some(reply) => exchange.tell(reply, out, outcome),
-            None => self.deliver_as_it_is(exchange, out, outcome),
+/// The upstream's answers that were kept.
+impl Delivery<'_> {
+    /// A kept answer, put into the client's dialect where answers are translated.
+    pub(super) fn kept(mut self, kept: &Kept) -> Outcome {
+        let mapped = &self.exchange.mapped;
+        if let Some(reply) = mapped.answer_mode.kept(kept, &mapped.policy.known) {
+            return self.tell(reply);
         }
+        if self.exchange.client.stop_beats() {
+            self.outcome.status = kept.status;
+            return self.kept_late(kept);
+        }
+        let lacks = mapped.answer_mode.lacks(kept.status, kept.fields());
+        self.kept_as_it_is(kept, lacks)
     }
 
-    fn deliver_as_it_is(
-        &self,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
-        outcome.status = self.status;
-        if exchange.client.stop_beats() {
-            if let Some(event) = exchange.mapped.answer_mode.late(self) {
-                return exchange.deliver_event(&event, out, outcome);
-            }
-            return exchange.deliver_late(self.as_event().as_bytes(), out, outcome);
-        }
-        outcome.bytes = self.body.len() as u64;
-        let sent = out
-            .write_all(&self.to_bytes(exchange.down))
-            .and_then(|()| out.flush());
-        outcome.end = if sent.is_ok() {
-            End::Complete
-        } else {
-            End::ClientLeft
+    /// A kept answer as it is, with one more field if there is one.
+    pub(super) fn kept_as_it_is(mut self, kept: &Kept, more: Option<(&str, &[u8])>) -> Outcome {
+        self.outcome.status = kept.status;
+        let framing = Framing::Length(kept.body.len() as u64);
+        let head = self.head(framing, kept.fields().chain(more));
+        let framing = match self.exchange.down.head_only {
+            true => Framing::None,
+            false => framing,
         };
-        outcome
+        let copied = stream::copy(&mut kept.body.as_slice(), self.out, head, framing);
+        self.copied(copied, framing, false)
+    }
+
+    /// A kept answer as the end of a stream that has begun.
+    fn kept_late(self, kept: &Kept) -> Outcome {
+        let error = kept.as_error();
+        let words = String::from_utf8_lossy(&error).into_owned();
+        self.late(&Reply::json(kept.status, words), &error)
     }
 }
 
 impl Kept {
-    pub(super) fn deliver(
-        &self,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
-        let Mapped {
-            answer_mode,
-            policy,
-            ..
-        } = &exchange.mapped;
-        if let Some(reply) = answer_mode.kept(self, &policy.known) {
-            return exchange.tell(reply, out, outcome);
-        }
-        if exchange.client.stop_beats() {
-            outcome.status = self.status;
-            return self.deliver_late(exchange, out, outcome);
-        }
-        let fields = self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
-        let lacks = answer_mode.lacks(self.status, fields);
-        self.deliver_as_it_is(lacks, exchange, out, outcome)
-    }
-
-    /// Sends the reply as it is, with one more field if there is one.
-    pub(super) fn deliver_as_it_is(
-        &self,
-        more: Option<(&str, &[u8])>,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
-        outcome.status = self.status;
-        let framing = Framing::Length(self.body.len() as u64);
-        let fields = self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
-        let fields = fields.chain(more);
-        let head = head(self.status, framing, exchange.down, fields, &outcome);
-        let framing = if exchange.down.head_only {
-            Framing::None
-        } else {
-            framing
-        };
-        let copied = stream::copy(&mut self.body.as_slice(), out, head, framing);
-        outcome.bytes = copied.bytes;
-        outcome.end = if matches!(copied.end, CopyEnd::Done) {
-            End::Complete
-        } else {
-            End::ClientLeft
-        };
-        outcome
-    }
-
-    /// Sends the reply as the end of a stream that has begun.
-    fn deliver_late(&self, exchange: &Exchange, out: &mut dyn Write, outcome: Outcome) -> Outcome {
-        let words = String::from_utf8_lossy(&self.as_error()).into_owned();
-        match exchange
-            .mapped
-            .answer_mode
-            .late(&Reply::json(self.status, words))
-        {
-            Some(event) => exchange.deliver_event(&event, out, outcome),
-            None => exchange.deliver_late(&self.as_error(), out, outcome),
-        }
+    fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()))
     }
 
     /// Its body, if that is a JSON error that a retry does not cure; else an error of our own about it.
@@ -247,115 +179,172 @@ impl Kept {
     }
 }
 
-impl Answer {
-    pub(super) fn deliver(
-        self: Box<Self>,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
+/// The upstream's answer as it comes.
+impl Delivery<'_> {
+    /// The upstream's answer, translated if need be.
+    pub(super) fn answer(mut self, answer: Box<Answer>) -> Outcome {
+        let exchange = self.exchange;
         #[cfg(any(feature = "messages", feature = "responses"))]
         if exchange.mapped.answer_mode.translates() {
-            return self.deliver_spoken(exchange, out, outcome);
+            return self.translated(*answer);
         }
-        exchange.mapped.passed(&self);
-        outcome.status = self.status;
-        let is_sse = self.is_stream();
+        exchange.mapped.passed(&answer);
+        self.outcome.status = answer.status;
+        let is_sse = answer.is_stream();
         let begun = exchange.client.stop_beats();
-        if begun && self.status == 200 && self.is_json() && !self.is_coded() {
+        if begun && answer.status == 200 && answer.is_json() && !answer.is_coded() {
             #[cfg(feature = "responses")]
             if exchange.mapped.answer_mode.speaks_events() {
-                return self.deliver_as_stream(exchange, out, outcome);
+                return self.in_events(*answer);
             }
-            return self.deliver_as_event(exchange, out, outcome);
+            return self.in_one_event(answer);
         }
         if begun && !is_sse {
-            let kept = self.keep().unwrap_or_default();
-            return kept.deliver_late(exchange, out, outcome);
+            return self.kept_late(&answer.keep().unwrap_or_default());
         }
         // HEAD has no body, nor have some statuses (RFC 9110 §6.4.1).
-        let bodyless = exchange.down.head_only || matches!(self.status, 204 | 304);
+        let bodyless = exchange.down.head_only || matches!(answer.status, 204 | 304);
         let framing = match bodyless {
             true => Framing::None,
             false if begun => exchange.down.framing(None),
-            false => exchange.down.framing(self.length()),
+            false => exchange.down.framing(answer.length()),
         };
         let head = match begun {
             true => Vec::new(),
-            false => self.head_down(framing, exchange, &outcome),
+            false => self.head_of(&answer, framing),
         };
-        let copied = self.body_down(head, framing, exchange, out, &mut outcome);
-        exchange.copied(copied, framing, is_sse, out, outcome)
+        let copied = self.body_of(answer, head, framing);
+        self.copied(copied, framing, is_sse)
     }
 
     /// Sends all of it as an event, in place of the stream that was asked for.
-    fn deliver_as_event(
-        self: Box<Self>,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
-        let end: &[u8] = match exchange.mapped.is_completion {
+    fn in_one_event(mut self, answer: Box<Answer>) -> Outcome {
+        let end: &[u8] = match self.exchange.mapped.is_completion {
             true => b"data: [DONE]\n\n",
             false => b"",
         };
-        let mut event = AsEvent::new(Tail::new(self), end);
-        let framing = exchange.down.framing(None);
-        let copied = stream::copy(&mut event, out, Vec::new(), framing);
-        outcome.tokens = event.json.tokens();
-        exchange.copied(copied, framing, true, out, outcome)
+        let mut event = AsEvent::new(Tail::new(answer), end);
+        let framing = self.exchange.down.framing(None);
+        let copied = stream::copy(&mut event, self.out, Vec::new(), framing);
+        self.outcome.tokens = event.json.tokens();
+        self.copied(copied, framing, true)
     }
 
-    fn head_down(&self, framing: Framing, exchange: &Exchange, outcome: &Outcome) -> Vec<u8> {
-        let is_sse = self.is_stream();
-        let stated = match self.stated_length() {
-            Some(n) if exchange.down.head_only => Framing::Length(n),
+    fn head_of(&self, answer: &Answer, framing: Framing) -> Vec<u8> {
+        let is_sse = answer.is_stream();
+        let stated = match answer.stated_length() {
+            Some(n) if self.exchange.down.head_only => Framing::Length(n),
             _ => framing,
         };
-        let theirs = self
+        let theirs = answer
             .fields_back()
             .filter(|(name, _)| !is_sse || *name != NO_BUFFER.0);
-        let lacks = exchange
-            .mapped
-            .answer_mode
-            .lacks(self.status, self.fields_back());
-        let fields = theirs.chain(is_sse.then_some(NO_BUFFER)).chain(lacks);
-        head(self.status, stated, exchange.down, fields, outcome)
+        let answer_mode = &self.exchange.mapped.answer_mode;
+        let lacks = answer_mode.lacks(answer.status, answer.fields_back());
+        self.head(
+            stated,
+            theirs.chain(is_sse.then_some(NO_BUFFER)).chain(lacks),
+        )
+    }
+
+    /// The head of an answer with these fields.
+    pub(super) fn head<'a>(
+        &self,
+        framing: Framing,
+        fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Vec<u8> {
+        // A short body goes out in one write with the head.
+        let body = match framing {
+            Framing::Length(length) if length < 2048 => length as usize,
+            _ => 0,
+        };
+        let mut head = Vec::with_capacity(1024 + body);
+        reply::begin_head(&mut head, self.outcome.status, framing, self.exchange.down);
+        let mut is_named = false;
+        for (name, value) in fields {
+            is_named |= name == reply::REQUEST_ID;
+            reply::field(&mut head, name, value);
+        }
+        if !is_named {
+            reply::request_id(&mut head);
+        }
+        self.outcome.fields(&mut head);
+        reply::end_head(&mut head);
+        head
     }
 
     /// Copies the body to the client, and reads the token count at its end.
-    fn body_down(
-        mut self: Box<Self>,
-        head: Vec<u8>,
-        framing: Framing,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        outcome: &mut Outcome,
-    ) -> Copied {
-        if self.is_stream() {
+    fn body_of(&mut self, mut answer: Box<Answer>, head: Vec<u8>, framing: Framing) -> Copied {
+        let mapped = &self.exchange.mapped;
+        if answer.is_stream() {
             let mut body = Watched {
-                answer: self,
+                answer,
                 ending: Ending::default(),
-                exchange,
-                model: &outcome.model,
+                mapped,
+                model: &self.outcome.model,
             };
-            let mut copied = stream::copy(&mut body, out, head, framing);
-            let tokens = body.ending.tokens();
+            let mut copied = stream::copy(&mut body, self.out, head, framing);
             // Many clients close at [DONE], before the end of the stream. They have their whole answer.
             if body.ending.is_done() && matches!(copied.end, CopyEnd::ClientLeft) {
                 copied.end = CopyEnd::Done;
             }
-            outcome.tokens = tokens;
+            self.outcome.tokens = body.ending.tokens();
             return copied;
         }
         // A GET fetches what was counted when it was made.
-        if exchange.mapped.makes && self.is_json() {
-            let mut body = Tail::new(self);
-            let copied = stream::copy(&mut body, out, head, framing);
-            outcome.tokens = body.tokens();
+        if mapped.makes && answer.is_json() {
+            let mut body = Tail::new(answer);
+            let copied = stream::copy(&mut body, self.out, head, framing);
+            self.outcome.tokens = body.tokens();
             return copied;
         }
-        stream::copy(&mut *self, out, head, framing)
+        stream::copy(&mut *answer, self.out, head, framing)
+    }
+
+    /// What became of an answer that was copied to the client.
+    pub(super) fn copied(mut self, copied: Copied, framing: Framing, is_sse: bool) -> Outcome {
+        self.outcome.bytes = copied.bytes;
+        self.outcome.closes = framing == Framing::UntilClose;
+        self.outcome.end = match copied.end {
+            CopyEnd::Done => End::Complete,
+            CopyEnd::ClientLeft => End::ClientLeft,
+            CopyEnd::UpstreamBroke(_) if self.exchange.client.is_late() => {
+                let late = client_fields::too_late();
+                match self.exchange.mapped.answer_mode.late(&late) {
+                    Some(event) => drop(self.out.write_all(&framed(&event, framing))),
+                    None => self.cut_short(framing, is_sse, &late.body),
+                }
+                End::Late
+            }
+            CopyEnd::UpstreamBroke(_) if self.exchange.client.has_left() => End::ClientLeft,
+            CopyEnd::UpstreamBroke(error) => {
+                let bytes = copied.bytes;
+                warn!("the upstream broke off an answer after {bytes} bytes: {error}");
+                self.cut_short(framing, is_sse, &reply::cut_error());
+                End::Cut
+            }
+        };
+        self.outcome
+    }
+
+    /// Tells the client that the answer is incomplete. A stream of events gets an error event; anything
+    /// else is only cut. Neither gets a terminating chunk.
+    fn cut_short(&mut self, framing: Framing, is_sse: bool, error: &str) {
+        if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
+            // The blank line ends whatever event was under way; between events it means nothing.
+            let event = format!("\n\ndata: {error}\n\n");
+            let bytes = framed(event.as_bytes(), framing);
+            let _ = self.out.write_all(&bytes).and_then(|()| self.out.flush());
+        } else if framing == Framing::UntilClose {
+            self.exchange.client.reset();
+        }
+    }
+}
+
+fn framed(bytes: &[u8], framing: Framing) -> Vec<u8> {
+    match framing {
+        Framing::Chunked => stream::chunk(bytes),
+        _ => bytes.to_vec(),
     }
 }
 
@@ -364,7 +353,7 @@ impl Answer {
 struct Watched<'a> {
     answer: Box<Answer>,
     ending: Ending,
-    exchange: &'a Exchange<'a>,
+    mapped: &'a Mapped,
     model: &'a str,
 }
 
@@ -382,17 +371,13 @@ impl Read for Watched<'_> {
             }
             return Ok(n);
         }
-        let Mapped {
-            policy,
-            is_completion,
-            ..
-        } = &self.exchange.mapped;
-        if *is_completion && self.ending.is_finished() {
-            policy.marked.add(self.model);
+        let (is_completion, marked) = (self.mapped.is_completion, &self.mapped.policy.marked);
+        if is_completion && self.ending.is_finished() {
+            marked.add(self.model);
         }
         match self
             .ending
-            .is_whole(*is_completion && policy.marked.has(self.model))
+            .is_whole(is_completion && marked.has(self.model))
         {
             true => Ok(0),
             false => Err(io::Error::new(
@@ -400,49 +385,5 @@ impl Read for Watched<'_> {
                 "it ended without finish_reason or [DONE]",
             )),
         }
-    }
-}
-
-pub(super) fn head<'a>(
-    status: u16,
-    framing: Framing,
-    down: Downstream,
-    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-    outcome: &Outcome,
-) -> Vec<u8> {
-    // A short body goes out in one write with the head.
-    let body = match framing {
-        Framing::Length(length) if length < 2048 => length as usize,
-        _ => 0,
-    };
-    let mut head = Vec::with_capacity(1024 + body);
-    reply::begin_head(&mut head, status, framing, down);
-    let mut is_named = false;
-    for (name, value) in fields {
-        is_named |= name == reply::REQUEST_ID;
-        reply::field(&mut head, name, value);
-    }
-    if !is_named {
-        reply::request_id(&mut head);
-    }
-    outcome.fields(&mut head);
-    reply::end_head(&mut head);
-    head
-}
-
-/// Tells the client that the answer is incomplete. A stream of events gets an error event; anything
-/// else is only cut. Neither gets a terminating chunk.
-fn cut_short(exchange: &Exchange, out: &mut dyn Write, framing: Framing, is_sse: bool) {
-    if is_sse && matches!(framing, Framing::Chunked | Framing::UntilClose) {
-        let error = match exchange.client.is_late() {
-            true => client_fields::too_late().body,
-            false => reply::cut_error(),
-        };
-        // The blank line ends whatever event was under way; between events it means nothing.
-        let event = format!("\n\ndata: {error}\n\n");
-        let bytes = framed(event.as_bytes(), framing);
-        let _ = out.write_all(&bytes).and_then(|()| out.flush());
-    } else if framing == Framing::UntilClose {
-        exchange.client.reset();
     }
 }

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::{Exchange, Last, Outcome, Relay, Trip, client_fields, lock};
+use super::{Exchange, Outcome, Relay, Trip, client_fields, lock};
 use crate::pool::LaneId;
 use crate::reply::{Reply, whole_seconds};
 use crate::upstream::Failure;
@@ -42,14 +42,9 @@ fn is_hurried(exchange: &Exchange) -> bool {
 
 impl Relay {
     /// Answers the client, counts and logs.
-    pub(super) fn unserved(
-        &self,
-        why: Unserved,
-        mut trip: Trip,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-    ) -> Outcome {
-        let kept = match (&why, trip.last.take()) {
+    pub(super) fn unserved(&self, why: Unserved, mut trip: Trip, out: &mut dyn Write) -> Outcome {
+        let is_hurried = matches!(why, Unserved::NoKey(_)) && is_hurried(trip.exchange);
+        let last = match (&why, trip.last.take()) {
             (Unserved::ClientLeft | Unserved::Failed(Failure::ClientLeft), _) => {
                 return trip.outcome.left();
             }
@@ -57,31 +52,23 @@ impl Relay {
                 self.pool(|pool| pool.close_if_down(trip.entry.lane, Instant::now()));
                 last
             }
-            (Unserved::Down, None) => lock(&self.last_refusal).clone().map(Last::Kept),
-            (Unserved::NoKey(_), _) if is_hurried(exchange) => None,
-            (Unserved::NoKey(_) | Unserved::Down, last) => last,
+            (Unserved::Down, None) => lock(&self.last_refusal).clone().map(Ok),
+            (Unserved::NoKey(_) | Unserved::Down, last) if !is_hurried => last,
             _ => None,
         };
-        match kept {
-            Some(Last::Kept(kept)) => kept.deliver(exchange, out, trip.outcome),
-            Some(Last::Failed(failure)) => {
-                let reply = in_words(&failure, trip.origin());
-                reply.deliver(exchange, out, trip.outcome)
-            }
-            None if matches!(why, Unserved::NoKey(_)) && is_hurried(exchange) => {
-                client_fields::too_late().deliver(exchange, out, trip.outcome)
-            }
-            None => {
-                let reply = self.reply(&why, &trip);
-                reply.deliver(exchange, out, trip.outcome)
-            }
-        }
+        let reply = match last {
+            Some(Ok(kept)) => return trip.exchange.deliver(out, trip.outcome).kept(&kept),
+            Some(Err(failure)) => in_words(&failure, trip.exchange.mapped.origin()),
+            None if is_hurried => client_fields::too_late(),
+            None => self.reply(&why, &trip),
+        };
+        trip.exchange.deliver(out, trip.outcome).reply(&reply)
     }
 
     fn reply(&self, why: &Unserved, trip: &Trip) -> Reply {
         match why {
             Unserved::Failed(failure) => {
-                let reply = in_words(failure, trip.origin());
+                let reply = in_words(failure, trip.exchange.mapped.origin());
                 if let Failure::MaybeSent(_) | Failure::TimedOut(_) = failure {
                     warn!("{}", reply.reason().unwrap_or_default());
                 }

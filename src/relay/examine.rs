@@ -12,26 +12,26 @@ use crate::upstream::{Answer, Failure};
 use crate::verdict::{self, BODY_LIMIT, Verdict};
 
 /// Reads an error's body. Of an answer to a POST (`makes`) it reads the first event of a stream
-/// that has content, or a short document. `None`: the answer ended empty.
+/// that has content, or a short document.
 ///
 /// # Errors
-/// When the answer breaks off too early, or its first word does not come in time.
+/// When the answer breaks off too early, ends empty, or its first word does not come in time.
 pub(super) fn examine(
     answer: &mut Answer,
     down: Downstream,
     makes: bool,
     first_word_by: Option<Instant>,
-) -> Result<Option<Verdict>, Failure> {
+) -> Result<Verdict, Failure> {
     if answer.status >= 400 {
         if !down.head_only {
             answer.look_at_all();
         }
         let header = |name: &str| answer.header(name);
         let verdict = verdict::judge(answer.status, header, &answer.words());
-        return Ok(Some(verdict));
+        return Ok(verdict);
     }
     if answer.status != 200 || !makes || down.head_only {
-        return Ok(Some(Verdict::Pass));
+        return Ok(Verdict::Pass);
     }
     if answer.is_stream() {
         return stream(answer, first_word_by);
@@ -41,7 +41,7 @@ pub(super) fn examine(
         .is_none_or(|length| length <= BODY_LIMIT as u64);
     match answer.is_json() && short {
         true => document(answer, first_word_by),
-        false => Ok(Some(Verdict::Pass)),
+        false => Ok(Verdict::Pass),
     }
 }
 
@@ -59,7 +59,7 @@ fn stream_limit(start: &[u8]) -> usize {
 }
 
 /// Judges a stream of events. Comments, and events that only open it, have no content.
-fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, Failure> {
+fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Verdict, Failure> {
     let mut read = 0;
     let mut opened = false;
     while answer.start().len() < stream_limit(answer.start()) {
@@ -67,23 +67,23 @@ fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, F
             read += end;
             opened = true;
             if data == b"[DONE]" {
-                return Ok(None);
+                return Err(Failure::Empty);
             }
             if let Some(verdict) = verdict::judge_event(&data) {
-                return Ok(Some(verdict));
+                return Ok(verdict);
             }
         }
         match answer.look_further(patience(by)) {
             Ok(true) => {}
-            Ok(false) => return Ok(last_event(answer.start(), read)),
+            Ok(false) => return last_event(answer.start(), read).ok_or(Failure::Empty),
             // It broke before it had content: as good as empty.
-            Err(Failure::MaybeSent(_)) => return Ok(None),
+            Err(Failure::MaybeSent(_)) => return Err(Failure::Empty),
             // It is open but silent: the client gets what there is.
             Err(Failure::TimedOut(_)) if opened => break,
             Err(failure) => return Err(failure),
         }
     }
-    Ok(Some(Verdict::Pass))
+    Ok(Verdict::Pass)
 }
 
 /// Judges a stream that ended without content. Its last event may be incomplete.
@@ -99,7 +99,7 @@ fn last_event(stream: &[u8], read: usize) -> Option<Verdict> {
 
 /// Judges a short document, or the beginning of one of unknown length. A client that wants JSON
 /// cannot use a part of it, so the wait costs it nothing.
-fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>, Failure> {
+fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Verdict, Failure> {
     while answer.start().len() < BODY_LIMIT {
         let start = answer.start();
         let complete = answer
@@ -107,10 +107,10 @@ fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>,
             .is_none_or(|length| start.len() as u64 >= length);
         if !answer.is_coded() {
             if verdict::has_content(start) {
-                return Ok(Some(Verdict::Pass));
+                return Ok(Verdict::Pass);
             }
             if complete && let Some(value) = first_value(start) {
-                return Ok(verdict::judge_document(value));
+                return verdict::judge_document(value).ok_or(Failure::Empty);
             }
         }
         let said = !start.trim_ascii().is_empty();
@@ -119,15 +119,15 @@ fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Option<Verdict>,
             Ok(true) => {}
             // The client judges what alvus cannot read.
             Ok(false) if begun && answer.words().is_empty() => break,
-            Ok(false) => return Ok(verdict::judge_document(&answer.words())),
-            Err(Failure::MaybeSent(_)) if !said => return Ok(None),
+            Ok(false) => return verdict::judge_document(&answer.words()).ok_or(Failure::Empty),
+            Err(Failure::MaybeSent(_)) if !said => return Err(Failure::Empty),
             // The client gets what there is, and sees the break itself.
             Err(Failure::MaybeSent(_)) => break,
             Err(Failure::TimedOut(_)) if begun => break,
             Err(failure) => return Err(failure),
         }
     }
-    Ok(Some(Verdict::Pass))
+    Ok(Verdict::Pass)
 }
 
 /// The JSON document at the start of a body, once it is complete.

@@ -145,11 +145,7 @@ impl Relay {
     }
 
     /// Takes a key, after a wait in line if needed.
-    pub(super) fn lease<'a>(
-        &'a self,
-        trip: &mut Trip<'a>,
-        client: &Client,
-    ) -> Result<Lease<'a>, Unserved> {
+    pub(super) fn lease<'a>(&'a self, trip: &mut Trip<'a, '_>) -> Result<Lease<'a>, Unserved> {
         let mut wait: Option<(Bell, Instant)> = None;
         if std::mem::take(&mut trip.stand_ins.moved) {
             let conversation = trip.entry.conversation;
@@ -181,7 +177,7 @@ impl Relay {
                 Some((bell, _)) => {
                     let ends = trip.retry.deadline().into_iter().chain(patience);
                     let until = look.into_iter().chain(ends).min();
-                    if let Err(why) = self.wait(bell, until, client) {
+                    if let Err(why) = self.wait(bell, until, &trip.exchange.client) {
                         break Err(why);
                     }
                 }
@@ -225,12 +221,7 @@ impl Relay {
     }
 
     /// Waits for the pause that was decided on. The request holds no key and no place meanwhile.
-    pub(super) fn pause(
-        &self,
-        step: Step,
-        trip: &mut Trip,
-        client: &Client,
-    ) -> Result<(), Unserved> {
+    pub(super) fn pause(&self, step: Step, trip: &mut Trip) -> Result<(), Unserved> {
         let Step::Pause(pause) = step else {
             return Ok(());
         };
@@ -239,7 +230,7 @@ impl Relay {
         let was_well = trip.health.is_well();
         let bell = self.hang_bell(trip.entry.ticket, true);
         while until.is_some_and(|until| Instant::now() < until) {
-            self.wait(&bell, until, client)?;
+            self.wait(&bell, until, &trip.exchange.client)?;
             if !was_well && trip.health.is_well() {
                 break; // another request found that it is back
             }
@@ -248,19 +239,17 @@ impl Relay {
     }
 
     fn pick(&self, trip: &Trip, now: Instant) -> Result<Pick, Unserved> {
-        let avoid: Vec<Picked> = trip
-            .refused
-            .iter()
-            .map(|(picked, ..)| picked.clone())
-            .collect();
+        let refused = trip.refused.iter();
+        let avoid: Vec<_> = refused.map(|(picked, ..)| picked.clone()).collect();
         let asker = PickRequest {
             ticket: Some(trip.entry.ticket),
             avoid: &avoid,
             only: trip.bound.as_ref(),
             conversation: trip.entry.conversation,
         };
+        let policy = &trip.exchange.mapped.policy;
         // Both under one lock, as a reload changes both.
-        self.pool(|pool| match self.policy().leads_where(&trip.policy) {
+        self.pool(|pool| match self.policy().leads_where(policy) {
             true => Ok(pool.pick(trip.entry.lane, asker, now)),
             false => Err(Unserved::Moved),
         })

@@ -156,7 +156,7 @@ impl Relay {
         let look = policy.listings.lists().look(name, Instant::now());
         let stale = match look {
             Look::Kept(kept, age) => {
-                return kept.tell(age, exchange, out, Outcome::new(String::new()));
+                return serve(&kept, age, exchange, out, Outcome::default());
             }
             Look::Ask(stale) => stale,
             Look::Pass => return self.ask(exchange, out),
@@ -177,11 +177,11 @@ impl Relay {
         }
         drop(turn);
         match (came, stale) {
-            (Some(kept), _) if is_good => kept.tell(Duration::ZERO, exchange, out, outcome),
-            (_, Some(stale)) if outcome.status != 0 => stale.tell(FRESH, exchange, out, outcome),
+            (Some(kept), _) if is_good => serve(&kept, Duration::ZERO, exchange, out, outcome),
+            (_, Some(stale)) if outcome.status != 0 => serve(&stale, FRESH, exchange, out, outcome),
             (_, _) if outcome.status == 0 => outcome,
             (Some(kept), _) if outcome.end == End::Complete => {
-                kept.deliver_as_it_is(None, exchange, out, outcome)
+                exchange.deliver(out, outcome).kept_as_it_is(&kept, None)
             }
             // Too long to keep, or broken off: served as any other answer.
             (..) => self.ask(exchange, out),
@@ -189,18 +189,17 @@ impl Relay {
     }
 }
 
-impl Kept {
-    fn tell(
-        &self,
-        age: Duration,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        outcome: Outcome,
-    ) -> Outcome {
-        let age = age.as_secs().to_string();
-        let age = Some(("age", age.as_bytes()));
-        self.deliver_as_it_is(age, exchange, out, outcome)
-    }
+/// Serves a list that is so old.
+fn serve(
+    list: &Kept,
+    age: Duration,
+    exchange: &Exchange,
+    out: &mut dyn Write,
+    outcome: Outcome,
+) -> Outcome {
+    let age = age.as_secs().to_string();
+    let age = Some(("age", age.as_bytes()));
+    exchange.deliver(out, outcome).kept_as_it_is(list, age)
 }
 
 /// Collects an answer as it goes over a wire, up to [`LARGEST`].

@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Came, Exchange, Relay, Trip};
+use super::{Exchange, Relay, Trip};
 use crate::debug;
 use crate::dialect::models::{is_unknown, place_of_model};
 use crate::metadata::{Conversation, Metadata};
 use crate::reply::{Reply, quoted};
 use crate::retry::{Attempt, Repeat, Step};
+use crate::upstream::Answer;
 use crate::verdict::Verdict;
 
 /// How long to wait for a key before another model stands in.
@@ -100,14 +101,10 @@ impl Relay {
     pub(super) fn or_stand_in(
         &self,
         step: Step,
-        came: &Came,
+        answer: &Answer,
         attempt: Attempt,
         trip: &mut Trip,
-        exchange: &mut Exchange,
     ) -> Step {
-        let Came::Answer(answer, _) = came else {
-            return step;
-        };
         if answer.status == 200 && step == Step::Pass || !trip.stand_ins.has_next() {
             return step;
         }
@@ -122,20 +119,20 @@ impl Relay {
             let (lane, now) = (trip.entry.lane, Instant::now());
             self.pool(|pool| pool.leave_alone(lane, UNKNOWN, now));
         }
-        match self.stand_in(trip, exchange) {
+        match self.stand_in(trip) {
             true => Step::Again,
             false => step,
         }
     }
 
     /// Asks the next model from now on; `false` if it cannot.
-    pub(super) fn stand_in(&self, trip: &mut Trip, exchange: &mut Exchange) -> bool {
-        let Some(model) = exchange.next_model() else {
+    pub(super) fn stand_in(&self, trip: &mut Trip) -> bool {
+        let Some(model) = trip.exchange.next_model() else {
             trip.stand_ins.models = 0; // not later either
             return false;
         };
         debug!("{model:?} stands in for {:?}", trip.outcome.model);
-        trip.lane = exchange.mapped.lane(&model);
+        trip.lane = trip.exchange.mapped.lane(&model);
         trip.outcome.model = model;
         trip.refused.clear();
         trip.retry.another_model();

@@ -10,9 +10,10 @@ use crate::sse::Tokens;
 const SERVED_BY: &str = "x-alvus-model";
 
 /// How an exchange ended.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 pub enum End {
     /// The client has its whole answer.
+    #[default]
     Complete,
     /// The client left first.
     ClientLeft,
@@ -23,7 +24,7 @@ pub enum End {
 }
 
 /// What became of an exchange: for the log, and for the client's connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// The status of the answer; 0 if the client left before there was one.
     pub status: u16,
@@ -52,23 +53,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(model: String) -> Outcome {
-        Outcome {
-            status: 0,
-            model,
-            asked: None,
-            key: None,
-            attempts: 0,
-            waited: Duration::ZERO,
-            first_byte: None,
-            bytes: 0,
-            tokens: Tokens::default(),
-            limited: false,
-            end: End::Complete,
-            closes: false,
-        }
-    }
-
     pub(super) fn left(mut self) -> Outcome {
         self.end = End::ClientLeft;
         self

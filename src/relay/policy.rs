@@ -1,15 +1,20 @@
 //! What the configuration says about requests: their target and their limits. A reload replaces it as a whole.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::answer_mode::{AnswerMode, Known};
 use super::client_fields::ClientFields;
+use super::host_health::HostHealth;
+use super::lease::Shared;
 use super::listing::{self, Listings};
-use super::{Mapped, Relay};
+use super::owners::Owners;
+use super::{Mapped, Relay, lock};
 use crate::config::{Config, Faults, Rotation, Target};
 use crate::dialect::models::ModelMap;
 use crate::metadata::Conversation;
-use crate::pool::Settings;
+use crate::metrics::Metrics;
+use crate::pool::{Merged, Pool, Settings};
 use crate::reply::BadRequest;
 use crate::retry::RetryLimits;
 use crate::route;
@@ -25,7 +30,7 @@ pub(super) struct Policy {
     /// Where paths with `/genai/` go.
     genai: Option<Genai>,
     /// The target's origin, as people write it.
-    origin: String,
+    pub(super) origin: String,
     pub(super) limits: RetryLimits,
     pub(super) first_byte: Duration,
     pub(super) heartbeat: Duration,
@@ -61,7 +66,7 @@ impl Genai {
 impl Policy {
     /// `earlier`: the policy before a reload. If the provider is the same, its resolved names, connections, TLS
     /// sessions and lessons about models are kept.
-    pub(super) fn new(config: &Config, earlier: Option<&Policy>) -> Result<Policy, Faults> {
+    fn new(config: &Config, earlier: Option<&Policy>) -> Result<Policy, Faults> {
         let target = Origin::new(&config.target)?;
         let same = earlier.filter(|earlier| earlier.target == target);
         Ok(Policy {
@@ -87,14 +92,6 @@ impl Policy {
         })
     }
 
-    /// The origin that requests go to, as people write it: the visual models' host, or the target.
-    pub(super) fn origin(&self, is_genai: bool) -> &str {
-        match self.genai.as_ref().filter(|_| is_genai) {
-            Some(genai) => &genai.origin,
-            None => &self.origin,
-        }
-    }
-
     /// Whether both policies send requests to the same hosts.
     pub(super) fn leads_where(&self, others: &Policy) -> bool {
         std::ptr::eq(self, others) || (self.target == others.target && self.genai == others.genai)
@@ -102,7 +99,7 @@ impl Policy {
 }
 
 /// The pool's settings.
-pub(super) fn settings(config: &Config) -> Settings {
+fn settings(config: &Config) -> Settings {
     Settings {
         cooldown: config.cooldown,
         pace: config.pace,
@@ -112,6 +109,14 @@ pub(super) fn settings(config: &Config) -> Settings {
 }
 
 impl Mapped {
+    /// The origin that the request goes to, as people write it: the visual models' host, or the target.
+    pub(super) fn origin(&self) -> &str {
+        match self.policy.genai.as_ref().filter(|_| self.is_genai) {
+            Some(genai) => &genai.origin,
+            None => &self.policy.origin,
+        }
+    }
+
     /// The name of this request's lane. A chat request's is its model: then this is `None`. Without a model it is the
     /// path's kind. Any other request's is both, so that a refusal at one endpoint does not take the key from others.
     pub(super) fn lane(&self, model: &str) -> Option<String> {
@@ -126,6 +131,44 @@ impl Mapped {
 }
 
 impl Relay {
+    /// A relay with the keys and the provider of `config`.
+    ///
+    /// # Errors
+    /// In the operator's words, when the upstream's settings cannot be used.
+    pub fn new(config: &Config) -> Result<Relay, Faults> {
+        let now = Instant::now();
+        let pool = Pool::new(&config.api_keys, settings(config), now);
+        Ok(Relay {
+            shared: Mutex::new(Shared::new(pool)),
+            policy: Mutex::new(Arc::new(Policy::new(config, None)?)),
+            target: HostHealth::new(now),
+            genai: HostHealth::new(now),
+            owners: Owners::default(),
+            last_refusal: Mutex::default(),
+            metrics: Metrics::new(now),
+        })
+    }
+
+    /// Takes over another configuration. Keys are merged; everything else holds for requests that
+    /// come from now on. On an error nothing changes.
+    ///
+    /// # Errors
+    /// In the operator's words, when the upstream's settings cannot be used.
+    pub fn reload(&self, config: &Config) -> Result<Merged, Faults> {
+        let earlier = self.policy().clone();
+        let policy = Arc::new(Policy::new(config, Some(&earlier))?);
+        policy.upstream.takes_over();
+        let now = Instant::now();
+        // Both under one lock, as `pick` compares them: no provider may see another provider's keys.
+        let merged = self.pool(|pool| {
+            *self.policy() = policy;
+            pool.merge(&config.api_keys, settings(config), now)
+        });
+        *lock(&self.last_refusal) = None;
+        self.metrics.reloaded(config.api_keys.len(), now);
+        Ok(merged)
+    }
+
     /// Maps a client's request onto the provider; see [`Prepared::new`].
     ///
     /// # Errors

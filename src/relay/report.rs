@@ -1,6 +1,6 @@
 //! Tells the pool, the log and the counters what an attempt showed.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::lease::Lease;
 use super::{Came, Relay, Trip, lock};
@@ -23,34 +23,34 @@ impl Relay {
     ) -> Attempt {
         lease.reported = true;
         let (attempt, report, status) = match came {
-            Came::Answer(answer, verdict) => {
+            Ok((answer, verdict)) => {
                 trip.outcome.first_byte = Some(now.saturating_duration_since(trip.arrived));
                 self.notice(*verdict, answer.status, trip);
                 let report = Report::of(*verdict, answer.status);
                 (Attempt::Answered(*verdict), report, answer.status)
             }
-            Came::Empty => (Attempt::Empty, Report::Unclear, 0),
-            Came::Nothing(failure) => {
+            Err(failure) => {
                 if let Failure::NotSent(why) | Failure::Never(why) = failure {
-                    self.upstream_fails(&format!("could not reach {}: {why}", trip.origin()), trip);
+                    self.upstream_fails(
+                        &format!("could not reach {}: {why}", trip.exchange.mapped.origin()),
+                        trip,
+                    );
                 }
                 let (attempt, report) = failed(failure);
                 (attempt, report, 0)
             }
         };
         let change = self.pool(|pool| pool.report(&lease.picked, report, now));
-        if let (Report::Refused { status, names_key }, Came::Answer(answer, _)) = (report, came) {
+        if let (Report::Refused { status, names_key }, Ok((answer, _))) = (report, came) {
             *lock(&self.last_refusal) = Some(answer.copy());
             trip.refused.push((lease.picked.clone(), status, names_key));
         }
         if let Some(change) = change {
-            self.tell(
-                &lease.picked,
-                change,
-                status,
-                is_stated(attempt),
-                &trip.outcome.model,
+            let stated = matches!(
+                attempt,
+                Attempt::Answered(Verdict::Limited(Some(_)) | Verdict::Overloaded(Some(_)))
             );
+            self.tell(&lease.picked, change, status, stated, &trip.outcome.model);
         }
         let overloaded = matches!(change, Some(Change::Overloaded(_)));
         let unkept = change == Some(Change::Unkept);
@@ -93,7 +93,10 @@ impl Relay {
         let health = trip.health;
         match verdict {
             Verdict::Trouble(_) | Verdict::Failed(_) => {
-                self.upstream_fails(&format!("{} answers {status}", trip.origin()), trip);
+                self.upstream_fails(
+                    &format!("{} answers {status}", trip.exchange.mapped.origin()),
+                    trip,
+                );
             }
             Verdict::Nowhere => {} // a wrong path says nothing about the upstream's health
             _ if health.now(true) => {
@@ -103,7 +106,7 @@ impl Relay {
                         info!("the upstream is back");
                         self.metrics.recovered(Instant::now());
                     }
-                    false => info!("{} is back", trip.origin()),
+                    false => info!("{} is back", trip.exchange.mapped.origin()),
                 }
                 self.ring_pausing();
             }
@@ -122,15 +125,6 @@ impl Relay {
 
     fn tell(&self, picked: &Picked, change: Change, status: u16, stated: bool, model: &str) {
         let (index, label, now) = (picked.index, picked.key.label(), Instant::now());
-        match change {
-            Change::Rests(RestReason::Limited, rest) => self.metrics.cooldown(index, rest, now),
-            Change::Rests(RestReason::Quota, rest) => self.metrics.parked(index, rest, now),
-            Change::Rests(RestReason::Refused { status, .. }, _) => {
-                self.metrics.ejected(index, status, now);
-            }
-            Change::StillOut => self.metrics.probe_failed(),
-            Change::Overloaded(_) | Change::Recovered | Change::Unkept => {}
-        }
         let said = match stated {
             true => "as the upstream asks",
             false => "which did not say how long",
@@ -139,24 +133,31 @@ impl Relay {
             "" => String::new(),
             model => format!(" for {:?}", crate::logging::shown(model)),
         };
-        let secs = |rest: Duration| whole_seconds(rest);
         match change {
-            Change::Rests(RestReason::Limited, rest) => info!(
-                "key {index} {label}: limited ({status}){of}, rests {} s, {said}",
-                secs(rest)
-            ),
-            Change::Rests(RestReason::Quota, rest) => warn!(
-                "key {index} {label}: its quota is spent ({status}){of}, probed in {} s",
-                secs(rest)
-            ),
-            Change::Rests(RestReason::Refused { status, .. }, rest) => warn!(
-                "key {index} {label}: refused by the upstream ({status}){of} where another key was not; ejected, probed in {} s",
-                secs(rest)
-            ),
+            Change::Rests(RestReason::Limited, rest) => {
+                self.metrics.cooldown(index, rest, now);
+                let rest = whole_seconds(rest);
+                info!("key {index} {label}: limited ({status}){of}, rests {rest} s, {said}");
+            }
+            Change::Rests(RestReason::Quota, rest) => {
+                self.metrics.parked(index, rest, now);
+                let rest = whole_seconds(rest);
+                warn!("key {index} {label}: its quota is spent ({status}){of}, probed in {rest} s");
+            }
+            Change::Rests(RestReason::Refused { status, .. }, rest) => {
+                self.metrics.ejected(index, status, now);
+                warn!(
+                    "key {index} {label}: refused by the upstream ({status}){of} where another key was not; ejected, probed in {} s",
+                    whole_seconds(rest)
+                );
+            }
+            Change::StillOut => {
+                self.metrics.probe_failed();
+                debug!("key {index} {label}: refused again{of} ({status})");
+            }
             Change::Overloaded(limit) => {
                 info!("the model is overloaded{of} ({status}): {limit} requests at a time for now");
             }
-            Change::StillOut => debug!("key {index} {label}: refused again{of} ({status})"),
             Change::Recovered => debug!("key {index} {label}: well again{of}"),
             Change::Unkept => {
                 debug!("key {index} {label}: limited ({status}){of}; the pool has no lane for it");
@@ -175,16 +176,6 @@ fn failed(failure: &Failure) -> (Attempt, Report) {
         Failure::ClientLeft => (Attempt::MaybeSent, Report::Unclear),
         Failure::Empty => (Attempt::Empty, Report::Unclear),
     }
-}
-
-fn is_stated(attempt: Attempt) -> bool {
-    let Attempt::Answered(verdict) = attempt else {
-        return false;
-    };
-    matches!(
-        verdict,
-        Verdict::Limited(Some(_)) | Verdict::Overloaded(Some(_))
-    )
 }
 
 /// The reason under which the next attempt is counted.

@@ -1,10 +1,10 @@
 //! Translates the upstream's answer into the client's dialect: a whole answer or a stream.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::time::Instant;
 
 use super::answer_mode::{AnswerMode, Translation, refusal};
-use super::deliver::head;
+use super::deliver::Delivery;
 use super::{Exchange, Outcome};
 use crate::body::{Body, Budget};
 use crate::client::Client;
@@ -33,94 +33,67 @@ const PIECE: usize = 2 * 1024;
 /// Why a whole answer may have to be given up.
 const NO_MEMORY: &str = "no memory is left for it (MAX_BODY_MB bounds all bodies together)";
 
-impl Answer {
-    /// Sends the answer in the client's dialect.
-    pub(super) fn deliver_spoken(
-        mut self,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        mut outcome: Outcome,
-    ) -> Outcome {
+impl Delivery<'_> {
+    /// The answer in the client's dialect.
+    pub(super) fn translated(mut self, mut answer: Answer) -> Outcome {
+        let exchange = self.exchange;
         let reply = match &exchange.mapped.answer_mode {
-            AnswerMode::Translation(translation) if self.status == 200 => match translation.streams
-            {
-                true => return self.deliver_stream(translation, exchange, out, outcome),
-                false => whole(&mut self, translation, exchange, &mut outcome),
-            },
+            AnswerMode::Translation(translation) if answer.status == 200 => {
+                match translation.streams {
+                    true => return self.stream(answer, translation),
+                    false => self.whole(&mut answer, translation),
+                }
+            }
             #[cfg(feature = "messages")]
-            AnswerMode::Models if matches!(self.status, 200 | 404) => Ok(self.models(exchange)),
+            AnswerMode::Models if matches!(answer.status, 200 | 404) => {
+                Ok(models(&mut answer, exchange))
+            }
             answer_mode => {
-                let kept = self.keep().unwrap_or_default();
+                let kept = answer.keep().unwrap_or_default();
                 let reply = answer_mode.kept(&kept, &exchange.mapped.policy.known);
-                return exchange.tell(
-                    reply.unwrap_or_else(|| Reply::json(502, String::new())),
-                    out,
-                    outcome,
-                );
+                return self.tell(reply.unwrap_or_else(|| Reply::json(502, String::new())));
             }
         };
         if reply.is_err() && exchange.client.has_left() {
-            return outcome.left();
+            return self.outcome.left();
         }
-        exchange.tell(reply.unwrap_or_else(refusal), out, outcome)
+        self.tell(reply.unwrap_or_else(refusal))
     }
 
-    #[cfg(feature = "messages")]
-    fn models(mut self, exchange: &Exchange) -> Reply {
-        let body = match self.status {
-            200 => read_whole(&mut self, &exchange.bodies).ok(),
-            _ => None,
-        };
-        let body = body.as_ref().map(|body| &*body.bytes);
-        let list = models::list(exchange.mapped.policy.models.names(), body);
-        Reply::json(200, String::from_utf8(list).unwrap_or_default())
-    }
-
-    /// Sends a Responses document, from an upstream that speaks it, to a client whose stream has begun.
+    /// A Responses document, from an upstream that speaks it, for a client whose stream has begun.
     #[cfg(feature = "responses")]
-    pub(super) fn deliver_as_stream(
-        mut self,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        outcome: Outcome,
-    ) -> Outcome {
-        let AnswerMode::Translation(translation) = &exchange.mapped.answer_mode else {
-            return outcome;
+    pub(super) fn in_events(self, mut answer: Answer) -> Outcome {
+        let AnswerMode::Translation(translation) = &self.exchange.mapped.answer_mode else {
+            return self.outcome;
         };
-        let failed = |text: &str| refusal(translation.dialect.refusal(502, "no_stream", text));
-        let body = match read_whole(&mut self, &exchange.bodies) {
+        let dialect = translation.dialect;
+        let failed = |text: &str| refusal(dialect.refusal(502, "no_stream", text));
+        let body = match read_whole(&mut answer, &self.exchange.bodies) {
             Ok(body) => body,
-            Err(error) => return exchange.tell(failed(&error.to_string()), out, outcome),
+            Err(error) => return self.tell(failed(&error.to_string())),
         };
-        match translation
-            .dialect
-            .as_stream(&translation.asked, translation.beats, &body.bytes)
-        {
-            Some(events) => exchange.deliver_event(&events, out, outcome),
-            None => exchange.tell(failed("the answer is no response"), out, outcome),
+        match dialect.as_stream(&translation.asked, translation.beats, &body.bytes) {
+            Some(events) => self.event(&events),
+            None => self.tell(failed("the answer is no response")),
         }
     }
 
-    fn deliver_stream(
-        self,
-        translation: &Translation,
-        exchange: &Exchange,
-        out: &mut dyn Write,
-        outcome: Outcome,
-    ) -> Outcome {
-        let mut translated = TranslatedBody::new(self, translation, exchange);
+    fn stream(mut self, answer: Answer, translation: &Translation) -> Outcome {
+        let exchange = self.exchange;
+        let mut translated = TranslatedBody::new(answer, translation, exchange);
         // Nothing is sent before the first words, so that an error can still be a plain error.
         if let Err(error) = translated.begin(&exchange.bodies) {
             if exchange.client.has_left() {
-                return outcome.left();
+                return self.outcome.left();
             }
-            let origin = exchange.mapped.policy.origin(false);
+            let origin = exchange.mapped.origin();
             warn!("{origin} broke off its answer before the first word: {error}");
             let said = message(translated.answer.start());
             let text = said.unwrap_or_else(|| format!("{origin} broke off its answer: {error}"));
             let failure = translation.dialect.refusal(502, "upstream_broke", &text);
-            return exchange.tell(refusal(failure), out, outcome);
+            return self.tell(refusal(failure));
         }
+        self.outcome.status = 200;
         let framing = exchange.down.framing(None);
         let head = match exchange.client.stop_beats() {
             true => Vec::new(),
@@ -129,93 +102,82 @@ impl Answer {
                     ("content-type", b"text/event-stream; charset=utf-8"),
                     ("cache-control", b"no-cache"),
                 ];
-                head(200, framing, exchange.down, fields.into_iter(), &outcome)
+                self.head(framing, fields.into_iter())
             }
         };
-        let mut copied = stream::copy(&mut translated, out, head, framing);
+        let mut copied = stream::copy(&mut translated, self.out, head, framing);
         // Many clients close at the end of the message. They have their whole answer.
         if translated.over && matches!(copied.end, CopyEnd::ClientLeft) {
             copied.end = CopyEnd::Done;
         }
-        let usage = translated.stream.usage();
-        learn(
-            exchange,
-            translation,
-            usage,
-            translated.stream.thinks_unopened(),
-        );
-        let outcome = Outcome {
-            status: 200,
-            tokens: tokens(usage),
-            ..outcome
-        };
-        let outcome = exchange.copied(copied, framing, false, out, outcome);
+        let stream = &translated.stream;
+        self.learn(translation, stream.usage(), stream.thinks_unopened());
+        let outcome = self.copied(copied, framing, false);
         if translated.over {
             translated.answer.let_client_go();
             translated.answer.discard();
         }
         outcome
     }
+
+    /// A whole answer.
+    fn whole(&mut self, answer: &mut Answer, translation: &Translation) -> Result<Reply, Refusal> {
+        let exchange = self.exchange;
+        let origin = exchange.mapped.origin();
+        let failed = |text: &str| translation.dialect.refusal(502, "upstream_broke", text);
+        let broke = |why: &dyn std::fmt::Display| {
+            warn!("the answer of {origin} cannot be used: {why}");
+            failed(&format!("the answer of {origin} cannot be used: {why}"))
+        };
+        let body = read_whole(answer, &exchange.bodies).map_err(|e| broke(&e))?;
+        let room = body.room(); // the translation needs as much again
+        if room.is_none() {
+            return Err(broke(&NO_MEMORY));
+        }
+        let json = match translation.dialect.answer(&body.bytes, &translation.asked) {
+            Ok(answer) => {
+                self.learn(translation, answer.usage, None);
+                answer.body
+            }
+            Err(Fault::Empty(finish)) => translation.dialect.empty(&translation.asked, finish),
+            Err(Fault::Broken(why)) => {
+                return Err(match message(&body.bytes) {
+                    Some(said) => failed(&said),
+                    None => broke(&why),
+                });
+            }
+        };
+        Ok(json_reply(json))
+    }
+
+    /// Keeps what an answer taught: the upstream's dialect, the model's tokens and thoughts.
+    fn learn(&mut self, translation: &Translation, usage: Option<Usage>, thinks: Option<bool>) {
+        self.outcome.tokens = tokens(usage);
+        let known = &self.exchange.mapped.policy.known;
+        known.served(translation.dialect, true);
+        let (mut learned, model) = (known.learned(), &translation.model);
+        if let Some(usage) = usage {
+            learned.measured(model, translation.size, usage.prompt, Instant::now());
+        }
+        if let Some(unopened) = thinks {
+            learned.thinks_unopened(model, unopened);
+        }
+    }
 }
 
-/// A whole answer.
-fn whole(
-    answer: &mut Answer,
-    translation: &Translation,
-    exchange: &Exchange,
-    outcome: &mut Outcome,
-) -> Result<Reply, Refusal> {
-    let origin = exchange.mapped.policy.origin(false);
-    let failed = |text: &str| translation.dialect.refusal(502, "upstream_broke", text);
-    let broke = |why: &dyn std::fmt::Display| {
-        warn!("the answer of {origin} cannot be used: {why}");
-        failed(&format!("the answer of {origin} cannot be used: {why}"))
+/// The list of models, in Anthropic's shape.
+#[cfg(feature = "messages")]
+fn models(answer: &mut Answer, exchange: &Exchange) -> Reply {
+    let body = match answer.status {
+        200 => read_whole(answer, &exchange.bodies).ok(),
+        _ => None,
     };
-    let body = read_whole(answer, &exchange.bodies).map_err(|e| broke(&e))?;
-    let room = body.room(); // the translation needs as much again
-    if room.is_none() {
-        return Err(broke(&NO_MEMORY));
-    }
-    let json = match translation.dialect.answer(&body.bytes, &translation.asked) {
-        Ok(answer) => {
-            learn(exchange, translation, answer.usage, None);
-            outcome.tokens = tokens(answer.usage);
-            answer.body
-        }
-        Err(Fault::Empty(finish)) => translation.dialect.empty(&translation.asked, finish),
-        Err(Fault::Broken(why)) => {
-            return Err(match message(&body.bytes) {
-                Some(said) => failed(&said),
-                None => broke(&why),
-            });
-        }
-    };
-    Ok(Reply::json(
-        200,
-        String::from_utf8(json).unwrap_or_default(),
-    ))
+    let body = body.as_ref().map(|body| &*body.bytes);
+    json_reply(models::list(exchange.mapped.policy.models.names(), body))
 }
 
-fn learn(
-    exchange: &Exchange,
-    translation: &Translation,
-    usage: Option<Usage>,
-    thinks_unopened: Option<bool>,
-) {
-    let known = &exchange.mapped.policy.known;
-    known.served(translation.dialect, true);
-    let mut learned = known.learned();
-    if let Some(usage) = usage {
-        learned.measured(
-            &translation.model,
-            translation.size,
-            usage.prompt,
-            Instant::now(),
-        );
-    }
-    if let Some(it_does) = thinks_unopened {
-        learned.thinks_unopened(&translation.model, it_does);
-    }
+fn json_reply(json: Vec<u8>) -> Reply {
+    Reply::json(200, String::from_utf8(json).unwrap_or_default())
 }
 
 /// As the counters want them.
@@ -237,11 +199,10 @@ pub(super) fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Bod
     let mut body = Body::new(budget);
     let mut piece = [0; PIECE];
     loop {
-        let n = match answer.read(&mut piece) {
-            Ok(0) => return Ok(body),
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            read => read?,
-        };
+        let n = answer.read(&mut piece)?;
+        if n == 0 {
+            return Ok(body);
+        }
         let begin = body.bytes.len();
         if begin + n > LONGEST {
             return Err(io::Error::other("it is longer than 4 MiB"));
@@ -318,7 +279,6 @@ impl<'a> TranslatedBody<'a> {
                     self.stream.fail(NO_MEMORY, &mut self.ready);
                 }
             }
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => {
                 self.stream.end(false, &mut self.ready);
                 return Err(e);
@@ -357,9 +317,7 @@ impl Read for TranslatedBody<'_> {
                 None => self.fill()?,
             }
         }
-        let left = &self.ready[self.given..];
-        let n = left.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&left[..n]);
+        let n = (&self.ready[self.given..]).read(buffer)?;
         self.given += n;
         Ok(n)
     }
