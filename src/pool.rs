@@ -27,8 +27,9 @@ mod window;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use self::lane::{Fitness, Lane, Turn, Want};
+use self::lane::Lane;
 use self::report::Suspicion;
+use self::seat::Phase;
 use self::window::{MINUTE, Window};
 use crate::config::{Pace, Rotation};
 use crate::secret::ApiKey;
@@ -107,6 +108,11 @@ impl PickRequest<'_> {
     fn is_choosy(&self) -> bool {
         !self.avoid.is_empty() || self.only.is_some()
     }
+
+    /// Whether it must not get this key.
+    fn avoids(&self, key: usize) -> bool {
+        self.avoid.iter().any(|picked| picked.id.at == key)
+    }
 }
 
 /// What [`Pool::pick`] found.
@@ -137,19 +143,43 @@ struct Slot {
     out: Option<(RestReason, Instant)>,
     /// When the last request went out that it was accepted for.
     served: Option<Instant>,
-    /// Refused since then: the last lane, and what that says against the key.
-    refused: Option<(LaneId, Suspicion)>,
+    /// Refused since then: what that says against the key.
+    refused: Option<Suspicion>,
     /// For [`Pace::Fixed`].
     window: Window,
     counts: KeyCounts,
     last_used: Option<Instant>,
 }
 
+impl Slot {
+    fn picked(&self, lane: LaneId, now: Instant) -> Picked {
+        Picked {
+            id: self.id,
+            lane,
+            at: now,
+            index: self.index,
+            key: self.key.clone(),
+        }
+    }
+
+    /// Where the key must wait in any lane although its turn has come, if it must.
+    fn hold(&self, pace: Pace, now: Instant) -> Option<Phase> {
+        if !self.listed {
+            return Some(Phase::Away);
+        }
+        match (self.out, pace) {
+            (Some((_, until)), _) if until > now => Some(Phase::Held(until)),
+            (_, Pace::Fixed(limit)) => self.window.free_at(limit, MINUTE, now).map(Phase::Paced),
+            _ => None,
+        }
+    }
+}
+
 /// The pool; see the module's text.
 #[derive(Debug)]
 pub struct Pool {
-    slots: Vec<Option<Slot>>,
-    /// Places in `slots` that can be used again.
+    slots: Vec<Slot>,
+    /// Places in `slots` that can be used again: their keys are forgotten.
     free: Vec<usize>,
     /// The keys in the order of the configuration.
     listed: Vec<usize>,
@@ -228,56 +258,43 @@ impl Pool {
             }
             return Pick::InTurn;
         }
-        let turn = self.turn(lane, request, now);
-        if !matches!(turn, Turn::Key(_)) {
-            self.wants_no_place(request.ticket);
-        }
-        let wait = match turn {
-            Turn::Key(key) => {
+        let wait = match self.turn(lane, &request, now) {
+            Ok(key) => {
                 if let Some(ticket) = request.ticket {
                     self.leave(lane, ticket);
                 }
                 return self.hand_out(key, lane, now);
             }
-            Turn::NoOther => return Pick::NoOther,
-            Turn::NotBefore(at) if self.is_behind(lane, &request) => Pick::Behind(at),
-            Turn::NotBefore(at) => Pick::Wait(at),
-            Turn::AfterOthers | Turn::Nobody => Pick::InTurn,
+            Err(Pick::Wait(at)) if !self.lanes[lane.0].is_first(&request) => Pick::Behind(at),
+            Err(wait) => wait,
         };
-        if let Some(ticket) = request.ticket {
+        self.wants_no_place(request.ticket);
+        if let Some(ticket) = request.ticket
+            && wait != Pick::NoOther
+        {
             self.lanes[lane.0].queue_up(ticket, request.is_choosy());
         }
         wait
     }
 
-    fn turn(&mut self, lane: LaneId, request: PickRequest<'_>, now: Instant) -> Turn {
-        let (slots, listed, settings) = (&self.slots, &self.listed, self.settings);
-        let sticky_key = request
-            .conversation
-            .filter(|_| settings.rotation == Rotation::Sticky && request.only.is_none())
-            .map(|conversation| {
-                move |is_free: &dyn Fn(usize) -> bool| {
-                    sticky::sticky_key(conversation, listed, slots, is_free)
-                }
-            });
-        let avoid: Vec<usize> = request.avoid.iter().map(|picked| picked.id.at).collect();
-        let want = Want {
-            ticket: request.ticket,
-            choosy: request.is_choosy(),
-            avoid: &avoid,
-            only: request.only.map(|picked| picked.id.at),
-            sticky_key: sticky_key.as_ref().map(|choose| choose as &lane::StickyKey),
-        };
-        self.lanes[lane.0].next(&want, now, |key| {
-            fitness(slots[key].as_ref(), settings.pace, now)
-        })
-    }
-
-    /// Whether others in the lane have waited longer for any key.
-    fn is_behind(&self, lane: LaneId, request: &PickRequest<'_>) -> bool {
-        let front = self.lanes[lane.0].front();
-        let is_before = |front: Ticket| request.ticket.is_some_and(|ticket| front < ticket);
-        !request.is_choosy() && front.is_some_and(is_before)
+    /// The key whose turn it is, or why there is none.
+    fn turn(
+        &mut self,
+        lane: LaneId,
+        request: &PickRequest<'_>,
+        now: Instant,
+    ) -> Result<usize, Pick> {
+        let (slots, settings) = (&self.slots, self.settings);
+        let hold = |key: usize| slots[key].hold(settings.pace, now);
+        let lane = &mut self.lanes[lane.0];
+        lane.may_go(now)?;
+        let sticks = settings.rotation == Rotation::Sticky && request.only.is_none();
+        let conversation = request.conversation.filter(|_| sticks);
+        let sticky_key = conversation.and_then(|conversation| {
+            let is_free = |key| lane.is_free(key, request, now) && hold(key).is_none();
+            sticky::sticky_key(conversation, &self.listed, slots, is_free)
+        });
+        lane.next(request, sticky_key, now, hold)
     }
 
     /// Leaves the queue, if the ticket is in it, and wakes the next.
@@ -297,19 +314,12 @@ impl Pool {
 
     /// The key with this name or number, for [`PickRequest::only`].
     pub fn named(&self, wanted: &str, lane: LaneId, now: Instant) -> Option<Picked> {
-        let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
-        let mut slots = slots.flatten();
+        let mut slots = self.listed.iter().map(|at| &self.slots[*at]);
         let slot = match slots.clone().find(|slot| slot.key.name() == Some(wanted)) {
             None => slots.nth(wanted.parse().ok()?),
             named => named,
         };
-        slot.map(|slot| Picked {
-            id: slot.id,
-            lane,
-            at: now,
-            index: slot.index,
-            key: slot.key.clone(),
-        })
+        slot.map(|slot| slot.picked(lane, now))
     }
 
     /// How many requests wait for a key or a place.
@@ -325,10 +335,7 @@ impl Pool {
     /// Counts an answer's tokens; call it before [`Pool::release`].
     pub fn spent(&mut self, picked: &Picked, tokens: Tokens) {
         self.counts.tokens += tokens;
-        let slot = self.slots[picked.id.at].as_mut();
-        if let Some(slot) = slot.filter(|slot| slot.id == picked.id) {
-            slot.counts.tokens += tokens;
-        }
+        self.slots[picked.id.at].counts.tokens += tokens;
     }
 
     /// The attempt is over, its stream included.
@@ -336,13 +343,9 @@ impl Pool {
         self.attempts = self.attempts.saturating_sub(1);
         let lane = &mut self.lanes[picked.lane.0];
         lane.in_flight = lane.in_flight.saturating_sub(1);
-        if let Some(slot) = self.slots[picked.id.at]
-            .as_mut()
-            .filter(|slot| slot.id == picked.id)
-        {
-            slot.counts.in_flight = slot.counts.in_flight.saturating_sub(1);
-            self.forget_if_idle(picked.id.at);
-        }
+        let slot = &mut self.slots[picked.id.at];
+        slot.counts.in_flight = slot.counts.in_flight.saturating_sub(1);
+        self.forget_if_idle(picked.id.at);
         self.woken.extend(self.placeless.front());
         self.wake_first(picked.lane);
     }
@@ -369,8 +372,7 @@ impl Pool {
 
     /// Whether this key is still one of the pool's.
     pub fn has(&self, picked: &Picked) -> bool {
-        let slot = self.slots.get(picked.id.at).and_then(Option::as_ref);
-        slot.is_some_and(|slot| slot.id == picked.id && slot.listed)
+        self.known(picked.id).is_some()
     }
 
     /// All places are taken.
@@ -406,13 +408,10 @@ impl Pool {
     }
 
     fn hand_out(&mut self, key: usize, lane: LaneId, now: Instant) -> Pick {
-        let pace = self.settings.pace;
-        let Some(slot) = &mut self.slots[key] else {
-            return Pick::InTurn; // cannot be: a lane hands out only keys that are there
-        };
+        let slot = &mut self.slots[key];
         self.lanes[lane.0].hand_out(key, now);
         self.attempts += 1;
-        if matches!(pace, Pace::Fixed(_)) {
+        if matches!(self.settings.pace, Pace::Fixed(_)) {
             slot.window.add(now);
         }
         self.counts.requests += 1;
@@ -420,13 +419,7 @@ impl Pool {
         slot.counts.in_flight += 1;
         slot.last_used = Some(now);
         self.next = slot.index + 1;
-        Pick::Key(Picked {
-            id: slot.id,
-            lane,
-            at: now,
-            index: slot.index,
-            key: slot.key.clone(),
-        })
+        Pick::Key(slot.picked(lane, now))
     }
 
     /// Whether others have waited longer for a place.
@@ -452,19 +445,5 @@ impl Pool {
         for lane in &mut self.lanes {
             self.woken.extend(lane.hopeful(true));
         }
-    }
-}
-
-fn fitness(slot: Option<&Slot>, pace: Pace, now: Instant) -> Fitness {
-    let Some(slot) = slot.filter(|slot| slot.listed) else {
-        return Fitness::Gone;
-    };
-    match (slot.out, pace) {
-        (Some((_, until)), _) if until > now => Fitness::Out(until),
-        (_, Pace::Fixed(limit)) => match slot.window.free_at(limit, MINUTE, now) {
-            Some(at) => Fitness::Paced(at),
-            None => Fitness::Fit,
-        },
-        _ => Fitness::Fit,
     }
 }

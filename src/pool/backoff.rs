@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::Pick;
+
 /// The shortest and the longest time between two probes of an overloaded model.
 const GAPS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -47,17 +49,6 @@ struct Busy {
     until: Instant,
 }
 
-/// What the model allows.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub(super) enum Allows {
-    /// A request may go.
-    Go,
-    /// Not before this instant.
-    NotBefore(Instant),
-    /// Not before another request has its answer.
-    AfterAnother,
-}
-
 impl Backoff {
     /// A request sent at `sent` found the model overloaded, with `in_flight` under way. Returns how
     /// many may be under way now, if that is news. `stated`: the wait that the upstream asks for.
@@ -74,22 +65,16 @@ impl Backoff {
             busy.limit = busy.limit.min(busy.met.max(1));
             return None;
         }
-        let since = self
-            .busy
-            .as_ref()
-            .and_then(|busy| busy.since)
-            .unwrap_or(now);
+        let before = self.busy.as_ref();
+        let since = before.and_then(|busy| busy.since).unwrap_or(now);
+        let well_at = before.map_or(0, |busy| busy.well_at);
         let limit = (in_flight / 2).max(1);
-        let well_at = in_flight.max(1) * 2;
         self.busy = Some(Busy {
             limit,
             met: in_flight.saturating_sub(1),
             is_ceiling: false,
             stepped: now,
-            well_at: self
-                .busy
-                .as_ref()
-                .map_or(well_at, |busy| busy.well_at.max(well_at)),
+            well_at: well_at.max(in_flight.max(1) * 2),
             since: Some(since),
             refused: now,
             until: now + stated.map_or(gap(since, now), |stated| stated.clamp(GAPS.0, MOST_STATED)),
@@ -127,11 +112,10 @@ impl Backoff {
             return;
         }
         (busy.since, busy.until) = (None, sent);
-        let is_beyond = busy.is_ceiling && busy.limit >= busy.met;
-        if is_beyond && now.saturating_duration_since(busy.stepped) < STEP {
-            return;
-        }
-        if is_beyond {
+        if busy.is_ceiling && busy.limit >= busy.met {
+            if now.saturating_duration_since(busy.stepped) < STEP {
+                return;
+            }
             busy.stepped = now;
         }
         busy.limit += 1;
@@ -149,12 +133,12 @@ impl Backoff {
         }
     }
 
-    /// Whether a request may go now.
-    pub(super) fn allows(&self, in_flight: u32, now: Instant) -> Allows {
+    /// Whether a request may go now; if not, when: at an instant, or after another request's answer.
+    pub(super) fn may_go(&self, in_flight: u32, now: Instant) -> Result<(), Pick> {
         match &self.busy {
-            Some(busy) if now < busy.until => Allows::NotBefore(busy.until),
-            Some(busy) if in_flight >= busy.limit => Allows::AfterAnother,
-            _ => Allows::Go,
+            Some(busy) if now < busy.until => Err(Pick::Wait(busy.until)),
+            Some(busy) if in_flight >= busy.limit => Err(Pick::InTurn),
+            _ => Ok(()),
         }
     }
 

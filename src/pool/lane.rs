@@ -8,53 +8,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::backoff::{Allows, Backoff};
+use super::backoff::Backoff;
 use super::bits::Bits;
-use super::seat::{Phase, RestReason, Seat};
+use super::seat::{Phase, Seat};
+use super::{Pick, PickRequest};
 
 /// A request's turn, from its arrival to its end: a request that was refused does not start over behind later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(super) u64);
-
-/// Whether a key may be used in any lane when its turn comes.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub(super) enum Fitness {
-    Fit,
-    Paced(Instant),
-    Out(Instant),
-    Gone,
-}
-
-/// What a lane offers a request.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// This key.
-    Key(usize),
-    /// No key before this instant.
-    NotBefore(Instant),
-    /// A key is free, or will be after another answer, but others are first.
-    AfterOthers,
-    /// Only keys that are to be avoided.
-    NoOther,
-    /// No key at all.
-    Nobody,
-}
-
-/// What a request asks of a lane.
-pub(super) struct Want<'a> {
-    pub(super) ticket: Option<Ticket>,
-    /// Not every key will do.
-    pub(super) choosy: bool,
-    /// Keys not to use.
-    pub(super) avoid: &'a [usize],
-    /// The only key to use, if set.
-    pub(super) only: Option<usize>,
-    /// If set, it chooses the key among the free ones, before the turn does.
-    pub(super) sticky_key: Option<&'a StickyKey<'a>>,
-}
-
-/// Finds the key that a conversation stays with, given a test whether a key is free.
-pub(super) type StickyKey<'a> = dyn Fn(&dyn Fn(usize) -> bool) -> Option<usize> + 'a;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -133,82 +94,71 @@ impl Lane {
         self.move_to(key, Phase::Away);
     }
 
-    /// Finds the next key.
+    /// Whether a request may go now, whatever its key; if not, when.
+    pub(super) fn may_go(&mut self, now: Instant) -> Result<(), Pick> {
+        self.wake(now);
+        self.backoff.may_go(self.in_flight, now)
+    }
+
+    /// Finds the next key: `sticky_key`, or the first in line. `hold`: where a key must wait in all lanes, if it must.
     pub(super) fn next(
         &mut self,
-        want: &Want<'_>,
+        request: &PickRequest<'_>,
+        sticky_key: Option<usize>,
         now: Instant,
-        fitness: impl Fn(usize) -> Fitness,
-    ) -> Turn {
-        self.wake(now);
-        match self.backoff.allows(self.in_flight, now) {
-            Allows::Go => {}
-            Allows::NotBefore(at) => return Turn::NotBefore(at),
-            Allows::AfterAnother => return Turn::AfterOthers,
+        hold: impl Fn(usize) -> Option<Phase>,
+    ) -> Result<usize, Pick> {
+        match sticky_key.or_else(|| self.scan(request, now, hold)) {
+            Some(key) if self.is_first(request) => Ok(key),
+            Some(_) => Err(Pick::InTurn), // the first in the queue will take it
+            None if request.is_choosy() => Err(match self.first_witness(request, now) {
+                Some(until) => Pick::Wait(until),
+                None => Pick::NoOther,
+            }),
+            None => Err(match self.first_rest() {
+                Some((until, _)) => Pick::Wait(until),
+                None => Pick::InTurn,
+            }),
         }
-        let found = self
-            .sticky_key(want, now, &fitness)
-            .or_else(|| self.scan(want, now, &fitness));
-        // A request that avoids a key has had its turn already, and goes on.
-        let is_first = want.choosy
-            || self
-                .queue
-                .front()
-                .is_none_or(|front| want.ticket.is_some_and(|ticket| ticket <= *front));
-        match found {
-            Some(_) if !is_first => Turn::AfterOthers, // the first in the queue will take it
-            Some(key) => Turn::Key(key),
-            _ if !want.choosy => match self.first_rest() {
-                Some((until, _)) => Turn::NotBefore(until),
-                None => Turn::Nobody,
-            },
-            _ => match self.first_witness(want, now) {
-                Some(until) => Turn::NotBefore(until),
-                None => Turn::NoOther,
-            },
-        }
+    }
+
+    /// Whether nobody has waited longer for any key. A request that avoids a key has had its turn already, and goes on.
+    pub(super) fn is_first(&self, request: &PickRequest<'_>) -> bool {
+        let is_not_behind = |front| request.ticket.is_some_and(|ticket| ticket <= front);
+        request.is_choosy() || self.front().is_none_or(is_not_behind)
     }
 
     /// When the first key comes free that can be a witness: one that rests for its limits, not
     /// because it was refused itself. Or, if only one key will do, when that one does.
-    fn first_witness(&self, want: &Want<'_>, now: Instant) -> Option<Instant> {
+    fn first_witness(&self, request: &PickRequest<'_>, now: Instant) -> Option<Instant> {
         let may = |(key, seat): (usize, &Seat)| {
-            let refused = || matches!(seat.rests(now), Some((RestReason::Refused { .. }, _)));
-            let wanted = match want.only {
-                Some(only) => only == key,
+            let refused = || seat.rests(now).is_some_and(|(why, _)| why.is_refusal());
+            let wanted = match request.only {
+                Some(only) => only.id.at == key,
                 None => !refused(),
             };
             let until = seat.place.until();
-            until.filter(|_| wanted && !want.avoid.contains(&key))
+            until.filter(|_| wanted && !request.avoids(key))
         };
         self.seats.iter().enumerate().filter_map(may).min()
     }
 
-    /// The key that the conversation stays with, if one is ready and no suspect.
-    fn sticky_key(
-        &self,
-        want: &Want<'_>,
-        now: Instant,
-        fitness: &dyn Fn(usize) -> Fitness,
-    ) -> Option<usize> {
-        let choose = want.sticky_key?;
-        choose(&|key| {
-            let seat = &self.seats[key];
-            !self.away.has(key)
-                && matches!(seat.place, Phase::InLine(_))
-                && fitness(key) == Fitness::Fit
-                && seat.hold(now).is_none()
-                && !seat.is_suspect(now)
-                && !want.avoid.contains(&key)
-        })
+    /// Whether this key is ready in this lane, no suspect, and not to be avoided.
+    pub(super) fn is_free(&self, key: usize, request: &PickRequest<'_>, now: Instant) -> bool {
+        let seat = &self.seats[key];
+        !self.away.has(key)
+            && matches!(seat.place, Phase::InLine(_))
+            && seat.hold(now).is_none()
+            && !seat.is_suspect(now)
+            && !request.avoids(key)
     }
 
     /// Finds the first key in line that will do, a suspect only if there is no other.
     fn scan(
         &mut self,
-        want: &Want<'_>,
+        request: &PickRequest<'_>,
         now: Instant,
-        fitness: &dyn Fn(usize) -> Fitness,
+        hold: impl Fn(usize) -> Option<Phase>,
     ) -> Option<usize> {
         let mut suspect = None;
         let mut at = 0;
@@ -218,19 +168,13 @@ impl Lane {
                 self.line.remove(at);
                 continue;
             }
-            let hold = match fitness(key) {
-                Fitness::Gone => Some(Phase::Away),
-                Fitness::Out(until) => Some(Phase::Held(until)),
-                Fitness::Paced(until) => Some(Phase::Paced(until)),
-                Fitness::Fit => seat.hold(now),
-            };
             let is_suspect = seat.is_suspect(now);
-            if let Some(place) = hold {
+            if let Some(place) = hold(key).or_else(|| seat.hold(now)) {
                 self.move_to(key, place);
                 self.line.remove(at);
                 continue;
             }
-            if want.avoid.contains(&key) || want.only.is_some_and(|only| only != key) {
+            if request.avoids(key) || request.only.is_some_and(|only| only.id.at != key) {
                 // it stays where it is
             } else if is_suspect {
                 suspect = suspect.or(Some(key));

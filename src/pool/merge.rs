@@ -25,7 +25,7 @@ impl Pool {
         let old = std::mem::replace(&mut self.listed, Vec::with_capacity(keys.len()));
         let mut known: HashMap<ApiKey, usize> = old
             .iter()
-            .filter_map(|at| Some((self.slots[*at].as_ref()?.key.clone(), *at)))
+            .map(|at| (self.slots[*at].key.clone(), *at))
             .collect();
         for (index, key) in keys.iter().enumerate() {
             let before = match known.is_empty() {
@@ -35,18 +35,15 @@ impl Pool {
             let at = before.unwrap_or_else(|| self.add(key));
             merged.new += usize::from(before.is_none());
             merged.revived += usize::from(self.revive(at, now));
-            if let Some(slot) = &mut self.slots[at] {
-                slot.index = index;
-                slot.key = key.clone(); // it may have another name now
-            }
+            let slot = &mut self.slots[at];
+            slot.index = index;
+            slot.key = key.clone(); // it may have another name now
             self.listed.push(at);
         }
         merged.removed = known.len();
         for at in known.into_values() {
             self.lanes.iter_mut().for_each(|lane| lane.dismiss(at));
-            if let Some(slot) = &mut self.slots[at] {
-                slot.listed = false;
-            }
+            self.slots[at].listed = false;
             self.forget_if_idle(at);
         }
         self.settings = settings;
@@ -58,9 +55,7 @@ impl Pool {
     pub fn restore(&mut self, salt: &[u8; SALT], rests: &[SavedRest], now: Instant) -> usize {
         let mut taken = 0;
         for key in self.listed.clone() {
-            let Some(tag) = self.slots[key].as_ref().map(|slot| slot.key.tag(salt)) else {
-                continue;
-            };
+            let tag = self.slots[key].key.tag(salt);
             for rest in rests.iter().filter(|rest| rest.key == tag) {
                 let lane = self.lane_for(&rest.model, now);
                 let lane = &mut self.lanes[lane.0];
@@ -91,8 +86,8 @@ impl Pool {
             last_used: None,
         };
         match self.slots.get_mut(at) {
-            Some(free) => *free = Some(slot),
-            None => self.slots.push(Some(slot)),
+            Some(free) => *free = slot,
+            None => self.slots.push(slot),
         }
         self.lanes.iter_mut().for_each(|lane| lane.admit(at));
         at
@@ -104,24 +99,22 @@ impl Pool {
         for lane in &mut self.lanes {
             revived |= lane.revive(key, now);
         }
-        if let Some(slot) = &mut self.slots[key] {
-            revived |= slot.out.take().is_some();
-            slot.refused = None;
-        }
-        revived
+        let slot = &mut self.slots[key];
+        slot.refused = None;
+        slot.out.take().is_some() || revived
     }
 
     pub(super) fn forget_if_idle(&mut self, at: usize) {
-        let idle = |slot: &Slot| !slot.listed && slot.counts.in_flight == 0;
-        if self.slots[at].as_ref().is_some_and(idle) {
-            self.slots[at] = None;
+        let slot = &mut self.slots[at];
+        if !slot.listed && slot.counts.in_flight == 0 {
+            slot.key = ApiKey::new("");
             self.free.push(at);
         }
     }
 
     /// The slot of a key that was handed out; `None`: a reload removed it.
     pub(super) fn known(&self, id: KeyId) -> Option<usize> {
-        let slot = self.slots[id.at].as_ref()?;
+        let slot = &self.slots[id.at];
         (slot.id == id && slot.listed).then_some(id.at)
     }
 }

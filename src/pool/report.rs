@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{KeyCounts, LaneId, Picked, Pool, RECENT, RestReason, Settings, Slot, UNKEPT};
+use super::{KeyCounts, LaneId, Picked, Pool, RECENT, RestReason, Settings, UNKEPT};
 use crate::verdict::Verdict;
 
 /// How long a key is out for all lanes.
@@ -70,8 +70,8 @@ pub enum Change {
 /// How much refusals without a witness say against a key.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(super) enum Suspicion {
-    /// One lane refused it: the request may be to blame.
-    Weak,
+    /// This lane refused it: the request may be to blame.
+    Weak(LaneId),
     /// Two lanes refused it, or an answer called the key invalid.
     Strong,
 }
@@ -84,21 +84,21 @@ impl Pool {
         let Settings { cooldown, pace, .. } = self.settings;
         let lane = &mut self.lanes[picked.lane.0];
         lane.answered(key);
-        if picked.lane == UNKEPT && report.is_limit() {
-            count(&mut self.counts, report);
-            count(&mut self.slots[key].as_mut()?.counts, report);
-            self.wake_first(picked.lane);
-            return Some(Change::Unkept);
-        }
+        let is_kept = picked.lane != UNKEPT;
         let report = match report {
-            Report::Limited(None) if lane.is_overloaded(key, now) => Report::Overloaded(None),
+            Report::Limited(None) if is_kept && lane.is_overloaded(key, now) => {
+                Report::Overloaded(None)
+            }
             report => report,
         };
+        self.counts.count(report);
+        self.slots[key].counts.count(report);
         let seat = &mut lane.seats[key];
-        count(&mut self.counts, report);
-        count(&mut self.slots[key].as_mut()?.counts, report);
         let sent = picked.at;
         let change = match report {
+            Report::Limited(_) | Report::Quota | Report::Overloaded(_) if !is_kept => {
+                Some(Change::Unkept)
+            }
             Report::Accepted => self.accepted(key, picked, now),
             Report::Limited(stated) => {
                 let rest = seat.limited(stated, cooldown, pace, sent, now);
@@ -124,9 +124,7 @@ impl Pool {
             Report::Unclear | Report::NoAnswer => None,
             Report::NotSent => {
                 seat.take_back(sent, pace);
-                if let Some(slot) = &mut self.slots[key] {
-                    slot.window.take_back(sent);
-                }
+                self.slots[key].window.take_back(sent);
                 None
             }
         };
@@ -165,10 +163,6 @@ impl Pool {
         let lane = &mut self.lanes[refused.lane.0];
         let rest = lane.seats[key].eject(why, refused.at, now)?;
         lane.settle(key, now);
-        if let Some(slot) = &mut self.slots[key] {
-            slot.counts.ejections += 1;
-            self.counts.ejections += 1;
-        }
         self.look_at_whole(key, refused.lane, why, now);
         Some(rest)
     }
@@ -183,13 +177,11 @@ impl Pool {
 
     /// Whether every key is under strong suspicion or out, and none was accepted since.
     pub fn is_down(&self, now: Instant) -> bool {
-        let is_bad = |slot: &Slot| {
-            slot.refused
-                .is_some_and(|(_, suspicion)| suspicion == Suspicion::Strong)
+        let mut slots = self.listed.iter().map(|at| &self.slots[*at]);
+        slots.all(|slot| {
+            slot.refused == Some(Suspicion::Strong)
                 || slot.out.is_some_and(|(_, until)| now < until)
-        };
-        let slots = self.listed.iter().map(|at| self.slots[*at].as_ref());
-        slots.flatten().all(is_bad)
+        })
     }
 
     /// Whether the lane is closed. A closed lane lets one request through now and then.
@@ -209,14 +201,9 @@ impl Pool {
 
     /// The key was accepted: it is well in all lanes. Returns whether it was out.
     fn is_well(&mut self, key: usize, sent: Instant, now: Instant) -> bool {
-        let Some(slot) = &mut self.slots[key] else {
-            return false;
-        };
+        let slot = &mut self.slots[key];
         slot.served = slot.served.max(Some(sent));
-        let was_bad = slot
-            .refused
-            .take()
-            .is_some_and(|(_, suspicion)| suspicion == Suspicion::Strong);
+        let was_bad = slot.refused.take() == Some(Suspicion::Strong);
         let was_out = slot.out.take().is_some();
         if was_bad || was_out {
             for lane in &mut self.lanes {
@@ -229,35 +216,19 @@ impl Pool {
 
     /// A refusal without a witness: a second lane, or words that name the key, make it a strong suspicion.
     fn suspect(&mut self, key: usize, lane: LaneId, names_key: bool) {
-        if let Some(slot) = &mut self.slots[key] {
-            let strong = match slot.refused {
-                Some((_, Suspicion::Strong)) => true,
-                Some((other, Suspicion::Weak)) => other != lane || names_key,
-                None => names_key,
-            };
-            let suspicion = if strong {
-                Suspicion::Strong
-            } else {
-                Suspicion::Weak
-            };
-            slot.refused = Some((lane, suspicion));
-        }
+        let refused = &mut self.slots[key].refused;
+        let elsewhere = refused.is_some_and(|before| before != Suspicion::Weak(lane));
+        *refused = Some(match names_key || elsewhere {
+            true => Suspicion::Strong,
+            false => Suspicion::Weak(lane),
+        });
     }
 
     /// The key is out in this lane. Takes it out of all lanes, if the pool's rule says so.
     fn look_at_whole(&mut self, key: usize, here: LaneId, why: RestReason, now: Instant) {
-        let Some(slot) = &mut self.slots[key] else {
-            return;
-        };
+        let slot = &mut self.slots[key];
         let served = slot.served;
         let lately = served.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
-        let named = matches!(
-            why,
-            RestReason::Refused {
-                names_key: true,
-                ..
-            }
-        );
         let elsewhere = self
             .lanes
             .iter()
@@ -265,28 +236,21 @@ impl Pool {
             .any(|(at, lane)| at != here.0 && lane.seats[key].is_out_since(served));
         // Not again at once: first another lane's request may show that the key is well.
         let rested = slot.out.is_none_or(|(_, until)| now >= until + WHOLE);
-        if rested && (elsewhere || (named && !lately)) {
+        if rested && (elsewhere || (why.names_key() && !lately)) {
             slot.out = now.checked_add(WHOLE).map(|until| (why, until));
         }
     }
 }
 
-impl Report {
-    fn is_limit(self) -> bool {
-        matches!(
-            self,
-            Report::Limited(_) | Report::Quota | Report::Overloaded(_)
-        )
-    }
-}
-
-fn count(counts: &mut KeyCounts, report: Report) {
-    match report {
-        Report::Limited(_) => counts.limited += 1,
-        Report::Quota => counts.quota += 1,
-        Report::Refused { .. } => counts.refused += 1,
-        Report::Overloaded(_) => counts.overloaded += 1,
-        Report::NoAnswer | Report::NotSent => counts.no_answer += 1,
-        Report::Accepted | Report::Unclear => {}
+impl KeyCounts {
+    fn count(&mut self, report: Report) {
+        match report {
+            Report::Limited(_) => self.limited += 1,
+            Report::Quota => self.quota += 1,
+            Report::Refused { .. } => self.refused += 1,
+            Report::Overloaded(_) => self.overloaded += 1,
+            Report::NoAnswer | Report::NotSent => self.no_answer += 1,
+            Report::Accepted | Report::Unclear => {}
+        }
     }
 }

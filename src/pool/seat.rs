@@ -65,6 +65,21 @@ pub enum RestReason {
     },
 }
 
+impl RestReason {
+    /// Whether the key is ejected.
+    pub(super) fn is_refusal(self) -> bool {
+        matches!(self, RestReason::Refused { .. })
+    }
+
+    /// Whether an answer called the key itself invalid.
+    pub(super) fn names_key(self) -> bool {
+        match self {
+            RestReason::Refused { names_key, .. } => names_key,
+            RestReason::Limited | RestReason::Quota => false,
+        }
+    }
+}
+
 /// Where a key stands in its lane.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(super) enum Phase {
@@ -116,6 +131,12 @@ struct LearnedLimit {
     right: u32,
     /// Until this instant no more is tried.
     kept_until: Option<Instant>,
+}
+
+impl LearnedLimit {
+    fn is_kept(&self, now: Instant) -> bool {
+        self.kept_until.is_some_and(|until| now < until)
+    }
 }
 
 /// See the module's text.
@@ -227,21 +248,17 @@ impl Seat {
     /// The key was refused, and it is not known yet whose fault that is. `true`: this was the probe
     /// of an ejected key, so the refusal says nothing about the request.
     pub(super) fn refused(&mut self, why: RestReason, sent: Instant, now: Instant) -> bool {
-        let probed = self.rest.filter(|rest| {
-            matches!(rest.why, RestReason::Refused { .. }) && rest.began < sent && rest.until <= now
-        });
-        match probed {
-            // As long as before; longer once a witness confirms it.
-            Some(rest) => {
-                let again = step(&EJECTIONS, rest.times - 1);
-                self.begin(why, false, again, sent, now);
-                if let Some(new) = &mut self.rest {
-                    new.times = rest.times;
-                }
-            }
-            None => self.suspect_until = now.checked_add(SUSPICION),
+        let probed = |rest: &Rest| rest.why.is_refusal() && rest.began < sent && rest.until <= now;
+        let Some(before) = self.rest.filter(probed) else {
+            self.suspect_until = now.checked_add(SUSPICION);
+            return false;
+        };
+        // As long as before; longer once a witness confirms it.
+        self.begin(why, false, step(&EJECTIONS, before.times - 1), sent, now);
+        if let Some(new) = &mut self.rest {
+            new.times = before.times;
         }
-        probed.is_some()
+        true
     }
 
     /// Another key served the request that this one was refused for, sent at `sent`. Returns how
@@ -255,7 +272,7 @@ impl Seat {
         self.suspect_until = None;
         if let Some(rest) = &mut self.rest
             && rest.sent == sent
-            && matches!(rest.why, RestReason::Refused { .. })
+            && rest.why.is_refusal()
         {
             rest.sent = rest.began; // so that this counts once
             let (times, length) = (rest.times + 1, step(&EJECTIONS, rest.times));
@@ -272,40 +289,29 @@ impl Seat {
 
     /// The key rests until then, as it did before a restart of alvus.
     pub(super) fn resume(&mut self, until: Instant, now: Instant) {
-        self.rest = Some(Rest {
-            why: RestReason::Limited,
-            stated: true,
-            times: 1,
-            began: now,
-            until,
-            sent: now,
-        });
+        let left = until.saturating_duration_since(now);
+        self.begin(RestReason::Limited, true, left, now, now);
     }
 
     /// Ends a rest after a bare 429: the model was overloaded, and the key not at its limit.
     pub(super) fn forgive(&mut self) {
-        let bare = |rest: &Rest| rest.why == RestReason::Limited && !rest.stated;
-        if let Some(rest) = self.rest.as_ref().filter(|rest| bare(rest)) {
+        let bare = |rest: &mut Rest| rest.why == RestReason::Limited && !rest.stated;
+        if let Some(rest) = self.rest.take_if(bare) {
             self.window.take_back(rest.sent);
-            (self.rest, self.learned) = (None, None);
+            self.learned = None;
         }
     }
 
     /// An ejected key may be probed at once. Says whether it was ejected.
     pub(super) fn probe_now(&mut self, now: Instant) -> bool {
         let ejected = |rest: &&mut Rest| rest.until > now && rest.why != RestReason::Limited;
-        match self.rest.as_mut().filter(ejected) {
-            Some(rest) => rest.until = now,
-            None => return false,
-        }
-        true
+        let rest = self.rest.as_mut().filter(ejected);
+        rest.map(|rest| rest.until = now).is_some()
     }
 
     /// The key was accepted elsewhere: ends an ejection by an answer that called it invalid.
     pub(super) fn pardon(&mut self) {
-        if self.is_ejected_by_name() {
-            self.rest = None;
-        }
+        self.rest.take_if(|rest| rest.why.names_key());
     }
 
     /// Until when it rests, and why.
@@ -324,21 +330,7 @@ impl Seat {
 
     /// Whether its present or last rest is an ejection.
     pub(super) fn is_ejected(&self) -> bool {
-        let refused = |rest: &Rest| matches!(rest.why, RestReason::Refused { .. });
-        self.rest.as_ref().is_some_and(refused)
-    }
-
-    fn is_ejected_by_name(&self) -> bool {
-        let named = |rest: Rest| {
-            matches!(
-                rest.why,
-                RestReason::Refused {
-                    names_key: true,
-                    ..
-                }
-            )
-        };
-        self.rest.is_some_and(named)
+        self.rest.is_some_and(|rest| rest.why.is_refusal())
     }
 
     /// Ends the suspicion.
@@ -363,11 +355,9 @@ impl Seat {
         let beyond = self
             .learned
             .filter(|learned| learned.took > 0 && self.sent_lately(now) >= learned.took);
-        if let Some(learned) = beyond
-            && learned.kept_until.is_some_and(|until| now < until)
-        {
-            let at = self.window.free_at(learned.took, learned.span, now)?;
-            return Some(Phase::Paced(at));
+        if let Some(learned) = beyond.filter(|learned| learned.is_kept(now)) {
+            let at = self.window.free_at(learned.took, learned.span, now);
+            return at.map(Phase::Paced);
         }
         // One at a time (then two, four, …) after a rest and beyond a learned limit, so that a herd
         // of waiting requests meets a limit once, and not with each of them.
@@ -383,7 +373,7 @@ impl Seat {
         let kind = std::mem::discriminant::<RestReason>;
         let same = |rest: &Rest| kind(&rest.why) == kind(&why) && rest.stated == stated;
         let times = self.rest.filter(same).map_or(0, |rest| rest.times);
-        times.saturating_sub(usize::from(times > 0 && self.knew(sent)))
+        times.saturating_sub(usize::from(self.knew(sent)))
     }
 
     /// Begins a rest, or makes the present one longer, never shorter. Returns how long, if it is new.
@@ -418,12 +408,9 @@ impl Seat {
 
     /// Learns from a new refusal how many requests the key took.
     fn learn(&mut self, pace: Pace, now: Instant) {
-        let Some(until) = self.rest.map(|rest| rest.until) else {
-            return;
-        };
+        let until = self.rest.map_or(now, |rest| rest.until);
         // Refused below its learned limit: what was learned is wrong.
-        let wrong = |before: &LearnedLimit| before.kept_until.is_some_and(|until| now < until);
-        let before = self.learned.filter(|before| !wrong(before));
+        let before = self.learned.filter(|before| !before.is_kept(now));
         let span = before.map_or(MINUTE, |before| before.span);
         // All but the refused one. Unanswered ones count as taken until they are refused.
         let took = self

@@ -13,15 +13,15 @@ const MOST: usize = 8;
 pub(super) fn sticky_key(
     conversation: u64,
     listed: &[usize],
-    slots: &[Option<Slot>],
-    is_free: &dyn Fn(usize) -> bool,
+    slots: &[Slot],
+    is_free: impl Fn(usize) -> bool,
 ) -> Option<usize> {
     let keys = listed.len();
     let start = (((conversation >> 32) * keys as u64) >> 32) as usize;
     (0..keys).step_by(SIZE).take(MOST).find_map(|from| {
         let places = (from..keys.min(from + SIZE)).map(|at| listed[(start + at) % keys]);
         let liking = |key: &usize| {
-            let era = slots[*key].as_ref().map_or(0, |slot| slot.id.era);
+            let era = slots[*key].id.era;
             mixed(conversation ^ u64::from(era).wrapping_mul(0x9e37_79b9_7f4a_7c15))
         };
         places.filter(|key| is_free(*key)).max_by_key(liking)

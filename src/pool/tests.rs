@@ -740,7 +740,7 @@ fn attempts_are_counted_by_what_became_of_them() {
 }
 
 fn remembered(pool: &Pool) -> usize {
-    pool.slots.iter().flatten().count()
+    pool.slots.len() - pool.free.len()
 }
 
 fn with_keys(names: &[&str]) -> (Fixture, Vec<ApiKey>) {
@@ -874,7 +874,7 @@ fn of_many_keys_those_that_are_not_ready_are_shown_first_and_only_they_are_looke
         (seen.counts.requests, seen.counts.in_flight),
         (9_000, 9_000)
     );
-    assert_eq!((seen.counts.limited, seen.counts.ejections), (300, 1));
+    assert_eq!(seen.counts.limited, 300);
     assert_eq!(
         fixture.pool.why_none(fixture.lane, fixture.t0),
         (10_000, 300, 1, false)

@@ -36,8 +36,6 @@ pub struct KeyCounts {
     pub quota: u64,
     /// Attempts that were refused: the key's fault or the request's.
     pub refused: u64,
-    /// How often it was ejected.
-    pub ejections: u64,
     /// Attempts that found the model overloaded.
     pub overloaded: u64,
     /// Attempts without an answer.
@@ -169,9 +167,10 @@ impl Pool {
         let recent: Vec<&Lane> = recent.filter(|lane| !named || is_named(lane)).collect();
         let end = seen.order.len().min(seen.looked + AT_A_TIME);
         for key in seen.order[seen.looked..end].iter().copied() {
-            let Some(slot) = self.slots[key].as_ref().filter(|slot| slot.listed) else {
+            let slot = &self.slots[key];
+            if !slot.listed {
                 continue; // a reload removed it
-            };
+            }
             let (state, serves) = self.look(key, slot, &recent, now);
             let (rank, left) = state.weight();
             seen.states[rank] += 1;
@@ -224,8 +223,9 @@ impl Pool {
                 _ => None,
             };
             let of_key: Vec<_> = self.lanes.iter().filter_map(limited).collect();
-            let slot = self.slots[key].as_ref().filter(|_| !of_key.is_empty());
-            rests.extend(slot.map(|slot| (slot.key.clone(), of_key)));
+            if !of_key.is_empty() {
+                rests.push((self.slots[key].key.clone(), of_key));
+            }
         }
         (at + 1) * bits::WORD < self.slots.len()
     }
