@@ -6,12 +6,10 @@
 
 use super::super::chat::Finish;
 use super::super::ids::Fresh;
-use super::super::json::Str;
 use super::super::reader::{AnswerWriter, Heard};
 use super::super::terms::{RequestContext, StreamEnd};
 use super::super::think::ThinkPart;
-use super::calls::Block;
-use super::output::{self, EventWriter, Status};
+use super::output::{self, EventWriter, OutputCall, Status};
 
 /// The longest output, in bytes: a hundred times what models write.
 pub const LONGEST: usize = 4 * 1024 * 1024;
@@ -20,8 +18,7 @@ pub const LONGEST: usize = 4 * 1024 * 1024;
 pub(super) enum ItemKind {
     Thought,
     Text,
-    /// The call of this number.
-    Call(usize),
+    Call,
 }
 
 /// An item of the output. It is done when the answer is, so that a client that asks again does not keep half an answer.
@@ -31,8 +28,11 @@ pub(super) struct Item {
     pub(super) id: String,
     /// The fields by which its events name it: its index in the output, and its id.
     pub(super) place: String,
-    /// Its text so far, still escaped; empty for a call.
+    /// Its text so far, or its call's arguments, still escaped.
     pub(super) text: String,
+    pub(super) call: Option<OutputCall>,
+    /// The client got its arguments as they came.
+    pub(super) told: bool,
 }
 
 #[derive(Debug)]
@@ -40,16 +40,12 @@ pub(super) struct ResponseStream {
     pub(super) asked: RequestContext,
     pub(super) events: EventWriter,
     pub(super) fresh: Fresh,
-    /// One for each call.
-    pub(super) blocks: Vec<Block>,
     pub(super) items: Vec<Item>,
     /// The items as they are repeated at the end.
     pub(super) output: Vec<String>,
     /// The first two events were sent, or are not needed.
     pub(super) started: bool,
     pub(super) were_heard: bool,
-    /// How many bytes the model wrote.
-    pub(super) written: usize,
 }
 
 impl ResponseStream {
@@ -58,34 +54,18 @@ impl ResponseStream {
             events: EventWriter::default(),
             fresh: Fresh::new(!asked.random),
             asked,
-            blocks: Vec::new(),
             items: Vec::new(),
             output: Vec::new(),
             started: false,
             were_heard: false,
-            written: 0,
         }
-    }
-
-    /// Whether this much more can be held.
-    pub(super) fn takes(&mut self, heard: &mut Heard, more: usize, out: &mut Vec<u8>) -> bool {
-        self.written += more;
-        if self.written > LONGEST {
-            self.fail(
-                heard,
-                "the answer is longer than alvus can repeat at its end: 4 MiB",
-                out,
-            );
-        }
-        heard.ended.is_none()
     }
 
     /// The index of the last item, if it is of this kind; else opens one.
-    pub(super) fn open(&mut self, heard: &mut Heard, kind: ItemKind, out: &mut Vec<u8>) -> usize {
+    fn open(&mut self, kind: ItemKind, out: &mut Vec<u8>) -> usize {
         if self.items.last().is_some_and(|item| item.kind == kind) {
             return self.items.len() - 1;
         }
-        self.begin_calls(heard, self.blocks.len(), out);
         let (prefix, item, added, part) = match kind {
             ItemKind::Text => (
                 "msg_",
@@ -136,6 +116,8 @@ impl ResponseStream {
             id,
             place,
             text: String::new(),
+            call: None,
+            told: false,
         });
         at
     }
@@ -149,12 +131,12 @@ impl ResponseStream {
     /// Writes the ends of all items.
     fn close(&mut self, out: &mut Vec<u8>) {
         for (at, item) in std::mem::take(&mut self.items).into_iter().enumerate() {
-            let whole = match item.kind {
-                ItemKind::Call(call) => self.close_call(call, &item, out),
-                ItemKind::Text => {
+            let whole = match (item.kind, &item.call) {
+                (_, Some(call)) => self.close_call(call, &item, out),
+                (ItemKind::Text, _) => {
                     self.close_part(&item, ["output_text", "content_part", "content"], out)
                 }
-                ItemKind::Thought => {
+                _ => {
                     let names = [
                         "reasoning_summary_text",
                         "reasoning_summary_part",
@@ -208,7 +190,7 @@ impl ResponseStream {
 
     fn put_end(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
         self.start(out);
-        let counted = self.asked.usage(heard.usage, self.written as u64);
+        let counted = self.asked.usage(heard.usage, heard.written as u64);
         let (status, usage) = (self.status(heard), Some(counted));
         self.close(out);
         match self.events.silent {
@@ -222,60 +204,58 @@ impl ResponseStream {
     }
 }
 
+fn kind_of(part: ThinkPart<'_>) -> ItemKind {
+    match part {
+        ThinkPart::Thought(_) => ItemKind::Thought,
+        ThinkPart::Text(_) => ItemKind::Text,
+    }
+}
+
 impl AnswerWriter for ResponseStream {
-    fn part(&mut self, heard: &mut Heard, part: ThinkPart<'_>, out: &mut Vec<u8>) {
-        let (kind, text) = match part {
-            ThinkPart::Thought(text) => (ItemKind::Thought, text),
-            ThinkPart::Text(text) => (ItemKind::Text, text),
-        };
-        if !self.takes(heard, text.len(), out) {
-            return;
-        }
-        let at = self.open(heard, kind, out);
-        let item = &mut self.items[at];
-        item.text.push_str(text);
-        let (name, begin) = match kind {
-            ItemKind::Text => (
+    fn continues(&self, part: ThinkPart<'_>) -> bool {
+        let last = self.items.last();
+        last.is_some_and(|item| item.kind == kind_of(part))
+    }
+
+    fn part(&mut self, _: &mut Heard, part: ThinkPart<'_>, out: &mut Vec<u8>) {
+        let at = self.open(kind_of(part), out);
+        let (name, begin, text) = match part {
+            ThinkPart::Text(text) => (
                 "response.output_text.delta",
                 ",\"content_index\":0,\"logprobs\":[],\"delta\":\"",
+                text,
             ),
-            _ => (
+            ThinkPart::Thought(text) => (
                 "response.reasoning_summary_text.delta",
                 ",\"summary_index\":0,\"delta\":\"",
+                text,
             ),
         };
+        let item = &mut self.items[at];
+        item.text.push_str(text);
         let fields = [&*item.place, begin, text, "\""];
         self.events.put(out, name, &fields);
     }
 
-    fn call(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
-        self.begin_calls(heard, self.blocks.len(), out);
-        self.blocks.push(Block::default());
+    fn call(&mut self, heard: &mut Heard, at: usize, out: &mut Vec<u8>) {
+        self.begin_call(heard.calls.get(at), out);
     }
 
     fn arguments(&mut self, heard: &mut Heard, at: usize, text: &str, out: &mut Vec<u8>) {
-        if self.takes(heard, text.len(), out) {
-            self.more_arguments(heard, at, text, out);
-        }
+        self.more_arguments(heard.calls.get(at), text, out);
+    }
+
+    fn call_ends(&mut self, heard: &mut Heard, at: usize, _: &mut Vec<u8>) {
+        let call = heard.calls.get(at);
+        let item = &mut self.items[call.place.unwrap_or_default()];
+        item.text.push_str(&call.held);
     }
 
     fn finish(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
-        self.begin_calls(heard, self.blocks.len(), out);
-        let cut_short = heard.finish == Some(Finish::Length);
-        for (block, call) in self.blocks.iter().zip(heard.calls.list()) {
-            if block.at.is_none() {
-                return heard.break_off("a tool call without a name");
-            }
-            let is_none = || matches!(Str::of_raw(&block.arguments).plain().trim(), "" | "null");
-            if !(call.arguments.is_whole() || cut_short || is_none()) {
-                return heard.break_off("the arguments of a tool call are not whole");
-            }
+        match self.items.is_empty() {
+            true => heard.ended = Some(StreamEnd::Empty),
+            false => self.put_end(heard, out),
         }
-        if self.items.is_empty() {
-            heard.ended = Some(StreamEnd::Empty);
-            return;
-        }
-        self.put_end(heard, out);
     }
 
     fn put_empty(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
@@ -287,8 +267,15 @@ impl AnswerWriter for ResponseStream {
     }
 
     /// The output is in an item, in the events that end it, and in the last event.
-    fn needs(&self) -> usize {
-        self.written * 6
+    fn needs(&self, heard: &Heard) -> usize {
+        heard.written * 6
+    }
+
+    fn check(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
+        if heard.written > LONGEST {
+            let why = "the answer is longer than alvus can repeat at its end: 4 MiB";
+            self.fail(heard, why, out);
+        }
     }
 
     fn fail(&mut self, heard: &mut Heard, why: &str, out: &mut Vec<u8>) {

@@ -258,30 +258,25 @@ pub fn reasoning(id: &str, text: &str) -> String {
 }
 
 /// A tool call as the client knows it.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct OutputCall {
     /// The item's id.
     pub id: String,
     /// The id that joins it with its output.
     pub call_id: String,
-    /// The tool's name, still escaped.
-    pub name: String,
-    /// The tool, if its name or kind is special.
-    pub tool: Option<Tool>,
+    /// The tool.
+    pub tool: Tool,
 }
 
 impl OutputCall {
     /// Whether it takes free text instead of an object.
     pub fn is_custom(&self) -> bool {
-        self.tool
-            .as_ref()
-            .is_some_and(|tool| tool.kind == ToolKind::Custom)
+        self.tool.kind == ToolKind::Custom
     }
 
     /// Whether its arguments are written as they come.
     pub fn is_function(&self) -> bool {
-        let kind = self.tool.as_ref().map(|tool| &tool.kind);
-        matches!(kind, None | Some(ToolKind::Function(_)))
+        matches!(self.tool.kind, ToolKind::Function(_))
     }
 
     /// The tool's input as the client expects it, with JSON escapes.
@@ -296,11 +291,10 @@ impl OutputCall {
 
     /// The item. `input`: see [`OutputCall::input`]; `None`: not known yet.
     pub fn item(&self, input: Option<&str>) -> String {
-        let (kind, space) = match self.tool.as_ref().map(|tool| &tool.kind) {
-            Some(ToolKind::Function(space)) => ("function_call", space.as_str()),
-            Some(ToolKind::Custom) => ("custom_tool_call", ""),
-            Some(ToolKind::Search) => ("tool_search_call", ""),
-            None => ("function_call", ""),
+        let (kind, space) = match &self.tool.kind {
+            ToolKind::Function(space) => ("function_call", space.as_str()),
+            ToolKind::Custom => ("custom_tool_call", ""),
+            ToolKind::Search => ("tool_search_call", ""),
         };
         let mut out = Vec::new();
         put!(
@@ -332,11 +326,7 @@ impl OutputCall {
                 "}"
             );
         } else {
-            put!(
-                &mut out,
-                "\",\"name\":\"",
-                self.tool.as_ref().map_or(&*self.name, |tool| &*tool.name)
-            );
+            put!(&mut out, "\",\"name\":\"", &*self.tool.name);
             if !space.is_empty() {
                 put!(&mut out, "\",\"namespace\":\"", space);
             }
