@@ -11,7 +11,7 @@ use super::chat::{CallPiece, Chunk, Finish, Piece, Usage};
 use super::events::EventReader;
 use super::json::{Json, Str, escaped};
 use super::terms::{Fault, StreamEnd, WholeAnswer};
-use super::think::{Think, ThinkPart};
+use super::think::{PartKind, Think};
 
 /// What was read of an answer so far.
 #[derive(Debug, Default)]
@@ -41,11 +41,11 @@ impl Heard {
 
 /// Writes an answer in a client's dialect; all methods append to `out`.
 pub trait AnswerWriter: fmt::Debug {
-    /// Whether the part is more of what was written last.
-    fn continues(&self, part: ThinkPart<'_>) -> bool;
+    /// Thoughts or a text begin.
+    fn open(&mut self, heard: &mut Heard, part: PartKind, out: &mut Vec<u8>);
 
-    /// More of the thoughts or the text.
-    fn part(&mut self, heard: &mut Heard, part: ThinkPart<'_>, out: &mut Vec<u8>);
+    /// More of what was opened last, still escaped.
+    fn more(&mut self, part: PartKind, text: &str, out: &mut Vec<u8>);
 
     /// This call begins, as its name is complete; sets its `place`.
     fn call(&mut self, heard: &mut Heard, at: usize, out: &mut Vec<u8>);
@@ -98,6 +98,8 @@ pub struct Reader {
 struct Told {
     think: Think,
     heard: Heard,
+    /// What was told last, unless it was a call.
+    open: Option<PartKind>,
     teller: Box<dyn AnswerWriter>,
 }
 
@@ -109,6 +111,7 @@ impl Reader {
             told: Told {
                 think: Think::new(thinks_unopened),
                 heard: Heard::default(),
+                open: None,
                 teller,
             },
         }
@@ -255,7 +258,7 @@ impl Told {
         chunk.pieces(&mut |piece| match piece {
             Piece::Thought(text) => {
                 self.think.beside();
-                self.part(ThinkPart::Thought(text.raw()), out);
+                self.part(PartKind::Thought, text.raw(), out);
             }
             Piece::Text(text) => self.think(|think, each| think.push(text, each), out),
             Piece::Call(piece) => self.call(piece, out),
@@ -270,23 +273,25 @@ impl Told {
     /// Lets `act` use the splitter of thoughts, and writes what it gives out.
     fn think(
         &mut self,
-        act: impl FnOnce(&mut Think, &mut dyn FnMut(ThinkPart<'_>)),
+        act: impl FnOnce(&mut Think, &mut dyn FnMut(PartKind, &str)),
         out: &mut Vec<u8>,
     ) {
         let mut think = std::mem::replace(&mut self.think, Think::new(false));
-        act(&mut think, &mut |part| self.part(part, out));
+        act(&mut think, &mut |part, text| self.part(part, text, out));
         self.think = think;
     }
 
-    fn part(&mut self, part: ThinkPart<'_>, out: &mut Vec<u8>) {
+    fn part(&mut self, part: PartKind, text: &str, out: &mut Vec<u8>) {
         self.heard.said = true;
-        let (ThinkPart::Thought(text) | ThinkPart::Text(text)) = part;
-        if self.takes(text, out) {
-            if !self.teller.continues(part) {
-                self.begin_calls(MOST, out);
-            }
-            self.teller.part(&mut self.heard, part, out);
+        if !self.takes(text, out) {
+            return;
         }
+        if self.open != Some(part) {
+            self.begin_calls(MOST, out);
+            self.teller.open(&mut self.heard, part, out);
+            self.open = Some(part);
+        }
+        self.teller.more(part, text, out);
     }
 
     /// Counts what the model wrote. Whether the answer goes on.
@@ -351,6 +356,7 @@ impl Told {
             let call = self.heard.calls.get(at);
             if call.place.is_none() && !call.name.is_empty() {
                 self.teller.call(&mut self.heard, at, out);
+                self.open = None;
             }
         }
     }

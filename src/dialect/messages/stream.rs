@@ -7,24 +7,11 @@ use super::super::ids::Fresh;
 use super::super::json::{Quoted, put};
 use super::super::reader::{AnswerWriter, Heard, Reader};
 pub use super::super::terms::StreamEnd;
-use super::super::think::ThinkPart;
+use super::super::think::PartKind;
 use super::{RequestContext, put_usage, stop_reason};
 
 /// The most bytes of arguments that are held back, of all calls together.
 const MOST_HELD: usize = 16 * 1024;
-
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum BlockKind {
-    Thought,
-    Text,
-}
-
-fn kind_of(part: ThinkPart<'_>) -> BlockKind {
-    match part {
-        ThinkPart::Thought(_) => BlockKind::Thought,
-        ThinkPart::Text(_) => BlockKind::Text,
-    }
-}
 
 #[derive(Debug)]
 struct MessageStream {
@@ -33,7 +20,7 @@ struct MessageStream {
     /// The number of the next block.
     next: usize,
     /// The open block of text or thoughts.
-    open: Option<(usize, BlockKind)>,
+    open: Option<usize>,
     started: bool,
 }
 
@@ -51,17 +38,25 @@ pub fn reader(asked: RequestContext) -> Reader {
 }
 
 impl AnswerWriter for MessageStream {
-    fn continues(&self, part: ThinkPart<'_>) -> bool {
-        self.open.is_some_and(|(_, kind)| kind == kind_of(part))
+    fn open(&mut self, heard: &mut Heard, part: PartKind, out: &mut Vec<u8>) {
+        let at = self.begin_block(heard, out);
+        put!(
+            out,
+            match part {
+                PartKind::Thought =>
+                    "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}\n\n",
+                PartKind::Text => "{\"type\":\"text\",\"text\":\"\"}}\n\n",
+            }
+        );
+        self.open = Some(at);
     }
 
-    fn part(&mut self, heard: &mut Heard, part: ThinkPart<'_>, out: &mut Vec<u8>) {
-        let at = self.open(heard, kind_of(part), out);
-        let (begin, text) = match part {
-            ThinkPart::Thought(text) => ("{\"type\":\"thinking_delta\",\"thinking\":\"", text),
-            ThinkPart::Text(text) => ("{\"type\":\"text_delta\",\"text\":\"", text),
+    fn more(&mut self, part: PartKind, text: &str, out: &mut Vec<u8>) {
+        let begin = match part {
+            PartKind::Thought => "{\"type\":\"thinking_delta\",\"thinking\":\"",
+            PartKind::Text => "{\"type\":\"text_delta\",\"text\":\"",
         };
-        put_delta(out, at, begin, text);
+        put_delta(out, self.open.unwrap_or_default(), begin, text);
     }
 
     fn call(&mut self, heard: &mut Heard, at: usize, out: &mut Vec<u8>) {
@@ -108,32 +103,12 @@ impl AnswerWriter for MessageStream {
     }
 
     fn put_empty(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
-        self.open(heard, BlockKind::Text, out);
+        self.open(heard, PartKind::Text, out);
         self.put_end(heard, out);
     }
 }
 
 impl MessageStream {
-    /// The number of the open block of this kind; opens one if needed.
-    fn open(&mut self, heard: &mut Heard, kind: BlockKind, out: &mut Vec<u8>) -> usize {
-        if let Some((at, open)) = self.open
-            && open == kind
-        {
-            return at;
-        }
-        let at = self.begin_block(heard, out);
-        put!(
-            out,
-            match kind {
-                BlockKind::Thought =>
-                    "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}\n\n",
-                BlockKind::Text => "{\"type\":\"text\",\"text\":\"\"}}\n\n",
-            }
-        );
-        self.open = Some((at, kind));
-        at
-    }
-
     /// Begins a block, and the message if it has not begun. Closes the blocks before it that are complete.
     fn begin_block(&mut self, heard: &mut Heard, out: &mut Vec<u8>) -> usize {
         self.close_open(out);
@@ -166,7 +141,7 @@ impl MessageStream {
     }
 
     fn close_open(&mut self, out: &mut Vec<u8>) {
-        if let Some((at, _)) = self.open.take()
+        if let Some(at) = self.open.take()
             && !self.asked.keeps_open
         {
             put_stop(out, at);

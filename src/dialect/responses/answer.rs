@@ -8,17 +8,17 @@ use super::super::chat::Finish;
 use super::super::ids::Fresh;
 use super::super::reader::{AnswerWriter, Heard};
 use super::super::terms::{RequestContext, StreamEnd};
-use super::super::think::ThinkPart;
-use super::output::{self, EventWriter, OutputCall, Status};
+use super::super::think::PartKind;
+use super::output::{EventWriter, OutputCall, PART_END, Status, Words, put_response};
 
 /// The longest output, in bytes: a hundred times what models write.
 pub const LONGEST: usize = 4 * 1024 * 1024;
 
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum ItemKind {
-    Thought,
-    Text,
-    Call,
+    Part(PartKind),
+    /// A call; and whether the client got its arguments as they came.
+    Call(OutputCall, bool),
 }
 
 /// An item of the output. It is done when the answer is, so that a client that asks again does not keep half an answer.
@@ -30,9 +30,6 @@ pub(super) struct Item {
     pub(super) place: String,
     /// Its text so far, or its call's arguments, still escaped.
     pub(super) text: String,
-    pub(super) call: Option<OutputCall>,
-    /// The client got its arguments as they came.
-    pub(super) told: bool,
 }
 
 #[derive(Debug)]
@@ -41,8 +38,6 @@ pub(super) struct ResponseStream {
     pub(super) events: EventWriter,
     pub(super) fresh: Fresh,
     pub(super) items: Vec<Item>,
-    /// The items as they are repeated at the end.
-    pub(super) output: Vec<String>,
     /// The first two events were sent, or are not needed.
     pub(super) started: bool,
     pub(super) were_heard: bool,
@@ -55,46 +50,9 @@ impl ResponseStream {
             fresh: Fresh::new(!asked.random),
             asked,
             items: Vec::new(),
-            output: Vec::new(),
             started: false,
             were_heard: false,
         }
-    }
-
-    /// The index of the last item, if it is of this kind; else opens one.
-    fn open(&mut self, kind: ItemKind, out: &mut Vec<u8>) -> usize {
-        if self.items.last().is_some_and(|item| item.kind == kind) {
-            return self.items.len() - 1;
-        }
-        let (prefix, item, added, part) = match kind {
-            ItemKind::Text => (
-                "msg_",
-                "\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"in_progress\",\"content\":[]}",
-                "response.content_part.added",
-                [
-                    ",\"content_index\":0,\"part\":",
-                    output::TEXT,
-                    output::TEXT_END,
-                ],
-            ),
-            _ => (
-                "rs_",
-                "\",\"type\":\"reasoning\",\"summary\":[]}",
-                "response.reasoning_summary_part.added",
-                [
-                    ",\"summary_index\":0,\"part\":",
-                    output::SUMMARY,
-                    output::TEXT_END,
-                ],
-            ),
-        };
-        let id = self.fresh.id(prefix);
-        let item = ["{\"id\":\"", &id, item].concat();
-        let at = self.add_item(kind, id, &item, out);
-        let [begin, middle, end] = part;
-        let fields = [&*self.items[at].place, begin, middle, end];
-        self.events.put(out, added, &fields);
-        at
     }
 
     /// Opens an item. Returns its index in the output.
@@ -116,8 +74,6 @@ impl ResponseStream {
             id,
             place,
             text: String::new(),
-            call: None,
-            told: false,
         });
         at
     }
@@ -128,48 +84,32 @@ impl ResponseStream {
         }
     }
 
-    /// Writes the ends of all items.
-    fn close(&mut self, out: &mut Vec<u8>) {
-        for (at, item) in std::mem::take(&mut self.items).into_iter().enumerate() {
-            let whole = match (item.kind, &item.call) {
-                (_, Some(call)) => self.close_call(call, &item, out),
-                (ItemKind::Text, _) => {
-                    self.close_part(&item, ["output_text", "content_part", "content"], out)
-                }
-                _ => {
-                    let names = [
-                        "reasoning_summary_text",
-                        "reasoning_summary_part",
-                        "summary",
-                    ];
-                    self.close_part(&item, names, out)
-                }
+    /// Writes the ends of all items. Returns the items as they are repeated at the end.
+    fn close(&mut self, out: &mut Vec<u8>) -> Vec<String> {
+        let items = std::mem::take(&mut self.items);
+        let mut output = Vec::with_capacity(items.len());
+        for (at, item) in items.iter().enumerate() {
+            let whole = match &item.kind {
+                ItemKind::Call(call, told) => self.close_call(call, *told, item, out),
+                ItemKind::Part(part) => self.close_part(Words::of(*part), item, out),
             };
             let index = format!(",\"output_index\":{at},\"item\":");
             self.events
                 .put(out, "response.output_item.done", &[&index, &whole]);
-            self.output.push(whole);
+            output.push(whole);
         }
+        output
     }
 
-    /// Writes the end of a text or of thoughts. `names`: of its event, of its part's event, and of the part's index.
-    fn close_part(&mut self, item: &Item, names: [&str; 3], out: &mut Vec<u8>) -> String {
-        let [text, part, list] = names;
-        let place = [&*item.place, ",\"", list, "_index\":0"].concat();
-        let (begin, whole, more) = match item.kind {
-            ItemKind::Text => {
-                let whole = output::message(&item.id, &item.text);
-                (output::TEXT, whole, ",\"logprobs\":[]")
-            }
-            _ => (output::SUMMARY, output::reasoning(&item.id, &item.text), ""),
-        };
-        let fields = [&*place, more, ",\"text\":\"", &item.text, "\""];
-        self.events
-            .put(out, &["response.", text, ".done"].concat(), &fields);
-        let fields = [&*place, ",\"part\":", begin, &item.text, output::TEXT_END];
-        self.events
-            .put(out, &["response.", part, ".done"].concat(), &fields);
-        whole
+    /// Writes the end of a text or of thoughts.
+    fn close_part(&mut self, words: &Words, item: &Item, out: &mut Vec<u8>) -> String {
+        let (place, text) = (&*item.place, &*item.text);
+        let fields = [place, words.index, words.more, ",\"text\":\"", text, "\""];
+        self.events.put(out, words.text_done, &fields);
+        let part = [words.part, text, PART_END].concat();
+        let fields = [place, words.index, ",\"part\":", &part];
+        self.events.put(out, words.part_done, &fields);
+        words.item(&item.id, text)
     }
 
     /// How the response ends. If the client set no limit, a response with content is complete, whatever limit it met:
@@ -185,56 +125,45 @@ impl ResponseStream {
     }
 
     fn only_thinks(&self) -> bool {
-        self.items.iter().all(|item| item.kind == ItemKind::Thought)
+        let is_thought = |item: &Item| matches!(item.kind, ItemKind::Part(PartKind::Thought));
+        self.items.iter().all(is_thought)
     }
 
     fn put_end(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
         self.start(out);
         let counted = self.asked.usage(heard.usage, heard.written as u64);
         let (status, usage) = (self.status(heard), Some(counted));
-        self.close(out);
+        let output = self.close(out);
         match self.events.silent {
             // The response alone, without events.
-            true => output::put_response(out, &self.asked, status, &self.output, usage),
+            true => put_response(out, &self.asked, status, &output, usage),
             false => self
                 .events
-                .put_whole(out, &self.asked, status, &self.output, usage),
+                .put_whole(out, &self.asked, status, &output, usage),
         }
         heard.ended = Some(StreamEnd::Whole);
     }
 }
 
-fn kind_of(part: ThinkPart<'_>) -> ItemKind {
-    match part {
-        ThinkPart::Thought(_) => ItemKind::Thought,
-        ThinkPart::Text(_) => ItemKind::Text,
-    }
-}
-
 impl AnswerWriter for ResponseStream {
-    fn continues(&self, part: ThinkPart<'_>) -> bool {
-        let last = self.items.last();
-        last.is_some_and(|item| item.kind == kind_of(part))
+    fn open(&mut self, _: &mut Heard, part: PartKind, out: &mut Vec<u8>) {
+        let words = Words::of(part);
+        let id = self.fresh.id(words.prefix);
+        let item = ["{\"id\":\"", &id, words.begun].concat();
+        let at = self.add_item(ItemKind::Part(part), id, &item, out);
+        let place = &*self.items[at].place;
+        let fields = [place, words.index, ",\"part\":", words.part, PART_END];
+        self.events.put(out, words.part_added, &fields);
     }
 
-    fn part(&mut self, _: &mut Heard, part: ThinkPart<'_>, out: &mut Vec<u8>) {
-        let at = self.open(kind_of(part), out);
-        let (name, begin, text) = match part {
-            ThinkPart::Text(text) => (
-                "response.output_text.delta",
-                ",\"content_index\":0,\"logprobs\":[],\"delta\":\"",
-                text,
-            ),
-            ThinkPart::Thought(text) => (
-                "response.reasoning_summary_text.delta",
-                ",\"summary_index\":0,\"delta\":\"",
-                text,
-            ),
+    fn more(&mut self, part: PartKind, text: &str, out: &mut Vec<u8>) {
+        let (words, Some(item)) = (Words::of(part), self.items.last_mut()) else {
+            return;
         };
-        let item = &mut self.items[at];
         item.text.push_str(text);
-        let fields = [&*item.place, begin, text, "\""];
-        self.events.put(out, name, &fields);
+        let Words { index, more, .. } = words;
+        let fields = [&*item.place, index, more, ",\"delta\":\"", text, "\""];
+        self.events.put(out, words.delta, &fields);
     }
 
     fn call(&mut self, heard: &mut Heard, at: usize, out: &mut Vec<u8>) {

@@ -26,9 +26,8 @@ impl ResponseStream {
         };
         let prefix = if output.is_custom() { "ctc_" } else { "fc_" };
         output.id = self.fresh.id(prefix);
-        let at = self.add_item(ItemKind::Call, output.id.clone(), &output.item(None), out);
-        self.items[at].call = Some(output);
-        call.place = Some(at);
+        let (id, item) = (output.id.clone(), output.item(None));
+        call.place = Some(self.add_item(ItemKind::Call(output, false), id, &item, out));
     }
 
     /// Takes the next piece of a call's arguments, still escaped.
@@ -37,13 +36,15 @@ impl ResponseStream {
         let before = item.text.len() / SIGN_OF_LIFE;
         item.text.push_str(text);
         let count = item.text.len() / SIGN_OF_LIFE;
-        let Some(call) = &item.call else { return };
+        let ItemKind::Call(call, told) = &mut item.kind else {
+            return;
+        };
         if call.is_custom() && count > before {
             let name = "response.custom_tool_call_input.delta";
             let fields = [&*item.place, ",\"delta\":\"\""];
             self.events.put(out, name, &fields);
         } else if call.is_function() {
-            item.told = true;
+            *told = true;
             let name = "response.function_call_arguments.delta";
             let fields = [&*item.place, ",\"delta\":\"", text, "\""];
             self.events.put(out, name, &fields);
@@ -54,6 +55,7 @@ impl ResponseStream {
     pub(super) fn close_call(
         &mut self,
         call: &OutputCall,
+        told: bool,
         item: &Item,
         out: &mut Vec<u8>,
     ) -> String {
@@ -63,7 +65,7 @@ impl ResponseStream {
             false => ("response.function_call_arguments.", ",\"arguments\":\""),
         };
         if call.is_custom() || call.is_function() {
-            if !item.told {
+            if !told {
                 let fields = [&*item.place, ",\"delta\":\"", &input, "\""];
                 self.events.put(out, &[name, "delta"].concat(), &fields);
             }
