@@ -1,5 +1,5 @@
 //! The tool calls of one answer: which call a piece belongs to, and whether its arguments are
-//! complete. Pure. Bounded: [`MOST`] calls, and no arguments are kept.
+//! complete. Pure. Bounded: [`MOST`] calls, and only arguments that are held back are kept.
 //!
 //! Upstreams number the pieces, or name them by id, or do neither. They repeat id and name in each
 //! piece, or send them once. Some give every call the number 0.
@@ -14,7 +14,7 @@ pub const MOST: usize = 128;
 const LONGEST: usize = 1024;
 
 /// One call.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct StreamedCall {
     /// The upstream's number for it.
     index: Option<u64>,
@@ -24,6 +24,32 @@ pub struct StreamedCall {
     pub name: String,
     /// How much of its arguments has come.
     pub arguments: Progress,
+    /// Arguments held back, still escaped: they came before the name, or may be `null`, which means none.
+    pub held: String,
+    /// Arguments are passed on as they come.
+    pub flows: bool,
+    /// The client's block or item for it, once it has begun.
+    pub place: Option<usize>,
+    /// The client was told its end. What comes later does not count.
+    pub closed: bool,
+}
+
+impl StreamedCall {
+    /// Whether it has a name, and the arguments held back begin an object.
+    pub fn is_ready(&self) -> bool {
+        let begins = || {
+            Str::of_raw(&self.held)
+                .plain()
+                .trim_start()
+                .starts_with('{')
+        };
+        !self.name.is_empty() && begins()
+    }
+
+    /// Whether it has no arguments.
+    pub fn has_none(&self) -> bool {
+        !self.flows && matches!(Str::of_raw(&self.held).plain().trim(), "" | "null")
+    }
 }
 
 /// The calls of one answer, in the order in which they began.
@@ -58,9 +84,7 @@ impl Calls {
                 }
                 self.list.push(StreamedCall {
                     index: piece.index,
-                    id: String::new(),
-                    name: String::new(),
-                    arguments: Progress::default(),
+                    ..StreamedCall::default()
                 });
                 self.list.len() - 1
             }
@@ -90,10 +114,9 @@ impl Calls {
             return Err(TooMany);
         }
         self.list.push(StreamedCall {
-            index: None,
             id,
             name,
-            arguments: Progress::default(),
+            ..StreamedCall::default()
         });
         Ok(())
     }
@@ -101,6 +124,11 @@ impl Calls {
     /// All calls.
     pub fn list(&self) -> &[StreamedCall] {
         &self.list
+    }
+
+    /// All calls, to be changed.
+    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, StreamedCall> {
+        self.list.iter_mut()
     }
 
     /// The call of this number.

@@ -6,12 +6,12 @@
 
 use std::fmt;
 
-use super::calls::Calls;
+use super::calls::{Calls, MOST};
 use super::chat::{CallPiece, Chunk, Finish, Piece, Usage};
 use super::events::EventReader;
 use super::json::{Json, Str, escaped};
 use super::terms::{Fault, StreamEnd, WholeAnswer};
-use super::think::{Think, ThinkPart};
+use super::think::{PartKind, Think};
 
 /// What was read of an answer so far.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Heard {
     pub usage: Option<Usage>,
     /// How it ended for the client. What comes later does not count.
     pub ended: Option<StreamEnd>,
+    /// How many bytes the model wrote.
+    pub written: usize,
     /// Text or calls came.
     said: bool,
     /// `[DONE]` or an equal sign came.
@@ -39,16 +41,22 @@ impl Heard {
 
 /// Writes an answer in a client's dialect; all methods append to `out`.
 pub trait AnswerWriter: fmt::Debug {
-    /// More of the thoughts or the text.
-    fn part(&mut self, heard: &mut Heard, part: ThinkPart<'_>, out: &mut Vec<u8>);
+    /// Thoughts or a text begin.
+    fn open(&mut self, heard: &mut Heard, part: PartKind, out: &mut Vec<u8>);
 
-    /// A call begins: the last one in `heard`.
-    fn call(&mut self, heard: &mut Heard, out: &mut Vec<u8>);
+    /// More of what was opened last, still escaped.
+    fn more(&mut self, part: PartKind, text: &str, out: &mut Vec<u8>);
 
-    /// More of this call's arguments, still escaped.
+    /// This call begins, as its name is complete; sets its `place`.
+    fn call(&mut self, heard: &mut Heard, at: usize, out: &mut Vec<u8>);
+
+    /// More of this call's arguments, still escaped. All of them make an object, unless the answer is cut short.
     fn arguments(&mut self, heard: &mut Heard, at: usize, text: &str, out: &mut Vec<u8>);
 
-    /// All of it came: writes the end, unless a part is incomplete.
+    /// All of this call came. What is still `held` makes no object.
+    fn call_ends(&mut self, heard: &mut Heard, at: usize, out: &mut Vec<u8>);
+
+    /// All of it came: writes the end, unless there is no content.
     fn finish(&mut self, heard: &mut Heard, out: &mut Vec<u8>);
 
     /// Writes an answer without content, in place of one that had none and is not asked for again.
@@ -58,8 +66,19 @@ pub trait AnswerWriter: fmt::Debug {
     fn were_heard(&mut self) {}
 
     /// How much memory the rest may need, in bytes, if that grows with the answer.
-    fn needs(&self) -> usize {
+    fn needs(&self, heard: &Heard) -> usize {
+        let _ = heard;
         0
+    }
+
+    /// Fails if the answer is longer than can be held.
+    fn check(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
+        let _ = (heard, out);
+    }
+
+    /// The most bytes of arguments that are held back, of all calls together.
+    fn most_held(&self) -> usize {
+        usize::MAX
     }
 
     /// Tells the client that the rest is missing, and why.
@@ -79,6 +98,8 @@ pub struct Reader {
 struct Told {
     think: Think,
     heard: Heard,
+    /// What was told last, unless it was a call.
+    open: Option<PartKind>,
     teller: Box<dyn AnswerWriter>,
 }
 
@@ -90,6 +111,7 @@ impl Reader {
             told: Told {
                 think: Think::new(thinks_unopened),
                 heard: Heard::default(),
+                open: None,
                 teller,
             },
         }
@@ -201,7 +223,7 @@ impl Reader {
 
     /// See [`AnswerWriter::needs`].
     pub fn needs(&self) -> usize {
-        self.told.teller.needs()
+        self.told.teller.needs(&self.told.heard)
     }
 
     /// See [`AnswerWriter::fail`].
@@ -236,7 +258,7 @@ impl Told {
         chunk.pieces(&mut |piece| match piece {
             Piece::Thought(text) => {
                 self.think.beside();
-                self.part(ThinkPart::Thought(text.raw()), out);
+                self.part(PartKind::Thought, text.raw(), out);
             }
             Piece::Text(text) => self.think(|think, each| think.push(text, each), out),
             Piece::Call(piece) => self.call(piece, out),
@@ -251,17 +273,32 @@ impl Told {
     /// Lets `act` use the splitter of thoughts, and writes what it gives out.
     fn think(
         &mut self,
-        act: impl FnOnce(&mut Think, &mut dyn FnMut(ThinkPart<'_>)),
+        act: impl FnOnce(&mut Think, &mut dyn FnMut(PartKind, &str)),
         out: &mut Vec<u8>,
     ) {
         let mut think = std::mem::replace(&mut self.think, Think::new(false));
-        act(&mut think, &mut |part| self.part(part, out));
+        act(&mut think, &mut |part, text| self.part(part, text, out));
         self.think = think;
     }
 
-    fn part(&mut self, part: ThinkPart<'_>, out: &mut Vec<u8>) {
+    fn part(&mut self, part: PartKind, text: &str, out: &mut Vec<u8>) {
         self.heard.said = true;
-        self.teller.part(&mut self.heard, part, out);
+        if !self.takes(text, out) {
+            return;
+        }
+        if self.open != Some(part) {
+            self.begin_calls(MOST, out);
+            self.teller.open(&mut self.heard, part, out);
+            self.open = Some(part);
+        }
+        self.teller.more(part, text, out);
+    }
+
+    /// Counts what the model wrote. Whether the answer goes on.
+    fn takes(&mut self, text: &str, out: &mut Vec<u8>) -> bool {
+        self.heard.written += text.len();
+        self.teller.check(&mut self.heard, out);
+        self.heard.ended.is_none()
     }
 
     fn call(&mut self, piece: CallPiece<'_>, out: &mut Vec<u8>) {
@@ -277,7 +314,7 @@ impl Told {
             // Text that was held back comes before the call.
             self.think(Think::pause, out);
             self.heard.said = true;
-            self.teller.call(&mut self.heard, out);
+            self.begin_calls(at, out);
         }
         match piece.arguments {
             Some(arguments) if arguments.is_object() => {
@@ -288,16 +325,60 @@ impl Told {
         }
     }
 
+    /// More of a call's arguments. They are held back until the call has a name and an object begins.
     fn arguments(&mut self, at: usize, text: &str, out: &mut Vec<u8>) {
-        if !text.is_empty() {
-            self.teller.arguments(&mut self.heard, at, text, out);
+        if text.is_empty() || self.heard.calls.get(at).closed || !self.takes(text, out) {
+            return;
+        }
+        let call = self.heard.calls.get(at);
+        call.arguments.push(Str::of_raw(text));
+        if call.flows {
+            return self.teller.arguments(&mut self.heard, at, text, out);
+        }
+        call.held.push_str(text);
+        if call.is_ready() {
+            self.begin_calls(at + 1, out);
+            let held = std::mem::take(&mut self.heard.calls.get(at).held);
+            self.teller.arguments(&mut self.heard, at, &held, out);
+            self.heard.calls.get(at).flows = true;
+            return;
+        }
+        let held = self.heard.calls.list().iter().map(|call| call.held.len());
+        if held.sum::<usize>() > self.teller.most_held() {
+            let why = "arguments without a name, or that are no object";
+            self.heard.break_off(why);
+        }
+    }
+
+    /// Begins the calls before `end` whose names are complete now.
+    fn begin_calls(&mut self, end: usize, out: &mut Vec<u8>) {
+        for at in 0..end.min(self.heard.calls.list().len()) {
+            let call = self.heard.calls.get(at);
+            if call.place.is_none() && !call.name.is_empty() {
+                self.teller.call(&mut self.heard, at, out);
+                self.open = None;
+            }
         }
     }
 
     fn finish_if_done(&mut self, out: &mut Vec<u8>) {
-        if self.heard.done && self.heard.ended.is_none() {
-            self.think(Think::pause, out);
-            self.teller.finish(&mut self.heard, out);
+        if !self.heard.done || self.heard.ended.is_some() {
+            return;
         }
+        self.think(Think::pause, out);
+        self.begin_calls(MOST, out);
+        let cut_short = self.heard.finish == Some(Finish::Length);
+        for at in 0..self.heard.calls.list().len() {
+            let call = self.heard.calls.get(at);
+            if call.place.is_none() {
+                return self.heard.break_off("a tool call without a name");
+            }
+            if !(call.arguments.is_whole() || call.has_none() || cut_short) {
+                let why = "the arguments of a tool call are not whole";
+                return self.heard.break_off(why);
+            }
+            self.teller.call_ends(&mut self.heard, at, out);
+        }
+        self.teller.finish(&mut self.heard, out);
     }
 }

@@ -12,13 +12,13 @@ const CLOSE: &str = "</think>";
 /// The longest row of blanks that is held back, in bytes.
 const MAX_BLANK: usize = 256;
 
-/// A piece of the answer, with JSON escapes.
+/// What a piece of the answer belongs to.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum ThinkPart<'a> {
-    /// A part of the thoughts.
-    Thought(&'a str),
-    /// A part of the text.
-    Text(&'a str),
+pub enum PartKind {
+    /// The thoughts.
+    Thought,
+    /// The text.
+    Text,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -59,11 +59,11 @@ impl Think {
         }
     }
 
-    /// Takes the next piece of the text.
-    pub fn push(&mut self, piece: Str<'_>, each: &mut dyn FnMut(ThinkPart<'_>)) {
+    /// Takes the next piece of the text. `each` gets pieces of both, with JSON escapes.
+    pub fn push(&mut self, piece: Str<'_>, each: &mut dyn FnMut(PartKind, &str)) {
         if self.state == State::Text {
             self.look_for_lone(&piece.plain());
-            return each(ThinkPart::Text(piece.raw()));
+            return each(PartKind::Text, piece.raw());
         }
         self.held.push_str(&piece.plain());
         if self.state == State::Start {
@@ -75,7 +75,7 @@ impl Think {
         if self.state == State::Between {
             let text = self.held.trim_start();
             if !text.is_empty() {
-                each(ThinkPart::Text(&escaped(text)));
+                each(PartKind::Text, &escaped(text));
                 self.state = State::Text;
             }
             self.held.clear();
@@ -89,14 +89,14 @@ impl Think {
     }
 
     /// The text pauses or ends: gives out what is held back.
-    pub fn pause(&mut self, each: &mut dyn FnMut(ThinkPart<'_>)) {
+    pub fn pause(&mut self, each: &mut dyn FnMut(PartKind, &str)) {
         let held = std::mem::take(&mut self.held);
         self.misled |= self.unopened && matches!(self.state, State::Inside(_));
         match self.state {
             State::Start if held.trim().is_empty() => {}
             State::Inside(_) if held.is_empty() => {}
-            State::Inside(_) => each(ThinkPart::Thought(&escaped(&held))),
-            State::Start => each(ThinkPart::Text(&escaped(&held))),
+            State::Inside(_) => each(PartKind::Thought, &escaped(&held)),
+            State::Start => each(PartKind::Text, &escaped(&held)),
             State::Between | State::Text => {}
         }
         self.state = State::Between;
@@ -113,7 +113,7 @@ impl Think {
         self.misled
     }
 
-    fn start(&mut self, each: &mut dyn FnMut(ThinkPart<'_>)) {
+    fn start(&mut self, each: &mut dyn FnMut(PartKind, &str)) {
         let text = self.held.trim_start();
         if let Some(rest) = text.strip_prefix(OPEN) {
             self.held = rest.to_string();
@@ -127,12 +127,12 @@ impl Think {
             }
             let held = std::mem::take(&mut self.held);
             self.look_for_lone(&held);
-            each(ThinkPart::Text(&escaped(&held)));
+            each(PartKind::Text, &escaped(&held));
             self.state = State::Text;
         }
     }
 
-    fn inside(&mut self, each: &mut dyn FnMut(ThinkPart<'_>)) {
+    fn inside(&mut self, each: &mut dyn FnMut(PartKind, &str)) {
         let (end, rest) = match self.held.find(CLOSE) {
             Some(at) => (at, Some(at + CLOSE.len())),
             None => (self.held.len() - begun_tag(&self.held), None),
@@ -142,7 +142,7 @@ impl Think {
             thought = thought.trim_start();
         }
         if !thought.is_empty() {
-            each(ThinkPart::Thought(&escaped(thought)));
+            each(PartKind::Thought, &escaped(thought));
             self.state = State::Inside(true);
         }
         self.held.drain(..rest.unwrap_or(end));
@@ -173,9 +173,9 @@ mod tests {
     /// Thoughts and text of these pieces.
     fn split(think: &mut Think, pieces: &[&str]) -> (String, String) {
         let (mut thoughts, mut text) = (String::new(), String::new());
-        let mut each = |part: ThinkPart<'_>| match part {
-            ThinkPart::Thought(piece) => thoughts.push_str(piece),
-            ThinkPart::Text(piece) => text.push_str(piece),
+        let mut each = |part: PartKind, piece: &str| match part {
+            PartKind::Thought => thoughts.push_str(piece),
+            PartKind::Text => text.push_str(piece),
         };
         for piece in pieces {
             let quoted = format!("\"{}\"", escaped(piece));

@@ -5,7 +5,7 @@ use super::super::chat::{Chunk, Finish, Piece, Usage};
 use super::super::ids::Fresh;
 use super::super::json::{Json, Quoted, put};
 pub use super::super::terms::{Fault, WholeAnswer};
-use super::super::think::{Think, ThinkPart};
+use super::super::think::{PartKind, Think};
 use super::{RequestContext, put_usage, stop_reason};
 
 /// Translates an answer.
@@ -25,7 +25,7 @@ pub fn translate(body: &[u8], asked: &RequestContext) -> Result<WholeAnswer, Fau
     chunk.pieces(&mut |piece| parts.add(piece));
     parts
         .think
-        .pause(&mut |part| add_part(part, &mut parts.thoughts, &mut parts.text));
+        .pause(&mut |part, piece| add_part(part, piece, &mut parts.thoughts, &mut parts.text));
     let finish = match chunk.finish {
         Some(Finish::Trouble) => return Err(Fault::Broken("the upstream gave up its answer")),
         Some(finish) => finish,
@@ -120,10 +120,10 @@ impl Default for Parts<'_> {
     }
 }
 
-fn add_part(part: ThinkPart<'_>, thoughts: &mut String, text: &mut String) {
+fn add_part(part: PartKind, piece: &str, thoughts: &mut String, text: &mut String) {
     match part {
-        ThinkPart::Thought(piece) => thoughts.push_str(piece),
-        ThinkPart::Text(piece) => text.push_str(piece),
+        PartKind::Thought => thoughts.push_str(piece),
+        PartKind::Text => text.push_str(piece),
     }
 }
 
@@ -135,8 +135,8 @@ impl<'a> Parts<'a> {
                 self.thoughts.push_str(text.raw());
             }
             Piece::Text(text) => {
-                self.think.push(text, &mut |part| {
-                    add_part(part, &mut self.thoughts, &mut self.text);
+                self.think.push(text, &mut |part, piece| {
+                    add_part(part, piece, &mut self.thoughts, &mut self.text);
                 });
             }
             Piece::Call(piece) => match self.calls.add_whole(&piece) {

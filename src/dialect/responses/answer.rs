@@ -6,22 +6,19 @@
 
 use super::super::chat::Finish;
 use super::super::ids::Fresh;
-use super::super::json::Str;
 use super::super::reader::{AnswerWriter, Heard};
 use super::super::terms::{RequestContext, StreamEnd};
-use super::super::think::ThinkPart;
-use super::calls::Block;
-use super::output::{self, EventWriter, Status};
+use super::super::think::PartKind;
+use super::output::{EventWriter, OutputCall, PART_END, Status, Words, put_response};
 
 /// The longest output, in bytes: a hundred times what models write.
 pub const LONGEST: usize = 4 * 1024 * 1024;
 
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum ItemKind {
-    Thought,
-    Text,
-    /// The call of this number.
-    Call(usize),
+    Part(PartKind),
+    /// A call; and whether the client got its arguments as they came.
+    Call(OutputCall, bool),
 }
 
 /// An item of the output. It is done when the answer is, so that a client that asks again does not keep half an answer.
@@ -31,7 +28,7 @@ pub(super) struct Item {
     pub(super) id: String,
     /// The fields by which its events name it: its index in the output, and its id.
     pub(super) place: String,
-    /// Its text so far, still escaped; empty for a call.
+    /// Its text so far, or its call's arguments, still escaped.
     pub(super) text: String,
 }
 
@@ -40,16 +37,10 @@ pub(super) struct ResponseStream {
     pub(super) asked: RequestContext,
     pub(super) events: EventWriter,
     pub(super) fresh: Fresh,
-    /// One for each call.
-    pub(super) blocks: Vec<Block>,
     pub(super) items: Vec<Item>,
-    /// The items as they are repeated at the end.
-    pub(super) output: Vec<String>,
     /// The first two events were sent, or are not needed.
     pub(super) started: bool,
     pub(super) were_heard: bool,
-    /// How many bytes the model wrote.
-    pub(super) written: usize,
 }
 
 impl ResponseStream {
@@ -58,63 +49,10 @@ impl ResponseStream {
             events: EventWriter::default(),
             fresh: Fresh::new(!asked.random),
             asked,
-            blocks: Vec::new(),
             items: Vec::new(),
-            output: Vec::new(),
             started: false,
             were_heard: false,
-            written: 0,
         }
-    }
-
-    /// Whether this much more can be held.
-    pub(super) fn takes(&mut self, heard: &mut Heard, more: usize, out: &mut Vec<u8>) -> bool {
-        self.written += more;
-        if self.written > LONGEST {
-            self.fail(
-                heard,
-                "the answer is longer than alvus can repeat at its end: 4 MiB",
-                out,
-            );
-        }
-        heard.ended.is_none()
-    }
-
-    /// The index of the last item, if it is of this kind; else opens one.
-    pub(super) fn open(&mut self, heard: &mut Heard, kind: ItemKind, out: &mut Vec<u8>) -> usize {
-        if self.items.last().is_some_and(|item| item.kind == kind) {
-            return self.items.len() - 1;
-        }
-        self.begin_calls(heard, self.blocks.len(), out);
-        let (prefix, item, added, part) = match kind {
-            ItemKind::Text => (
-                "msg_",
-                "\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"in_progress\",\"content\":[]}",
-                "response.content_part.added",
-                [
-                    ",\"content_index\":0,\"part\":",
-                    output::TEXT,
-                    output::TEXT_END,
-                ],
-            ),
-            _ => (
-                "rs_",
-                "\",\"type\":\"reasoning\",\"summary\":[]}",
-                "response.reasoning_summary_part.added",
-                [
-                    ",\"summary_index\":0,\"part\":",
-                    output::SUMMARY,
-                    output::TEXT_END,
-                ],
-            ),
-        };
-        let id = self.fresh.id(prefix);
-        let item = ["{\"id\":\"", &id, item].concat();
-        let at = self.add_item(kind, id, &item, out);
-        let [begin, middle, end] = part;
-        let fields = [&*self.items[at].place, begin, middle, end];
-        self.events.put(out, added, &fields);
-        at
     }
 
     /// Opens an item. Returns its index in the output.
@@ -146,48 +84,32 @@ impl ResponseStream {
         }
     }
 
-    /// Writes the ends of all items.
-    fn close(&mut self, out: &mut Vec<u8>) {
-        for (at, item) in std::mem::take(&mut self.items).into_iter().enumerate() {
-            let whole = match item.kind {
-                ItemKind::Call(call) => self.close_call(call, &item, out),
-                ItemKind::Text => {
-                    self.close_part(&item, ["output_text", "content_part", "content"], out)
-                }
-                ItemKind::Thought => {
-                    let names = [
-                        "reasoning_summary_text",
-                        "reasoning_summary_part",
-                        "summary",
-                    ];
-                    self.close_part(&item, names, out)
-                }
+    /// Writes the ends of all items. Returns the items as they are repeated at the end.
+    fn close(&mut self, out: &mut Vec<u8>) -> Vec<String> {
+        let items = std::mem::take(&mut self.items);
+        let mut output = Vec::with_capacity(items.len());
+        for (at, item) in items.iter().enumerate() {
+            let whole = match &item.kind {
+                ItemKind::Call(call, told) => self.close_call(call, *told, item, out),
+                ItemKind::Part(part) => self.close_part(Words::of(*part), item, out),
             };
             let index = format!(",\"output_index\":{at},\"item\":");
             self.events
                 .put(out, "response.output_item.done", &[&index, &whole]);
-            self.output.push(whole);
+            output.push(whole);
         }
+        output
     }
 
-    /// Writes the end of a text or of thoughts. `names`: of its event, of its part's event, and of the part's index.
-    fn close_part(&mut self, item: &Item, names: [&str; 3], out: &mut Vec<u8>) -> String {
-        let [text, part, list] = names;
-        let place = [&*item.place, ",\"", list, "_index\":0"].concat();
-        let (begin, whole, more) = match item.kind {
-            ItemKind::Text => {
-                let whole = output::message(&item.id, &item.text);
-                (output::TEXT, whole, ",\"logprobs\":[]")
-            }
-            _ => (output::SUMMARY, output::reasoning(&item.id, &item.text), ""),
-        };
-        let fields = [&*place, more, ",\"text\":\"", &item.text, "\""];
-        self.events
-            .put(out, &["response.", text, ".done"].concat(), &fields);
-        let fields = [&*place, ",\"part\":", begin, &item.text, output::TEXT_END];
-        self.events
-            .put(out, &["response.", part, ".done"].concat(), &fields);
-        whole
+    /// Writes the end of a text or of thoughts.
+    fn close_part(&mut self, words: &Words, item: &Item, out: &mut Vec<u8>) -> String {
+        let (place, text) = (&*item.place, &*item.text);
+        let fields = [place, words.index, words.more, ",\"text\":\"", text, "\""];
+        self.events.put(out, words.text_done, &fields);
+        let part = [words.part, text, PART_END].concat();
+        let fields = [place, words.index, ",\"part\":", &part];
+        self.events.put(out, words.part_done, &fields);
+        words.item(&item.id, text)
     }
 
     /// How the response ends. If the client set no limit, a response with content is complete, whatever limit it met:
@@ -203,79 +125,66 @@ impl ResponseStream {
     }
 
     fn only_thinks(&self) -> bool {
-        self.items.iter().all(|item| item.kind == ItemKind::Thought)
+        let is_thought = |item: &Item| matches!(item.kind, ItemKind::Part(PartKind::Thought));
+        self.items.iter().all(is_thought)
     }
 
     fn put_end(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
         self.start(out);
-        let counted = self.asked.usage(heard.usage, self.written as u64);
+        let counted = self.asked.usage(heard.usage, heard.written as u64);
         let (status, usage) = (self.status(heard), Some(counted));
-        self.close(out);
+        let output = self.close(out);
         match self.events.silent {
             // The response alone, without events.
-            true => output::put_response(out, &self.asked, status, &self.output, usage),
+            true => put_response(out, &self.asked, status, &output, usage),
             false => self
                 .events
-                .put_whole(out, &self.asked, status, &self.output, usage),
+                .put_whole(out, &self.asked, status, &output, usage),
         }
         heard.ended = Some(StreamEnd::Whole);
     }
 }
 
 impl AnswerWriter for ResponseStream {
-    fn part(&mut self, heard: &mut Heard, part: ThinkPart<'_>, out: &mut Vec<u8>) {
-        let (kind, text) = match part {
-            ThinkPart::Thought(text) => (ItemKind::Thought, text),
-            ThinkPart::Text(text) => (ItemKind::Text, text),
-        };
-        if !self.takes(heard, text.len(), out) {
-            return;
-        }
-        let at = self.open(heard, kind, out);
-        let item = &mut self.items[at];
-        item.text.push_str(text);
-        let (name, begin) = match kind {
-            ItemKind::Text => (
-                "response.output_text.delta",
-                ",\"content_index\":0,\"logprobs\":[],\"delta\":\"",
-            ),
-            _ => (
-                "response.reasoning_summary_text.delta",
-                ",\"summary_index\":0,\"delta\":\"",
-            ),
-        };
-        let fields = [&*item.place, begin, text, "\""];
-        self.events.put(out, name, &fields);
+    fn open(&mut self, _: &mut Heard, part: PartKind, out: &mut Vec<u8>) {
+        let words = Words::of(part);
+        let id = self.fresh.id(words.prefix);
+        let item = ["{\"id\":\"", &id, words.begun].concat();
+        let at = self.add_item(ItemKind::Part(part), id, &item, out);
+        let place = &*self.items[at].place;
+        let fields = [place, words.index, ",\"part\":", words.part, PART_END];
+        self.events.put(out, words.part_added, &fields);
     }
 
-    fn call(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
-        self.begin_calls(heard, self.blocks.len(), out);
-        self.blocks.push(Block::default());
+    fn more(&mut self, part: PartKind, text: &str, out: &mut Vec<u8>) {
+        let (words, Some(item)) = (Words::of(part), self.items.last_mut()) else {
+            return;
+        };
+        item.text.push_str(text);
+        let Words { index, more, .. } = words;
+        let fields = [&*item.place, index, more, ",\"delta\":\"", text, "\""];
+        self.events.put(out, words.delta, &fields);
+    }
+
+    fn call(&mut self, heard: &mut Heard, at: usize, out: &mut Vec<u8>) {
+        self.begin_call(heard.calls.get(at), out);
     }
 
     fn arguments(&mut self, heard: &mut Heard, at: usize, text: &str, out: &mut Vec<u8>) {
-        if self.takes(heard, text.len(), out) {
-            self.more_arguments(heard, at, text, out);
-        }
+        self.more_arguments(heard.calls.get(at), text, out);
+    }
+
+    fn call_ends(&mut self, heard: &mut Heard, at: usize, _: &mut Vec<u8>) {
+        let call = heard.calls.get(at);
+        let item = &mut self.items[call.place.unwrap_or_default()];
+        item.text.push_str(&call.held);
     }
 
     fn finish(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
-        self.begin_calls(heard, self.blocks.len(), out);
-        let cut_short = heard.finish == Some(Finish::Length);
-        for (block, call) in self.blocks.iter().zip(heard.calls.list()) {
-            if block.at.is_none() {
-                return heard.break_off("a tool call without a name");
-            }
-            let is_none = || matches!(Str::of_raw(&block.arguments).plain().trim(), "" | "null");
-            if !(call.arguments.is_whole() || cut_short || is_none()) {
-                return heard.break_off("the arguments of a tool call are not whole");
-            }
+        match self.items.is_empty() {
+            true => heard.ended = Some(StreamEnd::Empty),
+            false => self.put_end(heard, out),
         }
-        if self.items.is_empty() {
-            heard.ended = Some(StreamEnd::Empty);
-            return;
-        }
-        self.put_end(heard, out);
     }
 
     fn put_empty(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
@@ -287,8 +196,15 @@ impl AnswerWriter for ResponseStream {
     }
 
     /// The output is in an item, in the events that end it, and in the last event.
-    fn needs(&self) -> usize {
-        self.written * 6
+    fn needs(&self, heard: &Heard) -> usize {
+        heard.written * 6
+    }
+
+    fn check(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
+        if heard.written > LONGEST {
+            let why = "the answer is longer than alvus can repeat at its end: 4 MiB";
+            self.fail(heard, why, out);
+        }
     }
 
     fn fail(&mut self, heard: &mut Heard, why: &str, out: &mut Vec<u8>) {

@@ -4,6 +4,7 @@ use super::super::chat::Usage;
 use super::super::ids::Fresh;
 use super::super::json::{Json, Quoted, Str, put};
 use super::super::terms::{RequestContext, Tool, ToolKind};
+use super::super::think::PartKind;
 use super::tools::custom_input;
 
 /// The status of a response.
@@ -221,67 +222,97 @@ fn one_line(json: Json<'_>) -> String {
     json.text().replace(['\n', '\r'], "")
 }
 
-/// A message of the assistant; `text` is still escaped.
-pub fn message(id: &str, text: &str) -> String {
-    [
-        "{\"id\":\"",
-        id,
-        "\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"completed\",\"content\":[",
-        TEXT,
-        text,
-        TEXT_END,
-        "]}",
-    ]
-    .concat()
+/// How an item of text, or one of thoughts, and its events are written.
+#[derive(Debug)]
+pub struct Words {
+    /// The beginning of its id.
+    pub prefix: &'static str,
+    /// The item behind its id, when it begins.
+    pub begun: &'static str,
+    /// The same when it is done, up to its only part.
+    done: &'static str,
+    /// The part, up to its text.
+    pub part: &'static str,
+    /// The field with the part's index.
+    pub index: &'static str,
+    /// More fields of the text's events.
+    pub more: &'static str,
+    /// The name of the event with more text.
+    pub delta: &'static str,
+    /// The name of the event with all of it.
+    pub text_done: &'static str,
+    /// The name of the event when the part begins.
+    pub part_added: &'static str,
+    /// The name of the event when it is done.
+    pub part_done: &'static str,
 }
 
-/// A part of a message, up to its text.
-pub const TEXT: &str = "{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":\"";
-/// The same, after its text.
-pub const TEXT_END: &str = "\"}";
+/// The end of a part, after its text.
+pub const PART_END: &str = "\"}";
 
-/// A part of thoughts, up to its text.
-pub const SUMMARY: &str = "{\"type\":\"summary_text\",\"text\":\"";
+const TEXT: Words = Words {
+    prefix: "msg_",
+    begun: "\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"in_progress\",\"content\":[]}",
+    done: "\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"completed\",\"content\":[",
+    part: "{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":\"",
+    index: ",\"content_index\":0",
+    more: ",\"logprobs\":[]",
+    delta: "response.output_text.delta",
+    text_done: "response.output_text.done",
+    part_added: "response.content_part.added",
+    part_done: "response.content_part.done",
+};
 
-/// Thoughts, in the field that clients show and send back; `text` is still escaped.
-pub fn reasoning(id: &str, text: &str) -> String {
-    [
-        "{\"id\":\"",
-        id,
-        "\",\"type\":\"reasoning\",\"summary\":[",
-        SUMMARY,
-        text,
-        TEXT_END,
-        "]}",
-    ]
-    .concat()
+/// Thoughts are summaries: clients show that field, and send it back.
+const THOUGHTS: Words = Words {
+    prefix: "rs_",
+    begun: "\",\"type\":\"reasoning\",\"summary\":[]}",
+    done: "\",\"type\":\"reasoning\",\"summary\":[",
+    part: "{\"type\":\"summary_text\",\"text\":\"",
+    index: ",\"summary_index\":0",
+    more: "",
+    delta: "response.reasoning_summary_text.delta",
+    text_done: "response.reasoning_summary_text.done",
+    part_added: "response.reasoning_summary_part.added",
+    part_done: "response.reasoning_summary_part.done",
+};
+
+impl Words {
+    /// The words for this.
+    pub fn of(part: PartKind) -> &'static Words {
+        match part {
+            PartKind::Thought => &THOUGHTS,
+            PartKind::Text => &TEXT,
+        }
+    }
+
+    /// The item when it is done; `text` is still escaped.
+    pub fn item(&self, id: &str, text: &str) -> String {
+        let Words { done, part, .. } = self;
+        ["{\"id\":\"", id, done, part, text, PART_END, "]}"].concat()
+    }
 }
 
 /// A tool call as the client knows it.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct OutputCall {
     /// The item's id.
     pub id: String,
     /// The id that joins it with its output.
     pub call_id: String,
-    /// The tool's name, still escaped.
-    pub name: String,
-    /// The tool, if its name or kind is special.
-    pub tool: Option<Tool>,
+    /// The tool.
+    pub tool: Tool,
 }
 
 impl OutputCall {
     /// Whether it takes free text instead of an object.
     pub fn is_custom(&self) -> bool {
-        self.tool
-            .as_ref()
-            .is_some_and(|tool| tool.kind == ToolKind::Custom)
+        self.tool.kind == ToolKind::Custom
     }
 
     /// Whether its arguments are written as they come.
     pub fn is_function(&self) -> bool {
-        let kind = self.tool.as_ref().map(|tool| &tool.kind);
-        matches!(kind, None | Some(ToolKind::Function(_)))
+        matches!(self.tool.kind, ToolKind::Function(_))
     }
 
     /// The tool's input as the client expects it, with JSON escapes.
@@ -296,11 +327,10 @@ impl OutputCall {
 
     /// The item. `input`: see [`OutputCall::input`]; `None`: not known yet.
     pub fn item(&self, input: Option<&str>) -> String {
-        let (kind, space) = match self.tool.as_ref().map(|tool| &tool.kind) {
-            Some(ToolKind::Function(space)) => ("function_call", space.as_str()),
-            Some(ToolKind::Custom) => ("custom_tool_call", ""),
-            Some(ToolKind::Search) => ("tool_search_call", ""),
-            None => ("function_call", ""),
+        let (kind, space) = match &self.tool.kind {
+            ToolKind::Function(space) => ("function_call", space.as_str()),
+            ToolKind::Custom => ("custom_tool_call", ""),
+            ToolKind::Search => ("tool_search_call", ""),
         };
         let mut out = Vec::new();
         put!(
@@ -332,11 +362,7 @@ impl OutputCall {
                 "}"
             );
         } else {
-            put!(
-                &mut out,
-                "\",\"name\":\"",
-                self.tool.as_ref().map_or(&*self.name, |tool| &*tool.name)
-            );
+            put!(&mut out, "\",\"name\":\"", &*self.tool.name);
             if !space.is_empty() {
                 put!(&mut out, "\",\"namespace\":\"", space);
             }
