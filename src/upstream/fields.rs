@@ -1,8 +1,6 @@
 //! The fields of an answer's head. They bypass ureq, whose map would hash, copy and search each of them. ureq sees only
 //! those that frame the body, and malformed ones, so that it refuses them. Pure.
 
-use std::fmt;
-
 use memchr::memchr;
 
 use crate::headers;
@@ -82,12 +80,6 @@ fn without_blanks(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
-}
-
-impl fmt::Debug for Fields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fields")
-    }
 }
 
 /// A head that was taken apart.

@@ -64,13 +64,12 @@ impl Dialler {
         session
             .complete_io(&mut socket)
             .map_err(alarm::handshake_failed)?;
-        let tls = Tls(StreamOwned::new(session, socket));
+        let tls = StreamOwned::new(session, socket);
         Ok(Wire::new(Kind::Tls(Box::new(tls))))
     }
 }
 
 /// A connection as ureq uses it.
-#[derive(Debug)]
 pub(super) struct Wire {
     kind: Kind,
     buffer: Buffer,
@@ -78,14 +77,10 @@ pub(super) struct Wire {
     answered: bool,
 }
 
-#[derive(Debug)]
 enum Kind {
     Plain(Socket),
-    Tls(Box<Tls>),
+    Tls(Box<StreamOwned<ClientConnection, Socket>>),
 }
-
-/// TLS over a [`Socket`].
-struct Tls(StreamOwned<ClientConnection, Socket>);
 
 impl Wire {
     fn new(kind: Kind) -> Wire {
@@ -101,7 +96,7 @@ impl Kind {
     fn socket(&mut self) -> &mut Socket {
         match self {
             Kind::Plain(socket) => socket,
-            Kind::Tls(tls) => &mut tls.0.sock,
+            Kind::Tls(tls) => &mut tls.sock,
         }
     }
 
@@ -114,7 +109,7 @@ impl Kind {
         while !rest.is_empty() {
             let n = match self {
                 Kind::Plain(socket) => socket.write_vectored(rest),
-                Kind::Tls(tls) => tls.0.write_vectored(rest),
+                Kind::Tls(tls) => tls.write_vectored(rest),
             }?;
             IoSlice::advance_slices(&mut rest, n);
         }
@@ -125,7 +120,7 @@ impl Kind {
         self.socket().begin(timeout);
         match self {
             Kind::Plain(socket) => socket.read(input),
-            Kind::Tls(tls) => tls.0.read(input),
+            Kind::Tls(tls) => tls.read(input),
         }
     }
 }
@@ -264,14 +259,8 @@ impl Write for Socket {
     }
 }
 
-impl fmt::Debug for Socket {
+impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Socket")
-    }
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tls")
+        f.write_str("Wire")
     }
 }
