@@ -34,15 +34,15 @@ impl Inner {
 
     /// Admits a request or answers it. Pages of our own need no place.
     fn receive(&self, request: Request) {
-        let rules = self.rules();
+        let access = self.rules();
         let asked = facts(&request);
-        let origin = match rules.access.door(&asked) {
+        let origin = match access.door(&asked) {
             Ok(origin) => origin.map(str::to_owned),
             Err(refusal) => return self.refuse(request, None, &refusal),
         };
         let origin = origin.as_deref();
-        let preflight = rules.access.preflight(&asked);
-        if let Some(page) = preflight.or_else(|| self.page(&request, &rules.access, &asked)) {
+        let preflight = access.preflight(&asked);
+        if let Some(page) = preflight.or_else(|| self.page(&request, &access, &asked)) {
             if page.status == 405 {
                 return self.refuse(request, origin, &page); // an unread body may follow
             }
@@ -51,7 +51,7 @@ impl Inner {
             }
             return self.answer(request, origin, &page);
         }
-        let client = match rules.access.client(&asked) {
+        let client = match access.client(&asked) {
             Ok(client) => client,
             Err(refusal) => return self.refuse(request, origin, &refusal),
         };
@@ -59,7 +59,7 @@ impl Inner {
             return self.refuse(request, origin, &refusal);
         }
         match self.place() {
-            Ok(_place) => self.serve(request, origin, &rules, client),
+            Ok(_place) => self.serve(request, origin, &access, client),
             Err(NoPlace::Full) => self.turn_away(request, origin, &self.full()),
             Err(NoPlace::Stopping) => self.refuse(request, origin, &stopping()),
         }
