@@ -62,7 +62,6 @@ struct Inner {
     rules: Mutex<Arc<Access>>,
     started: Instant,
     /// `GET /dashboard` is answered with the page.
-    #[cfg(feature = "dashboard")]
     dashboard: bool,
 }
 
@@ -118,8 +117,7 @@ impl Server {
             places: max_connections - KEPT_FREE.min(max_connections / 4),
             bodies: Budget::new(max_body),
             started: Instant::now(),
-            #[cfg(feature = "dashboard")]
-            dashboard: config.dashboard,
+            dashboard: config.dashboard && cfg!(feature = "dashboard"),
         });
         let host = inner.clone();
         let http =
@@ -180,21 +178,10 @@ impl Server {
 
     /// Waits until every request is answered; `false` if that took longer than `patience`.
     pub fn drained(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
-        let mut admission = self.inner.admission();
-        while admission.inside > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            admission = self
-                .inner
-                .called
-                .wait_timeout(admission, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        true
+        let Inner { called, .. } = &*self.inner;
+        let admission = self.inner.admission();
+        let waited = called.wait_timeout_while(admission, patience, |a| a.inside > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.inside == 0
     }
 
     /// How many requests are being received, wait for a worker, or are served.

@@ -175,8 +175,13 @@ fn prepared<'a>(
         .iter()
         .filter(|(name, _)| method == "POST" || *name == "accept");
     let theirs = fields.filter(|(name, _)| GOES_UP.iter().any(|up| up.eq_ignore_ascii_case(name)));
-    let path = route::upward(&policy.base_path, path);
-    let mut prepared = Prepared::new(method, &policy.target, &path, ours.copied().chain(theirs))?;
+    let path = route::upward(&policy.target.base_path, path);
+    let mut prepared = Prepared::new(
+        method,
+        &policy.target.to,
+        &path,
+        ours.copied().chain(theirs),
+    )?;
     prepared.ask_for_plain_text();
     Ok(prepared)
 }
@@ -195,12 +200,10 @@ impl AnswerMode {
     /// Whether the upstream's answers are translated.
     pub(super) fn translates(&self) -> bool {
         match self {
-            AnswerMode::Plain => false,
             AnswerMode::Translation(translation) => translation.translated,
             #[cfg(feature = "messages")]
-            AnswerMode::Count => false,
-            #[cfg(feature = "messages")]
             AnswerMode::Models => true,
+            _ => false,
         }
     }
 

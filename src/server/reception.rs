@@ -92,7 +92,7 @@ impl Inner {
             return Some(own_pages::only_looked_at());
         }
         Some(match own {
-            Own::Front => own_pages::page(self.shows_dashboard()),
+            Own::Front => own_pages::page(self.dashboard),
             Own::Hello => own_pages::hello(),
             Own::Nothing => own_pages::nothing(),
             Own::Health => access.health(asked, self.shown(access, health::page)),
@@ -112,13 +112,6 @@ impl Inner {
                 })
             }),
         })
-    }
-
-    fn shows_dashboard(&self) -> bool {
-        #[cfg(feature = "dashboard")]
-        return self.dashboard;
-        #[cfg(not(feature = "dashboard"))]
-        return false;
     }
 
     /// A page made from alvus' state.

@@ -142,18 +142,13 @@ fn too_slow() -> Unread {
 
 /// One read; 0 at the end.
 fn read_piece(request: &mut Request, piece: &mut [u8]) -> Result<usize, Unread> {
-    loop {
-        return match request.as_reader().read(piece) {
-            Ok(n) => Ok(n),
-            Err(e) => Err(match e.kind() {
-                ErrorKind::Interrupted => continue,
-                ErrorKind::TimedOut | ErrorKind::WouldBlock => too_slow(),
-                ErrorKind::InvalidInput | ErrorKind::InvalidData => {
-                    let text = "the request body is not framed correctly";
-                    Unread::Refused(Reply::error(400, "bad_body", text))
-                }
-                _ => Unread::Left,
-            }),
-        };
-    }
+    let read = request.as_reader().read(piece);
+    read.map_err(|e| match e.kind() {
+        ErrorKind::TimedOut => too_slow(),
+        ErrorKind::InvalidData => {
+            let text = "the request body is not framed correctly";
+            Unread::Refused(Reply::error(400, "bad_body", text))
+        }
+        _ => Unread::Left,
+    })
 }

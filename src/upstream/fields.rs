@@ -24,14 +24,21 @@ impl Fields {
     }
 
     /// The values of this (lower-case) name.
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let mut rest = self.0.as_slice();
-        std::iter::from_fn(move || next_of(&mut rest, name))
+        std::iter::from_fn(move || {
+            loop {
+                let (found, value) = next(&mut rest)?;
+                if found == name.as_bytes() {
+                    return Some(value);
+                }
+            }
+        })
     }
 
     /// The first value of this (lower-case) name.
     pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
-        next_of(&mut self.0.as_slice(), name)
+        self.all(name).next()
     }
 
     /// Takes a well-formed field over; returns its name.
@@ -62,16 +69,6 @@ fn next<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     let (value, after) = after.split_at_checked(u16::from_ne_bytes([c, d]).into())?;
     *rest = after;
     Some((name, value))
-}
-
-/// The next value of this name.
-fn next_of<'a>(rest: &mut &'a [u8], wanted: &str) -> Option<&'a [u8]> {
-    while let Some((name, value)) = next(rest) {
-        if name == wanted.as_bytes() {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// The value without blanks around it.
