@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{End, Exchange, Outcome, Relay, lock};
+use crate::headers::{self, Field};
 use crate::reply::{self, Downstream};
 use crate::route;
 use crate::upstream::Kept;
@@ -31,20 +32,16 @@ const PLAIN: Downstream = Downstream {
 };
 
 /// The name of the list of models that a request asks for, if it does. `path`: the upstream's.
-pub(super) fn name<'a>(
-    method: &str,
-    target: &str,
-    path: &str,
-    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-) -> Option<String> {
+pub(super) fn name(method: &str, target: &str, path: &str, fields: &[Field]) -> Option<String> {
     let is_list = matches!(route::path(target), "/v1/models" | "/models");
     let kept = method == "GET" && is_list && path.len() < LONGEST;
     kept.then(|| format!("{path} {}", u8::from(is_anthropics(fields))))
 }
 
 /// Whether the client wants Anthropic's shape.
-pub(super) fn is_anthropics<'a>(mut fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
-    fields.any(|(name, _)| name.eq_ignore_ascii_case("anthropic-version"))
+pub(super) fn is_anthropics(fields: &[Field]) -> bool {
+    let is_theirs = |(name, _): &Field| headers::is(name, "anthropic-version");
+    fields.iter().any(is_theirs)
 }
 
 /// See the module's text. Pure: it takes `now`.

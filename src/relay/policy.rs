@@ -12,6 +12,7 @@ use super::owners::Owners;
 use super::{Mapped, Relay, lock};
 use crate::config::{Config, Faults, Rotation, Target};
 use crate::dialect::models::ModelMap;
+use crate::headers::Field;
 use crate::metadata::Conversation;
 use crate::metrics::Metrics;
 use crate::pool::{Merged, Pool, Settings};
@@ -172,12 +173,7 @@ impl Relay {
     ///
     /// # Errors
     /// In words for the client, when it cannot be sent as it is.
-    pub fn map<'a>(
-        &self,
-        method: &str,
-        target: &str,
-        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Mapped, BadRequest> {
+    pub fn map(&self, method: &str, target: &str, fields: &[Field]) -> Result<Mapped, BadRequest> {
         let policy = self.policy().clone();
         let is_genai = policy.genai.is_some() && route::is_genai(target);
         let host = policy.host(is_genai);
@@ -185,9 +181,9 @@ impl Relay {
             true => route::upward_whole(&host.base_path, target),
             false => route::upward(&host.base_path, target),
         };
-        let client_fields = ClientFields::read(fields.clone())?;
-        let list = listing::name(method, target, &path, fields.clone());
-        let request = Prepared::new(method, &host.to, &path, fields.clone())?;
+        let client_fields = ClientFields::read(fields)?;
+        let list = listing::name(method, target, &path, fields);
+        let request = Prepared::new(method, &host.to, &path, fields)?;
         let (kind, is_completion) = (route::kind(target), route::is_completion(target));
         // Their answers have ids too, but no later request names those.
         let is_talk = is_completion || kind == "/messages";

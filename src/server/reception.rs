@@ -35,7 +35,12 @@ impl Inner {
     /// Admits a request or answers it. Pages of our own need no place.
     fn receive(&self, request: Request) {
         let access = self.rules();
-        let asked = facts(&request);
+        let asked = AccessRequest::new(
+            Some(request.remote_addr().ip()),
+            request.method().as_str(),
+            request.url(),
+            request.raw_headers(),
+        );
         let origin = match access.door(&asked) {
             Ok(origin) => origin.map(str::to_owned),
             Err(refusal) => return self.refuse(request, None, &refusal),
@@ -164,14 +169,4 @@ fn leads_nowhere(request: &Request, asked: &AccessRequest<'_>) -> Option<Reply> 
 
 pub(super) fn stopping() -> Reply {
     Reply::busy("shutting_down", "alvus is shutting down")
-}
-
-/// The parts of a request that decide on its admission.
-fn facts<'a>(request: &'a Request<'_>) -> AccessRequest<'a> {
-    AccessRequest::new(
-        Some(request.remote_addr().ip()),
-        request.method().as_str(),
-        request.url(),
-        request.raw_headers(),
-    )
 }

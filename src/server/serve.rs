@@ -43,7 +43,7 @@ impl Inner {
         let (method, target) = (request.method().as_str(), leads_to(request.url()));
         // Taken apart once: they are gone through several times.
         let fields: Vec<_> = request.raw_headers().collect();
-        let mapped = self.relay.map(method, target, fields.iter().copied());
+        let mapped = self.relay.map(method, target, &fields);
         drop(fields);
         let mapped = match mapped {
             Ok(mapped) => mapped,
