@@ -169,10 +169,11 @@ fn prepared(
     fields: &[Field],
 ) -> Result<Prepared, BadRequest> {
     let kept = |name: &str| GOES_UP.iter().any(|up| up.eq_ignore_ascii_case(name));
-    let mut ours: Vec<Field> = vec![("accept", b"application/json")];
+    let mut ours: Vec<Field> = Vec::new();
     if method == "POST" {
-        ours.insert(0, ("content-type", b"application/json"));
+        ours.push(("content-type", b"application/json"));
     }
+    ours.push(("accept", b"application/json"));
     ours.extend(fields.iter().filter(|(name, _)| kept(name)));
     let path = route::upward(&policy.target.base_path, path);
     let mut prepared = Prepared::new(method, &policy.target.to, &path, &ours)?;

@@ -305,8 +305,7 @@ pub(super) fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>
     };
     let bad = |why: String| Faults::from(format!("SSL_CERT_FILE: {}: {why}", path.display()));
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(|e| bad(e.to_string()))?
-        .collect::<Result<_, _>>()
+        .and_then(Iterator::collect)
         .map_err(|e| bad(e.to_string()))?;
     if certificates.is_empty() {
         return Err(bad("holds no certificate in PEM form".into()));

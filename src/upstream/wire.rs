@@ -152,28 +152,13 @@ impl Transport for Wire {
         if input.is_empty() {
             return Err(ureq::Error::LargeResponseHeader(INPUT_BUFFER, INPUT_BUFFER));
         }
-        let received = self.kind.receive(input, timeout);
-        let progress = received.map_err(ureq::Error::from).map(|n| {
-            self.buffer.input_appended(n);
-            n > 0
-        });
-        match progress {
-            // ureq takes a reset, or TLS without close_notify, for the end of a body that ends with
-            // the connection. With another error kind it remains a failure.
-            Err(ureq::Error::Io(e)) => Err(io::Error::other(match e.kind() {
-                ErrorKind::UnexpectedEof => {
-                    "it ended the connection without a TLS close_notify".into()
-                }
-                _ => alarm::words_of(&e).unwrap_or_else(|| e.to_string()),
-            })
-            .into()),
-            Ok(true) => {
-                CALL.with_borrow_mut(|call| call.received = true);
-                self.answered = true;
-                Ok(true)
-            }
-            other => other,
+        let n = self.kind.receive(input, timeout).map_err(lasting)?;
+        self.buffer.input_appended(n);
+        if n > 0 {
+            CALL.with_borrow_mut(|call| call.received = true);
+            self.answered = true;
         }
+        Ok(n > 0)
     }
 
     /// An idle connection with anything to read (bytes, an end, an error) must not be used. ureq asks when it puts a
@@ -189,6 +174,20 @@ impl Transport for Wire {
 
     fn is_tls(&self) -> bool {
         matches!(self.kind, Kind::Tls(_))
+    }
+}
+
+/// ureq takes a reset, or TLS without close_notify, for the end of a body that ends with the connection. With another
+/// error kind it remains a failure.
+fn lasting(error: io::Error) -> ureq::Error {
+    match ureq::Error::from(error) {
+        ureq::Error::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
+            io::Error::other("it ended the connection without a TLS close_notify").into()
+        }
+        ureq::Error::Io(e) => {
+            io::Error::other(alarm::words_of(&e).unwrap_or_else(|| e.to_string())).into()
+        }
+        other => other,
     }
 }
 
