@@ -115,7 +115,7 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
     let upstream = Upstream::new(config, None)?;
     let path = route::upward(&config.target.base_path, "/v1/models");
     let target = Origin::new(&config.target)?;
-    let request = Prepared::new("GET", &target, &path, [].into_iter());
+    let request = Prepared::new("GET", &target, &path, &[]);
     let request = request.map_err(|unfit| Faults::from(unfit.0))?;
     let asker = Arc::new((upstream, request));
     let mut any = false;

@@ -33,7 +33,6 @@ mod watch;
 
 pub use limits::Limits;
 pub use request::{Request, ResponseWriter};
-pub use socket::ClientSocket;
 pub use tiny_http::{HTTPVersion, Method};
 
 use slots::Slots;

@@ -5,6 +5,9 @@
 
 use crate::token::is_token;
 
+/// A field of a head: its name as it was spelled, and its value.
+pub type Field<'a> = (&'a str, &'a [u8]);
+
 /// Fields that belong to one connection, not to the message (RFC 9110 §7.6.1).
 static HOP_BY_HOP: Names = Names::new(&[
     "connection",
@@ -75,21 +78,18 @@ pub struct ConnectionOptions(Vec<String>);
 impl ConnectionOptions {
     /// Reads the values of all `Connection` fields of one message.
     pub fn new<'a>(values: impl Iterator<Item = &'a [u8]>) -> ConnectionOptions {
-        let mut names = Vec::new();
-        for value in values {
-            for option in value.split(|b| *b == b',') {
-                let option = option.trim_ascii();
-                // The usual two name no field. Skipping them saves an allocation.
-                if option.is_empty()
-                    || option.eq_ignore_ascii_case(b"close")
-                    || option.eq_ignore_ascii_case(b"keep-alive")
-                {
-                    continue;
-                }
-                names.push(String::from_utf8_lossy(option).into_owned());
-            }
-        }
-        ConnectionOptions(names)
+        let options = values.flat_map(|value| value.split(|b| *b == b','));
+        // The usual two name no field. Skipping them saves an allocation.
+        let is_usual = |option: &[u8]| {
+            [&b""[..], b"close", b"keep-alive"]
+                .iter()
+                .any(|usual| option.eq_ignore_ascii_case(usual))
+        };
+        let names = options
+            .map(<[u8]>::trim_ascii)
+            .filter(|option| !is_usual(option))
+            .map(|option| String::from_utf8_lossy(option).into_owned());
+        ConnectionOptions(names.collect())
     }
 
     fn is_hop_by_hop(&self, name: &str) -> bool {

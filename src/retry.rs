@@ -48,8 +48,6 @@ pub enum Step {
     Afresh,
     /// Wait for this long, then pick a key and send.
     Pause(Duration),
-    /// Wait for a key, until then or until one is given back.
-    WaitForKey(Instant),
     /// Give the client this answer as it is.
     Pass,
     /// Give the client an error of our own.
@@ -244,15 +242,12 @@ impl RetryState {
         self.repeat == Repeat::SameKey && !refused
     }
 
-    /// No key is free before `soonest`. Calls during one wait count one round.
-    pub fn no_key(&mut self, soonest: Instant, now: Instant) -> Step {
+    /// No key is free before `soonest`: whether to wait for one. Calls during one wait count one round.
+    pub fn may_wait(&mut self, soonest: Instant, now: Instant) -> bool {
         let in_time = self.in_time(soonest.saturating_duration_since(now), now);
-        if in_time && (self.wait_is_paid || self.begin_round()) {
-            self.wait_is_paid = true;
-            Step::WaitForKey(soonest)
-        } else {
-            Step::GiveUp
-        }
+        let waits = in_time && (self.wait_is_paid || self.begin_round());
+        self.wait_is_paid |= waits;
+        waits
     }
 
     /// Whether a request that the upstream may have worked on may be sent again.

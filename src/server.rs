@@ -15,14 +15,14 @@ mod tests;
 mod upload;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::access::Access;
 use crate::body::Budget;
 use crate::config::Config;
-use crate::front::{self, ClientSocket, Limits};
+use crate::front::{self, Limits};
 use crate::machine::Machine;
 use crate::relay::Relay;
 use crate::upstream;
@@ -59,24 +59,10 @@ struct Inner {
     /// The memory of all request bodies together, and so the bound for each.
     bodies: Budget,
     /// Replaced as a whole by a reload.
-    rules: Mutex<Arc<Rules>>,
+    rules: Mutex<Arc<Access>>,
     started: Instant,
     /// `GET /dashboard` is answered with the page.
-    #[cfg(feature = "dashboard")]
     dashboard: bool,
-}
-
-/// The rules of admission, which a reload replaces.
-pub struct Rules {
-    access: Access,
-}
-
-impl Rules {
-    fn new(config: &Config, bound: SocketAddr, earlier: Option<&Access>) -> io::Result<Rules> {
-        Ok(Rules {
-            access: Access::new(config, bound, random()?, earlier),
-        })
-    }
 }
 
 /// The admitted requests.
@@ -85,7 +71,7 @@ struct Admission {
     /// Requests that are being received, wait, or are served.
     inside: usize,
     /// The clients that are sending a body, which a stop cuts short.
-    uploads: Vec<ClientSocket>,
+    uploads: Vec<Arc<TcpStream>>,
     draining: bool,
 }
 
@@ -119,7 +105,7 @@ impl Server {
             error_body: answer::refusal,
             ..Limits::default()
         };
-        let rules = Rules::new(config, listener.local_addr()?, None)?;
+        let rules = Access::new(config, listener.local_addr()?, random()?, None);
         let inner = Arc::new(Inner {
             rules: Mutex::new(Arc::new(rules)),
             listener: listener.try_clone()?,
@@ -131,8 +117,7 @@ impl Server {
             places: max_connections - KEPT_FREE.min(max_connections / 4),
             bodies: Budget::new(max_body),
             started: Instant::now(),
-            #[cfg(feature = "dashboard")]
-            dashboard: config.dashboard,
+            dashboard: config.dashboard && cfg!(feature = "dashboard"),
         });
         let host = inner.clone();
         let http =
@@ -167,19 +152,14 @@ impl Server {
     ///
     /// # Errors
     /// When the system has no randomness to give.
-    pub fn rules(&self, config: &Config) -> io::Result<Rules> {
+    pub fn rules(&self, config: &Config) -> io::Result<Access> {
         let earlier = self.inner.rules();
-        Rules::new(config, self.addr()?, Some(&earlier.access))
+        Ok(Access::new(config, self.addr()?, random()?, Some(&earlier)))
     }
 
     /// These rules hold from now on.
-    pub fn admit(&self, rules: Rules) {
-        let rules = Arc::new(rules);
-        *self
-            .inner
-            .rules
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = rules;
+    pub fn admit(&self, rules: Access) {
+        *lock(&self.inner.rules) = Arc::new(rules);
     }
 
     /// Accepts no more connections and closes idle ones. Requests that still arrive, upload or wait
@@ -187,10 +167,9 @@ impl Server {
     pub fn close_door(&self) {
         let mut admission = self.inner.admission();
         admission.draining = true;
-        admission
-            .uploads
-            .drain(..)
-            .for_each(|client| client.stop_reading());
+        for client in admission.uploads.drain(..) {
+            let _ = client.shutdown(Shutdown::Read); // its answer can still be written
+        }
         drop(admission);
         self.inner.relay.stop();
         // Wakes the accept thread, and makes the kernel refuse new connections.
@@ -199,21 +178,10 @@ impl Server {
 
     /// Waits until every request is answered; `false` if that took longer than `patience`.
     pub fn drained(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
-        let mut admission = self.inner.admission();
-        while admission.inside > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            admission = self
-                .inner
-                .called
-                .wait_timeout(admission, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        true
+        let Inner { called, .. } = &*self.inner;
+        let admission = self.inner.admission();
+        let waited = called.wait_timeout_while(admission, patience, |a| a.inside > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.inside == 0
     }
 
     /// How many requests are being received, wait for a worker, or are served.
@@ -224,17 +192,17 @@ impl Server {
 
 impl Inner {
     fn admission(&self) -> MutexGuard<'_, Admission> {
-        self.admission
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.admission)
     }
 
-    fn rules(&self) -> Arc<Rules> {
-        self.rules
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn rules(&self) -> Arc<Access> {
+        lock(&self.rules).clone()
     }
+}
+
+/// Locks, also after a panic of the last holder: that panic costs one request, not the proxy.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn random() -> io::Result<[u8; 16]> {

@@ -44,10 +44,9 @@ pub fn copy(from: &mut impl Read, to: &mut dyn Write, head: Vec<u8>, framing: Fr
         bytes: 0,
         end: CopyEnd::Done,
     };
-    copied.end = match copy_pieces(from, to, head, framing, &mut copied) {
-        Ok(()) => CopyEnd::Done,
-        Err(end) => end,
-    };
+    if let Err(end) = copy_pieces(from, to, head, framing, &mut copied) {
+        copied.end = end;
+    }
     copied
 }
 

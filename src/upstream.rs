@@ -22,6 +22,7 @@ mod tls;
 mod unpack;
 mod wire;
 
+use std::iter;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,9 +110,8 @@ impl Upstream {
         let extra_roots = tls::extra_roots(config)?;
         let same = earlier.filter(|earlier| earlier.tls.extra_roots == extra_roots);
         let made = Made {
-            targets: [Some(&config.target), config.genai.as_ref()]
-                .into_iter()
-                .flatten()
+            targets: iter::once(&config.target)
+                .chain(&config.genai)
                 .cloned()
                 .collect(),
             timeouts: [config.connect_timeout, config.first_byte_timeout],

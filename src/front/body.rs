@@ -138,30 +138,13 @@ impl<R: BufRead> IncomingBody<R> {
     /// `1*HEXDIG [ chunk-ext ] CRLF`, RFC 9112, 7.1
     fn read_chunk_size(&mut self) -> io::Result<u64> {
         self.read_line(MAX_CHUNK_LINE)?;
-        let digits = self
-            .line
-            .iter()
-            .position(|b| !b.is_ascii_hexdigit())
-            .unwrap_or(self.line.len());
-        let (digits, rest) = self.line.split_at(digits);
-        let rest = match rest.iter().position(|&b| b != b' ' && b != b'\t') {
-            Some(start) => &rest[start..],
-            None if rest.is_empty() => rest,
-            None => return Err(ErrorKind::InvalidData.into()), // blanks, and nothing after them
-        };
-        if !(rest.is_empty() || rest[0] == b';') {
-            return Err(ErrorKind::InvalidData.into());
-        }
-
-        let mut size: u64 = 0;
-        for digit in digits {
-            let digit = (*digit as char).to_digit(16).map_or(0, u64::from);
-            size = size.checked_mul(16).ok_or(ErrorKind::InvalidData)? + digit;
-        }
-        if digits.is_empty() {
-            return Err(ErrorKind::InvalidData.into());
-        }
-        Ok(size)
+        let digits = self.line.iter().take_while(|b| b.is_ascii_hexdigit());
+        let (digits, rest) = self.line.split_at(digits.count());
+        let is_extension = rest.trim_ascii_start().starts_with(b";");
+        let digits = str::from_utf8(digits).ok();
+        let digits = digits.filter(|_| rest.is_empty() || is_extension);
+        let size = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        size.ok_or(ErrorKind::InvalidData.into())
     }
 
     fn read_trailers(&mut self) -> io::Result<()> {
@@ -178,26 +161,17 @@ impl<R: BufRead> IncomingBody<R> {
     /// Reads a line of at most `max` bytes plus CRLF into `self.line`.
     fn read_line(&mut self, max: usize) -> io::Result<()> {
         self.line.clear();
-        loop {
-            let available = self.source.fill_buf()?;
-            if available.is_empty() {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            let end = available.iter().position(|&b| b == b'\n');
-            let n = end.map_or(available.len(), |end| end + 1);
-            if self.line.len() + n > max.saturating_add(2) {
-                return Err(ErrorKind::InvalidData.into());
-            }
-            self.line.extend_from_slice(&available[..n]);
-            self.source.consume(n);
-            if end.is_some() {
-                break;
-            }
+        let most = max as u64 + 3; // one byte beyond shows that it is too long
+        let mut source = (&mut self.source).take(most);
+        let n = source.read_until(b'\n', &mut self.line)?;
+        if n <= max + 2 && self.line.pop_if(|b| *b == b'\n').is_none() {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
-
-        self.line.pop();
         // lines end in CRLF, and nowhere else are control bytes allowed
-        if self.line.pop() != Some(b'\r') || self.line.iter().any(|&b| b < b' ' && b != b'\t') {
+        if n > max + 2
+            || self.line.pop() != Some(b'\r')
+            || self.line.iter().any(|&b| b < b' ' && b != b'\t')
+        {
             return Err(ErrorKind::InvalidData.into());
         }
         Ok(())

@@ -2,11 +2,10 @@
 //!
 //! What two parties could read in two ways is refused: that is how requests are smuggled past a proxy.
 
-use std::io::{self, BufRead, ErrorKind};
+use std::io::{self, BufRead, ErrorKind, Read};
 use std::ops::Range;
 use std::str;
 
-use memchr::memchr;
 use tiny_http::{HTTPVersion, Method};
 
 use super::body::BodyLength;
@@ -180,7 +179,7 @@ impl Head {
                 }
                 4 if is(b"Host") => hosts += 1,
                 10 if is(b"Connection") => {
-                    for option in value.split(|&b| b == b',').map(trim) {
+                    for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
                         close |= option.eq_ignore_ascii_case(b"close");
                         keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                     }
@@ -232,21 +231,7 @@ fn read_line<R: BufRead>(
     let start = text.len();
     let left = limits.max_head.saturating_sub(start);
     let most = left.min(limits.max_line.saturating_add(2));
-    let mut n = 0;
-    loop {
-        let here = source.fill_buf()?;
-        let here = &here[..here.len().min(most - n)];
-        let end = memchr(b'\n', here);
-        let line = &here[..end.map_or(here.len(), |end| end + 1)];
-        let size = line.len();
-        text.extend_from_slice(line);
-        source.consume(size);
-        n += size;
-        if end.is_some() || size == 0 {
-            break;
-        }
-    }
-
+    let n = source.take(most as u64).read_until(b'\n', text)?;
     match text[start..] {
         [.., b'\r', b'\n'] => Ok(start..text.len() - 2),
         [.., b'\n'] => bad("a line does not end in CRLF"),
@@ -318,36 +303,21 @@ fn parse_field(text: &[u8], line: Range<usize>) -> Result<Field, HeadError> {
         return bad("a header field holds a control byte");
     }
 
-    let value = trim_start(value);
+    // of white space, only blanks and tabs are left
+    let value = value.trim_ascii_start();
     let start = line.end - value.len();
     Ok(Field {
         name: line.start..line.start + colon,
-        value: start..start + trim(value).len(),
+        value: start..start + value.trim_ascii_end().len(),
     })
 }
 
 /// `1*DIGIT`: no sign, no list, nothing that does not fit
 fn parse_length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+    if !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
     str::from_utf8(value).ok()?.parse().ok()
-}
-
-fn trim_start(bytes: &[u8]) -> &[u8] {
-    let blank = |b: &u8| *b == b' ' || *b == b'\t';
-    let start = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
-    &bytes[start..]
-}
-
-fn trim(bytes: &[u8]) -> &[u8] {
-    let blank = |b: &u8| *b == b' ' || *b == b'\t';
-    let bytes = trim_start(bytes);
-    let end = bytes
-        .iter()
-        .rposition(|b| !blank(b))
-        .map_or(0, |last| last + 1);
-    &bytes[..end]
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, mem, thread};
 
@@ -12,7 +13,7 @@ use tiny_http::{HTTPVersion, Method};
 
 use super::connection::{Buffers, RequestEnd};
 use super::head::Head;
-use super::socket::{ClientSocket, Outlet};
+use super::socket::Outlet;
 
 /// How long a client's buffers may be full in all, plus the time its bytes take at [`TAKEN_RATE`]: a client that reads
 /// an answer drop by drop holds a place.
@@ -80,9 +81,9 @@ impl<'c> Request<'c> {
         self.client
     }
 
-    /// A handle to the client's socket.
-    pub fn client(&self) -> ClientSocket {
-        ClientSocket(self.line.socket.clone())
+    /// The client's socket: to watch whether it is still there, and to break the connection off.
+    pub fn client(&self) -> Arc<TcpStream> {
+        self.line.socket.clone()
     }
 
     /// Whether the connection stays open after the answer, as far as is known now. If the client
@@ -149,9 +150,11 @@ pub struct ResponseWriter<'c> {
 
 impl Write for ResponseWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let result = self.taken.send(self.socket, bytes);
-        self.note(&result);
-        result.map(|()| bytes.len())
+        let sent = self.taken.send(self.socket, bytes);
+        if sent.is_err() {
+            self.then = RequestEnd::Broken;
+        }
+        sent.map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -199,17 +202,6 @@ impl Taken {
     fn is_too_slow(&self) -> bool {
         let earned = Duration::from_secs(self.bytes / TAKEN_RATE);
         self.full > FULL_PATIENCE + earned
-    }
-}
-
-impl ResponseWriter<'_> {
-    fn note<T>(&mut self, result: &io::Result<T>) {
-        if result
-            .as_ref()
-            .is_err_and(|e| e.kind() != ErrorKind::Interrupted)
-        {
-            self.then = RequestEnd::Broken;
-        }
     }
 }
 

@@ -21,15 +21,16 @@ pub struct Slots {
 
 #[derive(Default)]
 struct List {
-    taken: Vec<Arc<Entry>>,
+    /// The slots that were ever taken; those given back are empty.
+    all: Vec<Option<Taken>>,
     /// The server is gone: no further request is served.
     closed: bool,
 }
 
-struct Entry {
+struct Taken {
     /// Weak: the descriptor is closed before the slot is given back.
     socket: Weak<TcpStream>,
-    state: Mutex<State>,
+    state: State,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -55,13 +56,13 @@ impl Slots {
 
     /// How many are taken.
     pub fn taken(&self) -> usize {
-        self.lock().taken.len()
+        self.lock().taken()
     }
 
     /// A slot for `socket`. If all are taken, the connection that has waited longest is closed;
     /// `None`: all are being served.
     pub fn take(self: &Arc<Slots>, socket: &Arc<TcpStream>, now: Instant) -> Option<Slot> {
-        let full = |list: &mut List| list.taken.len() >= self.max;
+        let full = |list: &mut List| list.taken() >= self.max;
         let mut list = self.lock();
         if full(&mut list) {
             if !list.close_longest_waiting() {
@@ -75,14 +76,19 @@ impl Slots {
         if full(&mut list) || list.closed {
             return None;
         }
-        let entry = Arc::new(Entry {
+        let taken = Some(Taken {
             socket: Arc::downgrade(socket),
-            state: Mutex::new(State::Waiting(now)),
+            state: State::Waiting(now),
         });
-        list.taken.push(entry.clone());
+        let at = list.all.iter().position(Option::is_none);
+        let at = at.unwrap_or(list.all.len());
+        match list.all.get_mut(at) {
+            Some(empty) => *empty = taken,
+            None => list.all.push(taken),
+        }
         Some(Slot {
             slots: self.clone(),
-            entry,
+            at,
         })
     }
 
@@ -95,9 +101,10 @@ impl Slots {
     pub fn close(&self) {
         let mut list = self.lock();
         list.closed = true;
-        for entry in &list.taken {
-            entry.close_if(|state| state != State::Serving);
-        }
+        let taken = list.all.iter_mut().flatten();
+        taken
+            .filter(|taken| taken.state != State::Serving)
+            .for_each(Taken::close);
     }
 
     // a panic cannot leave the list half changed: each change is a single call
@@ -107,90 +114,69 @@ impl Slots {
 }
 
 impl List {
-    fn close_longest_waiting(&self) -> bool {
-        loop {
-            let unused = self.taken.iter().filter_map(|entry| {
-                let state = *entry.state();
-                match state {
-                    State::Lingering(since) => Some(((0, since), state, entry)),
-                    State::Waiting(since) => Some(((1, since), state, entry)),
-                    State::Serving | State::Closed => None,
-                }
+    /// `false`: the connection was closed.
+    fn set(&mut self, at: usize, state: State) -> bool {
+        let taken = self.all[at].as_mut();
+        let open = taken.filter(|taken| taken.state != State::Closed);
+        open.map(|open| open.state = state).is_some()
+    }
+
+    fn taken(&self) -> usize {
+        self.all.iter().flatten().count()
+    }
+
+    fn close_longest_waiting(&mut self) -> bool {
+        let unused = self
+            .all
+            .iter_mut()
+            .flatten()
+            .filter_map(|taken| match taken.state {
+                State::Lingering(since) => Some(((0, since), taken)),
+                State::Waiting(since) => Some(((1, since), taken)),
+                State::Serving | State::Closed => None,
             });
-            let Some((_, state, entry)) = unused.min_by_key(|(order, ..)| *order) else {
-                return false;
-            };
-            if entry.close_if(|now| now == state) {
-                return true;
-            }
-            // else it has just got a request
-        }
+        let longest = unused.min_by_key(|(order, _)| *order);
+        longest.map(|(_, taken)| taken.close()).is_some()
     }
 }
 
-impl Entry {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends the connection, unless its state has changed meanwhile. Its thread sees the end of the
-    /// stream, and cleans up.
-    fn close_if(&self, right: impl Fn(State) -> bool) -> bool {
-        let mut state = self.state();
-        if !right(*state) {
-            return false;
-        }
-        *state = State::Closed;
+impl Taken {
+    /// Ends the connection. Its thread sees the end of the stream, and cleans up.
+    fn close(&mut self) {
+        self.state = State::Closed;
         if let Some(socket) = self.socket.upgrade() {
             let _ = socket.shutdown(Shutdown::Both);
         }
-        true
     }
 }
 
 /// A connection's right to be here.
 pub struct Slot {
     slots: Arc<Slots>,
-    entry: Arc<Entry>,
+    at: usize,
 }
 
 impl Slot {
     /// A request came. `false`: the connection was closed meanwhile.
     pub fn begin(&self) -> bool {
-        let mut state = self.entry.state();
-        let open = *state != State::Closed;
-        if open {
-            *state = State::Serving;
-        }
-        open
+        self.slots.lock().set(self.at, State::Serving)
     }
 
     /// The request was answered: the connection waits for the next one. `false`: the server is gone.
     pub fn end(&self, now: Instant) -> bool {
-        *self.entry.state() = State::Waiting(now);
-        !self.slots.lock().closed // checked last, so that a later close also finds this slot
+        let mut list = self.slots.lock();
+        list.set(self.at, State::Waiting(now)) && !list.closed
     }
 
     /// No further request will come; the client may not know yet.
     pub fn linger(&self, now: Instant) {
-        let mut state = self.entry.state();
-        if *state != State::Closed {
-            *state = State::Lingering(now);
-        }
+        self.slots.lock().set(self.at, State::Lingering(now));
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut list = self.slots.lock();
-        if let Some(at) = list
-            .taken
-            .iter()
-            .position(|entry| Arc::ptr_eq(entry, &self.entry))
-        {
-            list.taken.swap_remove(at);
-        }
-        drop(list);
+        self.slots.lock().all[self.at] = None;
         self.slots.given_back.notify_one();
     }
 }

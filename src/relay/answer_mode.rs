@@ -15,6 +15,7 @@ use crate::dialect::json::Json;
 use crate::dialect::lessons::{Lesson, code};
 use crate::dialect::measure::Size;
 use crate::dialect::terms::{Refused, RequestContext};
+use crate::headers::Field;
 use crate::reply::{self, BadRequest, Reply};
 use crate::route;
 use crate::upstream::{Answer, Kept, Prepared};
@@ -109,11 +110,11 @@ impl Mapped {
     }
 
     /// Finds out which dialect the client speaks.
-    pub(super) fn listen<'a>(
+    pub(super) fn listen(
         &mut self,
         method: &str,
         target: &str,
-        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+        fields: &[Field],
     ) -> Result<(), BadRequest> {
         let Some(about) = About::of(method, target) else {
             return Ok(());
@@ -121,10 +122,10 @@ impl Mapped {
         let policy = self.policy.clone();
         let dialect = about.dialect();
         let passes = policy.known.passes(dialect);
-        let up = |method, path| prepared(&policy, method, path, fields.clone());
+        let up = |method, path| prepared(&policy, method, path, fields);
         match about {
             About::Translation(_) if !passes || dialect.is_openais() => {
-                let keeps_open = fields.clone().any(|(name, value)| {
+                let keeps_open = fields.iter().any(|(name, value)| {
                     name.eq_ignore_ascii_case("user-agent") && value.starts_with(CLAUDE_CODE)
                 });
                 self.answer_mode = AnswerMode::Translation(Box::new(Translation {
@@ -150,7 +151,7 @@ impl Mapped {
             #[cfg(feature = "messages")]
             About::Count if !passes => self.answer_mode = AnswerMode::Count,
             #[cfg(feature = "messages")]
-            About::Models if !passes && super::listing::is_anthropics(fields.clone()) => {
+            About::Models if !passes && super::listing::is_anthropics(fields) => {
                 self.answer_mode = AnswerMode::Models;
                 self.request = up("GET", "/v1/models")?;
             }
@@ -161,22 +162,21 @@ impl Mapped {
 }
 
 /// A translated request to the target. It keeps few of the client's fields.
-fn prepared<'a>(
+fn prepared(
     policy: &Policy,
     method: &str,
     path: &str,
-    fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+    fields: &[Field],
 ) -> Result<Prepared, BadRequest> {
-    const OURS: [(&str, &[u8]); 2] = [
-        ("content-type", b"application/json"),
-        ("accept", b"application/json"),
-    ];
-    let ours = OURS
-        .iter()
-        .filter(|(name, _)| method == "POST" || *name == "accept");
-    let theirs = fields.filter(|(name, _)| GOES_UP.iter().any(|up| up.eq_ignore_ascii_case(name)));
-    let path = route::upward(&policy.base_path, path);
-    let mut prepared = Prepared::new(method, &policy.target, &path, ours.copied().chain(theirs))?;
+    let kept = |name: &str| GOES_UP.iter().any(|up| up.eq_ignore_ascii_case(name));
+    let mut ours: Vec<Field> = Vec::new();
+    if method == "POST" {
+        ours.push(("content-type", b"application/json"));
+    }
+    ours.push(("accept", b"application/json"));
+    ours.extend(fields.iter().filter(|(name, _)| kept(name)));
+    let path = route::upward(&policy.target.base_path, path);
+    let mut prepared = Prepared::new(method, &policy.target.to, &path, &ours)?;
     prepared.ask_for_plain_text();
     Ok(prepared)
 }
@@ -195,12 +195,10 @@ impl AnswerMode {
     /// Whether the upstream's answers are translated.
     pub(super) fn translates(&self) -> bool {
         match self {
-            AnswerMode::Plain => false,
             AnswerMode::Translation(translation) => translation.translated,
             #[cfg(feature = "messages")]
-            AnswerMode::Count => false,
-            #[cfg(feature = "messages")]
             AnswerMode::Models => true,
+            _ => false,
         }
     }
 
@@ -254,8 +252,8 @@ impl AnswerMode {
     pub(super) fn lacks<'a>(
         &self,
         status: u16,
-        mut fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Option<(&'static str, &'static [u8])> {
+        mut fields: impl Iterator<Item = Field<'a>>,
+    ) -> Option<Field<'static>> {
         let wanted = matches!(status, 429 | 503) && self.dialect()?.is_openais();
         let is_there = wanted && fields.any(|(name, _)| name == "retry-after");
         (wanted && !is_there).then_some(("retry-after", b"5"))

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::{End, Exchange, Outcome};
+use crate::headers::{self, Field};
 use crate::reply::{BadRequest, Reply};
 
 const DEADLINE: &str = "x-alvus-deadline-ms";
@@ -27,15 +28,12 @@ impl ClientFields {
     ///
     /// # Errors
     /// In words for the client, when a field cannot be understood.
-    pub(super) fn read<'a>(
-        fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<ClientFields, BadRequest> {
+    pub(super) fn read(fields: &[Field]) -> Result<ClientFields, BadRequest> {
         let mut client_fields = ClientFields::default();
         for (name, value) in fields {
-            // By length first: most fields are neither.
-            if name.len() == KEY.len() && name.eq_ignore_ascii_case(KEY) {
+            if headers::is(name, KEY) {
                 client_fields.key = Some(String::from_utf8_lossy(value.trim_ascii()).into_owned());
-            } else if name.len() == DEADLINE.len() && name.eq_ignore_ascii_case(DEADLINE) {
+            } else if headers::is(name, DEADLINE) {
                 let text = std::str::from_utf8(value.trim_ascii()).unwrap_or_default();
                 let millis = text.parse().ok().filter(|ms| (1..=LONGEST).contains(ms));
                 let Some(millis) = millis else {
@@ -90,8 +88,8 @@ mod tests {
             ("x-alvus-keys", "2", None, None),
             ("x-other-field-there", "2", None, None),
         ] {
-            let fields = [(name, value.as_bytes())].into_iter();
-            let client_fields = ClientFields::read(fields).expect("a wish");
+            let fields = [(name, value.as_bytes())];
+            let client_fields = ClientFields::read(&fields).expect("a wish");
             assert_eq!(
                 client_fields.within.map(|t| t.as_millis()),
                 within,
@@ -108,8 +106,8 @@ mod tests {
             "86400001",
             "99999999999999999999",
         ] {
-            let fields = [("x-alvus-deadline-ms", bad.as_bytes())].into_iter();
-            let error = ClientFields::read(fields).expect_err(bad);
+            let fields = [("x-alvus-deadline-ms", bad.as_bytes())];
+            let error = ClientFields::read(&fields).expect_err(bad);
             assert!(error.0.contains("milliseconds"), "{error:?}");
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::as_event::AsEvent;
 use super::{End, Exchange, Mapped, Outcome, client_fields};
 use crate::client::Client;
+use crate::headers::Field;
 use crate::reply::{self, Framing, Reply};
 use crate::sse::{Ending, Tail};
 use crate::stream::{self, Copied, CopyEnd};
@@ -16,7 +17,7 @@ use crate::upstream::{Answer, Kept};
 use crate::warn;
 
 /// Tells nginx, and proxies that copied it, to pass a stream on as it comes.
-const NO_BUFFER: (&str, &[u8]) = ("x-accel-buffering", b"no");
+const NO_BUFFER: Field = ("x-accel-buffering", b"no");
 
 /// The last step of an exchange: each of its methods sends one kind of answer, and returns what became of it.
 pub(super) struct Delivery<'a> {
@@ -134,7 +135,7 @@ impl Delivery<'_> {
     }
 
     /// A kept answer as it is, with one more field if there is one.
-    pub(super) fn kept_as_it_is(mut self, kept: &Kept, more: Option<(&str, &[u8])>) -> Outcome {
+    pub(super) fn kept_as_it_is(mut self, kept: &Kept, more: Option<Field>) -> Outcome {
         self.outcome.status = kept.status;
         let framing = Framing::Length(kept.body.len() as u64);
         let head = self.head(framing, kept.fields().chain(more));
@@ -155,7 +156,7 @@ impl Delivery<'_> {
 }
 
 impl Kept {
-    fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    fn fields(&self) -> impl Iterator<Item = Field<'_>> {
         self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()))
     }
 
@@ -251,7 +252,7 @@ impl Delivery<'_> {
     pub(super) fn head<'a>(
         &self,
         framing: Framing,
-        fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+        fields: impl Iterator<Item = Field<'a>>,
     ) -> Vec<u8> {
         // A short body goes out in one write with the head.
         let body = match framing {

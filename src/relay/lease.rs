@@ -168,7 +168,7 @@ impl Relay {
                 Pick::Behind(at) => (Some(at), None),
                 Pick::InTurn => (None, None),
             };
-            if trip.retry.no_key(soonest.unwrap_or(now), now) == Step::GiveUp {
+            if !trip.retry.may_wait(soonest.unwrap_or(now), now) {
                 break Err(Unserved::NoKey(soonest));
             }
             match &wait {

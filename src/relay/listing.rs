@@ -3,10 +3,11 @@
 //! Before the first list is there, each request asks for itself.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{End, Exchange, Outcome, Relay, lock};
+use crate::headers::{self, Field};
 use crate::reply::{self, Downstream};
 use crate::route;
 use crate::upstream::Kept;
@@ -31,29 +32,21 @@ const PLAIN: Downstream = Downstream {
 };
 
 /// The name of the list of models that a request asks for, if it does. `path`: the upstream's.
-pub(super) fn name<'a>(
-    method: &str,
-    target: &str,
-    path: &str,
-    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-) -> Option<String> {
+pub(super) fn name(method: &str, target: &str, path: &str, fields: &[Field]) -> Option<String> {
     let is_list = matches!(route::path(target), "/v1/models" | "/models");
     let kept = method == "GET" && is_list && path.len() < LONGEST;
     kept.then(|| format!("{path} {}", u8::from(is_anthropics(fields))))
 }
 
 /// Whether the client wants Anthropic's shape.
-pub(super) fn is_anthropics<'a>(mut fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
-    fields.any(|(name, _)| name.eq_ignore_ascii_case("anthropic-version"))
+pub(super) fn is_anthropics(fields: &[Field]) -> bool {
+    let is_theirs = |(name, _): &Field| headers::is(name, "anthropic-version");
+    fields.iter().any(is_theirs)
 }
 
-/// See the module's text.
+/// See the module's text. Pure: it takes `now`.
 #[derive(Debug, Default)]
-pub(super) struct Listings(Mutex<Lists>);
-
-/// All lists. Pure: it takes `now`.
-#[derive(Debug, Default)]
-struct Lists(Vec<Listing>);
+pub(super) struct Lists(Vec<Listing>);
 
 #[derive(Debug)]
 struct Listing {
@@ -133,19 +126,13 @@ impl Lists {
 
 /// One request's turn to ask the upstream; over when dropped.
 struct Turn<'a> {
-    listings: &'a Listings,
+    lists: &'a Mutex<Lists>,
     name: &'a str,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.listings.lists().over(self.name, Instant::now());
-    }
-}
-
-impl Listings {
-    fn lists(&self) -> MutexGuard<'_, Lists> {
-        lock(&self.0)
+        lock(self.lists).over(self.name, Instant::now());
     }
 }
 
@@ -153,7 +140,7 @@ impl Relay {
     /// Serves a request for this list.
     pub(super) fn list(&self, name: &str, exchange: &mut Exchange, out: &mut dyn Write) -> Outcome {
         let policy = exchange.mapped.policy.clone();
-        let look = policy.listings.lists().look(name, Instant::now());
+        let look = lock(&policy.lists).look(name, Instant::now());
         let stale = match look {
             Look::Kept(kept, age) => {
                 return serve(&kept, age, exchange, out, Outcome::default());
@@ -162,7 +149,7 @@ impl Relay {
             Look::Pass => return self.ask(exchange, out),
         };
         let turn = Turn {
-            listings: &policy.listings,
+            lists: &policy.lists,
             name,
         };
         exchange.mapped.request.ask_for_plain_text();
@@ -173,7 +160,7 @@ impl Relay {
         let came = wire.kept(outcome.status).map(Arc::new);
         let is_good = (outcome.status, outcome.end) == (200, End::Complete);
         if let Some(kept) = came.as_ref().filter(|_| is_good) {
-            policy.listings.lists().keep(name, kept, Instant::now());
+            lock(&policy.lists).keep(name, kept, Instant::now());
         }
         drop(turn);
         match (came, stale) {

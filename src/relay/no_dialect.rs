@@ -2,6 +2,7 @@
 
 use super::{Exchange, Mapped, Relay};
 use crate::config::Config;
+use crate::headers::Field;
 use crate::reply::{BadRequest, Reply};
 use crate::upstream::{Answer, Kept};
 use crate::verdict::Verdict;
@@ -21,12 +22,7 @@ pub(super) struct AnswerMode(());
 impl Mapped {
     pub(super) fn passed(&self, _: &Answer) {}
 
-    pub(super) fn listen<'a>(
-        &mut self,
-        _: &str,
-        _: &str,
-        _: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<(), BadRequest> {
+    pub(super) fn listen(&mut self, _: &str, _: &str, _: &[Field]) -> Result<(), BadRequest> {
         Ok(())
     }
 }
@@ -39,7 +35,7 @@ impl AnswerMode {
     pub(super) fn lacks<'a>(
         &self,
         _: u16,
-        _: impl Iterator<Item = (&'a str, &'a [u8])>,
+        _: impl Iterator<Item = Field<'a>>,
     ) -> Option<(&'static str, &'static [u8])> {
         None
     }

@@ -68,24 +68,21 @@ impl Owners {
 
     /// The key of an id in the path.
     pub(super) fn of_path(&self, target: &str, now: Instant) -> Option<Picked> {
-        if lock(&self.made).by.is_empty() {
-            return None;
-        }
         let segments = route::path(target).split('/').map(str::as_bytes);
         self.find(segments, now)
     }
 
     /// The key of an id in the body.
     pub(super) fn of_body(&self, body: &[u8], now: Instant) -> Option<Picked> {
-        if lock(&self.made).by.is_empty() {
-            return None;
-        }
         self.find(strings_of(body, &FIELDS), now)
     }
 
     fn find<'a>(&self, ids: impl Iterator<Item = &'a [u8]>, now: Instant) -> Option<Picked> {
-        let mut ids = ids.filter(|id| id.len() >= SHORTEST);
         let made = lock(&self.made);
+        if made.by.is_empty() {
+            return None; // mostly: nothing need be looked for
+        }
+        let mut ids = ids.filter(|id| id.len() >= SHORTEST);
         ids.find_map(|id| {
             let (by, at) = made.by.get(&self.salt.hash_one(id))?;
             (now.saturating_duration_since(*at) < KEPT).then(|| by.clone())

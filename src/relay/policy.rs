@@ -7,11 +7,12 @@ use super::answer_mode::{AnswerMode, Known};
 use super::client_fields::ClientFields;
 use super::host_health::HostHealth;
 use super::lease::Shared;
-use super::listing::{self, Listings};
+use super::listing::{self, Lists};
 use super::owners::Owners;
 use super::{Mapped, Relay, lock};
 use crate::config::{Config, Faults, Rotation, Target};
 use crate::dialect::models::ModelMap;
+use crate::headers::Field;
 use crate::metadata::Conversation;
 use crate::metrics::Metrics;
 use crate::pool::{Merged, Pool, Settings};
@@ -25,12 +26,9 @@ use crate::upstream::{Origin, Prepared, Upstream};
 #[derive(Debug)]
 pub(super) struct Policy {
     pub(super) upstream: Upstream,
-    pub(super) target: Origin,
-    pub(super) base_path: String,
-    /// Where paths with `/genai/` go.
-    genai: Option<Genai>,
-    /// The target's origin, as people write it.
-    pub(super) origin: String,
+    pub(super) target: Host,
+    /// Where paths with `/genai/` go: the host of the visual models.
+    genai: Option<Host>,
     pub(super) limits: RetryLimits,
     pub(super) first_byte: Duration,
     pub(super) heartbeat: Duration,
@@ -38,24 +36,24 @@ pub(super) struct Policy {
     /// Models whose streams were seen to end with a sign that they are complete.
     pub(super) marked: Marked,
     pub(super) models: ModelMap,
-    pub(super) listings: Listings,
+    pub(super) lists: Mutex<Lists>,
     /// What is known of the upstream's dialects and models.
     pub(super) known: Known,
 }
 
-/// The host of the visual models.
+/// A host that requests go to.
 #[derive(Debug, PartialEq)]
-struct Genai {
-    to: Origin,
+pub(super) struct Host {
+    pub(super) to: Origin,
     /// Stands before each path.
-    base_path: String,
+    pub(super) base_path: String,
     /// As people write it.
-    origin: String,
+    pub(super) origin: String,
 }
 
-impl Genai {
-    fn new(target: &Target) -> Result<Genai, Faults> {
-        Ok(Genai {
+impl Host {
+    fn new(target: &Target) -> Result<Host, Faults> {
+        Ok(Host {
             to: Origin::new(target)?,
             base_path: target.base_path.clone(),
             origin: target.origin(),
@@ -67,16 +65,14 @@ impl Policy {
     /// `earlier`: the policy before a reload. If the provider is the same, its resolved names, connections, TLS
     /// sessions and lessons about models are kept.
     fn new(config: &Config, earlier: Option<&Policy>) -> Result<Policy, Faults> {
-        let target = Origin::new(&config.target)?;
-        let same = earlier.filter(|earlier| earlier.target == target);
+        let target = Host::new(&config.target)?;
+        let same = earlier.filter(|earlier| earlier.target.to == target.to);
         Ok(Policy {
             upstream: Upstream::new(config, earlier.map(|earlier| &earlier.upstream))?,
             known: Known::new(config, same.map(|same| &same.known)),
             models: config.models.clone(),
             target,
-            base_path: config.target.base_path.clone(),
-            genai: config.genai.as_ref().map(Genai::new).transpose()?,
-            origin: config.target.origin(),
+            genai: config.genai.as_ref().map(Host::new).transpose()?,
             limits: RetryLimits {
                 max_retries: config.max_retries,
                 max_wait: config.max_wait,
@@ -88,13 +84,20 @@ impl Policy {
                 Rotation::RoundRobin => Conversation::Ignored,
             },
             marked: Marked::default(),
-            listings: Listings::default(),
+            lists: Mutex::default(),
         })
     }
 
     /// Whether both policies send requests to the same hosts.
     pub(super) fn leads_where(&self, others: &Policy) -> bool {
-        std::ptr::eq(self, others) || (self.target == others.target && self.genai == others.genai)
+        std::ptr::eq(self, others)
+            || (self.target.to == others.target.to && self.genai == others.genai)
+    }
+
+    /// The host of a request.
+    fn host(&self, is_genai: bool) -> &Host {
+        let genai = self.genai.as_ref().filter(|_| is_genai);
+        genai.unwrap_or(&self.target)
     }
 }
 
@@ -111,10 +114,7 @@ fn settings(config: &Config) -> Settings {
 impl Mapped {
     /// The origin that the request goes to, as people write it: the visual models' host, or the target.
     pub(super) fn origin(&self) -> &str {
-        match self.policy.genai.as_ref().filter(|_| self.is_genai) {
-            Some(genai) => &genai.origin,
-            None => &self.policy.origin,
-        }
+        &self.policy.host(self.is_genai).origin
     }
 
     /// The name of this request's lane. A chat request's is its model: then this is `None`. Without a model it is the
@@ -173,21 +173,17 @@ impl Relay {
     ///
     /// # Errors
     /// In words for the client, when it cannot be sent as it is.
-    pub fn map<'a>(
-        &self,
-        method: &str,
-        target: &str,
-        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    ) -> Result<Mapped, BadRequest> {
+    pub fn map(&self, method: &str, target: &str, fields: &[Field]) -> Result<Mapped, BadRequest> {
         let policy = self.policy().clone();
-        let genai = policy.genai.as_ref().filter(|_| route::is_genai(target));
-        let (to, path) = match genai {
-            Some(genai) => (&genai.to, route::upward_whole(&genai.base_path, target)),
-            None => (&policy.target, route::upward(&policy.base_path, target)),
+        let is_genai = policy.genai.is_some() && route::is_genai(target);
+        let host = policy.host(is_genai);
+        let path = match is_genai {
+            true => route::upward_whole(&host.base_path, target),
+            false => route::upward(&host.base_path, target),
         };
-        let client_fields = ClientFields::read(fields.clone())?;
-        let list = listing::name(method, target, &path, fields.clone());
-        let request = Prepared::new(method, to, &path, fields.clone())?;
+        let client_fields = ClientFields::read(fields)?;
+        let list = listing::name(method, target, &path, fields);
+        let request = Prepared::new(method, &host.to, &path, fields)?;
         let (kind, is_completion) = (route::kind(target), route::is_completion(target));
         // Their answers have ids too, but no later request names those.
         let is_talk = is_completion || kind == "/messages";
@@ -196,7 +192,7 @@ impl Relay {
             false => self.owners.of_path(target, Instant::now()),
         };
         let mut mapped = Mapped {
-            is_genai: genai.is_some(),
+            is_genai,
             list: list.filter(|_| client_fields.key.is_none()), // a client that asks for one key wants that key used
             client_fields,
             kind,

@@ -15,6 +15,7 @@ use crate::dialect::lessons::message;
 use crate::dialect::models;
 use crate::dialect::reader::Reader;
 use crate::dialect::terms::{Fault, StreamEnd};
+use crate::headers::Field;
 use crate::reply::Reply;
 use crate::sse::Tokens;
 use crate::stream::{self, CopyEnd};
@@ -98,7 +99,7 @@ impl Delivery<'_> {
         let head = match exchange.client.stop_beats() {
             true => Vec::new(),
             false => {
-                let fields: [(&str, &[u8]); 2] = [
+                let fields: [Field; 2] = [
                     ("content-type", b"text/event-stream; charset=utf-8"),
                     ("cache-control", b"no-cache"),
                 ];
@@ -107,13 +108,13 @@ impl Delivery<'_> {
         };
         let mut copied = stream::copy(&mut translated, self.out, head, framing);
         // Many clients close at the end of the message. They have their whole answer.
-        if translated.over && matches!(copied.end, CopyEnd::ClientLeft) {
+        if translated.is_over() && matches!(copied.end, CopyEnd::ClientLeft) {
             copied.end = CopyEnd::Done;
         }
         let stream = &translated.stream;
         self.learn(translation, stream.usage(), stream.thinks_unopened());
         let outcome = self.copied(copied, framing, false);
-        if translated.over {
+        if translated.is_over() {
             translated.answer.let_client_go();
             translated.answer.discard();
         }
@@ -224,9 +225,8 @@ struct TranslatedBody<'a> {
     memory: Body,
     ready: Vec<u8>,
     given: usize,
-    /// The message is complete.
-    over: bool,
-    broken: Option<&'static str>,
+    /// How the stream ended, once it has.
+    end: Option<StreamEnd>,
 }
 
 impl<'a> TranslatedBody<'a> {
@@ -242,8 +242,7 @@ impl<'a> TranslatedBody<'a> {
             memory: Body::new(&exchange.bodies),
             ready: Vec::new(),
             given: 0,
-            over: false,
-            broken: None,
+            end: None,
         }
     }
 
@@ -256,13 +255,18 @@ impl<'a> TranslatedBody<'a> {
             self.stream.end(true, &mut self.ready);
             self.look_at_end();
         }
-        while self.ready.is_empty() && !self.over && self.broken.is_none() {
+        while self.ready.is_empty() && self.end.is_none() {
             self.fill()?;
         }
-        match self.broken {
-            Some(why) if self.ready.is_empty() => Err(cut(why)),
+        match self.end {
+            Some(StreamEnd::Broken(why)) if self.ready.is_empty() => Err(cut(why)),
             _ => Ok(()),
         }
+    }
+
+    /// The message is complete.
+    fn is_over(&self) -> bool {
+        matches!(self.end, Some(StreamEnd::Whole | StreamEnd::Empty))
     }
 
     fn fill(&mut self) -> io::Result<()> {
@@ -296,14 +300,9 @@ impl<'a> TranslatedBody<'a> {
     }
 
     fn look_at_end(&mut self) {
-        match self.stream.ended() {
-            None => {}
-            Some(StreamEnd::Whole) => self.over = true,
-            Some(StreamEnd::Empty) => {
-                self.stream.put_empty(&mut self.ready);
-                self.over = true;
-            }
-            Some(StreamEnd::Broken(why)) => self.broken = Some(why),
+        self.end = self.stream.ended();
+        if self.end == Some(StreamEnd::Empty) {
+            self.stream.put_empty(&mut self.ready);
         }
     }
 }
@@ -311,10 +310,10 @@ impl<'a> TranslatedBody<'a> {
 impl Read for TranslatedBody<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.given == self.ready.len() {
-            match self.broken {
-                _ if self.over => return Ok(0),
-                Some(why) => return Err(cut(why)),
+            match self.end {
                 None => self.fill()?,
+                Some(StreamEnd::Broken(why)) => return Err(cut(why)),
+                Some(StreamEnd::Whole | StreamEnd::Empty) => return Ok(0),
             }
         }
         let n = (&self.ready[self.given..]).read(buffer)?;

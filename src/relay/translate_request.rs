@@ -4,10 +4,12 @@
 use std::time::Instant;
 
 use super::Exchange;
-use super::answer_mode::{AnswerMode, refusal};
+use super::answer_mode::{AnswerMode, Known, Translation, refusal};
+use crate::body::Body;
 use crate::debug;
 use crate::dialect::adapt::adapt;
 use crate::dialect::json::Json;
+use crate::dialect::learned::Traits;
 use crate::dialect::lessons::{Lesson, learn_from_error};
 use crate::dialect::terms::RequestContext;
 use crate::reply::{BODIES_FULL, BUSY_RETRY, Reply};
@@ -76,27 +78,15 @@ impl Exchange<'_> {
 
     /// Changes a translated request to what was learned of its model. `model`: the upstream's name.
     pub(super) fn fit(&mut self, model: &str) {
-        let (AnswerMode::Translation(translation), Some(body)) =
+        if let (AnswerMode::Translation(translation), Some(body)) =
             (&mut self.mapped.answer_mode, &mut self.body)
-        else {
-            return;
-        };
-        if !translation.translated {
-            return;
-        }
-        let traits = self.mapped.policy.known.learned().traits(model);
-        if traits.blind {
-            translation.size.images = 0; // none is sent
-        }
-        let tokens = traits.tokens(translation.size);
-        (translation.asked.prompt_tokens, translation.asked.ratio) = (tokens, traits.ratio());
-        translation.asked.thinks_unopened = traits.thinks_unopened;
-        model.clone_into(&mut translation.model);
-        translation.taught.clear();
-        if let Some(room) = body.room()
-            && let Some(adapted) = adapt(&body.bytes, &traits, tokens)
+            && translation.translated
         {
-            *body = room.filled(adapted);
+            let traits = self.mapped.policy.known.learned().traits(model);
+            translation.asked.thinks_unopened = traits.thinks_unopened;
+            model.clone_into(&mut translation.model);
+            translation.taught.clear();
+            translation.adapt(body, &traits);
         }
     }
 
@@ -106,82 +96,83 @@ impl Exchange<'_> {
             verdict,
             Verdict::Pass | Verdict::TooMuch | Verdict::Failed(_) | Verdict::Nowhere
         );
-        let AnswerMode::Translation(translation) = &self.mapped.answer_mode else {
+        let known = &self.mapped.policy.known;
+        let (AnswerMode::Translation(translation), true) =
+            (&mut self.mapped.answer_mode, about_request)
+        else {
             return false;
         };
-        match translation.translated {
-            true if answer.status == 200 && about_request => self.hears(answer),
-            _ if answer.status < 400 || !about_request => false,
-            false => self.was_not_understood(answer) && self.translate().is_ok(),
-            true => self.learns(answer),
+        match (translation.translated, &mut self.body) {
+            (true, _) if answer.status == 200 => translation.hears(answer, known),
+            _ if answer.status < 400 => false,
+            (false, _) => translation.was_not_understood(answer, known) && self.translate().is_ok(),
+            (true, Some(body)) => translation.learns(answer, body, known),
+            (true, None) => false,
         }
+    }
+}
+
+impl Translation {
+    /// Counts the request anew, and fits its body to these traits. `false`: there is nothing to change, or no room.
+    fn adapt(&mut self, body: &mut Body, traits: &Traits) -> bool {
+        if traits.blind {
+            self.size.images = 0; // none is sent
+        }
+        let tokens = traits.tokens(self.size);
+        (self.asked.prompt_tokens, self.asked.ratio) = (tokens, traits.ratio());
+        let may_change = self.taught.len() < MOST_CHANGES;
+        let Some(room) = body.room().filter(|_| may_change) else {
+            return false;
+        };
+        let Some(adapted) = adapt(&body.bytes, traits, tokens) else {
+            return false;
+        };
+        *body = room.filled(adapted);
+        true
     }
 
     /// The upstream does not know the path of the dialect.
-    fn was_not_understood(&self, answer: &Answer) -> bool {
-        let AnswerMode::Translation(translation) = &self.mapped.answer_mode else {
-            return false;
-        };
-        let unknown = matches!(answer.status, 404 | 405 | 501) && translation.chat.is_some();
-        unknown
-            && !self.mapped.policy.known.passes(translation.dialect)
-            && !translation.dialect.is_spoken_in(&answer.words())
+    fn was_not_understood(&self, answer: &Answer, known: &Known) -> bool {
+        let unknown = matches!(answer.status, 404 | 405 | 501) && self.chat.is_some();
+        unknown && !known.passes(self.dialect) && !self.dialect.is_spoken_in(&answer.words())
     }
 
     /// An answer came: the lessons of the refusals were right. `true`: it has no content, and is asked for once more.
-    fn hears(&mut self, answer: &Answer) -> bool {
-        let AnswerMode::Translation(translation) = &mut self.mapped.answer_mode else {
-            return false;
-        };
-        let mut learned = self.mapped.policy.known.learned();
-        for lesson in translation.taught.drain(..) {
-            learned.learn(&translation.model, lesson, translation.size, Instant::now());
+    fn hears(&mut self, answer: &Answer, known: &Known) -> bool {
+        let mut learned = known.learned();
+        for lesson in self.taught.drain(..) {
+            learned.learn(&self.model, lesson, self.size, Instant::now());
         }
         drop(learned);
-        let is_first = !std::mem::replace(&mut translation.heard, true);
+        let is_first = !std::mem::replace(&mut self.heard, true);
         is_first
-            && translation
+            && self
                 .dialect
                 .says_nothing(answer.start(), answer.is_stream())
     }
 
     /// Learns from a refusal that names what the model does not take. `true`: the request was changed.
-    fn learns(&mut self, answer: &Answer) -> bool {
-        let policy = self.mapped.policy.clone();
-        let (AnswerMode::Translation(translation), Some(body)) =
-            (&mut self.mapped.answer_mode, &mut self.body)
-        else {
-            return false;
-        };
+    fn learns(&mut self, answer: &Answer, body: &mut Body, known: &Known) -> bool {
         let Some(lesson) = learn_from_error(answer.status, &answer.words()) else {
             return false;
         };
-        debug!("{}: {lesson:?}", translation.model);
-        let learned = policy.known.learned();
-        if lesson == Lesson::Blind && learned.sees(&translation.model, Instant::now()) {
+        debug!("{}: {lesson:?}", self.model);
+        let learned = known.learned();
+        if lesson == Lesson::Blind && learned.sees(&self.model, Instant::now()) {
             return false; // only this image is to blame
         }
-        let mut traits = learned.traits(&translation.model);
+        let mut traits = learned.traits(&self.model);
         drop(learned);
-        let taught = translation.taught.iter().copied().chain([lesson]);
-        taught.for_each(|lesson| traits.learn(lesson, translation.size));
-        if traits.blind {
-            translation.size.images = 0; // none is sent
-        }
-        let tokens = traits.tokens(translation.size);
-        (translation.asked.prompt_tokens, translation.asked.ratio) = (tokens, traits.ratio());
-        let may_change = translation.taught.len() < MOST_CHANGES;
-        if let Some(room) = body.room().filter(|_| may_change)
-            && let Some(adapted) = adapt(&body.bytes, &traits, tokens)
-        {
-            *body = room.filled(adapted);
-            translation.taught.push(lesson);
+        let taught = self.taught.iter().copied().chain([lesson]);
+        taught.for_each(|lesson| traits.learn(lesson, self.size));
+        if self.adapt(body, &traits) {
+            self.taught.push(lesson);
             return true;
         }
         // The request does not fit and its client is told; the model's context is known from now on.
         if let Lesson::Context(..) = lesson {
-            let mut learned = policy.known.learned();
-            learned.learn(&translation.model, lesson, translation.size, Instant::now());
+            let mut learned = known.learned();
+            learned.learn(&self.model, lesson, self.size, Instant::now());
         }
         false
     }

@@ -59,6 +59,6 @@ impl Relay {
 
     /// Where requests go, as people write it: no path, no secret.
     pub fn origin(&self) -> String {
-        self.policy().origin.clone()
+        self.policy().target.origin.clone()
     }
 }

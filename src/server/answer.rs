@@ -1,6 +1,7 @@
 //! Answers of our own to requests that are not forwarded, and their line in the log.
 
 use std::io::Write;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::Inner;
@@ -20,13 +21,13 @@ impl Inner {
         // A connection that is being answered is never closed to make room. So a client that asks
         // again and again but reads no answers must not hold many of them.
         if !client::takes_more(&socket, REPLY_PATIENCE) {
-            return socket.shutdown();
+            return break_off(&socket);
         }
         let down = downstream(&request, origin);
         let mut out = request.into_writer();
         let sent = out.write_all(&reply.to_bytes(down));
         if sent.and_then(|()| out.flush()).is_err() {
-            socket.shutdown();
+            break_off(&socket);
         }
     }
 
@@ -50,6 +51,11 @@ impl Inner {
         self.relay.metrics().answered(answered, Instant::now());
         self.answer(request, origin, reply);
     }
+}
+
+/// Ends a client's connection in both directions, at once.
+pub(super) fn break_off(client: &TcpStream) {
+    let _ = client.shutdown(Shutdown::Both); // fails only if the client has ended it
 }
 
 pub(super) fn downstream<'a>(request: &Request, origin: Option<&'a str>) -> Downstream<'a> {

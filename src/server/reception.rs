@@ -34,15 +34,20 @@ impl Inner {
 
     /// Admits a request or answers it. Pages of our own need no place.
     fn receive(&self, request: Request) {
-        let rules = self.rules();
-        let asked = facts(&request);
-        let origin = match rules.access.door(&asked) {
+        let access = self.rules();
+        let asked = AccessRequest::new(
+            Some(request.remote_addr().ip()),
+            request.method().as_str(),
+            request.url(),
+            request.raw_headers(),
+        );
+        let origin = match access.door(&asked) {
             Ok(origin) => origin.map(str::to_owned),
             Err(refusal) => return self.refuse(request, None, &refusal),
         };
         let origin = origin.as_deref();
-        let preflight = rules.access.preflight(&asked);
-        if let Some(page) = preflight.or_else(|| self.page(&request, &rules.access, &asked)) {
+        let preflight = access.preflight(&asked);
+        if let Some(page) = preflight.or_else(|| self.page(&request, &access, &asked)) {
             if page.status == 405 {
                 return self.refuse(request, origin, &page); // an unread body may follow
             }
@@ -51,7 +56,7 @@ impl Inner {
             }
             return self.answer(request, origin, &page);
         }
-        let client = match rules.access.client(&asked) {
+        let client = match access.client(&asked) {
             Ok(client) => client,
             Err(refusal) => return self.refuse(request, origin, &refusal),
         };
@@ -59,7 +64,7 @@ impl Inner {
             return self.refuse(request, origin, &refusal);
         }
         match self.place() {
-            Ok(_place) => self.serve(request, origin, &rules, client),
+            Ok(_place) => self.serve(request, origin, &access, client),
             Err(NoPlace::Full) => self.turn_away(request, origin, &self.full()),
             Err(NoPlace::Stopping) => self.refuse(request, origin, &stopping()),
         }
@@ -92,7 +97,7 @@ impl Inner {
             return Some(own_pages::only_looked_at());
         }
         Some(match own {
-            Own::Front => own_pages::page(self.shows_dashboard()),
+            Own::Front => own_pages::page(self.dashboard),
             Own::Hello => own_pages::hello(),
             Own::Nothing => own_pages::nothing(),
             Own::Health => access.health(asked, self.shown(access, health::page)),
@@ -112,13 +117,6 @@ impl Inner {
                 })
             }),
         })
-    }
-
-    fn shows_dashboard(&self) -> bool {
-        #[cfg(feature = "dashboard")]
-        return self.dashboard;
-        #[cfg(not(feature = "dashboard"))]
-        return false;
     }
 
     /// A page made from alvus' state.
@@ -171,14 +169,4 @@ fn leads_nowhere(request: &Request, asked: &AccessRequest<'_>) -> Option<Reply> 
 
 pub(super) fn stopping() -> Reply {
     Reply::busy("shutting_down", "alvus is shutting down")
-}
-
-/// The parts of a request that decide on its admission.
-fn facts<'a>(request: &'a Request<'_>) -> AccessRequest<'a> {
-    AccessRequest::new(
-        Some(request.remote_addr().ip()),
-        request.method().as_str(),
-        request.url(),
-        request.raw_headers(),
-    )
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::Inner;
+use super::answer::break_off;
 use super::answer::{downstream, request_line};
 #[cfg(test)]
 use super::tests;
 use super::upload::Unread;
-use super::{Inner, Rules};
+use crate::access::Access;
 use crate::client::Client;
 use crate::front::Request;
 use crate::logging::{self, Line, LogLevel, shown};
@@ -21,7 +23,7 @@ impl Inner {
         &self,
         mut request: Request,
         origin: Option<&str>,
-        rules: &Rules,
+        access: &Access,
         client_key: Option<usize>,
     ) {
         let began = Instant::now();
@@ -31,17 +33,17 @@ impl Inner {
         let body = match self.read_body(&mut request, began) {
             Ok(body) => body,
             Err(Unread::Refused(reply)) => return self.refuse(request, origin, &reply),
-            Err(Unread::Left) => return request.client().shutdown(),
+            Err(Unread::Left) => return break_off(&request.client()),
         };
         let socket = request.client();
-        let client = Client::new(socket.shared());
+        let client = Client::new(socket.clone());
         #[cfg(test)]
         tests::bug_at(request.url(), "/bug/early");
-        let name = client_key.map(|at| rules.access.counted(at));
+        let name = client_key.map(|at| access.counted(at));
         let (method, target) = (request.method().as_str(), leads_to(request.url()));
         // Taken apart once: they are gone through several times.
         let fields: Vec<_> = request.raw_headers().collect();
-        let mapped = self.relay.map(method, target, fields.iter().copied());
+        let mapped = self.relay.map(method, target, &fields);
         drop(fields);
         let mapped = match mapped {
             Ok(mapped) => mapped,
@@ -61,11 +63,11 @@ impl Inner {
         tests::bug_at(asked.target(), "/bug/late");
         let outcome = self.relay.serve(exchange, &mut out);
         if let Some(at) = client_key {
-            rules.access.spent(at, outcome.tokens);
+            access.spent(at, outcome.tokens);
         }
         self.count(&outcome, bytes_in);
         if outcome.end != End::Complete || outcome.closes {
-            socket.shutdown();
+            break_off(&socket);
         }
         drop(out);
         if logging::enabled(LogLevel::Info) {

@@ -1,12 +1,14 @@
 //! Reads a request's body, within limits of size and time.
 
 use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Inner;
 use super::reception::stopping;
 use crate::body::Body;
-use crate::front::{ClientSocket, Request};
+use crate::front::Request;
 use crate::headers;
 use crate::reply::Reply;
 
@@ -31,13 +33,13 @@ pub(super) enum Unread {
 /// A body on its way, which a stop cuts short.
 struct Upload<'a> {
     house: &'a Inner,
-    client: ClientSocket,
+    client: Arc<TcpStream>,
 }
 
 impl Drop for Upload<'_> {
     fn drop(&mut self) {
         let uploads = &mut self.house.admission().uploads;
-        if let Some(at) = uploads.iter().position(|other| other.is(&self.client)) {
+        if let Some(at) = uploads.iter().position(|c| Arc::ptr_eq(c, &self.client)) {
             uploads.swap_remove(at);
         }
     }
@@ -108,10 +110,11 @@ impl Inner {
         if admission.draining {
             return Err(Unread::Refused(stopping()));
         }
-        admission.uploads.push(request.client());
+        let client = request.client();
+        admission.uploads.push(client.clone());
         Ok(Upload {
             house: self,
-            client: request.client(),
+            client,
         })
     }
 
@@ -139,18 +142,13 @@ fn too_slow() -> Unread {
 
 /// One read; 0 at the end.
 fn read_piece(request: &mut Request, piece: &mut [u8]) -> Result<usize, Unread> {
-    loop {
-        return match request.as_reader().read(piece) {
-            Ok(n) => Ok(n),
-            Err(e) => Err(match e.kind() {
-                ErrorKind::Interrupted => continue,
-                ErrorKind::TimedOut | ErrorKind::WouldBlock => too_slow(),
-                ErrorKind::InvalidInput | ErrorKind::InvalidData => {
-                    let text = "the request body is not framed correctly";
-                    Unread::Refused(Reply::error(400, "bad_body", text))
-                }
-                _ => Unread::Left,
-            }),
-        };
-    }
+    let read = request.as_reader().read(piece);
+    read.map_err(|e| match e.kind() {
+        ErrorKind::TimedOut => too_slow(),
+        ErrorKind::InvalidData => {
+            let text = "the request body is not framed correctly";
+            Unread::Refused(Reply::error(400, "bad_body", text))
+        }
+        _ => Unread::Left,
+    })
 }

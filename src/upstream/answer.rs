@@ -203,12 +203,7 @@ impl Answer {
             .length
             .map_or(LOOK, |length| (length as usize).saturating_sub(have));
         lengthen(&mut self.start, have + left.clamp(1, LOOK));
-        let read = loop {
-            match self.body.read(&mut self.start[have..]) {
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
+        let read = self.body.read(&mut self.start[have..]);
         let came = read.as_ref().copied().unwrap_or(0);
         self.start.truncate(have + came);
         if self.events {
@@ -289,11 +284,15 @@ impl Kept {
 impl Answer {
     /// A copy, with as much of the body as was looked at.
     pub fn copy(&self) -> Kept {
-        let fields = self.fields_back();
         let mut body = self.start.clone();
         if self.mask.is_some() {
             Mask::default().pass(&mut body, self.key.expose().as_bytes());
         }
+        self.with(body)
+    }
+
+    fn with(&self, body: Vec<u8>) -> Kept {
+        let fields = self.fields_back();
         Kept {
             status: self.status,
             fields: fields.map(|(n, v)| (n.to_string(), v.to_vec())).collect(),
@@ -304,28 +303,16 @@ impl Answer {
     /// Reads the whole body, if it is small and comes without a pause.
     pub fn keep(mut self) -> Option<Kept> {
         let mut body = Vec::new();
-        if !self.drain(|piece| body.extend_from_slice(piece)) {
-            return None;
-        }
-        let fields = self
-            .fields_back()
-            .map(|(n, v)| (n.to_string(), v.to_vec()))
-            .collect();
-        Some(Kept {
-            status: self.status,
-            fields,
-            body,
-        })
+        let whole = self.drain(|piece| body.extend_from_slice(piece));
+        whole.then(|| self.with(body))
     }
 }
 
 impl Answer {
     /// Reads on: first what was looked at already, then the connection.
     fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let ahead = &self.start[self.given..];
-        if !ahead.is_empty() {
-            let n = ahead.len().min(buffer.len());
-            buffer[..n].copy_from_slice(&ahead[..n]);
+        if self.given < self.start.len() {
+            let n = (&self.start[self.given..]).read(buffer)?;
             self.given += n;
             return Ok(n);
         }

@@ -4,7 +4,6 @@
 //! call and the reading of its body stay on one thread, so a thread-local holds the state.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
@@ -21,7 +20,7 @@ use crate::client::{Client, Interest, Wake};
 const CROSSING: Duration = Duration::from_secs(2);
 
 /// The call on this thread, and how far it came.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Call {
     pub(super) client: Client,
     /// The longest gap between two pieces.
@@ -51,12 +50,6 @@ pub(super) struct Call {
 pub(super) struct Request {
     pub(super) head: Vec<u8>,
     pub(super) body: Vec<u8>,
-}
-
-impl fmt::Debug for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Request")
-    }
 }
 
 thread_local! {
@@ -166,7 +159,7 @@ fn in_words(error: &ureq::Error) -> String {
         ureq::Error::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
             "it closed the connection".into()
         }
-        ureq::Error::Io(e) => e.to_string(),
+        ureq::Error::Io(e) => e.to_string(), // without ureq's "io: "
         other => other.to_string(),
     }
 }

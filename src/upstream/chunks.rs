@@ -53,14 +53,11 @@ impl Chunks {
         let mut whole = 0;
         let mut first = None;
         while let Some((line, size)) = first_line(&input[whole..]) {
+            first = first.or(Some((line, size)));
             let end = whole + line + size;
             if size == 0 || end > input.len() {
-                if first.is_none() {
-                    first = Some((line, size));
-                }
                 break;
             }
-            first = first.or(Some((line, size)));
             whole = end;
         }
         let Some((line, size)) = first else {

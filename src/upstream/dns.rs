@@ -149,12 +149,12 @@ impl CachingResolver {
     ) -> Result<(), ureq::Error> {
         let started = Instant::now();
         let mut known = self.0.lock();
-        if find(&mut known, host, port).is_none() {
+        let at = known.iter().position(|k| k.is(host, port));
+        let at = at.unwrap_or_else(|| {
             known.push(Known::new(host, port, started));
-        }
-        let Some(entry) = find(&mut known, host, port) else {
-            return Err(ureq::Error::HostNotFound); // cannot be: it was pushed just now
-        };
+            known.len() - 1
+        });
+        let entry = &mut known[at];
         let round = entry.rounds;
         let is_old = || started.saturating_duration_since(entry.asked) > DNS_FRESH;
         if entry.is_name && !entry.asking && (entry.addrs.is_empty() || is_old()) {
@@ -220,7 +220,7 @@ impl CachingResolver {
 
 /// The entry of this host.
 fn find<'a>(known: &'a mut [Known], host: &str, port: u16) -> Option<&'a mut Known> {
-    known.iter_mut().find(|k| k.port == port && k.host == host)
+    known.iter_mut().find(|k| k.is(host, port))
 }
 
 impl Known {
@@ -236,6 +236,10 @@ impl Known {
             rounds: 0,
             failed: String::new(),
         }
+    }
+
+    fn is(&self, host: &str, port: u16) -> bool {
+        self.port == port && self.host == host
     }
 
     /// Takes over what a look-up found. The address that worked last stays first.

@@ -1,8 +1,6 @@
 //! The fields of an answer's head. They bypass ureq, whose map would hash, copy and search each of them. ureq sees only
 //! those that frame the body, and malformed ones, so that it refuses them. Pure.
 
-use std::fmt;
-
 use memchr::memchr;
 
 use crate::headers;
@@ -26,14 +24,21 @@ impl Fields {
     }
 
     /// The values of this (lower-case) name.
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let mut rest = self.0.as_slice();
-        std::iter::from_fn(move || next_of(&mut rest, name))
+        std::iter::from_fn(move || {
+            loop {
+                let (found, value) = next(&mut rest)?;
+                if found == name.as_bytes() {
+                    return Some(value);
+                }
+            }
+        })
     }
 
     /// The first value of this (lower-case) name.
     pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
-        next_of(&mut self.0.as_slice(), name)
+        self.all(name).next()
     }
 
     /// Takes a well-formed field over; returns its name.
@@ -66,28 +71,12 @@ fn next<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     Some((name, value))
 }
 
-/// The next value of this name.
-fn next_of<'a>(rest: &mut &'a [u8], wanted: &str) -> Option<&'a [u8]> {
-    while let Some((name, value)) = next(rest) {
-        if name == wanted.as_bytes() {
-            return Some(value);
-        }
-    }
-    None
-}
-
 /// The value without blanks around it.
 fn without_blanks(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }
     value
-}
-
-impl fmt::Debug for Fields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fields")
-    }
 }
 
 /// A head that was taken apart.

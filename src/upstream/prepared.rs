@@ -7,7 +7,7 @@ use ureq::http::{self, Method, Uri};
 
 use super::tls;
 use crate::config::{Faults, Scheme, Target};
-use crate::headers::{self, ConnectionOptions};
+use crate::headers::{self, ConnectionOptions, Field};
 use crate::reply::{self, BadRequest};
 use crate::retry::Repeat;
 
@@ -90,11 +90,11 @@ impl Prepared {
     ///
     /// # Errors
     /// When method or path cannot be sent; the text is for the client.
-    pub fn new<'a>(
+    pub fn new(
         method: &str,
         to: &Origin,
         path: &str,
-        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+        fields: &[Field],
     ) -> Result<Prepared, BadRequest> {
         let bad = |text: &str| BadRequest(text.to_owned());
         let known = Method::from_bytes(method.as_bytes())
@@ -133,16 +133,13 @@ impl Prepared {
     }
 
     /// The client's fields that are forwarded.
-    fn put_fields<'a>(
-        &mut self,
-        fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-        is_download: bool,
-    ) {
-        let connection = fields
+    fn put_fields(&mut self, fields: &[Field], is_download: bool) {
+        let all = fields.iter().copied();
+        let connection = all
             .clone()
             .filter(|(name, _)| headers::is(name, "connection"));
         let options = ConnectionOptions::new(connection.map(|(_, value)| value));
-        for (name, value) in fields {
+        for (name, value) in all {
             if !headers::goes_up(name, &options) {
                 continue;
             }

@@ -84,25 +84,26 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        use rustls::Error::InvalidCertificate;
         let parsed = ParsedCertificate::try_from(shown)?;
-        let verified = verify_server_cert_signed_by_trust_anchor(
+        let is_listed = || self.listed.contains(shown);
+        match verify_server_cert_signed_by_trust_anchor(
             &parsed,
             &self.roots,
             intermediates,
             now,
             ALGORITHMS.all,
-        )
-        .and_then(|()| verify_server_name(&parsed, name));
-        match verified {
-            Ok(()) => Ok(ServerCertVerified::assertion()),
-            // webpki checks the dates before it reports either of these.
-            Err(rustls::Error::InvalidCertificate(why))
-                if (is_ca(&why) || has_no_name(&why)) && self.listed.contains(shown) =>
-            {
-                is_for(shown, name)
-            }
-            Err(other) => Err(other),
+        ) {
+            // webpki checks the dates before it reports this.
+            Err(InvalidCertificate(why)) if is_ca(&why) && is_listed() => {}
+            signed => signed?,
         }
+        match verify_server_name(&parsed, name) {
+            Err(InvalidCertificate(why))
+                if has_no_name(&why) && is_listed() && common_name_is(shown, &name.to_str()) => {}
+            named => named?,
+        }
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -141,21 +142,6 @@ pub(super) fn is_ca(why: &CertificateError) -> bool {
 
 fn has_no_name(why: &CertificateError) -> bool {
     matches!(why, CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty())
-}
-
-/// Whether a certificate names this host: in a `subjectAltName`, or in its subject if it has none.
-fn is_for(
-    shown: &CertificateDer<'_>,
-    name: &ServerName<'_>,
-) -> Result<ServerCertVerified, rustls::Error> {
-    let named =
-        ParsedCertificate::try_from(shown).and_then(|parsed| verify_server_name(&parsed, name));
-    match named {
-        Err(rustls::Error::InvalidCertificate(why))
-            if has_no_name(&why) && common_name_is(shown, &name.to_str()) => {}
-        named => named?,
-    }
-    Ok(ServerCertVerified::assertion())
 }
 
 /// Whether the one common name in the subject of this certificate is `name`.
@@ -319,8 +305,7 @@ pub(super) fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>
     };
     let bad = |why: String| Faults::from(format!("SSL_CERT_FILE: {}: {why}", path.display()));
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(|e| bad(e.to_string()))?
-        .collect::<Result<_, _>>()
+        .and_then(Iterator::collect)
         .map_err(|e| bad(e.to_string()))?;
     if certificates.is_empty() {
         return Err(bad("holds no certificate in PEM form".into()));

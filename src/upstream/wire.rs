@@ -64,13 +64,12 @@ impl Dialler {
         session
             .complete_io(&mut socket)
             .map_err(alarm::handshake_failed)?;
-        let tls = Tls(StreamOwned::new(session, socket));
+        let tls = StreamOwned::new(session, socket);
         Ok(Wire::new(Kind::Tls(Box::new(tls))))
     }
 }
 
 /// A connection as ureq uses it.
-#[derive(Debug)]
 pub(super) struct Wire {
     kind: Kind,
     buffer: Buffer,
@@ -78,14 +77,10 @@ pub(super) struct Wire {
     answered: bool,
 }
 
-#[derive(Debug)]
 enum Kind {
     Plain(Socket),
-    Tls(Box<Tls>),
+    Tls(Box<StreamOwned<ClientConnection, Socket>>),
 }
-
-/// TLS over a [`Socket`].
-struct Tls(StreamOwned<ClientConnection, Socket>);
 
 impl Wire {
     fn new(kind: Kind) -> Wire {
@@ -101,7 +96,7 @@ impl Kind {
     fn socket(&mut self) -> &mut Socket {
         match self {
             Kind::Plain(socket) => socket,
-            Kind::Tls(tls) => &mut tls.0.sock,
+            Kind::Tls(tls) => &mut tls.sock,
         }
     }
 
@@ -114,7 +109,7 @@ impl Kind {
         while !rest.is_empty() {
             let n = match self {
                 Kind::Plain(socket) => socket.write_vectored(rest),
-                Kind::Tls(tls) => tls.0.write_vectored(rest),
+                Kind::Tls(tls) => tls.write_vectored(rest),
             }?;
             IoSlice::advance_slices(&mut rest, n);
         }
@@ -125,7 +120,7 @@ impl Kind {
         self.socket().begin(timeout);
         match self {
             Kind::Plain(socket) => socket.read(input),
-            Kind::Tls(tls) => tls.0.read(input),
+            Kind::Tls(tls) => tls.read(input),
         }
     }
 }
@@ -157,28 +152,13 @@ impl Transport for Wire {
         if input.is_empty() {
             return Err(ureq::Error::LargeResponseHeader(INPUT_BUFFER, INPUT_BUFFER));
         }
-        let received = self.kind.receive(input, timeout);
-        let progress = received.map_err(ureq::Error::from).map(|n| {
-            self.buffer.input_appended(n);
-            n > 0
-        });
-        match progress {
-            // ureq takes a reset, or TLS without close_notify, for the end of a body that ends with
-            // the connection. With another error kind it remains a failure.
-            Err(ureq::Error::Io(e)) => Err(io::Error::other(match e.kind() {
-                ErrorKind::UnexpectedEof => {
-                    "it ended the connection without a TLS close_notify".into()
-                }
-                _ => alarm::words_of(&e).unwrap_or_else(|| e.to_string()),
-            })
-            .into()),
-            Ok(true) => {
-                CALL.with_borrow_mut(|call| call.received = true);
-                self.answered = true;
-                Ok(true)
-            }
-            other => other,
+        let n = self.kind.receive(input, timeout).map_err(lasting)?;
+        self.buffer.input_appended(n);
+        if n > 0 {
+            CALL.with_borrow_mut(|call| call.received = true);
+            self.answered = true;
         }
+        Ok(n > 0)
     }
 
     /// An idle connection with anything to read (bytes, an end, an error) must not be used. ureq asks when it puts a
@@ -194,6 +174,20 @@ impl Transport for Wire {
 
     fn is_tls(&self) -> bool {
         matches!(self.kind, Kind::Tls(_))
+    }
+}
+
+/// ureq takes a reset, or TLS without close_notify, for the end of a body that ends with the connection. With another
+/// error kind it remains a failure.
+fn lasting(error: io::Error) -> ureq::Error {
+    match ureq::Error::from(error) {
+        ureq::Error::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
+            io::Error::other("it ended the connection without a TLS close_notify").into()
+        }
+        ureq::Error::Io(e) => {
+            io::Error::other(alarm::words_of(&e).unwrap_or_else(|| e.to_string())).into()
+        }
+        other => other,
     }
 }
 
@@ -264,14 +258,8 @@ impl Write for Socket {
     }
 }
 
-impl fmt::Debug for Socket {
+impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Socket")
-    }
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tls")
+        f.write_str("Wire")
     }
 }

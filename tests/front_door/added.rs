@@ -1,12 +1,12 @@
 //! What the front door can do and the crate as published cannot at all.
 
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use alvus::front::{self, ClientSocket, Limits};
+use alvus::front::{self, Limits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::door::{Asked, Server, Under, write_ok};
@@ -38,7 +38,7 @@ fn answer(server: &Server) -> Under<()> {
 }
 
 /// Whether the client has left, by the time that it takes at most.
-fn has_left(socket: &ClientSocket, within: Duration) -> bool {
+fn has_left(socket: &TcpStream, within: Duration) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
     let timeout = Timespec::try_from(within).unwrap();
     poll(&mut fds, Some(&timeout)).unwrap();
@@ -117,7 +117,8 @@ fn a_shutdown_ends_the_connection_in_both_directions() {
             .and_then(|()| writer.flush());
         (end.unwrap_err().kind(), sent.unwrap_err().kind())
     });
-    told.recv_timeout(HANG).unwrap().shutdown();
+    let told = told.recv_timeout(HANG).unwrap();
+    told.shutdown(Shutdown::Both).unwrap();
     assert!(client.is_closed());
     assert_eq!(
         reader.join().unwrap(),

@@ -677,7 +677,8 @@ static SERVER: LazyLock<SocketAddr> = LazyLock::new(|| {
 fn answer_summary(mut request: Request<'_>) {
     let mut body = Vec::new();
     if request.as_reader().read_to_end(&mut body).is_err() {
-        return request.client().shutdown();
+        let _ = request.client().shutdown(Shutdown::Both);
+        return;
     }
     let text = summary(request.method().as_str(), request.url(), &body);
     let length = text.len();

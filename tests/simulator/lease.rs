@@ -57,7 +57,7 @@ impl Sim {
             Pick::InTurn => (None, None),
         };
         let task = &mut self.tasks[id];
-        if task.journey.no_key(soonest.unwrap_or(now), now) == Step::GiveUp {
+        if !task.journey.may_wait(soonest.unwrap_or(now), now) {
             self.stop_waiting(id);
             return self.told(id, self.tasks[id].last);
         }
