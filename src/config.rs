@@ -142,7 +142,7 @@ settings! {
         "GET /dashboard shows what alvus is doing.";
     log: LogLevel, "LOG" = "info", Form::Word(LogLevel::WORDS), live,
         "How much is logged.";
-    log_format: LogFormat, "LOG_FORMAT" = "text", Form::Word(LogFormat::WORDS), live,
+    log_format: LogFormat, "LOG_FORMAT" = "text", Form::Word(&["text", "json"]), live,
         "How a line of the log is written.";
 }
 
