@@ -182,10 +182,9 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
         let look = setup.as_ref().and_then(|setup| setup.files.pause());
         let write = memory.as_ref().map(|memory| memory.pause(Instant::now()));
         let order = orders.next(look.into_iter().chain(write).min());
-        if let Some(memory) = &mut memory
-            && memory.pause(Instant::now()).is_zero()
-        {
-            keep(memory, &server);
+        let is_time = |memory: &StateFile| memory.pause(Instant::now()).is_zero();
+        if memory.as_ref().is_some_and(is_time) {
+            keep(&mut memory, &server);
         }
         let is_asked = match order {
             Some(Order::Stop(_)) => break,
@@ -203,13 +202,9 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
         }
     }
     server.close_door();
-    if let Some(memory) = &mut memory {
-        keep(memory, &server);
-    }
+    keep(&mut memory, &server);
     drain(&server, orders);
-    if let Some(memory) = &mut memory {
-        keep(memory, &server);
-    }
+    keep(&mut memory, &server);
     Ok(())
 }
 
@@ -294,8 +289,9 @@ fn remember(path: PathBuf, relay: &Relay) -> StateFile {
     file
 }
 
-/// Writes the state file.
-fn keep(memory: &mut StateFile, server: &Server) {
+/// Writes the state file, if there is one.
+fn keep(memory: &mut Option<StateFile>, server: &Server) {
+    let Some(memory) = memory else { return };
     let rests = server.relay().saved_rests(memory.salt());
     if let Err(text) = memory.keep(rests, Instant::now()) {
         error!("{text}");
