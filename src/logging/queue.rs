@@ -5,15 +5,14 @@
 //! Before [`detach`], as in `alvus check`, each thread writes its lines itself.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FileType, Stat, fstat};
 
 use super::{LogLevel, formed};
 
@@ -302,20 +301,15 @@ fn time(seconds: u64) -> String {
 /// Whether standard error is a terminal or a file, so that nobody adds times.
 fn stderr_is_read_as_it_is() -> bool {
     let stderr = std::io::stderr();
-    let copy = stderr.as_fd().try_clone_to_owned();
-    let is_file = |copy| File::from(copy).metadata().is_ok_and(|m| m.is_file());
-    stderr.is_terminal() || copy.is_ok_and(is_file)
+    let kind = fstat(&stderr).map(|file| FileType::from_raw_mode(file.st_mode));
+    stderr.is_terminal() || kind.is_ok_and(FileType::is_file)
 }
 
 /// Whether standard error is the journal: systemd names it in `JOURNAL_STREAM`, as `device:inode`.
 fn stderr_is_the_journal() -> bool {
-    let identity = || {
-        let copy = std::io::stderr().as_fd().try_clone_to_owned().ok()?;
-        let file = File::from(copy).metadata().ok()?;
-        Some(format!("{}:{}", file.dev(), file.ino()))
-    };
     let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-    !stream.is_empty() && Some(stream) == identity()
+    let is_it = |file: Stat| stream == format!("{}:{}", file.st_dev, file.st_ino);
+    !stream.is_empty() && fstat(std::io::stderr()).is_ok_and(is_it)
 }
 
 /// How many lines were written in the current second, and how many were not.
@@ -357,6 +351,8 @@ impl LineRate {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
