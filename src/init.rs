@@ -5,13 +5,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, Write};
+use std::io::{BufRead, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::arguments::Arguments;
 use crate::check::{self, Finding};
-use crate::config::{Config, Faults, Loaded, PROVIDERS, Sources, Target};
+use crate::config::{Config, Faults, Loaded, PROVIDERS, Target};
 use crate::secret::ApiKey;
 use crate::state::replace;
 use crate::upstream;
@@ -194,14 +194,7 @@ fn load(given: &Given, keys: OsString, url: &str, key_header: &str) -> Result<Lo
         ("TARGET_BASE_URL", url.into()),
         ("KEY_HEADER", key_header.into()),
     ];
-    let sources = Sources {
-        env_file: None,
-        env_file_name: ".env",
-        environment: environment.map(|(n, v)| (n.into(), v)).into(),
-        options: &given.arguments.settings(),
-    };
-    let never = &mut |_: &Path| Err(io::ErrorKind::Unsupported.into());
-    Config::load(&sources, Some(never))
+    Config::parse(None, environment, &given.arguments.settings())
 }
 
 /// The keys, and whether more may be typed.

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -435,14 +435,7 @@ fn run_demo(mut options: Vec<(&'static str, OsString)>) -> Result<(), Exit> {
     options.push(("API_KEYS", demo::KEYS.join(",").into()));
     options.push(("TARGET_BASE_URL", url.into()));
     let environment = std::env::vars_os().filter(|(name, _)| name != "API_KEYS_FILE");
-    let sources = Sources {
-        env_file: None,
-        env_file_name: ".env",
-        environment: environment.collect(),
-        options: &options,
-    };
-    let never = &mut |_: &Path| Err(ErrorKind::Unsupported.into());
-    let config = Config::load(&sources, Some(never))
+    let config = Config::parse(None, environment, &options)
         .map(begin_with)
         .map_err(|faults| (MISUSED, faults.to_string()))?;
     let words = format!(
