@@ -73,9 +73,9 @@ pub struct AccessRequest<'a> {
     /// The method is GET or HEAD.
     looks: bool,
     /// It asks for WebSocket. (Java's clients always offer `h2c`; that is ignored.)
-    upgrades: bool,
+    pub upgrades: bool,
     /// It came through another proxy, or through us.
-    via: bool,
+    pub via: bool,
 }
 
 impl<'a> AccessRequest<'a> {
@@ -131,16 +131,6 @@ impl<'a> AccessRequest<'a> {
             }
         }
         asked
-    }
-
-    /// Whether it asks for WebSocket.
-    pub fn upgrades(&self) -> bool {
-        self.upgrades
-    }
-
-    /// Whether it has a `Via`.
-    pub fn has_via(&self) -> bool {
-        self.via
     }
 
     /// The key that it shows, in any field that clients use. The last field of a name counts.
@@ -377,25 +367,16 @@ impl Access {
 
     /// Whether this client may see the operator's pages.
     fn trusts(&self, asked: &AccessRequest<'_>) -> Trust {
-        let cookies = asked.cookie.unwrap_or_default().split(|b| *b == b';');
-        let mut known = asked.local;
-        for cookie in cookies {
-            known |= same(self.cookie.as_bytes(), cookie.trim_ascii());
+        if asked.local {
+            return Trust::Known;
         }
         if self.clients.is_empty() {
-            // Without CLIENT_KEYS there are no cookies.
-            return if asked.local {
-                Trust::Known
-            } else {
-                Trust::None
-            };
+            return Trust::None; // without CLIENT_KEYS there are no cookies
         }
-        known |= asked
-            .keys()
-            .iter()
-            .flatten()
-            .any(|k| self.known(k).is_some());
-        if known {
+        let mut cookies = asked.cookie.unwrap_or_default().split(|b| *b == b';');
+        let by_cookie = cookies.any(|cookie| same(self.cookie.as_bytes(), cookie.trim_ascii()));
+        let mut keys = asked.keys().into_iter().flatten();
+        if by_cookie || keys.any(|key| self.known(key).is_some()) {
             return Trust::Known;
         }
         let password = asked.authorization.and_then(password);

@@ -30,24 +30,21 @@ pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), No
         let text = "PORT is 0, so alvus listens on any free port; say which with --port";
         return Err(NoHealth(text.into()));
     }
-    let local = address(config);
     let at = match name {
         Some(name) => format!("{name}:{}", config.port),
-        None => local.to_string(),
+        None => address(config).to_string(),
     };
-    let page = addresses(name, local)
-        .and_then(|all| get(&all, &at, config))
-        .map_err(|e| {
-            let why = match e.kind() {
-                ErrorKind::TimedOut | ErrorKind::WouldBlock => {
-                    format!("no answer in {} s", PATIENCE.as_secs())
-                }
-                _ => e.to_string(),
-            };
-            NoHealth(format!(
-                "no alvus answers on {at}: {why} (is it running? HOST and PORT say where)"
-            ))
-        })?;
+    let page = get(&at, config).map_err(|e| {
+        let why = match e.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+                format!("no answer in {} s", PATIENCE.as_secs())
+            }
+            _ => e.to_string(),
+        };
+        NoHealth(format!(
+            "no alvus answers on {at}: {why} (is it running? HOST and PORT say where)"
+        ))
+    })?;
     let foreign = || NoHealth(format!("what answers on {at} is not alvus"));
     let text = String::from_utf8(page).map_err(|_| foreign())?;
     let (_, body) = text.split_once("\r\n\r\n").ok_or_else(foreign)?;
@@ -59,13 +56,6 @@ pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), No
             Err(NoHealth(text))
         }
         _ => Err(foreign()),
-    }
-}
-
-fn addresses(name: Option<&str>, local: SocketAddr) -> std::io::Result<Vec<SocketAddr>> {
-    match name {
-        Some(name) => Ok((name, local.port()).to_socket_addrs()?.collect()),
-        None => Ok(vec![local]),
     }
 }
 
@@ -84,12 +74,13 @@ fn address(config: &Config) -> SocketAddr {
     SocketAddr::new(ip, config.port)
 }
 
-/// Asks the first of these addresses that takes a connection.
-fn get(all: &[SocketAddr], host: &str, config: &Config) -> std::io::Result<Vec<u8>> {
+/// Asks the first of the host's addresses that takes a connection.
+fn get(host: &str, config: &Config) -> std::io::Result<Vec<u8>> {
+    let all = host.to_socket_addrs()?;
     let until = Instant::now() + PATIENCE;
     let mut stream = Err(ErrorKind::NotFound.into());
     for addr in all {
-        stream = TcpStream::connect_timeout(addr, PATIENCE);
+        stream = TcpStream::connect_timeout(&addr, PATIENCE);
         if stream.is_ok() {
             break;
         }
@@ -98,9 +89,7 @@ fn get(all: &[SocketAddr], host: &str, config: &Config) -> std::io::Result<Vec<u
     let mut request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     // Any client's key will do. On an address of the network one is needed even from here.
     if let Some(client) = config.client_keys.first() {
-        request += "x-api-key: ";
-        request += client.key.expose();
-        request += "\r\n";
+        request += &format!("x-api-key: {}\r\n", client.key.expose());
     }
     request += "\r\n";
     stream.write_all(request.as_bytes())?;

@@ -1,8 +1,7 @@
 //! `alvus check`: one cheap request for each key, and a verdict in words.
 
 use std::fmt;
-use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -131,48 +130,38 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
 /// What was found so far, in the order of the keys.
 type Found = (Mutex<Vec<Option<Finding>>>, Condvar);
 
-/// The findings for these keys, in their order.
+fn lock(found: &Found) -> MutexGuard<'_, Vec<Option<Finding>>> {
+    found.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The findings for these keys, in their order. Each key is tried on a thread of its own.
 fn side_by_side(asker: &Arc<(Upstream, Prepared)>, keys: &[ApiKey]) -> Vec<Finding> {
     let found: Arc<Found> = Arc::default();
-    let lock = || found.0.lock().unwrap_or_else(PoisonError::into_inner);
-    lock().resize_with(keys.len(), || None);
+    lock(&found).resize_with(keys.len(), || None);
     for (at, key) in keys.iter().enumerate() {
-        if let Err(e) = start(asker, at, key, &found) {
+        let (asker, key, all) = (asker.clone(), key.clone(), found.clone());
+        let asks = move || {
+            let finding = ask(&asker.0, asker.1.clone(), &key);
+            // Late findings have no place any more.
+            if let Some(place) = lock(&all).get_mut(at) {
+                *place = Some(finding);
+            }
+            all.1.notify_one();
+        };
+        if let Err(e) = thread::Builder::new().stack_size(STACK).spawn(asks) {
             let why = format!("no thread to ask it with: {e}");
-            lock()[at] = Some(Finding::Unreachable(why));
+            lock(&found)[at] = Some(Finding::Unreachable(why));
         }
     }
     // A late thread is left behind, as the process ends soon.
-    let waited = found
-        .1
-        .wait_timeout_while(lock(), PATIENCE, |found| found.iter().any(Option::is_none));
+    let open = |found: &mut Vec<Option<Finding>>| found.iter().any(Option::is_none);
+    let waited = found.1.wait_timeout_while(lock(&found), PATIENCE, open);
     let mut found = waited.unwrap_or_else(PoisonError::into_inner).0;
     let late = || Finding::Unreachable(format!("no answer within {} s", PATIENCE.as_secs()));
     found
         .drain(..)
         .map(|one| one.unwrap_or_else(late))
         .collect()
-}
-
-/// Asks with one key, on a thread of its own.
-fn start(
-    asker: &Arc<(Upstream, Prepared)>,
-    at: usize,
-    key: &ApiKey,
-    found: &Arc<Found>,
-) -> io::Result<()> {
-    let (asker, key, found) = (asker.clone(), key.clone(), found.clone());
-    let thread = thread::Builder::new().stack_size(STACK);
-    let started = thread.spawn(move || {
-        let finding = ask(&asker.0, asker.1.clone(), &key);
-        let mut all = found.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Late findings have no place any more.
-        if let Some(place) = all.get_mut(at) {
-            *place = Some(finding);
-        }
-        found.1.notify_one();
-    });
-    started.map(drop)
 }
 
 fn ask(upstream: &Upstream, mut request: Prepared, key: &ApiKey) -> Finding {

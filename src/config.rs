@@ -142,7 +142,7 @@ settings! {
         "GET /dashboard shows what alvus is doing.";
     log: LogLevel, "LOG" = "info", Form::Word(LogLevel::WORDS), live,
         "How much is logged.";
-    log_format: LogFormat, "LOG_FORMAT" = "text", Form::Word(LogFormat::WORDS), live,
+    log_format: LogFormat, "LOG_FORMAT" = "text", Form::Word(&["text", "json"]), live,
         "How a line of the log is written.";
 }
 
@@ -190,28 +190,6 @@ pub struct Sources<'a> {
 pub type ReadKeys<'a> = &'a mut dyn FnMut(&Path) -> io::Result<String>;
 
 impl Config {
-    /// Merges and checks; see [`Config::load`]. `API_KEYS_FILE` is not read.
-    ///
-    /// # Errors
-    /// All faults of both sources, none of them with any part of a key.
-    pub fn parse<N: Into<OsString>, V: Into<OsString>>(
-        env_file: Option<&str>,
-        env_file_name: &str,
-        environment: impl IntoIterator<Item = (N, V)>,
-    ) -> Result<Loaded, Faults> {
-        let environment = environment.into_iter().map(|(n, v)| (n.into(), v.into()));
-        let sources = Sources {
-            env_file,
-            env_file_name,
-            environment: environment.collect(),
-            options: &[],
-        };
-        Config::load(
-            &sources,
-            Some(&mut |_| Err(io::ErrorKind::Unsupported.into())),
-        )
-    }
-
     /// Merges and checks. `read_keys`: not needed to ask a running alvus, as that takes no provider's key.
     ///
     /// # Errors
@@ -237,6 +215,28 @@ impl Config {
         } else {
             Err(Faults(values.faults))
         }
+    }
+
+    /// The same without files: `env_file` is the text of one, and `API_KEYS_FILE` is not read.
+    ///
+    /// # Errors
+    /// All faults of all sources, none of them with any part of a key.
+    pub fn parse<N: Into<OsString>, V: Into<OsString>>(
+        env_file: Option<&str>,
+        environment: impl IntoIterator<Item = (N, V)>,
+        options: &[(&'static str, OsString)],
+    ) -> Result<Loaded, Faults> {
+        let environment = environment.into_iter().map(|(n, v)| (n.into(), v.into()));
+        let sources = Sources {
+            env_file,
+            env_file_name: ".env",
+            environment: environment.collect(),
+            options,
+        };
+        Config::load(
+            &sources,
+            Some(&mut |_| Err(io::ErrorKind::Unsupported.into())),
+        )
     }
 
     /// Checks settings against each other.

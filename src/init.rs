@@ -4,35 +4,27 @@
 //! It tries the keys before it writes. It never replaces a file without `--force`.
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{BufRead, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
+use crate::arguments::Arguments;
 use crate::check::{self, Finding};
-use crate::config::{Config, Faults, Loaded, PROVIDERS, Sources, Target};
+use crate::config::{Config, Faults, Loaded, PROVIDERS, Target};
 use crate::secret::ApiKey;
+use crate::state::replace;
 use crate::upstream;
 
 /// What is known before it asks.
 #[derive(Debug)]
-pub struct Given {
-    /// The file to write.
-    pub path: PathBuf,
-    /// `--provider`.
-    pub provider: Option<String>,
+pub struct Given<'a> {
+    /// The command line.
+    pub arguments: &'a Arguments,
     /// `API_KEYS` of the environment.
     pub keys: Option<OsString>,
-    /// Settings of the command line: `--port`.
-    pub settings: Vec<(&'static str, OsString)>,
     /// How this program was called.
     pub program: String,
-    /// `--lan`.
-    pub lan: bool,
-    /// Not with `--no-check`.
-    pub check: bool,
-    /// `--force`.
-    pub force: bool,
     /// There is a terminal to ask at.
     pub asks: bool,
 }
@@ -60,10 +52,12 @@ struct Terminal<'a> {
 /// # Errors
 /// When nothing was written, in the operator's words.
 pub fn run(given: &Given, input: &mut dyn BufRead, output: &mut dyn Write) -> Result<(), Stopped> {
-    let path = given.path.display();
-    if let Ok(there) = fs::symlink_metadata(&given.path) {
+    let arguments = given.arguments;
+    let path = arguments.env_file().unwrap_or_else(|| ".env".into());
+    let shown = path.display();
+    if let Ok(there) = fs::symlink_metadata(&path) {
         // A rename would put a file in the place of a link, a FIFO or a device.
-        let text = match (there.is_file(), given.force) {
+        let text = match (there.is_file(), arguments.has("force")) {
             (true, true) => None,
             (true, false) => {
                 Some("is there already: edit it, or let `alvus init --force` replace it")
@@ -71,22 +65,25 @@ pub fn run(given: &Given, input: &mut dyn BufRead, output: &mut dyn Write) -> Re
             (false, _) => Some("is not a regular file"),
         };
         if let Some(text) = text {
-            return Err(Stopped::Misused(format!("{path} {text}")));
+            return Err(Stopped::Misused(format!("{shown} {text}")));
         }
     }
     let mut terminal = Terminal { input, output };
     let (url, key_header) = provider(given, &mut terminal)?;
     let mut config = keys(given, &mut terminal, &url, key_header)?;
-    if given.check {
+    if !arguments.has("no-check") {
         try_keys(given, &mut terminal, &mut config)?;
     }
-    let lan = given.lan
+    let lan = arguments.has("lan")
         || (given.asks
             && terminal
                 .agrees("May other machines on your network use it, with a key of their own?"));
     let text = file(&config, key_header, lan)?;
-    write(&given.path, &text).map_err(|e| Stopped::Failed(format!("cannot write {path}: {e}")))?;
-    terminal.say(&next_steps(given, config.port, lan));
+    // A service may read it as a user of its own.
+    let owner = fs::metadata(&path).ok().map(|old| (old.uid(), old.gid()));
+    replace(&path, &text, owner)
+        .map_err(|e| Stopped::Failed(format!("cannot write {shown}: {e}")))?;
+    terminal.say(&next_steps(&path, &given.program, config.port, lan));
     Ok(())
 }
 
@@ -126,10 +123,10 @@ fn find(text: &str) -> Option<(String, &'static str)> {
 }
 
 fn provider(given: &Given, terminal: &mut Terminal) -> Result<(String, &'static str), Stopped> {
-    if let Some(text) = &given.provider {
+    if let Some(text) = given.arguments.value("provider") {
         let names: Vec<&str> = PROVIDERS.iter().map(|p| p.name).collect();
         let names = names.join(", ");
-        return find(text).ok_or_else(|| {
+        return find(&text.to_string_lossy()).ok_or_else(|| {
             Stopped::Misused(format!(
                 "--provider: expected one of {names}, or an http:// or https:// URL"
             ))
@@ -197,14 +194,7 @@ fn load(given: &Given, keys: OsString, url: &str, key_header: &str) -> Result<Lo
         ("TARGET_BASE_URL", url.into()),
         ("KEY_HEADER", key_header.into()),
     ];
-    let sources = Sources {
-        env_file: None,
-        env_file_name: ".env",
-        environment: environment.map(|(n, v)| (n.into(), v)).into(),
-        options: &given.settings,
-    };
-    let never = &mut |_: &Path| Err(io::ErrorKind::Unsupported.into());
-    Config::load(&sources, Some(never))
+    Config::parse(None, environment, &given.arguments.settings())
 }
 
 /// The keys, and whether more may be typed.
@@ -286,25 +276,9 @@ fn file(config: &Config, key_header: &str, lan: bool) -> Result<String, Stopped>
     Ok(text)
 }
 
-/// Writes the file as a whole or not at all, readable only by its owner.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let _ = fs::remove_file(&new);
-    let mut file = OpenOptions::new();
-    let mut file = file.write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    // A service may read it as a user of its own.
-    if let Ok(old) = fs::metadata(path) {
-        let _ = chown(&new, Some(old.uid()), Some(old.gid()));
-    }
-    fs::rename(&new, path)
-}
-
-fn next_steps(given: &Given, port: u16, lan: bool) -> String {
-    let (shown, program) = (given.path.display(), &given.program);
-    let named = match given.path == Path::new(".env") {
+fn next_steps(path: &Path, program: &str, port: u16, lan: bool) -> String {
+    let shown = path.display();
+    let named = match path == Path::new(".env") {
         true => String::new(),
         false => format!(" --env-file {shown}"),
     };

@@ -34,20 +34,6 @@ impl LogLevel {
     /// Their names, in the order of the levels.
     pub const WORDS: &[&str] = &["error", "warn", "info", "debug"];
 
-    /// The level that a word names, in upper or lower case.
-    pub fn parse(word: &str) -> Option<LogLevel> {
-        let levels = [
-            LogLevel::Error,
-            LogLevel::Warn,
-            LogLevel::Info,
-            LogLevel::Debug,
-        ];
-        let at = LogLevel::WORDS
-            .iter()
-            .position(|w| w.eq_ignore_ascii_case(word))?;
-        levels.get(at).copied()
-    }
-
     fn word(self) -> &'static str {
         LogLevel::WORDS[self as usize]
     }
@@ -65,20 +51,6 @@ pub enum LogFormat {
     Text,
     /// `{"level":"info","name":"value"}`
     Json,
-}
-
-impl LogFormat {
-    /// Their names.
-    pub const WORDS: &[&str] = &["text", "json"];
-
-    /// The format that a word names, in upper or lower case.
-    pub fn parse(word: &str) -> Option<LogFormat> {
-        match word {
-            _ if word.eq_ignore_ascii_case("text") => Some(LogFormat::Text),
-            _ if word.eq_ignore_ascii_case("json") => Some(LogFormat::Json),
-            _ => None,
-        }
-    }
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(LogLevel::Info as u8);

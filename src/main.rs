@@ -4,7 +4,8 @@
 //! arguments or configuration; 128 and its number after a second signal.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,6 +64,22 @@ fn main() -> ExitCode {
 /// An exit code, and what to say before it.
 type Exit = (u8, String);
 
+fn failed(what: impl Display) -> Exit {
+    (FAILED, format!("error: {what}"))
+}
+
+fn misused(what: impl Display) -> Exit {
+    (MISUSED, format!("error: {what}"))
+}
+
+/// The end of a command that has said already what it found.
+fn found(good: bool) -> Result<(), Exit> {
+    match good {
+        true => Ok(()),
+        false => Err((FAILED, String::new())),
+    }
+}
+
 fn run(arguments: &Arguments) -> Result<(), Exit> {
     let mut setup = Setup {
         files: Files::new(arguments.env_file()),
@@ -102,7 +119,7 @@ impl Setup {
     /// Checks a file that was just read. Changes nothing. `keys`: the provider's keys are needed.
     fn take_in(&mut self, text: FileText, keys: bool) -> Result<Loaded, Exit> {
         let shown = self.files.env.shown();
-        let text = text.map_err(|e| (MISUSED, format!("error: cannot read {shown}: {e}")))?;
+        let text = text.map_err(|e| misused(format!("cannot read {shown}: {e}")))?;
         let sources = Sources {
             env_file: text.as_deref(),
             env_file_name: &shown,
@@ -148,10 +165,9 @@ fn warn_of(warnings: Vec<String>) {
 /// Serves until a signal. `setup`: where the configuration came from, to read it again after SIGHUP
 /// and after an edit.
 fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result<(), Exit> {
-    let failed = |text: String| (FAILED, format!("error: {text}"));
     logging::detach();
     let mut orders = Orders::listen().map_err(|e| failed(format!("cannot handle signals: {e}")))?;
-    let relay = Relay::new(config).map_err(|text| (MISUSED, format!("error: {text}")))?;
+    let relay = Relay::new(config).map_err(misused)?;
     let mut memory = config.state_file.clone().map(|path| remember(path, &relay));
     let server = Server::start(config, relay).map_err(|e| {
         failed(format!(
@@ -159,17 +175,16 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
             config.host, config.port
         ))
     })?;
-    let addr = server.addr().map_err(|e| failed(e.to_string()))?;
+    let addr = server.addr().map_err(failed)?;
     greet(config, &server, &addr.to_string(), first_words);
     let mut running = config.clone();
     loop {
         let look = setup.as_ref().and_then(|setup| setup.files.pause());
         let write = memory.as_ref().map(|memory| memory.pause(Instant::now()));
         let order = orders.next(look.into_iter().chain(write).min());
-        if let Some(memory) = &mut memory
-            && memory.pause(Instant::now()).is_zero()
-        {
-            keep(memory, &server);
+        let is_time = |memory: &StateFile| memory.pause(Instant::now()).is_zero();
+        if memory.as_ref().is_some_and(is_time) {
+            keep(&mut memory, &server);
         }
         let is_asked = match order {
             Some(Order::Stop(_)) => break,
@@ -187,13 +202,9 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
         }
     }
     server.close_door();
-    if let Some(memory) = &mut memory {
-        keep(memory, &server);
-    }
+    keep(&mut memory, &server);
     drain(&server, orders);
-    if let Some(memory) = &mut memory {
-        keep(memory, &server);
-    }
+    keep(&mut memory, &server);
     Ok(())
 }
 
@@ -278,8 +289,9 @@ fn remember(path: PathBuf, relay: &Relay) -> StateFile {
     file
 }
 
-/// Writes the state file.
-fn keep(memory: &mut StateFile, server: &Server) {
+/// Writes the state file, if there is one.
+fn keep(memory: &mut Option<StateFile>, server: &Server) {
+    let Some(memory) = memory else { return };
     let rests = server.relay().saved_rests(memory.salt());
     if let Err(text) = memory.keep(rests, Instant::now()) {
         error!("{text}");
@@ -330,12 +342,8 @@ fn run_check(config: &Config) -> Result<(), Exit> {
     let any = check::run(config, |index, key, finding| {
         let _ = print(&format!("key {index} {}: {finding}\n", key.label()));
     })
-    .map_err(|text| (MISUSED, format!("error: {text}")))?;
-    if any {
-        Ok(())
-    } else {
-        Err((FAILED, String::new()))
-    }
+    .map_err(misused)?;
+    found(any)
 }
 
 /// The same for programs: always one JSON document on standard output.
@@ -343,16 +351,12 @@ fn check_in_json(loaded: Result<Config, Exit>) -> Result<(), Exit> {
     let mut findings = Vec::new();
     let done = loaded.and_then(|config| {
         let tell = |_, key: &ApiKey, finding| findings.push((key.clone(), finding));
-        check::run(&config, tell).map_err(|text| (MISUSED, format!("error: {text}")))
+        check::run(&config, tell).map_err(misused)
     });
     match done {
         Ok(any) => {
             print(&check::json(&findings))?;
-            if any {
-                Ok(())
-            } else {
-                Err((FAILED, String::new()))
-            }
+            found(any)
         }
         Err((code, text)) => {
             print(&check::json_faults(&text))?;
@@ -376,7 +380,7 @@ fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
             // One of the warnings may say why nobody answers.
             Err(NoHealth(text)) => {
                 warn_of(warnings);
-                return Err((FAILED, format!("error: {text}")));
+                return Err(failed(text));
             }
         };
         // To the top left corner of an empty screen.
@@ -391,8 +395,7 @@ fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
             .and_then(|()| out.flush());
         match watch && written.is_ok() {
             true => ask::pause(),
-            false if up || watch => return Ok(()),
-            false => return Err((FAILED, String::new())),
+            false => return found(up || watch),
         }
     }
 }
@@ -413,46 +416,26 @@ fn machine_asked(options: &mut Vec<(&'static str, OsString)>) -> Option<String> 
 }
 
 fn run_init(arguments: &Arguments) -> Result<(), Exit> {
-    let text = |name| {
-        arguments
-            .value(name)
-            .map(|v| v.to_string_lossy().into_owned())
-    };
+    let program = std::env::args_os().next().unwrap_or_default();
     let given = Given {
-        path: arguments.env_file().unwrap_or_else(|| ".env".into()),
-        provider: text("provider"),
+        arguments,
         keys: std::env::var_os("API_KEYS").filter(|keys| !keys.is_empty()),
-        settings: arguments.settings(),
-        program: std::env::args_os()
-            .next()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
-        lan: arguments.has("lan"),
-        check: !arguments.has("no-check"),
-        force: arguments.has("force"),
+        program: program.to_string_lossy().into_owned(),
         asks: std::io::stdin().is_terminal(),
     };
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout());
     init::run(&given, &mut input, &mut output).map_err(|stopped| match stopped {
-        Stopped::Misused(text) => (MISUSED, format!("error: {text}")),
-        Stopped::Failed(text) => (FAILED, format!("error: {text}")),
+        Stopped::Misused(text) => misused(text),
+        Stopped::Failed(text) => failed(text),
     })
 }
 
 fn run_demo(mut options: Vec<(&'static str, OsString)>) -> Result<(), Exit> {
-    let url = demo::start().map_err(|e| (FAILED, format!("error: cannot start the demo: {e}")))?;
+    let url = demo::start().map_err(|e| failed(format!("cannot start the demo: {e}")))?;
     options.push(("API_KEYS", demo::KEYS.join(",").into()));
     options.push(("TARGET_BASE_URL", url.into()));
     let environment = std::env::vars_os().filter(|(name, _)| name != "API_KEYS_FILE");
-    let sources = Sources {
-        env_file: None,
-        env_file_name: ".env",
-        environment: environment.collect(),
-        options: &options,
-    };
-    let never = &mut |_: &Path| Err(ErrorKind::Unsupported.into());
-    let config = Config::load(&sources, Some(never))
+    let config = Config::parse(None, environment, &options)
         .map(begin_with)
         .map_err(|faults| (MISUSED, faults.to_string()))?;
     let words = format!(

@@ -15,7 +15,7 @@ use crate::reply::whole_seconds;
 use crate::sse::Tokens;
 use models::{ModelCounts, Models};
 #[cfg(feature = "dashboard")]
-use recent::{Recent, What};
+use recent::Recent;
 
 /// Why a request was sent again.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -83,6 +83,25 @@ pub struct Answered<'a> {
     pub model: &'a str,
     /// The model by the client's name, if that is another one.
     pub asked: Option<&'a str>,
+}
+
+/// A kind of event, and the meaning of `key` and `number` in the dashboard's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// `key` was limited and rests for `number` seconds.
+    Limited,
+    /// The quota of `key` is spent, and it is parked for `number` seconds.
+    Parked,
+    /// `key` was ejected with status `number`.
+    Ejected,
+    /// The upstream cannot be reached, or fails, for the `number`th time lately.
+    Down,
+    /// The upstream is well again.
+    Back,
+    /// The configuration was read again and has `number` keys.
+    Reloaded,
+    /// An answer broke off after `number` bytes.
+    Cut,
 }
 
 /// Everything counted since the start.
@@ -244,28 +263,16 @@ impl Metrics {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(feature = "dashboard")]
     fn note(&self, what: What, key: usize, number: u64, now: Instant) {
+        #[cfg(feature = "dashboard")]
         self.recent().note(what, key, number, now);
+        #[cfg(not(feature = "dashboard"))]
+        let _ = (what, key, number, now);
     }
-
-    #[cfg(not(feature = "dashboard"))]
-    fn note(&self, _: What, _: usize, _: u64, _: Instant) {}
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Stands in for the last events in a build without the dashboard.
-#[cfg(not(feature = "dashboard"))]
-enum What {
-    Limited,
-    Parked,
-    Ejected,
-    Back,
-    Reloaded,
-    Cut,
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -197,7 +197,8 @@ impl StateFile {
             return Ok(());
         }
         let told = self.failing;
-        match replace(&self.path, &to_text(&self.salt, &rests, now, clock())) {
+        let text = to_text(&self.salt, &rests, now, clock());
+        match replace(&self.path, &text, None) {
             Ok(()) => {
                 (self.written, self.failing) = (rests, false);
                 Ok(())
@@ -232,8 +233,12 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Replaces the file by a new one, as a whole or not at all.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+/// Replaces a file by a new one, as a whole or not at all. It is readable only by its owner, this process's user unless
+/// another one and a group are named.
+///
+/// # Errors
+/// When it cannot be written. The old file is still there.
+pub fn replace(path: &Path, text: &str, owner: Option<(u32, u32)>) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
@@ -247,6 +252,9 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let written = file
         .write_all(text.as_bytes())
         .and_then(|()| file.sync_all());
+    if let Some((user, group)) = owner {
+        let _ = chown(&new, Some(user), Some(group));
+    }
     if let Err(e) = written.and_then(|()| fs::rename(&new, path)) {
         let _ = fs::remove_file(&new);
         return Err(e);

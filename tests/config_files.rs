@@ -38,7 +38,7 @@ fn cases(folder: &str) -> Vec<PathBuf> {
 }
 
 fn parse(text: &str) -> Result<Loaded, Faults> {
-    Config::parse(Some(text), ".env", std::iter::empty::<(String, String)>())
+    Config::parse(Some(text), std::iter::empty::<(String, String)>(), &[])
 }
 
 /// One line per setting. The keys in full: these are test data, and the parser is on trial.

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Stdio;
 
+use alvus::arguments::Arguments;
 use alvus::init::{self, Given, Stopped};
 use common::{Alvus, KEYS, TempDir, Upstream, alvus_command, answer, dead_addr};
 
@@ -258,15 +259,12 @@ fn for_the_network_it_makes_a_client_key_which_it_does_not_print() {
 
 /// What it says to these answers at a terminal, and how it ends.
 fn talk(dir: &TempDir, answers: &str) -> (String, Result<(), Stopped>) {
+    let path = dir.0.join(".env").into_os_string();
+    let arguments = Arguments::parse(["init".into(), "--env-file".into(), path]).unwrap();
     let given = Given {
-        path: dir.0.join(".env"),
-        provider: None,
+        arguments: &arguments,
         keys: None,
-        settings: Vec::new(),
         program: "target/release/alvus".into(),
-        lan: false,
-        check: true,
-        force: false,
         asks: true,
     };
     let mut said = Vec::new();

@@ -32,7 +32,7 @@ fn its_env_is_taken_without_a_word() {
     for text in [ENV, include_str!("data/0.1.0/env.example")] {
         let text = text.replace("\nAPI_KEYS=\n", "\nAPI_KEYS=k\n");
         let nothing = std::iter::empty::<(String, String)>();
-        let loaded = alvus::config::Config::parse(Some(&text), ".env", nothing);
+        let loaded = alvus::config::Config::parse(Some(&text), nothing, &[]);
         let loaded = loaded.unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(loaded.warnings, [""; 0]);
     }

@@ -7,7 +7,7 @@ const DIALOGUE: &str = "Basic bWU6Y2xpZW50LWtleS0wMTIzNDU2Nzg5";
 
 fn access(clients: &str, earlier: Option<&Access>) -> Access {
     let environment = [("API_KEYS", "k"), ("CLIENT_KEYS", clients)];
-    let loaded = Config::parse(None, ".env", environment).expect("a good configuration");
+    let loaded = Config::parse(None, environment, &[]).expect("a good configuration");
     let bound = "127.0.0.1:3000".parse().expect("an address");
     let random = [7 + u8::from(earlier.is_some()); 16];
     Access::new(&loaded.config, bound, random, earlier)

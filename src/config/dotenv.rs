@@ -93,14 +93,17 @@ fn read_value(text: &str) -> Result<(Cow<'_, str>, &str), &'static str> {
         return Ok((text.trim().into(), after)); // the fast way for most values
     }
     // The space before `start` counts: `NAME= # note` is all comment, `NAME=#1` has none.
-    let mut after_space = false;
+    Ok((uncommented(text, false).trim().into(), after))
+}
+
+/// The text without what follows a `#` after a blank. `after_blank`: its start counts as that.
+pub fn uncommented(text: &str, mut after_blank: bool) -> &str {
     let comment = text.find(|c: char| {
-        let found = c == '#' && after_space;
-        after_space = c.is_whitespace();
+        let found = c == '#' && after_blank;
+        after_blank = c.is_whitespace();
         found
     });
-    let value = text[..comment.unwrap_or(text.len())].trim();
-    Ok((value.into(), after))
+    &text[..comment.unwrap_or(text.len())]
 }
 
 /// The value up to the closing quote, and what follows that.

@@ -256,8 +256,8 @@ read! {
         (yes, _) => Ok(yes),
     };
     &'static str: |text, form| place(text, form).map(|at| KEY_HEADERS[at]);
-    LogLevel: |text, _form| LogLevel::parse(text).ok_or(Why::Unexpected);
-    LogFormat: |text, _form| LogFormat::parse(text).ok_or(Why::Unexpected);
+    LogLevel: |text, form| place(text, form).map(|at| [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug][at]);
+    LogFormat: |text, form| place(text, form).map(|at| [LogFormat::Text, LogFormat::Json][at]);
     Rotation: |text, form| place(text, form).map(|at| [Rotation::RoundRobin, Rotation::Sticky][at]);
     Pace: |text, _form| match text.eq_ignore_ascii_case("auto") {
         true => Ok(Pace::Auto),

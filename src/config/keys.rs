@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use super::clients::is_name;
+use super::dotenv::uncommented;
 use super::form::like_a_key;
 use crate::secret::ApiKey;
 
@@ -49,7 +50,7 @@ pub(super) fn file(text: &str) -> Found {
     let mut seen = Seen::with_capacity(text.lines().count());
     let mut names = HashSet::new();
     for (at, line) in (1..).zip(text.lines()) {
-        let line = uncommented(line).trim();
+        let line = uncommented(line, true).trim();
         if line.is_empty() {
             continue;
         }
@@ -89,17 +90,6 @@ impl Found {
             self.repeated.push(format!("{} ({})", place(), key.label()));
         }
     }
-}
-
-/// The line without what follows a `#` at its start or after a blank.
-fn uncommented(line: &str) -> &str {
-    let mut after_blank = true;
-    let comment = line.find(|c: char| {
-        let found = c == '#' && after_blank;
-        after_blank = c.is_whitespace();
-        found
-    });
-    &line[..comment.unwrap_or(line.len())]
 }
 
 /// Splits `name = key`; a line without a name is a key. A name that may itself be a key does not count, as names are

@@ -85,13 +85,7 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}://{}{}",
-            self.scheme.as_str(),
-            self.authority,
-            self.base_path
-        )
+        write!(f, "{}{}", self.origin(), self.base_path)
     }
 }
 
@@ -107,10 +101,8 @@ fn check_authority(authority: &str) -> Result<(), &'static str> {
             None => return Err("only a :port may follow its ]"),
         }
     } else {
-        let (host, port) = match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        };
+        let mut parts = authority.splitn(2, ':');
+        let (host, port) = (parts.next().unwrap_or_default(), parts.next());
         if host.is_empty() {
             return Err("it has no host");
         }

@@ -9,16 +9,16 @@ const KEY: &str = "nvapi-0123456789-f9a1";
 fn with(environment: &[(&str, &str)]) -> Result<Loaded, Faults> {
     Config::parse(
         None,
-        ".env",
         [("API_KEYS", KEY)]
             .into_iter()
             .chain(environment.iter().copied()),
+        &[],
     )
 }
 
 /// With this `.env` and this environment.
 fn both(file: &str, environment: &[(&str, &str)]) -> Result<Loaded, Faults> {
-    Config::parse(Some(file), ".env", environment.iter().copied())
+    Config::parse(Some(file), environment.iter().copied(), &[])
 }
 
 fn config(loaded: Result<Loaded, Faults>) -> Config {
@@ -236,11 +236,7 @@ fn the_names_that_others_use_are_answered_with_ours() {
         ["LOG_LEVEL (environment) is not a setting of alvus; did you mean LOG?"]
     );
     assert_eq!(
-        faults(Config::parse(
-            None,
-            ".env",
-            [("OPENAI_API_KEYS", "sk-secret")]
-        )),
+        faults(Config::parse(None, [("OPENAI_API_KEYS", "sk-secret")], &[])),
         [
             "API_KEYS is not set, but OPENAI_API_KEYS is (environment): rename it to API_KEYS, and separate keys by commas"
         ]
@@ -295,7 +291,7 @@ fn a_key_that_cannot_be_sent_is_a_fault_that_does_not_show_it() {
             ": key 1 of 1 holds a control character",
         ),
     ] {
-        let faults = faults(Config::parse(None, ".env", [("API_KEYS", list)]));
+        let faults = faults(Config::parse(None, [("API_KEYS", list)], &[]));
         assert_eq!(faults.len(), 1, "{list:?}: {faults:?}");
         assert!(
             faults[0].starts_with(&format!("API_KEYS (environment){fault}")),
@@ -331,7 +327,7 @@ fn missing_keys_say_what_to_do() {
                 .to_owned(),
         ),
     ] {
-        let found = faults(Config::parse(file, ".env", environment.iter().copied()));
+        let found = faults(Config::parse(file, environment.iter().copied(), &[]));
         assert_eq!(found, [fault], "{file:?}");
     }
 }
@@ -477,7 +473,7 @@ fn bytes_that_are_not_utf_8_are_a_fault_except_in_a_path() {
     use std::os::unix::ffi::OsStringExt;
     let bytes = |tail: &str| OsString::from_vec([b"\xff", tail.as_bytes()].concat());
     let environment = ["API_KEYS", "PORT"].map(|name| (OsString::from(name), bytes("sk-secret")));
-    let faults = faults(Config::parse(None, ".env", environment));
+    let faults = faults(Config::parse(None, environment, &[]));
     assert_eq!(faults.len(), 2, "{faults:?}");
     assert!(
         faults[0].starts_with("API_KEYS (environment): key 1 of 1 holds a character outside ASCII"),
@@ -488,11 +484,7 @@ fn bytes_that_are_not_utf_8_are_a_fault_except_in_a_path() {
         ("SSL_CERT_FILE".into(), bytes("/ca.pem")),
         (bytes("X"), "".into()),
     ];
-    let config = config(Config::parse::<OsString, OsString>(
-        None,
-        ".env",
-        environment,
-    ));
+    let config = config(Config::parse::<OsString, OsString>(None, environment, &[]));
     assert_eq!(config.ssl_cert_file, Some(PathBuf::from(bytes("/ca.pem"))));
 }
 
@@ -511,7 +503,7 @@ fn a_reload_can_name_every_setting_that_differs() {
     let environment = std::iter::empty::<(String, String)>();
     let (old, new) = (
         config(with(&[])),
-        config(Config::parse(Some(file), ".env", environment)),
+        config(Config::parse(Some(file), environment, &[])),
     );
     let live = differences(&old, &new, false);
     let restart = differences(&old, &new, true);

@@ -11,8 +11,7 @@ use crate::secret::ApiKey;
 
 /// What is set, and what was found wrong with it so far.
 pub(super) struct Values<'a> {
-    env_file: Option<&'a str>,
-    env_file_name: &'a str,
+    sources: &'a Sources<'a>,
     /// A list: a map for some dozens would cost 5 kB of code.
     set: Vec<Setting<'a>>,
     strangers: Vec<Stranger>,
@@ -39,14 +38,12 @@ struct Stranger {
 
 impl<'a> Values<'a> {
     pub(super) fn collect(sources: &'a Sources<'a>) -> Values<'a> {
-        let (set, strangers, faults, warnings) = Default::default();
         let mut values = Values {
-            env_file: sources.env_file,
-            env_file_name: sources.env_file_name,
-            set,
-            strangers,
-            faults,
-            warnings,
+            sources,
+            set: Vec::new(),
+            strangers: Vec::new(),
+            faults: Vec::new(),
+            warnings: Vec::new(),
         };
         values.take_file();
         for (name, value) in &sources.environment {
@@ -64,8 +61,8 @@ impl<'a> Values<'a> {
     }
 
     fn take_file(&mut self) {
-        let file = self.env_file_name;
-        let (assignments, bad_lines) = dotenv::parse(self.env_file.unwrap_or_default());
+        let file = self.sources.env_file_name;
+        let (assignments, bad_lines) = dotenv::parse(self.sources.env_file.unwrap_or_default());
         for bad in bad_lines {
             self.faults
                 .push(format!("{file} line {} {}", bad.line, bad.why));
@@ -191,14 +188,14 @@ impl<'a> Values<'a> {
     }
 
     fn no_keys(&self) -> String {
-        let file = self.env_file_name;
+        let file = self.sources.env_file_name;
         let mut strangers = self.strangers.iter();
         match strangers.find(|stranger| stranger.ours == "API_KEYS") {
             Some(Stranger { name, origin, .. }) => format!(
                 "API_KEYS is not set, but {} is ({origin}): rename it to API_KEYS, and separate keys by commas",
                 shown(name)
             ),
-            None if self.env_file.is_some() => format!(
+            None if self.sources.env_file.is_some() => format!(
                 "API_KEYS is not set: put API_KEYS=key1,key2 into {file} (your provider's keys, separated by commas)"
             ),
             None => format!(
@@ -213,10 +210,8 @@ impl<'a> Values<'a> {
             return Vec::new();
         };
         let (clients, faults) = clients::client_keys(&text_of(value), api_keys);
-        let faults = faults
-            .iter()
-            .map(|why| format!("CLIENT_KEYS ({origin}): {why}"));
-        let faults: Vec<String> = faults.collect();
+        let place = format!("CLIENT_KEYS ({origin})");
+        let faults = faults.iter().map(|why| format!("{place}: {why}"));
         self.faults.extend(faults);
         self.warnings.extend(clients::short_keys(&clients));
         clients

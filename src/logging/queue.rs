@@ -5,15 +5,14 @@
 //! Before [`detach`], as in `alvus check`, each thread writes its lines itself.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FileType, Stat, fstat};
 
 use super::{LogLevel, formed};
 
@@ -27,6 +26,8 @@ const STACK: usize = 64 * 1024;
 /// How many lines are written in a second; errors and warnings have the same limit for themselves. An SD card bears
 /// that for weeks, and nobody reads more.
 const BURST: u32 = 100;
+/// The last second of the year 9999. A clock beyond it, which is broken, stands still in the log.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// The kinds of lines; each has a limit of its own.
 #[derive(Debug, Clone, Copy)]
@@ -200,8 +201,7 @@ impl Queue {
             }
             let text =
                 format!("{suppressed} lines suppressed: there were more than {BURST} in a second");
-            let text = formed(LogLevel::Warn, &text);
-            if self.push(LogLevel::Warn, &stamped(LineKind::Message, &text)) || self.closing {
+            if self.warn(&text) || self.closing {
                 self.limits[which].suppressed = 0;
             }
         }
@@ -216,10 +216,15 @@ impl Queue {
             "{} lines of the log were lost: standard error did not take them in time",
             self.lost
         );
-        let text = formed(LogLevel::Warn, &text);
-        if self.push(LogLevel::Warn, &stamped(LineKind::Message, &text)) {
+        if self.warn(&text) {
             self.lost = 0;
         }
+    }
+
+    /// Adds a warning of its own, if there is room.
+    fn warn(&mut self, text: &str) -> bool {
+        let line = formed(LogLevel::Warn, text);
+        self.push(LogLevel::Warn, &stamped(LineKind::Message, &line))
     }
 }
 
@@ -282,41 +287,29 @@ fn stamped(kind: LineKind, text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Seconds since 1970 as `2026-11-26T03:31:28Z`; the algorithm is H. Hinnant's, with years that begin in March.
+/// Seconds since 1970 as `2026-11-26T03:31:28Z`.
 fn time(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (day, month, after) = match month {
-        0..10 => (day - (153 * month + 2) / 5 + 1, month + 3, 0),
-        _ => (day - (153 * month + 2) / 5 + 1, month - 9, 1),
-    };
-    let (year, hour, minute) = (era * 400 + year + after, second / 3600, second / 60 % 60);
-    format!(
-        "{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z",
-        second % 60
-    )
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    // `Thu, 26 Nov 2026 03:31:28 GMT`
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND));
+    let date = httpdate::fmt_http_date(at);
+    let (day, year, clock) = (&date[5..7], &date[12..16], &date[17..25]);
+    let month = MONTHS.find(&date[8..11]).unwrap_or_default() / 3 + 1;
+    format!("{year}-{month:02}-{day}T{clock}Z")
 }
 
 /// Whether standard error is a terminal or a file, so that nobody adds times.
 fn stderr_is_read_as_it_is() -> bool {
     let stderr = std::io::stderr();
-    let copy = stderr.as_fd().try_clone_to_owned();
-    let is_file = |copy| File::from(copy).metadata().is_ok_and(|m| m.is_file());
-    stderr.is_terminal() || copy.is_ok_and(is_file)
+    let kind = fstat(&stderr).map(|file| FileType::from_raw_mode(file.st_mode));
+    stderr.is_terminal() || kind.is_ok_and(FileType::is_file)
 }
 
 /// Whether standard error is the journal: systemd names it in `JOURNAL_STREAM`, as `device:inode`.
 fn stderr_is_the_journal() -> bool {
-    let identity = || {
-        let copy = std::io::stderr().as_fd().try_clone_to_owned().ok()?;
-        let file = File::from(copy).metadata().ok()?;
-        Some(format!("{}:{}", file.dev(), file.ino()))
-    };
     let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-    !stream.is_empty() && Some(stream) == identity()
+    let is_it = |file: Stat| stream == format!("{}:{}", file.st_dev, file.st_ino);
+    !stream.is_empty() && fstat(std::io::stderr()).is_ok_and(is_it)
 }
 
 /// How many lines were written in the current second, and how many were not.
@@ -358,6 +351,8 @@ impl LineRate {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
@@ -368,6 +363,7 @@ mod tests {
             (951_782_400, "2000-02-29T00:00:00Z"),
             (1_795_663_888, "2026-11-26T03:31:28Z"),
             (1_798_761_599, "2026-12-31T23:59:59Z"),
+            (u64::MAX, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(time(seconds), text);
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Answered;
+use super::{Answered, What};
 
 /// Seconds in a slot.
 pub const STEP: u64 = 10;
@@ -36,25 +36,6 @@ impl Slot {
     pub fn mean(&self) -> Option<u64> {
         self.millis.checked_div(self.timed.into())
     }
-}
-
-/// A kind of event, and the meaning of `key` and `number` in its [`Event`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// `key` was limited and rests for `number` seconds.
-    Limited,
-    /// The quota of `key` is spent, and it is parked for `number` seconds.
-    Parked,
-    /// `key` was ejected with status `number`.
-    Ejected,
-    /// The upstream cannot be reached, or fails, for the `number`th time lately.
-    Down,
-    /// The upstream is well again.
-    Back,
-    /// The configuration was read again and has `number` keys.
-    Reloaded,
-    /// An answer broke off after `number` bytes.
-    Cut,
 }
 
 impl What {

@@ -147,7 +147,7 @@ impl Inner {
 /// Refuses what no client may send: WebSocket, a path that leads out of the provider's, a request that comes back to
 /// this alvus.
 fn leads_nowhere(request: &Request, asked: &AccessRequest<'_>) -> Option<Reply> {
-    if asked.upgrades() {
+    if asked.upgrades {
         return Some(own_pages::no_upgrade());
     }
     let target = route::origin_form(request.url()).unwrap_or_default();
@@ -155,7 +155,7 @@ fn leads_nowhere(request: &Request, asked: &AccessRequest<'_>) -> Option<Reply> 
         let text = "the path has a segment . or .., which may lead out of the provider's paths";
         return Some(Reply::error(400, "bad_target", text));
     }
-    if !asked.has_via() {
+    if !asked.via {
         return None;
     }
     let fields = request.raw_headers();

@@ -33,7 +33,7 @@ fn a_bug_costs_one_request() {
         ("WORKERS", "1"),
         ("MAX_WAIT_SEC", "0"),
     ];
-    let loaded = Config::parse(None, ".env", settings).expect("valid");
+    let loaded = Config::parse(None, settings, &[]).expect("valid");
     let relay = Relay::new(&loaded.config).expect("a relay");
     let server = Server::start(&loaded.config, relay).expect("a server");
     let addr = server.addr().expect("an address");

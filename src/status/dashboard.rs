@@ -7,15 +7,10 @@
 use std::fmt::Write;
 use std::time::Instant;
 
-use super::{Shown, health};
+use super::{Shown, health, own_pages};
 use crate::metrics::recent::{Recent, STEP};
 use crate::reply::{Reply, quoted};
 use crate::upstream::unpacked;
-
-/// The path of the page.
-pub const PATH: &str = "/dashboard";
-/// The path of its data.
-pub const DATA: &str = "/dashboard/data";
 
 /// Compressed: that saves 12 kB of the binary. After an edit of the page run `gzip -9nfk src/status/dashboard.html`.
 const PAGE: &[u8] = include_bytes!("dashboard.html.gz");
@@ -25,14 +20,8 @@ const POLICY: &str = "default-src 'none'; script-src 'sha256-T5Vj03CQL9/BKS+Vpbn
 
 /// The page.
 pub fn page() -> Reply {
-    let page = String::from_utf8_lossy(&unpacked(Some(b"gzip"), PAGE)).into_owned();
-    let page = Reply {
-        content_type: "text/html; charset=utf-8",
-        ..Reply::json(200, page)
-    };
-    page.with("content-security-policy", POLICY.into())
-        .with("x-content-type-options", "nosniff".into())
-        .with("referrer-policy", "no-referrer".into())
+    let page = unpacked(Some(b"gzip"), PAGE);
+    own_pages::html(String::from_utf8_lossy(&page).into_owned(), POLICY)
 }
 
 /// The answer while it is switched off.
@@ -84,7 +73,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::Answered;
-    use crate::metrics::recent::{SLOTS, What};
+    use crate::metrics::{What, recent::SLOTS};
 
     const TEXT: &str = include_str!("dashboard.html");
 

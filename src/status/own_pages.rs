@@ -16,11 +16,16 @@ pub fn page(dashboard: bool) -> Reply {
          <ul>{link}<li><a href=\"/health\">/health</a>: the state of the keys\
          <li><a href=\"/metrics\">/metrics</a>: counters for Prometheus</ul>\n"
     );
+    let policy = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    html(page, policy)
+}
+
+/// A page for a browser, which keeps to the policy.
+pub(super) fn html(page: String, policy: &str) -> Reply {
     let reply = Reply {
         content_type: "text/html; charset=utf-8",
         ..Reply::json(200, page)
     };
-    let policy = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     reply
         .with("content-security-policy", policy.into())
         .with("x-content-type-options", "nosniff".into())

@@ -47,30 +47,28 @@ impl Said {
         match serde_json::from_slice(body) {
             Ok(json) => Said::of(&json, date),
             Err(_) => {
-                let mut said = Said::dated(date);
                 let text = String::from_utf8_lossy(body).trim().to_owned();
-                said.is_raw = text.starts_with(['{', '[']);
-                said.texts.push(text);
-                said
+                Said {
+                    is_raw: text.starts_with(['{', '[']),
+                    texts: vec![text],
+                    date,
+                    ..Said::default()
+                }
             }
         }
     }
 
     /// Reads an error that stands in an answer.
     pub(super) fn of(error: &Value, date: Option<Date>) -> Said {
-        let mut said = Said::dated(date);
+        let mut said = Said {
+            date,
+            ..Said::default()
+        };
         match error {
             Value::String(text) => said.text(text, DEPTH),
             part => said.part(part, DEPTH),
         }
         said
-    }
-
-    fn dated(date: Option<Date>) -> Said {
-        Said {
-            date,
-            ..Said::default()
-        }
     }
 
     /// How long it asks to wait: by a field, else by a sentence.
@@ -148,10 +146,8 @@ impl Said {
         } else if has(&["reset", "availablein", "availableat", "nextflush"]) {
             let left = name.replace("reset", "remaining");
             let left = beside.iter().find(|(name, _)| plain(name) == left);
-            let some_left = left
-                .and_then(|(_, left)| number(left))
-                .is_some_and(|n| !n.is_zero());
-            if left.is_none() || !some_left {
+            let left = left.and_then(|(_, left)| number(left));
+            if left.is_none_or(|left| left.is_zero()) {
                 self.reset = self.reset.max(wait(name, value, self.date));
             }
         }

@@ -29,14 +29,9 @@ const REACH: usize = 4;
 
 /// The first time that a text tells the reader to wait. A date counts from `date`, the answer's own.
 pub(super) fn stated(text: &str, date: Option<Date>) -> Option<Duration> {
-    let words = words(text);
-    (0..words.len()).find_map(|at| {
-        let sentence = Sentence {
-            text,
-            words: &words,
-        };
-        sentence.wait_at(at, date)
-    })
+    let words = &words(text);
+    let sentence = Sentence { text, words };
+    (0..words.len()).find_map(|at| sentence.wait_at(at, date))
 }
 
 struct Sentence<'a> {
@@ -51,20 +46,20 @@ enum Sign {
     Strong,
     /// A cue alone.
     Weak,
-    None,
 }
 
 impl Sentence<'_> {
     fn wait_at(&self, at: usize, date: Option<Date>) -> Option<Duration> {
         let word = self.words[at];
         if let Some((wait, after)) = self.duration(at) {
-            let told = self.sign_before(at) != Sign::None || self.told_after(at, after);
+            let told = self.sign_before(at).is_some() || self.told_after(at, after);
             return told.then_some(wait);
         }
         if word.is_number() || word.is("mon tue wed thu fri sat sun") {
             let sign = self.sign_before(at);
-            let on = date_form(&self.text[word.at..], date).filter(|_| sign != Sign::None);
-            return on.or_else(|| self.bare_number(at, date).filter(|_| sign == Sign::Strong));
+            let on = date_form(&self.text[word.at..], date).filter(|_| sign.is_some());
+            let strong = sign == Some(Sign::Strong);
+            return on.or_else(|| self.bare_number(at, date).filter(|_| strong));
         }
         None
     }
@@ -118,7 +113,7 @@ impl Sentence<'_> {
     }
 
     /// The words before a time: "try again in", "please wait", "Retry-After:".
-    fn sign_before(&self, at: usize) -> Sign {
+    fn sign_before(&self, at: usize) -> Option<Sign> {
         let mut left = at;
         let mut before = || {
             // No sentence may begin between a cue and its time.
@@ -131,26 +126,20 @@ impl Sentence<'_> {
             word = before();
             fillers += 1;
         }
-        let Some(nearest) = word else {
-            return Sign::None;
-        };
-        if nearest.is(PREPOSITION) {
-            let strong = nearest.is("after in until till at");
-            for distance in 0..REACH {
-                match before() {
-                    Some(word) if word.is(WINDOW) => return Sign::None,
-                    Some(word) if word.is(CUE) && strong && distance == 0 => return Sign::Strong,
-                    Some(word) if word.is(CUE) => return Sign::Weak,
-                    Some(_) => {}
-                    None => break,
-                }
+        let nearest = word?;
+        if !nearest.is(PREPOSITION) {
+            return nearest.is(CUE).then_some(Sign::Weak);
+        }
+        let strong = nearest.is("after in until till at");
+        for distance in 0..REACH {
+            match before()? {
+                word if word.is(WINDOW) => return None,
+                word if word.is(CUE) && strong && distance == 0 => return Some(Sign::Strong),
+                word if word.is(CUE) => return Some(Sign::Weak),
+                _ => {}
             }
-            return Sign::None;
         }
-        match nearest.is(CUE) {
-            true => Sign::Weak,
-            false => Sign::None,
-        }
+        None
     }
 
     /// The words after it: "before retrying", "and try again", and "In 5 minutes you may try again".

@@ -265,7 +265,7 @@ const SECRET: &str = "sk-planted-9f27c1b4e8d35a60";
 fn config(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let none = std::iter::empty::<(String, String)>();
-    let said = match Config::parse(Some(&text), ".env", none) {
+    let said = match Config::parse(Some(&text), none, &[]) {
         Ok(Loaded { config, warnings }) => {
             assert!(!config.api_keys.is_empty());
             assert!((1..=256).contains(&config.workers));
