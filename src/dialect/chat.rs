@@ -147,8 +147,7 @@ impl<'a> Chunk<'a> {
         if let Some(text) = first.and_then(filled).or(second.and_then(filled)) {
             each(Piece::Thought(text));
         } else {
-            let details = third.map(Json::items).into_iter().flatten();
-            let texts = details.filter_map(|detail| filled(detail.get("text")?));
+            let texts = Json::items_of(third).filter_map(|detail| filled(detail.get("text")?));
             texts.for_each(|text| each(Piece::Thought(text)));
         }
         if let Some(content) = content {
@@ -157,7 +156,7 @@ impl<'a> Chunk<'a> {
         if let Some(refusal) = refusal.and_then(filled) {
             each(Piece::Text(refusal));
         }
-        for call in calls.map(Json::items).into_iter().flatten() {
+        for call in Json::items_of(calls) {
             let [index, id, function] = call.pick(["index", "id", "function"]);
             let index = index.and_then(Json::number);
             each(Piece::Call(call_piece(index, id, function)));
@@ -183,8 +182,7 @@ fn text<'a>(content: Json<'a>, each: &mut dyn FnMut(Piece<'a>)) {
         if let Some(text) = text.and_then(filled) {
             each(Piece::Text(text));
         }
-        let inner = thinking.map(Json::items).into_iter().flatten();
-        let inner = inner.filter_map(|part| filled(part.get("text")?));
+        let inner = Json::items_of(thinking).filter_map(|part| filled(part.get("text")?));
         inner.for_each(|text| each(Piece::Thought(text)));
     }
 }

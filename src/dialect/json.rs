@@ -40,6 +40,11 @@ impl<'a> Json<'a> {
         iter::from_fn(move || next_value(&mut rest))
     }
 
+    /// The items of a list that may be missing.
+    pub fn items_of(list: Option<Json<'a>>) -> impl Iterator<Item = Json<'a>> {
+        list.into_iter().flat_map(Json::items)
+    }
+
     /// These fields of an object, in one pass. If a name occurs twice the last one counts. `null` counts as missing.
     pub fn pick<const N: usize>(self, names: [&str; N]) -> [Option<Json<'a>>; N] {
         let mut found = [None; N];

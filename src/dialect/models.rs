@@ -139,8 +139,7 @@ pub fn list<'a>(names: impl Iterator<Item = &'a str>, upstream: Option<&'a [u8]>
     let data = upstream
         .and_then(Json::parse)
         .and_then(|list| list.get("data"));
-    let ids = data.map(Json::items).into_iter().flatten();
-    let ids = ids.filter_map(|model| Some(model.get("id")?.string()?.plain()));
+    let ids = Json::items_of(data).filter_map(|model| Some(model.get("id")?.string()?.plain()));
     let ids = ids.take(MOST);
     let mut all: Vec<std::borrow::Cow<'_, str>> = Vec::new();
     for id in names.map(Into::into).chain(ids) {

@@ -91,11 +91,6 @@ pub trait AnswerWriter: fmt::Debug {
 #[derive(Debug)]
 pub struct Reader {
     events: EventReader,
-    told: Told,
-}
-
-#[derive(Debug)]
-struct Told {
     think: Think,
     heard: Heard,
     /// What was told last, unless it was a call.
@@ -108,40 +103,41 @@ impl Reader {
     pub fn new(teller: Box<dyn AnswerWriter>, thinks_unopened: bool) -> Reader {
         Reader {
             events: EventReader::default(),
-            told: Told {
-                think: Think::new(thinks_unopened),
-                heard: Heard::default(),
-                open: None,
-                teller,
-            },
+            think: Think::new(thinks_unopened),
+            heard: Heard::default(),
+            open: None,
+            teller,
         }
     }
 
     /// Takes the next bytes of the upstream's stream, and appends what the client gets to `out`.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let told = &mut self.told;
-        let pushed = self.events.push(bytes, &mut |data| told.event(data, out));
-        if pushed.is_err() {
-            told.heard.break_off("an event is too long");
+        let mut events = std::mem::take(&mut self.events);
+        if events
+            .push(bytes, &mut |data| self.event(data, out))
+            .is_err()
+        {
+            self.heard.break_off("an event is too long");
         }
+        self.events = events;
     }
 
     /// Takes all of an answer that is not a stream, although one was asked for.
     pub fn push_whole(&mut self, body: &[u8], out: &mut Vec<u8>) {
-        self.told.event(body, out);
-        self.told.heard.done = self.told.heard.finish.is_some();
-        self.told.finish_if_done(out);
+        self.event(body, out);
+        self.heard.done = self.heard.finish.is_some();
+        self.finish_if_done(out);
     }
 
     /// The upstream's stream has ended; `clean`: not cut. What is appended to `out` goes before the end.
     pub fn end(&mut self, clean: bool, out: &mut Vec<u8>) -> StreamEnd {
-        let told = &mut self.told;
-        if clean && told.heard.ended.is_none() {
-            self.events.end(&mut |data| told.event(data, out));
-            told.heard.done |= told.heard.finish.is_some();
-            told.finish_if_done(out);
+        if clean && self.heard.ended.is_none() {
+            let mut events = std::mem::take(&mut self.events);
+            events.end(&mut |data| self.event(data, out));
+            self.heard.done |= self.heard.finish.is_some();
+            self.finish_if_done(out);
         }
-        *told.heard.ended.get_or_insert(match clean {
+        *self.heard.ended.get_or_insert(match clean {
             true => StreamEnd::Broken("the stream ended without a finish_reason"),
             false => StreamEnd::Broken("the stream was cut"),
         })
@@ -149,17 +145,17 @@ impl Reader {
 
     /// How it ended, if it did.
     pub fn ended(&self) -> Option<StreamEnd> {
-        self.told.heard.ended
+        self.heard.ended
     }
 
     /// The tokens that the upstream counted.
     pub fn usage(&self) -> Option<Usage> {
-        self.told.heard.usage
+        self.heard.usage
     }
 
     /// Whether the model's template opens `<think>` itself, if this answer showed that the belief was wrong.
     pub fn thinks_unopened(&self) -> Option<bool> {
-        let Told { think, heard, .. } = &self.told;
+        let Reader { think, heard, .. } = self;
         let whole = heard.ended == Some(StreamEnd::Whole) && heard.finish != Some(Finish::Length);
         match (think.lone(), think.misled() && whole) {
             (true, _) => Some(true),
@@ -175,7 +171,7 @@ impl Reader {
             true => self.push(start, &mut out),
             false => self.push_whole(start, &mut out),
         }
-        let finish = |reader: &Reader| reader.told.heard.finish;
+        let finish = |reader: &Reader| reader.heard.finish;
         self.end(true, &mut out) == StreamEnd::Empty
             && matches!(finish(&self), Some(Finish::Stop | Finish::Calls))
     }
@@ -190,7 +186,7 @@ impl Reader {
         }
         let mut out = Vec::new();
         self.push_whole(body, &mut out);
-        let heard = &mut self.told.heard;
+        let heard = &mut self.heard;
         heard.done |= heard.said; // some upstreams do not say why it ended
         let finish = heard.finish.unwrap_or(Finish::Stop);
         match self.end(true, &mut out) {
@@ -206,33 +202,31 @@ impl Reader {
     /// An answer without content, in place of one that had none and is not asked for again.
     pub fn empty(mut self, finish: Finish) -> Vec<u8> {
         let mut out = Vec::new();
-        self.told.heard.finish = Some(finish);
+        self.heard.finish = Some(finish);
         self.put_empty(&mut out);
         out
     }
 
     /// See [`AnswerWriter::put_empty`].
     pub fn put_empty(&mut self, out: &mut Vec<u8>) {
-        self.told.teller.put_empty(&mut self.told.heard, out);
+        self.teller.put_empty(&mut self.heard, out);
     }
 
     /// See [`AnswerWriter::were_heard`].
     pub fn were_heard(&mut self) {
-        self.told.teller.were_heard();
+        self.teller.were_heard();
     }
 
     /// See [`AnswerWriter::needs`].
     pub fn needs(&self) -> usize {
-        self.told.teller.needs(&self.told.heard)
+        self.teller.needs(&self.heard)
     }
 
     /// See [`AnswerWriter::fail`].
     pub fn fail(&mut self, why: &str, out: &mut Vec<u8>) {
-        self.told.teller.fail(&mut self.told.heard, why, out);
+        self.teller.fail(&mut self.heard, why, out);
     }
-}
 
-impl Told {
     /// The data of one event.
     fn event(&mut self, data: &[u8], out: &mut Vec<u8>) {
         let data = data.trim_ascii();
@@ -276,7 +270,7 @@ impl Told {
         act: impl FnOnce(&mut Think, &mut dyn FnMut(PartKind, &str)),
         out: &mut Vec<u8>,
     ) {
-        let mut think = std::mem::replace(&mut self.think, Think::new(false));
+        let mut think = std::mem::take(&mut self.think);
         act(&mut think, &mut |part, text| self.part(part, text, out));
         self.think = think;
     }

@@ -37,8 +37,7 @@ pub fn put_settings(
 }
 
 fn put_stops(out: &mut Vec<u8>, stops: Option<Json<'_>>) {
-    let stops = stops.map(Json::items).into_iter().flatten();
-    let stops = stops
+    let stops = Json::items_of(stops)
         .filter_map(Json::string)
         .filter(|stop| !stop.is_empty());
     let mut before = ",\"stop\":[";

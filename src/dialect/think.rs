@@ -21,9 +21,10 @@ pub enum PartKind {
     Text,
 }
 
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 enum State {
     /// Only blanks or a part of the tag have come.
+    #[default]
     Start,
     /// Inside the tags; `true`: a thought has begun.
     Inside(bool),
@@ -34,7 +35,7 @@ enum State {
 }
 
 /// See the module's text.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Think {
     state: State,
     held: String,
@@ -50,12 +51,8 @@ impl Think {
     /// `unopened`: this model's answers begin inside the tag.
     pub fn new(unopened: bool) -> Think {
         Think {
-            state: State::Start,
-            held: String::new(),
             unopened,
-            lone: false,
-            thought: false,
-            misled: false,
+            ..Think::default()
         }
     }
 

@@ -96,7 +96,7 @@ fn message(
 }
 
 /// The parts of an answer, still escaped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Parts<'a> {
     think: Think,
     thoughts: String,
@@ -105,19 +105,6 @@ struct Parts<'a> {
     /// The arguments of each call.
     arguments: Vec<Option<Json<'a>>>,
     too_many: bool,
-}
-
-impl Default for Parts<'_> {
-    fn default() -> Self {
-        Parts {
-            think: Think::new(false),
-            thoughts: String::new(),
-            text: String::new(),
-            calls: Calls::default(),
-            arguments: Vec::new(),
-            too_many: false,
-        }
-    }
 }
 
 fn add_part(part: PartKind, piece: &str, thoughts: &mut String, text: &mut String) {

@@ -119,7 +119,7 @@ fn add_block<'a>(
         | "fallback" => {}
         _ => {
             let mut parts = Vec::new();
-            add_parts(block, kind, place, &mut parts)?;
+            add_parts(block, place, &mut parts)?;
             for part in parts {
                 match (role, part) {
                     (Role::Assistant, Part::Text(text)) => {
@@ -151,11 +151,7 @@ fn content_parts<'a>(
         parts.push(Part::Text(text.raw().into()));
     }
     for block in content.items() {
-        let kind = block
-            .get("type")
-            .and_then(Json::string)
-            .map_or("none", Str::raw);
-        add_parts(block, kind, place, parts)?;
+        add_parts(block, place, parts)?;
     }
     Ok(())
 }
@@ -163,12 +159,12 @@ fn content_parts<'a>(
 /// Adds the parts of one block: text, an image, or what can be told as text.
 fn add_parts<'a>(
     block: Json<'a>,
-    kind: &str,
     place: BlockPath,
     parts: &mut Vec<Part<'a>>,
 ) -> Result<(), Refusal> {
-    let [text, source, title, content, name] =
-        block.pick(["text", "source", "title", "content", "tool_name"]);
+    let [kind, text, source, title, content, name] =
+        block.pick(["type", "text", "source", "title", "content", "tool_name"]);
+    let kind = kind.and_then(Json::string).map_or("none", Str::raw);
     match kind {
         "text" => {
             let text = text.and_then(Json::string);

@@ -22,7 +22,7 @@ pub fn put_tools(
 ) -> Result<(), Refusal> {
     let mut count = 0;
     let mut on_server = None;
-    for (at, tool) in tools.map(Json::items).into_iter().flatten().enumerate() {
+    for (at, tool) in Json::items_of(tools).enumerate() {
         let [kind, name, description, schema] =
             tool.pick(["type", "name", "description", "input_schema"]);
         let name = name.and_then(Json::string);

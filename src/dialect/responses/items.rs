@@ -202,8 +202,8 @@ fn add_output<'a>(
         None => {}
     }
     if kind == "tool_search_output" {
-        let names = found.map(Json::items).into_iter().flatten();
-        let names = names.filter_map(|tool| Some(tool.get("name")?.string()?.raw()));
+        let names =
+            Json::items_of(found).filter_map(|tool| Some(tool.get("name")?.string()?.raw()));
         let names = names.collect::<Vec<_>>().join(", ");
         parts.push(Part::Text(
             format!("Tools found, ready to be called: {names}").into(),

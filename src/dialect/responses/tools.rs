@@ -28,11 +28,11 @@ pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Refusal
         out,
         tools: Vec::new(),
     };
-    for (at, tool) in tools.map(Json::items).into_iter().flatten().enumerate() {
+    for (at, tool) in Json::items_of(tools).enumerate() {
         let named = list.add(tool, "");
         named.ok_or_else(|| invalid(format!("tools[{at}].name"), "a string is required"))?;
     }
-    for item in input.map(Json::items).into_iter().flatten() {
+    for item in Json::items_of(input) {
         let [kind, found] = item.pick(["type", "tools"]);
         let is_found = kind.is_some_and(|kind| {
             matches!(
@@ -40,12 +40,7 @@ pub fn put_tools(out: &mut Vec<u8>, json: Json<'_>) -> Result<Vec<Tool>, Refusal
                 "\"tool_search_output\"" | "\"additional_tools\""
             )
         });
-        for tool in found
-            .filter(|_| is_found)
-            .map(Json::items)
-            .into_iter()
-            .flatten()
-        {
+        for tool in Json::items_of(found.filter(|_| is_found)) {
             list.add(tool, "");
         }
     }
