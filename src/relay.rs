@@ -2,7 +2,12 @@
 //!
 //! [`Relay::ask`] is the loop. Its decisions are made elsewhere, without I/O: [`crate::pool`] picks the key,
 //! [`crate::verdict`] says whose fault an answer is, [`crate::retry`] says what is next. The files in `relay/` are the
-//! steps of the loop; `docs/architecture.md` lists them.
+//! steps of the loop; `docs/architecture.md` lists them:
+//!
+//! - prepare: [`Exchange::prepare`], [`Relay::begin`] and [`Relay::bind`]
+//! - pick: [`Relay::lease`]; send and judge: [`Relay::attempt`]; report: [`Relay::report`]
+//! - decide: [`Relay::decide`], and before it tries again [`Relay::pause`]
+//! - deliver: [`deliver::Delivery`]; unserved: [`Relay::unserved`]
 
 #[cfg_attr(
     not(any(feature = "messages", feature = "responses")),

@@ -196,12 +196,8 @@ impl Reply {
     /// Head and body as they go over the wire.
     pub fn to_bytes(&self, down: Downstream) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.body.len());
-        begin_head(
-            &mut out,
-            self.status,
-            Framing::Length(self.body.len() as u64),
-            down,
-        );
+        let framing = Framing::Length(self.body.len() as u64);
+        begin_head(&mut out, self.status, framing, down);
         field(&mut out, "content-type", self.content_type.as_bytes());
         field(&mut out, "cache-control", b"no-store");
         request_id(&mut out);

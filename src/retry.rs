@@ -291,11 +291,8 @@ impl RetryState {
     }
 
     fn in_time(&self, wait: Duration, now: Instant) -> bool {
-        match (now.checked_add(wait), self.deadline) {
-            (Some(at), Some(deadline)) => at <= deadline,
-            (_, None) => true, // MAX_WAIT_SEC beyond what the clock can count
-            (None, _) => false,
-        }
+        let is_before = |deadline| now.checked_add(wait).is_some_and(|at| at <= deadline);
+        self.deadline.is_none_or(is_before) // none: MAX_WAIT_SEC beyond what the clock can count
     }
 
     fn begin_round(&mut self) -> bool {

@@ -210,10 +210,7 @@ impl Upstream {
     /// A web page is rarely an API's answer. It passes, as it may be wanted, but the log says so,
     /// once until another kind of answer comes.
     fn notice_web_page(&self, asked: &Uri, answer: &Answer) {
-        let kind = answer.header("content-type").unwrap_or_default();
-        let html = kind
-            .get(..9)
-            .is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
+        let html = answer::begins(answer.header("content-type"), "text/html");
         // Errors are often pages: a CDN's 502, say.
         let page = html && answer.status < 400;
         if page && !self.web_page.load(Ordering::Relaxed) {

@@ -30,10 +30,8 @@ pub struct IncomingBody<R> {
 
 #[derive(Clone, Copy)]
 enum State {
-    /// This many bytes are still to come.
-    Length(u64),
-    /// This many bytes of a chunk are still to come.
-    Chunk(u64),
+    /// This many bytes are still to come, of a chunk or of the whole body.
+    Data { left: u64, chunked: bool },
     /// The next line is empty: the end of a chunk.
     ChunkEnd,
     /// The next line holds the size of a chunk.
@@ -63,7 +61,10 @@ impl<R: BufRead> IncomingBody<R> {
     pub fn begin(&mut self, framing: BodyLength) {
         self.state = match framing {
             BodyLength::Length(0) => State::Done,
-            BodyLength::Length(n) => State::Length(n),
+            BodyLength::Length(left) => State::Data {
+                left,
+                chunked: false,
+            },
             BodyLength::Chunked => State::ChunkSize,
         };
     }
@@ -100,24 +101,20 @@ impl<R: BufRead> IncomingBody<R> {
                     self.read_trailers()?;
                     State::Done
                 }
-                n => State::Chunk(n),
+                left => State::Data {
+                    left,
+                    chunked: true,
+                },
             };
         }
 
         match self.state {
-            State::Length(left) => {
+            State::Data { left, chunked } => {
                 let n = self.read_some(buf, left)?;
                 self.state = match left - n {
+                    0 if chunked => State::ChunkEnd,
                     0 => State::Done,
-                    left => State::Length(left),
-                };
-                Ok(n as usize)
-            }
-            State::Chunk(left) => {
-                let n = self.read_some(buf, left)?;
-                self.state = match left - n {
-                    0 => State::ChunkEnd,
-                    left => State::Chunk(left),
+                    left => State::Data { left, chunked },
                 };
                 Ok(n as usize)
             }
@@ -164,17 +161,17 @@ impl<R: BufRead> IncomingBody<R> {
         let most = max as u64 + 3; // one byte beyond shows that it is too long
         let mut source = (&mut self.source).take(most);
         let n = source.read_until(b'\n', &mut self.line)?;
-        if n <= max + 2 && self.line.pop_if(|b| *b == b'\n').is_none() {
-            return Err(ErrorKind::UnexpectedEof.into());
+        let control = |b: &u8| *b < b' ' && *b != b'\t';
+        match &self.line[..] {
+            _ if n > max + 2 => Err(ErrorKind::InvalidData.into()),
+            // lines end in CRLF, and nowhere else are control bytes allowed
+            [text @ .., b'\r', b'\n'] if !text.iter().any(control) => {
+                self.line.truncate(n - 2);
+                Ok(())
+            }
+            [.., b'\n'] => Err(ErrorKind::InvalidData.into()),
+            _ => Err(ErrorKind::UnexpectedEof.into()),
         }
-        // lines end in CRLF, and nowhere else are control bytes allowed
-        if n > max + 2
-            || self.line.pop() != Some(b'\r')
-            || self.line.iter().any(|&b| b < b' ' && b != b'\t')
-        {
-            return Err(ErrorKind::InvalidData.into());
-        }
-        Ok(())
     }
 }
 

@@ -28,7 +28,11 @@ impl From<io::Error> for HeadError {
 }
 
 fn bad<T>(why: &'static str) -> Result<T, HeadError> {
-    Err(HeadError::Refused(400, why))
+    refused(400, why)
+}
+
+fn refused<T>(status: u16, why: &'static str) -> Result<T, HeadError> {
+    Err(HeadError::Refused(status, why))
 }
 
 /// The head of a request.
@@ -87,7 +91,7 @@ impl Head {
                 break;
             }
             if fields.len() >= limits.max_headers {
-                return Err(HeadError::Refused(431, "too many header fields"));
+                return refused(431, "too many header fields");
             }
             fields.push(parse_field(&text, line)?);
         }
@@ -186,8 +190,7 @@ impl Head {
                 }
                 6 if is(b"Expect") => {
                     if !value.eq_ignore_ascii_case(b"100-continue") {
-                        let why = "the expectation is not 100-continue";
-                        return Err(HeadError::Refused(417, why));
+                        return refused(417, "the expectation is not 100-continue");
                     }
                     self.expects_continue = true;
                 }
@@ -236,14 +239,8 @@ fn read_line<R: BufRead>(
         [.., b'\r', b'\n'] => Ok(start..text.len() - 2),
         [.., b'\n'] => bad("a line does not end in CRLF"),
         _ if n < most => Err(HeadError::Io(ErrorKind::UnexpectedEof.into())),
-        _ if n == left => Err(HeadError::Refused(
-            431,
-            "the head of the request is too long",
-        )),
-        _ => Err(HeadError::Refused(
-            too_long,
-            "a line of the head is too long",
-        )),
+        _ if n == left => refused(431, "the head of the request is too long"),
+        _ => refused(too_long, "a line of the head is too long"),
     }
 }
 
@@ -263,26 +260,21 @@ fn parse_request_line(
         // later minor versions are read as 1.1 (RFC 9110, 2.5)
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => HTTPVersion(1, 1),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-            return Err(HeadError::Refused(
-                505,
-                "only HTTP/1.0 and HTTP/1.1 are spoken here",
-            ));
+            return refused(505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
         }
         _ => return bad("the HTTP version is malformed"),
     };
-    if !is_token(method) {
+    let text = str::from_utf8(method).ok().filter(|_| is_token(method));
+    let Some(known) = text.and_then(|text| text.parse().ok()) else {
         return bad("the method is malformed");
-    }
+    };
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
         return bad("the target holds a byte that has to be percent-encoded");
     }
 
     let start = line.start + method.len() + 1;
     let target = start..start + target.len();
-    match str::from_utf8(method).ok().and_then(|m| m.parse().ok()) {
-        Some(method) => Ok((method, target, version)),
-        None => bad("the method is malformed"),
-    }
+    Ok((known, target, version))
 }
 
 /// `field-name ":" OWS field-value OWS`

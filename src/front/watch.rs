@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
-use std::{io, iter};
+use std::{io, iter, mem};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -62,20 +62,17 @@ impl Watch {
         let mut new = self.lock();
         new.list.push(idle);
         let gone = one_too_many(&mut new.list);
-        let mut lost = Vec::new();
-        match new.running {
-            true => {
-                let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
-            }
-            false => {
-                let all = self.clone();
-                let thread = thread::Builder::new().stack_size(STACK);
-                new.running = thread.spawn(move || all.run()).is_ok();
-                if !new.running {
-                    lost.append(&mut new.list);
-                }
-            }
+        if new.running {
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        } else {
+            let all = self.clone();
+            let thread = thread::Builder::new().stack_size(STACK);
+            new.running = thread.spawn(move || all.run()).is_ok();
         }
+        let lost = match new.running {
+            true => Vec::new(),
+            false => mem::take(&mut new.list),
+        };
         drop(new); // a connection that ends may come back to linger
         drop((gone, lost));
     }

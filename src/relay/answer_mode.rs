@@ -103,7 +103,7 @@ impl About {
 impl Mapped {
     /// A request that was not translated has this answer. A page or a redirect, perhaps a portal's, proves nothing.
     pub(super) fn passed(&self, answer: &Answer) {
-        let speaks = answer.status == 200 && (answer.is_json() || answer.is_stream());
+        let speaks = answer.status == 200 && (answer.json || answer.is_stream());
         if let (AnswerMode::Translation(translation), true) = (&self.answer_mode, speaks) {
             self.policy.known.served(translation.dialect, false);
         }

@@ -193,7 +193,7 @@ impl Delivery<'_> {
         self.outcome.status = answer.status;
         let is_sse = answer.is_stream();
         let begun = exchange.client.stop_beats();
-        if begun && answer.status == 200 && answer.is_json() && !answer.is_coded() {
+        if begun && answer.status == 200 && answer.json && !answer.coded {
             #[cfg(feature = "responses")]
             if exchange.mapped.answer_mode.speaks_events() {
                 return self.in_events(*answer);
@@ -208,7 +208,7 @@ impl Delivery<'_> {
         let framing = match bodyless {
             true => Framing::None,
             false if begun => exchange.down.framing(None),
-            false => exchange.down.framing(answer.length()),
+            false => exchange.down.framing(answer.length),
         };
         let head = match begun {
             true => Vec::new(),
@@ -293,7 +293,7 @@ impl Delivery<'_> {
             return copied;
         }
         // A GET fetches what was counted when it was made.
-        if mapped.makes && answer.is_json() {
+        if mapped.makes && answer.json {
             let mut body = Tail::new(answer);
             let copied = stream::copy(&mut body, self.out, head, framing);
             self.outcome.tokens = body.tokens();

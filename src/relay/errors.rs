@@ -15,8 +15,6 @@ const UNREACHABLE_RETRY: Duration = Duration::from_secs(5);
 
 /// Why a request is not served.
 pub(super) enum Unserved {
-    /// The client left. There is nobody to tell.
-    ClientLeft,
     /// No key comes free in time. If one comes free at all, then not before this instant.
     NoKey(Option<Instant>),
     /// No key comes free soon, and another model can stand in.
@@ -45,7 +43,7 @@ impl Relay {
     pub(super) fn unserved(&self, why: Unserved, mut trip: Trip, out: &mut dyn Write) -> Outcome {
         let is_hurried = matches!(why, Unserved::NoKey(_)) && is_hurried(trip.exchange);
         let last = match (&why, trip.last.take()) {
-            (Unserved::ClientLeft | Unserved::Failed(Failure::ClientLeft), _) => {
+            (Unserved::Failed(Failure::ClientLeft), _) => {
                 return trip.outcome.left();
             }
             (Unserved::NoOther, last) => {
@@ -84,7 +82,7 @@ impl Relay {
                 let text = "alvus was given another provider while this request waited; ask again";
                 Reply::error(503, "provider_changed", text).retry_after(Duration::ZERO)
             }
-            Unserved::Stopping | Unserved::ClientLeft => {
+            Unserved::Stopping => {
                 let text = "alvus is shutting down";
                 Reply::error(503, "shutting_down", text).retry_after(UNREACHABLE_RETRY)
             }

@@ -37,9 +37,9 @@ pub(super) fn examine(
         return stream(answer, first_word_by);
     }
     let short = answer
-        .length()
+        .length
         .is_none_or(|length| length <= BODY_LIMIT as u64);
-    match answer.is_json() && short {
+    match answer.json && short {
         true => document(answer, first_word_by),
         false => Ok(Verdict::Pass),
     }
@@ -103,9 +103,9 @@ fn document(answer: &mut Answer, by: Option<Instant>) -> Result<Verdict, Failure
     while answer.start().len() < BODY_LIMIT {
         let start = answer.start();
         let complete = answer
-            .length()
+            .length
             .is_none_or(|length| start.len() as u64 >= length);
-        if !answer.is_coded() {
+        if !answer.coded {
             if verdict::has_content(start) {
                 return Ok(Verdict::Pass);
             }

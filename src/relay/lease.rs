@@ -16,6 +16,7 @@ use crate::client::{Client, Interest, Wake};
 use crate::pool::{LaneId, Pick, PickRequest, Picked, Pool, Report, Ticket};
 use crate::retry::Step;
 use crate::sse::Tokens;
+use crate::upstream::Failure;
 
 /// How often a request polls that has no bell, because no file descriptor was left.
 const TICK: Duration = Duration::from_secs(1);
@@ -274,7 +275,7 @@ impl Relay {
             }
         };
         match has_left {
-            true => Err(Unserved::ClientLeft),
+            true => Err(Unserved::Failed(Failure::ClientLeft)),
             false => Ok(()),
         }
     }

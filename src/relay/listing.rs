@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::deliver::Delivery;
 use super::{End, Exchange, Outcome, Relay, lock};
 use crate::headers::{self, Field};
 use crate::reply::{self, Downstream};
@@ -143,7 +144,7 @@ impl Relay {
         let look = lock(&policy.lists).look(name, Instant::now());
         let stale = match look {
             Look::Kept(kept, age) => {
-                return serve(&kept, age, exchange, out, Outcome::default());
+                return exchange.deliver(out, Outcome::default()).list(&kept, age);
             }
             Look::Ask(stale) => stale,
             Look::Pass => return self.ask(exchange, out),
@@ -164,8 +165,12 @@ impl Relay {
         }
         drop(turn);
         match (came, stale) {
-            (Some(kept), _) if is_good => serve(&kept, Duration::ZERO, exchange, out, outcome),
-            (_, Some(stale)) if outcome.status != 0 => serve(&stale, FRESH, exchange, out, outcome),
+            (Some(kept), _) if is_good => {
+                exchange.deliver(out, outcome).list(&kept, Duration::ZERO)
+            }
+            (_, Some(stale)) if outcome.status != 0 => {
+                exchange.deliver(out, outcome).list(&stale, FRESH)
+            }
             (_, _) if outcome.status == 0 => outcome,
             (Some(kept), _) if outcome.end == End::Complete => {
                 exchange.deliver(out, outcome).kept_as_it_is(&kept, None)
@@ -176,17 +181,12 @@ impl Relay {
     }
 }
 
-/// Serves a list that is so old.
-fn serve(
-    list: &Kept,
-    age: Duration,
-    exchange: &Exchange,
-    out: &mut dyn Write,
-    outcome: Outcome,
-) -> Outcome {
-    let age = age.as_secs().to_string();
-    let age = Some(("age", age.as_bytes()));
-    exchange.deliver(out, outcome).kept_as_it_is(list, age)
+impl Delivery<'_> {
+    /// A list that is so old.
+    fn list(self, list: &Kept, age: Duration) -> Outcome {
+        let age = age.as_secs().to_string();
+        self.kept_as_it_is(list, Some(("age", age.as_bytes())))
+    }
 }
 
 /// Collects an answer as it goes over a wire, up to [`LARGEST`].

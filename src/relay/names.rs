@@ -56,12 +56,10 @@ impl Exchange<'_> {
 
     /// The models that can serve the request. None with an `Idempotency-Key`: that is for one body only.
     pub(super) fn stand_ins(&self) -> StandIns {
-        let is_bound = self.mapped.request.repeat() == Repeat::SameKey;
         StandIns {
-            models: if is_bound {
-                0
-            } else {
-                self.mapped.models().len()
+            models: match self.mapped.request.repeat() {
+                Repeat::SameKey => 0,
+                _ => self.mapped.models().len(),
             },
             ..StandIns::default()
         }

@@ -106,7 +106,7 @@ impl Relay {
         if let Some(id) = answer.header("nvcf-reqid") {
             return self.owners.add(id, by, now);
         }
-        if answer.start().is_empty() && answer.is_json() {
+        if answer.start().is_empty() && answer.json {
             let _ = answer.look_further(GLANCE);
         }
         if let Some(id) = first_id(answer.start()) {

@@ -31,10 +31,8 @@ impl Relay {
             }
             Err(failure) => {
                 if let Failure::NotSent(why) | Failure::Never(why) = failure {
-                    self.upstream_fails(
-                        &format!("could not reach {}: {why}", trip.exchange.mapped.origin()),
-                        trip,
-                    );
+                    let origin = trip.exchange.mapped.origin();
+                    self.upstream_fails(&format!("could not reach {origin}: {why}"), trip);
                 }
                 let (attempt, report) = failed(failure);
                 (attempt, report, 0)

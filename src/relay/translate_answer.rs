@@ -192,7 +192,7 @@ fn tokens(usage: Option<Usage>) -> Tokens {
 
 /// All of an answer, within the memory for bodies.
 pub(super) fn read_whole(answer: &mut Answer, budget: &Budget) -> io::Result<Body> {
-    if answer.is_coded() {
+    if answer.coded {
         return Err(io::Error::other(
             "it is compressed, although that was not asked for",
         ));

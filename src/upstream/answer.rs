@@ -49,6 +49,17 @@ fn unfit(status: http::StatusCode, version: http::Version, fields: &Fields) -> O
     ))
 }
 
+fn stated_length(fields: &Fields) -> Option<u64> {
+    let length = std::str::from_utf8(fields.get("content-length")?).ok()?;
+    length.parse().ok()
+}
+
+/// Whether this `Content-Type` begins so.
+pub(super) fn begins(kind: Option<&[u8]>, with: &str) -> bool {
+    let start = kind.and_then(|kind| kind.get(..with.len()));
+    start.is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
+}
+
 /// Whether this `Content-Type` is JSON, or a type made of it.
 fn is_json(kind: &[u8]) -> bool {
     let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
@@ -66,7 +77,12 @@ pub struct Answer {
     /// The status code.
     pub status: u16,
     pub(super) fields: Fields,
-    length: Option<u64>,
+    /// The body's length, if the upstream stated it.
+    pub length: Option<u64>,
+    /// It is one JSON document, whatever its coding.
+    pub json: bool,
+    /// The body is in a coding, such as gzip.
+    pub coded: bool,
     /// The start of the body, if it was looked at before it is read.
     start: Vec<u8>,
     /// How much of `start` has been read.
@@ -74,12 +90,8 @@ pub struct Answer {
     body: ureq::BodyReader<'static>,
     /// The error that ended the body. ureq reports it once, and a clean end afterwards.
     broken: Option<ErrorKind>,
-    /// The body is in a coding, such as gzip.
-    coded: bool,
     /// A stream of events, whatever its coding.
     events: bool,
-    /// It is one JSON document, whatever its coding.
-    json: bool,
     /// The key of the request, which the answer must not repeat to the client.
     key: ApiKey,
     mask: Option<Mask>,
@@ -101,15 +113,13 @@ impl Answer {
         if let Some(why) = unfit(head.status, head.version, &fields) {
             return Err(Failure::MaybeSent(why));
         }
+        // ureq takes an empty body for none.
         let length = body.content_length();
+        let length = length.or(stated_length(&fields).filter(|n| *n == 0));
         let kind = fields.get("content-type");
         let coded = fields
             .get("content-encoding")
             .is_some_and(|v| v != b"identity");
-        let events = b"text/event-stream";
-        let events = kind
-            .and_then(|kind| kind.get(..events.len()))
-            .is_some_and(|kind| kind.eq_ignore_ascii_case(events));
         let answer = Answer {
             status: head.status.as_u16(),
             length,
@@ -118,7 +128,7 @@ impl Answer {
             body: body.into_reader(),
             broken: None,
             coded,
-            events,
+            events: begins(kind, "text/event-stream"),
             json: kind.is_some_and(is_json),
             key: key.clone(),
             mask: Mask::of(kind, length).filter(|_| !coded),
@@ -135,16 +145,6 @@ impl Answer {
         self.fields.get(name)
     }
 
-    /// Whether the body says that it is one JSON document, whatever its coding.
-    pub fn is_json(&self) -> bool {
-        self.json
-    }
-
-    /// Whether the body is in a coding, such as gzip.
-    pub fn is_coded(&self) -> bool {
-        self.coded
-    }
-
     /// Whether it is a stream of events that alvus can read; it cannot if it is compressed.
     pub fn is_stream(&self) -> bool {
         self.events && !self.coded && (200..300).contains(&self.status)
@@ -157,19 +157,9 @@ impl Answer {
         fields.filter(move |(name, _)| headers::comes_back(name, &options))
     }
 
-    /// The body's length, if the upstream stated it.
-    pub fn length(&self) -> Option<u64> {
-        // ureq takes an empty body for none.
-        self.length
-            .or_else(|| self.stated_length().filter(|n| *n == 0))
-    }
-
     /// `Content-Length` as sent. In an answer to HEAD it describes a body that does not follow.
     pub fn stated_length(&self) -> Option<u64> {
-        std::str::from_utf8(self.header("content-length")?)
-            .ok()?
-            .parse()
-            .ok()
+        stated_length(&self.fields)
     }
 
     /// The client has its answer and may leave from now on. The rest of the body is read for a moment, so that the

@@ -120,24 +120,24 @@ pub(super) fn wait(
     interest: Interest,
     timeout: NextTimeout,
 ) -> Result<(), ureq::Error> {
-    CALL.with_borrow_mut(|call| {
+    let woken = CALL.with_borrow(|call| {
         // Where ureq sets no limit (sending the request, reading the body), the idle timeout is the limit.
         let limit = timeout.not_zero().map_or(call.idle, |d| *d);
-        match call.client.wait(stream.as_fd(), interest, Some(limit))? {
-            Wake::Ready => Ok(()),
-            Wake::TimedOut => {
-                call.timed_out = true;
-                Err(ureq::Error::Timeout(timeout.reason))
-            }
-            Wake::ClientLeft => {
-                call.client_left = true;
-                Err(client_left().into())
-            }
+        call.client.wait(stream.as_fd(), interest, Some(limit))
+    });
+    match woken? {
+        Wake::Ready => Ok(()),
+        Wake::TimedOut => {
+            CALL.with_borrow_mut(|call| call.timed_out = true);
+            Err(ureq::Error::Timeout(timeout.reason))
         }
-    })
+        Wake::ClientLeft => Err(client_left().into()),
+    }
 }
 
+/// The client of the current call left.
 pub(super) fn client_left() -> io::Error {
+    CALL.with_borrow_mut(|call| call.client_left = true);
     io::Error::other("the client left")
 }
 

@@ -77,10 +77,7 @@ fn run(
                     return Ok(won);
                 }
             }
-            (Wake::ClientLeft, _) => {
-                CALL.with_borrow_mut(|call| call.client_left = true);
-                return Err(client_left());
-            }
+            (Wake::ClientLeft, _) => return Err(client_left()),
             (Wake::TimedOut, _) if started.elapsed() >= limit => {
                 let late = io::Error::new(ErrorKind::TimedOut, "no answer in time");
                 let first = race.running.front();

@@ -177,7 +177,6 @@ impl CachingResolver {
                 return Err(io::Error::other("no thread for a DNS look-up").into());
             }
             if CALL.with_borrow(|call| call.client.has_left()) {
-                CALL.with_borrow_mut(|call| call.client_left = true);
                 return Err(client_left().into());
             }
             let left = limit.saturating_sub(started.elapsed());

@@ -80,6 +80,7 @@ fn without_blanks(mut value: &[u8]) -> &[u8] {
 }
 
 /// A head that was taken apart.
+#[derive(Default)]
 pub(super) struct Head {
     pub(super) fields: Fields,
     /// Where ureq's part of it begins in the input. The body stays where it was.
@@ -102,10 +103,8 @@ pub(super) fn take_head(input: &mut [u8]) -> Option<Head> {
     if lines > MOST {
         // Left as it is, so that ureq refuses it.
         return Some(Head {
-            fields: Fields::default(),
-            start: 0,
             end,
-            is_interim: false,
+            ..Head::default()
         });
     }
     let mut fields = Fields(Vec::with_capacity(end - kept));
