@@ -52,7 +52,7 @@ pub struct ClientUsage {
 }
 
 /// The parts of a request that decide.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AccessRequest<'a> {
     /// The client is a process of this machine, and not a proxy for another one.
     local: bool,
@@ -89,19 +89,9 @@ impl<'a> AccessRequest<'a> {
         let mut asked = AccessRequest {
             local: peer.is_some_and(|ip| ip.to_canonical().is_loopback()),
             target,
-            host: None,
-            origin: None,
-            authorization: None,
-            api_key: None,
-            cookie: None,
-            preflight: false,
-            preflight_fields: None,
-            foreign: false,
-            navigates: false,
             to_window: true,
             looks: matches!(method, "GET" | "HEAD"),
-            upgrades: false,
-            via: false,
+            ..AccessRequest::default()
         };
         for (name, value) in fields {
             let is = |ours: &str| name.eq_ignore_ascii_case(ours);

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::config::{Config, Faults};
-use crate::logging::quote;
-use crate::reply::whole_seconds;
+use crate::reply::{quoted, whole_seconds};
 use crate::route;
 use crate::secret::ApiKey;
 use crate::upstream::{Failure, Origin, Prepared, Reuse, Upstream};
@@ -48,9 +47,7 @@ impl Finding {
 /// The findings as one JSON document: each verdict as a word, and as text.
 pub fn json(findings: &[(ApiKey, Finding)]) -> String {
     let works = findings.iter().any(|(_, finding)| finding.works());
-    let mut out = format!("{{\"ok\":{works},\"keys\":[");
-    for (index, (key, finding)) in findings.iter().enumerate() {
-        let comma = if index > 0 { "," } else { "" };
+    let one = |(index, (key, finding)): (usize, &(ApiKey, Finding))| {
         let (verdict, number) = match finding {
             Finding::Ok => ("ok", None),
             Finding::Rejected(status) => ("rejected", Some(("status", u64::from(*status)))),
@@ -60,29 +57,21 @@ pub fn json(findings: &[(ApiKey, Finding)]) -> String {
             }
             Finding::Unreachable(_) => ("unreachable", None),
         };
-        out += &format!("{comma}{{\"index\":{index},\"label\":");
-        quote(&mut out, &key.label());
-        out += &format!(",\"verdict\":\"{verdict}\"");
-        if let Some((name, value)) = number {
-            out += &format!(",\"{name}\":{value}");
-        }
-        out += ",\"text\":";
-        quote(&mut out, &finding.to_string());
-        out.push('}');
-    }
-    out + "]}\n"
+        let number = number.map(|(name, value)| format!("\"{name}\":{value},"));
+        let number = number.unwrap_or_default();
+        let (label, text) = (quoted(&key.label()), quoted(&finding.to_string()));
+        format!(
+            "{{\"index\":{index},\"label\":{label},\"verdict\":\"{verdict}\",{number}\"text\":{text}}}"
+        )
+    };
+    let keys: Vec<String> = findings.iter().enumerate().map(one).collect();
+    format!("{{\"ok\":{works},\"keys\":[{}]}}\n", keys.join(","))
 }
 
 /// The same for a configuration that cannot be used; one fault a line.
 pub fn json_faults(faults: &str) -> String {
-    let mut out = String::from("{\"ok\":false,\"faults\":[");
-    for (at, fault) in faults.lines().enumerate() {
-        if at > 0 {
-            out.push(',');
-        }
-        quote(&mut out, fault);
-    }
-    out + "]}\n"
+    let faults: Vec<String> = faults.lines().map(quoted).collect();
+    format!("{{\"ok\":false,\"faults\":[{}]}}\n", faults.join(","))
 }
 
 impl fmt::Display for Finding {

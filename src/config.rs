@@ -19,7 +19,7 @@ mod values;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -272,11 +272,6 @@ impl Config {
             values.warnings.push(words);
         }
         values.report_strangers();
-    }
-
-    /// Address and port to listen on.
-    pub fn listen(&self) -> SocketAddr {
-        SocketAddr::new(self.host, self.port)
     }
 }
 

@@ -84,12 +84,11 @@ pub fn judge<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, body: &
     let body = &body[..body.len().min(BODY_LIMIT)];
     let fields = Fields(&header);
     if fields.is_page(body) {
-        return page(status, fields.stated());
+        return page(status, fields.stated(|| None));
     }
     let mut said = Said::read(body, fields.date());
     said.no_limit_at_all |= fields.no_limit_at_all();
-    let stated = || fields.stated_first().or_else(|| said.stated());
-    let stated = || bounded(stated().or_else(|| fields.longest_reset()));
+    let stated = || fields.stated(|| said.stated());
     by_status(status, &said, fields.day_is_spent(), stated)
 }
 
@@ -172,15 +171,12 @@ fn bounded(rest: Option<Duration>) -> Option<Duration> {
 struct Fields<'a>(&'a dyn Fn(&str) -> Option<&'a str>);
 
 impl Fields<'_> {
-    /// The time of this refusal: `retry-after` and its variant.
-    fn stated_first(&self) -> Option<Duration> {
+    /// The time of this refusal: `retry-after` and its variant; else by words; else the limits' resets.
+    fn stated(&self, by_words: impl Fn() -> Option<Duration>) -> Option<Duration> {
         let by_field = || any_form((self.0)("retry-after")?, self.date());
         let by_ms = (self.0)("retry-after-ms").and_then(decimal);
-        by_ms.map(|ms| ms / 1000).or_else(by_field)
-    }
-
-    fn stated(&self) -> Option<Duration> {
-        bounded(self.stated_first().or_else(|| self.longest_reset()))
+        let stated = by_ms.map(|ms| ms / 1000).or_else(by_field);
+        bounded(stated.or_else(by_words).or_else(|| self.longest_reset()))
     }
 
     /// The latest reset among the spent limits.

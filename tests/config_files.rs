@@ -4,6 +4,7 @@
 //! faults. A new case is a new pair of files.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use alvus::config::{Config, Faults, Loaded, VARIABLES};
@@ -48,7 +49,10 @@ fn dump(config: &Config) -> Vec<String> {
         .iter()
         .map(|key| format!("key {}", key.expose()))
         .collect();
-    lines.push(format!("listen {}", config.listen()));
+    lines.push(format!(
+        "listen {}",
+        SocketAddr::new(config.host, config.port)
+    ));
     let clients = config.client_keys.iter();
     lines.extend(clients.map(|c| format!("client {} {}", c.name, c.key.expose())));
     lines.push(format!("allowed_hosts {:?}", config.allowed_hosts));

@@ -37,7 +37,7 @@ fn faults(loaded: Result<Loaded, Faults>) -> Vec<String> {
 fn one_key_is_all_that_must_be_set() {
     let Loaded { config, warnings } = with(&[]).unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(config.api_keys, [ApiKey::new(KEY)]);
-    assert_eq!(config.listen().to_string(), "127.0.0.1:3000");
+    assert_eq!(format!("{}:{}", config.host, config.port), "127.0.0.1:3000");
     assert_eq!(
         config.target.to_string(),
         "https://integrate.api.nvidia.com/v1"

@@ -111,14 +111,14 @@ impl Lane {
         match sticky_key.or_else(|| self.scan(request, now, hold)) {
             Some(key) if self.is_first(request) => Ok(key),
             Some(_) => Err(Pick::InTurn), // the first in the queue will take it
-            None if request.is_choosy() => Err(match self.first_witness(request, now) {
-                Some(until) => Pick::Wait(until),
-                None => Pick::NoOther,
-            }),
-            None => Err(match self.first_rest() {
-                Some((until, _)) => Pick::Wait(until),
-                None => Pick::InTurn,
-            }),
+            None if request.is_choosy() => {
+                let witness = self.first_witness(request, now);
+                Err(witness.map_or(Pick::NoOther, Pick::Wait))
+            }
+            None => {
+                let rest = self.first_rest();
+                Err(rest.map_or(Pick::InTurn, |(until, _)| Pick::Wait(until)))
+            }
         }
     }
 

@@ -107,7 +107,7 @@ impl Pool {
     pub(super) fn forget_if_idle(&mut self, at: usize) {
         let slot = &mut self.slots[at];
         if !slot.listed && slot.counts.in_flight == 0 {
-            slot.key = ApiKey::new("");
+            (slot.key, slot.window) = (ApiKey::new(""), Window::default());
             self.free.push(at);
         }
     }

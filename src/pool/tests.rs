@@ -30,6 +30,15 @@ struct Fixture {
     t0: Instant,
 }
 
+impl Pool {
+    /// The state of all keys, in the order of the configuration.
+    fn snapshot(&self, now: Instant) -> Vec<KeyView> {
+        let mut seen = self.survey(usize::MAX, now);
+        while self.survey_further(&mut seen, now) {}
+        seen.listed
+    }
+}
+
 impl Fixture {
     fn new(n: usize, settings: Settings) -> Fixture {
         let t0 = Instant::now();

@@ -114,13 +114,6 @@ pub struct Overview {
 }
 
 impl Pool {
-    /// The state of all keys, in the order of the configuration.
-    pub fn snapshot(&self, now: Instant) -> Vec<KeyView> {
-        let mut seen = self.survey(usize::MAX, now);
-        while self.survey_further(&mut seen, now) {}
-        seen.listed
-    }
-
     /// Begins an overview. It looks at the keys that are not ready, the ejected ones first, and then at ready ones in
     /// their order, until `most` can be shown. The other keys are ready: no lane has marked them, and a key that is out
     /// for all lanes rests in the one that refused it.

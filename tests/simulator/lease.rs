@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use alvus::pool::{Change, KeyState, Pick, PickRequest, Picked, Report, RestReason};
+use alvus::pool::{Change, KeyState, KeyView, Pick, PickRequest, Picked, Report, RestReason};
 use alvus::retry::{Attempt, Step};
 use alvus::verdict::{self, Verdict};
 
@@ -289,9 +289,17 @@ impl Sim {
         self.tally.wrong += wrong;
     }
 
+    /// The state of all keys.
+    pub fn keys(&self) -> Vec<KeyView> {
+        let now = self.instant();
+        let mut seen = self.pool.survey(usize::MAX, now);
+        while self.pool.survey_further(&mut seen, now) {}
+        seen.listed
+    }
+
     /// By key, the lanes that it is not ready for.
     fn views(&self) -> Vec<Vec<(usize, KeyState)>> {
-        let keys = self.pool.snapshot(self.instant());
+        let keys = self.keys();
         let lane = |name: &str| LANES.iter().position(|lane| *lane == name);
         let of = |models: Vec<(String, KeyState)>| {
             let states = models.into_iter();
