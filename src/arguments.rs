@@ -98,12 +98,16 @@ pub struct Arguments {
     given: Vec<(&'static str, OsString)>,
 }
 
+/// What is wrong with the command line, in one line for the operator that repeats nothing that may be a key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Misused(pub String);
+
 impl Arguments {
     /// Reads the arguments, without the program's own name.
     ///
     /// # Errors
-    /// What is wrong with it, in one line for the operator that repeats nothing that may be a key.
-    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, String> {
+    /// If it cannot be understood.
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Misused> {
         use lexopt::prelude::*;
         let mut found = Arguments::default();
         let mut parser = lexopt::Parser::from_args(words);
@@ -130,7 +134,7 @@ impl Arguments {
                 what => {
                     let value = parser.value().ok();
                     let value = value.filter(|value| what != "PATH" || !pasted(value));
-                    let takes = || format!("--{} takes a {what}", option.name);
+                    let takes = || Misused(format!("--{} takes a {what}", option.name));
                     value.ok_or_else(takes)?
                 }
             };
@@ -143,7 +147,7 @@ impl Arguments {
             command => command,
         };
         match found.given.iter().find(|(name, _)| !found.takes(name)) {
-            Some((name, _)) => Err(format!("{} takes no --{name}", found.command)),
+            Some((name, _)) => Err(Misused(format!("{} takes no --{name}", found.command))),
             None => Ok(found),
         }
     }
@@ -178,7 +182,7 @@ impl Arguments {
     }
 }
 
-fn command(word: &OsStr) -> Result<&'static str, String> {
+fn command(word: &OsStr) -> Result<&'static str, Misused> {
     let found = COMMANDS.iter().find(|(name, _)| word == *name);
     found.map(|(name, _)| *name).ok_or_else(|| {
         let known = COMMANDS.iter().map(|(name, _)| *name);
@@ -190,11 +194,11 @@ fn command(word: &OsStr) -> Result<&'static str, String> {
 const SHOWN: usize = 12;
 
 /// An error about an unknown word. `what`: the text before it.
-fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static str>) -> String {
+fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static str>) -> Misused {
     let text = word.to_string_lossy();
     if text.is_empty() || text.len() > SHOWN || text.contains(char::is_control) {
         let what = what.trim_end_matches('-');
-        return format!("there is no such {what}(not shown here)");
+        return Misused(format!("there is no such {what}(not shown here)"));
     }
     let like = match &*text {
         "start" | "run" => "serve", // as others call it
@@ -203,17 +207,20 @@ fn unknown(what: &str, word: &OsStr, mut known: impl Iterator<Item = &'static st
     let near = known.find(|name| strsim::jaro_winkler(name, like) >= 0.85);
     let dashes = if what.ends_with('-') { "--" } else { "" };
     let meant = near.map(|near| format!("; did you mean {dashes}{near}?"));
-    format!("there is no {what}{text}{}", meant.unwrap_or_default())
+    Misused(format!(
+        "there is no {what}{text}{}",
+        meant.unwrap_or_default()
+    ))
 }
 
-fn misused(error: &lexopt::Error) -> String {
-    match error {
+fn misused(error: &lexopt::Error) -> Misused {
+    Misused(match error {
         lexopt::Error::MissingValue {
             option: Some(option),
         } => format!("{option} takes a value"),
         lexopt::Error::UnexpectedValue { .. } => "an option has a value that takes none".to_owned(),
         _ => "an argument cannot be read".to_owned(),
-    }
+    })
 }
 
 /// Columns of `--help`.
@@ -298,7 +305,7 @@ fn row(out: &mut String, wide: usize, name: &str, text: &str) {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Arguments, String> {
+    fn parse(line: &str) -> Result<Arguments, Misused> {
         Arguments::parse(line.split_whitespace().map(OsString::from))
     }
 
@@ -344,7 +351,7 @@ mod tests {
             ("check --json=yes", "an option has a value that takes none"),
         ] {
             assert!(
-                parse(line).is_err_and(|e| e.starts_with(words)),
+                parse(line).is_err_and(|e| e.0.starts_with(words)),
                 "{line}: {:?}",
                 parse(line)
             );
@@ -365,7 +372,7 @@ mod tests {
             "--env-file KEY check",
         ] {
             let error = parse(&line.replace("KEY", key)).expect_err(line);
-            assert!(!error.contains("0123"), "{error:?}");
+            assert!(!error.0.contains("0123"), "{error:?}");
         }
     }
 

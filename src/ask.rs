@@ -17,14 +17,18 @@ const LARGEST_PAGE: usize = 1024 * 1024;
 /// Time between two looks of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Why there is no page of health, in the operator's words.
+#[derive(Debug)]
+pub struct NoHealth(pub String);
+
 /// The `/health` of a running alvus, as text and parsed. `name`: its machine, if HOST is not an address.
 ///
 /// # Errors
-/// When no alvus answers, in the operator's words.
-pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), String> {
+/// When no alvus answers.
+pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), NoHealth> {
     if config.port == 0 {
         let text = "PORT is 0, so alvus listens on any free port; say which with --port";
-        return Err(text.into());
+        return Err(NoHealth(text.into()));
     }
     let at = match name {
         Some(name) => format!("{name}:{}", config.port),
@@ -37,15 +41,17 @@ pub fn health(config: &Config, name: Option<&str>) -> Result<(String, Value), St
             }
             _ => e.to_string(),
         };
-        format!("no alvus answers on {at}: {why} (is it running? HOST and PORT say where)")
+        NoHealth(format!(
+            "no alvus answers on {at}: {why} (is it running? HOST and PORT say where)"
+        ))
     })?;
-    let foreign = || format!("what answers on {at} is not alvus");
+    let foreign = || NoHealth(format!("what answers on {at} is not alvus"));
     let text = String::from_utf8(page).map_err(|_| foreign())?;
     let (_, body) = text.split_once("\r\n\r\n").ok_or_else(foreign)?;
     let page: Value = serde_json::from_str(body).map_err(|_| foreign())?;
     match (&page["status"], &page["error"]["message"]) {
         (Value::String(_), _) => Ok((body.to_owned(), page)),
-        (_, Value::String(message)) => Err(format!("alvus on {at}: {}", plain(message))),
+        (_, Value::String(message)) => Err(NoHealth(format!("alvus on {at}: {}", plain(message)))),
         _ => Err(foreign()),
     }
 }

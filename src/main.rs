@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use alvus::arguments::{self, Arguments};
-use alvus::ask;
+use alvus::arguments::{self, Arguments, Misused};
+use alvus::ask::{self, NoHealth};
 use alvus::config::{self, Config, Faults, Loaded, Sources};
 use alvus::init::{self, Given, Stopped};
 use alvus::logging::{self, LogLevel, say};
@@ -43,7 +43,7 @@ const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let result = Arguments::parse(std::env::args_os().skip(1))
-        .map_err(|what| {
+        .map_err(|Misused(what)| {
             let text = format!("alvus: {what} (`alvus --help` lists what there is)");
             (MISUSED, text)
         })
@@ -376,9 +376,9 @@ fn run_status(mut setup: Setup, watch: bool, json: bool) -> Result<(), Exit> {
         let (text, up) = match page {
             Ok((text, page)) if json => (text + "\n", ask::is_up(&page)),
             Ok((_, page)) => (ask::table(&page, colours), ask::is_up(&page)),
-            Err(text) if watch => (format!("{text}\n"), false),
+            Err(NoHealth(text)) if watch => (format!("{text}\n"), false),
             // One of the warnings may say why nobody answers.
-            Err(text) => {
+            Err(NoHealth(text)) => {
                 warn_of(warnings);
                 return Err(failed(text));
             }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{ClientKey, Host, Target, WebOrigin, clients};
-use crate::dialect::models::ModelMap;
+use crate::dialect::models::{Malformed, ModelMap};
 use crate::logging::{LogFormat, LogLevel};
 use crate::secret::ApiKey;
 
@@ -278,9 +278,9 @@ read! {
     Option<Target>: |text, form| Target::read(text, form).map(Some);
     Vec<Host>: |text, _form| clients::hosts(text).or_else(because);
     Vec<WebOrigin>: |text, _form| clients::origins(text).or_else(because);
-    ModelMap: |text, _form| ModelMap::parse(text).or_else(|malformed| match like_a_key(text) {
+    ModelMap: |text, _form| ModelMap::parse(text).or_else(|Malformed(why)| match like_a_key(text) {
         true => Err(Why::Unexpected),
-        false => because(malformed),
+        false => because(why),
     });
     // Keys may come from a file, and may have several faults: see `keys.rs`, `clients.rs`.
     Vec<ApiKey>: |_text, _form| Ok(Vec::new());

@@ -3,6 +3,10 @@
 use super::json::{Json, Quoted, Str, put};
 use super::scan::Fields;
 
+/// What is wrong with a `MODEL_MAP`, in the operator's words.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Malformed(pub String);
+
 /// `MODEL_MAP`: which models to ask for a client's name.
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
 pub struct ModelMap(Vec<Rule>);
@@ -18,11 +22,11 @@ struct Rule {
 
 impl Rule {
     /// Reads `NAME=MODEL`, or `NAME*=MODEL|STAND-IN`.
-    fn parse(rule: &str) -> Result<Rule, String> {
+    fn parse(rule: &str) -> Result<Rule, Malformed> {
         let Some((name, models)) = rule.split_once('=') else {
-            return Err(format!(
+            return Err(Malformed(format!(
                 "{rule:?} has no \"=\"; expected NAME=MODEL, or NAME*=MODEL|STAND-IN"
-            ));
+            )));
         };
         let name = name.trim();
         let (beginning, is_beginning) = match name.strip_suffix('*') {
@@ -30,17 +34,19 @@ impl Rule {
             None => (name, false),
         };
         if name.is_empty() {
-            return Err(format!("{rule:?} has no name before its \"=\""));
+            return Err(Malformed(format!("{rule:?} has no name before its \"=\"")));
         }
         if beginning.contains('*') {
-            return Err(format!(
+            return Err(Malformed(format!(
                 "{name:?}: a \"*\" may only be the last character of a name"
-            ));
+            )));
         }
         let strange = |c: char| c.is_whitespace() || "*=".contains(c);
         let models = models.split('|').map(str::trim);
         if let Some(model) = models.clone().find(|m| m.is_empty() || m.contains(strange)) {
-            return Err(format!("{rule:?}: {model:?} is not a model's name"));
+            return Err(Malformed(format!(
+                "{rule:?}: {model:?} is not a model's name"
+            )));
         }
         Ok(Rule {
             name: beginning.to_owned(),
@@ -66,8 +72,8 @@ impl ModelMap {
     /// Reads `claude-haiku*=a/b, claude-*=c/d|e/f`. The first rule that matches a name counts.
     ///
     /// # Errors
-    /// In the operator's words.
-    pub fn parse(text: &str) -> Result<ModelMap, String> {
+    /// When a rule has another form, or is never reached.
+    pub fn parse(text: &str) -> Result<ModelMap, Malformed> {
         let mut rules: Vec<Rule> = Vec::new();
         let texts = text.split(',').map(str::trim);
         for text in texts.filter(|text| !text.is_empty()) {
@@ -75,9 +81,9 @@ impl ModelMap {
             if let Some(earlier) = rules.iter().find(|earlier| earlier.hides(&rule)) {
                 let star = if earlier.is_beginning { "*" } else { "" };
                 let earlier = &earlier.name;
-                return Err(format!(
+                return Err(Malformed(format!(
                     "{text:?} is never reached: \"{earlier}{star}\" before it matches all of its names"
-                ));
+                )));
             }
             rules.push(rule);
         }
@@ -230,7 +236,11 @@ mod tests {
                 r#""a=y" is never reached: "a" before it matches all of its names"#,
             ),
         ] {
-            assert_eq!(ModelMap::parse(text), Err(expected.to_string()), "{text}");
+            assert_eq!(
+                ModelMap::parse(text),
+                Err(Malformed(expected.to_string())),
+                "{text}"
+            );
         }
         assert!(ModelMap::parse("a=x, a*=y").is_ok());
     }
