@@ -164,7 +164,7 @@ fn ask(upstream: &Upstream, mut request: Prepared, key: &ApiKey) -> Finding {
         }
         Err(
             Failure::NotSent(why)
-            | Failure::Never(why)
+            | Failure::Unusable(why)
             | Failure::Stale(why)
             | Failure::MaybeSent(why)
             | Failure::TimedOut(why),

@@ -8,12 +8,12 @@
 pub mod adapt;
 pub mod calls;
 pub mod chat;
-#[cfg(any(feature = "messages", feature = "responses"))]
-pub mod clients;
 pub mod conversation;
 pub mod events;
 pub mod find;
 pub mod ids;
+#[cfg(any(feature = "messages", feature = "responses"))]
+pub mod interface;
 pub mod json;
 pub mod learned;
 #[cfg(all(test, any(feature = "messages", feature = "responses")))]

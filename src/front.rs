@@ -1,14 +1,14 @@
 //! The front door to clients. Each connection has one thread while it is busy, which reads requests by
 //! the letter of RFC 9112, has each answered in place, and closes the connection.
 //!
-//! tiny_http accepts connections and has a pool of threads (`front/tiny_http`: the published crate
-//! with two small patches). The rest is here, from the inside out:
+//! tiny_http accepts connections and keeps threads that are done for the next ones (`front/tiny_http`: the published
+//! crate with two small patches). The rest is here, from the inside out:
 //!
 //! - [`limits`]: what a client may use; [`slots`]: who is connected, and who makes room
 //! - [`head`], [`body`]: what the bytes mean; [`reader`]: how long they may take
 //! - [`request`], [`socket`]: what the handler gets, and the way back to the client
 //! - [`connection`]: the loop of one connection; [`linger`]: its end; [`refusal`]: the last answer;
-//!   [`watch`]: the connections that need no thread for now
+//!   [`idle`]: the connections that need no thread for now
 //! - [`accept`]: lets connections in
 //!
 //! It knows nothing of keys, upstreams and settings. `tests/front_door/README.md` says what the
@@ -22,6 +22,7 @@ mod accept;
 pub mod body;
 mod connection;
 pub mod head;
+mod idle;
 pub mod limits;
 mod linger;
 mod reader;
@@ -29,14 +30,13 @@ mod refusal;
 mod request;
 mod slots;
 mod socket;
-mod watch;
 
 pub use limits::Limits;
 pub use request::{Request, ResponseWriter};
 pub use tiny_http::{HTTPVersion, Method};
 
+use idle::Watch;
 use slots::Slots;
-use watch::Watch;
 
 /// Called with each request.
 type Handler = Box<dyn Fn(Request<'_>) + Send + Sync>;
@@ -82,7 +82,7 @@ impl Server {
             threads: tiny_http::TaskPool::new(threads),
             watch: Watch::new()?,
         });
-        let host = Arc::new(accept::Host::new(shared.clone()));
+        let host = Arc::new(accept::Acceptor::new(shared.clone()));
         let http = tiny_http::Server::from_listener(listener, host);
         Ok(Server {
             shared,

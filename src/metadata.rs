@@ -24,7 +24,7 @@ pub struct Metadata {
 
 /// Whether to read the conversation.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Conversation {
+pub enum ReadConversation {
     /// It is.
     Wanted,
     /// It is not.
@@ -33,8 +33,8 @@ pub enum Conversation {
 
 impl Metadata {
     /// Reads a request's body; the conversation only if that is `wanted`.
-    pub fn read(body: &[u8], wanted: Conversation) -> Metadata {
-        read(body, wanted == Conversation::Wanted).unwrap_or_default()
+    pub fn read(body: &[u8], wanted: ReadConversation) -> Metadata {
+        read(body, wanted == ReadConversation::Wanted).unwrap_or_default()
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Metadata {
-        Metadata::read(body.as_bytes(), Conversation::Wanted)
+        Metadata::read(body.as_bytes(), ReadConversation::Wanted)
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_conversation_nobody_asked_for_is_not_read() {
         let body = br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
-        let found = Metadata::read(body, Conversation::Ignored);
+        let found = Metadata::read(body, ReadConversation::Ignored);
         assert_eq!((&*found.model, found.streams), ("m", true));
         assert_eq!(found.conversation, None);
     }

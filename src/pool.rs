@@ -2,12 +2,13 @@
 //! `now`. There is no lock, no clock and no I/O in here; the one lock is in [`crate::relay`].
 //!
 //! Providers limit and refuse keys *per model*, so each model has a lane: its turns through the
-//! keys, its rests, its queue (`lane.rs`, `seat.rs`). A key is out for all lanes if two lanes
-//! refused it, or an answer called it invalid, and for a minute only: then each lane probes it. So
-//! one model's requests cannot take a key from another model for longer.
+//! keys, its rests, its queue (`lane.rs`, `seat.rs`). A key is out of *all* lanes, for a minute, if two
+//! lanes refused it or an answer called it invalid. Then each lane probes it. So one model's requests
+//! cannot take a key from another model for longer.
 //!
 //! An *attempt* takes a key and one of the `WORKERS` places together, and gives both back: this file does that.
-//! `report.rs` takes in what an attempt showed, `merge.rs` the list of keys.
+//! `report.rs` takes in what an attempt showed, `merge.rs` the list of keys. `backoff.rs` is an overloaded model, `window.rs`
+//! counts the last minute, `sticky.rs` keeps a conversation on a key, `view.rs` is what people see.
 //!
 //! A reload merges: keys that stay keep their rests and counters, removed keys finish their
 //! requests, ejected keys are probed at once.
@@ -28,7 +29,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use self::lane::Lane;
-use self::report::Suspicion;
+use self::report::Evidence;
 use self::seat::Phase;
 use self::window::{MINUTE, Window};
 use crate::config::{Pace, Rotation};
@@ -39,7 +40,7 @@ pub use self::lane::Ticket;
 pub use self::merge::Merged;
 pub use self::report::{Change, Report};
 pub use self::seat::{PROBE_GAP, RestReason};
-pub use self::view::{KeyCounts, KeyRests, KeyState, KeyView, LISTED, ModelView, Overview};
+pub use self::view::{KeyCounts, KeyRests, KeyState, KeyView, MOST_SHOWN, ModelView, Overview};
 
 /// How many models can have a lane of their own at a time. The one unused longest makes room.
 pub const MAX_LANES: usize = 16;
@@ -133,7 +134,7 @@ pub enum Pick {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct PoolKey {
     key: ApiKey,
     id: KeyId,
     index: usize,
@@ -144,14 +145,14 @@ struct Slot {
     /// When the last request went out that it was accepted for.
     served: Option<Instant>,
     /// Refused since then: what that says against the key.
-    refused: Option<Suspicion>,
+    refused: Option<Evidence>,
     /// For [`Pace::Fixed`].
     window: Window,
     counts: KeyCounts,
     last_used: Option<Instant>,
 }
 
-impl Slot {
+impl PoolKey {
     fn picked(&self, lane: LaneId, now: Instant) -> Picked {
         Picked {
             id: self.id,
@@ -165,7 +166,7 @@ impl Slot {
     /// Where the key must wait in any lane although its turn has come, if it must.
     fn hold(&self, pace: Pace, now: Instant) -> Option<Phase> {
         if !self.listed {
-            return Some(Phase::Away);
+            return Some(Phase::Gone);
         }
         match (self.out, pace) {
             (Some((_, until)), _) if until > now => Some(Phase::Held(until)),
@@ -178,7 +179,7 @@ impl Slot {
 /// The pool; see the module's text.
 #[derive(Debug)]
 pub struct Pool {
-    slots: Vec<Slot>,
+    slots: Vec<PoolKey>,
     /// Places in `slots` that can be used again: their keys are forgotten.
     free: Vec<usize>,
     /// The keys in the order of the configuration.
@@ -333,7 +334,7 @@ impl Pool {
     }
 
     /// Counts an answer's tokens; call it before [`Pool::release`].
-    pub fn spent(&mut self, picked: &Picked, tokens: Tokens) {
+    pub fn count_tokens(&mut self, picked: &Picked, tokens: Tokens) {
         self.counts.tokens += tokens;
         self.slots[picked.id.at].counts.tokens += tokens;
     }
@@ -358,8 +359,8 @@ impl Pool {
     }
 
     /// Whether the model refuses all keys at the moment.
-    pub fn is_refusing(&self, lane: LaneId) -> bool {
-        self.lanes[lane.0].backoff.is_refusing()
+    pub fn is_overloaded(&self, lane: LaneId) -> bool {
+        self.lanes[lane.0].backoff.is_overloaded()
     }
 
     /// Leaves the model alone for this time, as if it were overloaded.

@@ -5,7 +5,7 @@
 //! steps of the loop; `docs/architecture.md` lists them:
 //!
 //! - prepare: [`Exchange::prepare`], [`Relay::begin`] and [`Relay::bind`]
-//! - pick: [`Relay::lease`]; send and judge: [`Relay::attempt`]; report: [`Relay::report`]
+//! - pick: [`Relay::pick`]; send and judge: [`Relay::attempt`]; report: [`Relay::report`]
 //! - decide: [`Relay::decide`], and before it tries again [`Relay::pause`]
 //! - deliver: [`deliver::Delivery`]; unserved: [`Relay::unserved`]
 
@@ -24,11 +24,11 @@ mod host_health;
 mod known;
 mod lease;
 mod listing;
-mod names;
 mod outcome;
 mod owners;
 mod policy;
 mod report;
+mod stand_ins;
 #[cfg(any(feature = "messages", feature = "responses"))]
 mod translate_answer;
 #[cfg(any(feature = "messages", feature = "responses"))]
@@ -56,7 +56,7 @@ use crate::debug;
 use crate::metrics::Metrics;
 use crate::pool::Picked;
 use crate::reply::Downstream;
-use crate::retry::{Attempt, Step};
+use crate::retry::{AttemptEnd, Step};
 use crate::upstream::{Answer, Failure, Kept, Prepared};
 use crate::verdict::Verdict;
 
@@ -72,25 +72,28 @@ impl Relay {
         }
         loop {
             // A key and one of the WORKERS' places, perhaps after a wait.
-            let mut lease = match self.lease(&mut trip) {
+            let mut lease = match self.pick(&mut trip) {
                 Ok(lease) => lease,
                 Err(Unserved::NotSoon) => {
-                    self.stand_in(&mut trip);
+                    self.stand_in(&mut trip); // if none can, the next wait is as long as it takes
                     continue;
                 }
                 Err(why) => return self.unserved(why, trip, out),
             };
+            // Sent, and judged: whose fault is it?
             let came = self.attempt(&mut trip, &lease);
-            // Whose fault is it? The pool learns; an ejected key's probe counts as no attempt.
+            // The pool learns from it, and may know better: the model is overloaded, the key was out anyway.
             let now = Instant::now();
             let attempt = self.report(&mut lease, &came, &mut trip, now);
+            if matches!(came, Err(Failure::ClientLeft)) {
+                return trip.outcome.left();
+            }
             let step = self.decide(attempt, &came, &mut trip, now);
             debug!("key {}: {attempt:?}, then {step:?}", lease.picked.index);
             trip.remember(attempt, &lease.picked);
             match (step, came) {
-                (_, Err(Failure::ClientLeft)) => return trip.outcome.left(),
                 (Step::Pass, Ok((mut answer, verdict))) => {
-                    self.settle(&trip, &mut answer, verdict);
+                    self.settle_blame(&trip, &mut answer, verdict);
                     let exchange = trip.exchange;
                     self.note_owner(&exchange.mapped, &mut answer, &lease.picked, now);
                     exchange.body = None; // an answer may stream for long, and no longer needs it
@@ -138,7 +141,7 @@ impl Relay {
 
     /// What is next: another attempt if the request was changed, the answer if the upstream wants no retry, another
     /// model if one can stand in; else as [`crate::retry`] says.
-    fn decide(&self, attempt: Attempt, came: &Came, trip: &mut Trip, now: Instant) -> Step {
+    fn decide(&self, attempt: AttemptEnd, came: &Came, trip: &mut Trip, now: Instant) -> Step {
         let answered = came.as_ref().ok();
         let step = match answered {
             Some((answer, verdict)) if trip.exchange.revise(answer, *verdict) => Step::Again,
@@ -154,7 +157,7 @@ impl Relay {
     }
 
     /// The final answer settles whose fault the earlier refusals were.
-    fn settle(&self, trip: &Trip, answer: &mut Answer, verdict: Verdict) {
+    fn settle_blame(&self, trip: &Trip, answer: &mut Answer, verdict: Verdict) {
         match verdict {
             // Groq says 413 for this too; after a 429 agents would ask again and again.
             Verdict::TooMuch if answer.status == 429 => answer.status = 413,
@@ -207,7 +210,7 @@ pub struct Mapped {
     request: Prepared,
     /// The request goes to the host of the visual models.
     is_genai: bool,
-    /// The path's kind: its lane where the body names no model.
+    /// The path's kind, part of the lane's name unless the request is a chat; see [`Mapped::lane`].
     kind: Cow<'static, str>,
     /// A path of chat or text completions: its streams end with `[DONE]`.
     is_completion: bool,
@@ -217,13 +220,13 @@ pub struct Mapped {
     owner: Option<Picked>,
     /// Its answer may have an id that a later request names.
     stores: bool,
-    /// Which of its stand-in models is asked, counted from 0.
-    turn: usize,
+    /// Which of its models is asked, counted from 0: the first, or a stand-in.
+    model_at: usize,
     answer_mode: AnswerMode,
     client_fields: ClientFields,
     /// The name of the list of models that it asks for, if alvus keeps that list.
     list: Option<String>,
-    /// It is a POST: an error inside a 200 is about this request, and not part of a stored object.
+    /// A POST. Only its answers are searched for an error inside a 200: a GET may fetch a stored failure.
     makes: bool,
 }
 

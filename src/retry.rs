@@ -8,21 +8,22 @@ use std::time::{Duration, Instant};
 
 use crate::verdict::Verdict;
 
-/// First pause after trouble with the upstream or on the way to it; doubles up to [`MAX_PAUSE`].
+/// First pause after trouble with the upstream or on the way to it; doubles up to [`MAX_PAUSE`]. (An
+/// overloaded model's is in `pool/backoff.rs`.)
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
 
 /// How many keys a request may be refused with.
-const MAX_REFUSALS: u32 = 3;
+const MAX_REFUSED_KEYS: u32 = 3;
 
 /// A request that the upstream may have worked on is sent once more only within this time of its arrival.
 const UNSURE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How an attempt ended.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Attempt {
+pub enum AttemptEnd {
     /// The upstream answered, with this verdict.
     Answered(Verdict),
     /// An ejected key was probed and refused again: it does not count.
@@ -32,7 +33,7 @@ pub enum Attempt {
     /// Nothing was sent: DNS, connect, TLS.
     NotSent,
     /// Nothing was sent, and nothing can be: the target or its certificate cannot be used.
-    Hopeless,
+    Unusable,
     /// A pooled connection turned out to be dead: it ended at once, without one byte of an answer.
     Stale,
     /// The request was sent, at least in part, and no answer came.
@@ -183,61 +184,63 @@ impl RetryState {
     }
 
     /// After an attempt.
-    pub fn attempted(&mut self, attempt: Attempt, budget: &mut Budget, now: Instant) -> Step {
+    pub fn attempted(&mut self, attempt: AttemptEnd, budget: &mut Budget, now: Instant) -> Step {
         // A wait for an overloaded model counts no round: its requests take turns.
-        self.wait_is_paid = matches!(attempt, Attempt::Answered(Verdict::Overloaded(_)));
+        self.wait_is_paid = matches!(attempt, AttemptEnd::Answered(Verdict::Overloaded(_)));
         match attempt {
             // The pool knows which key rests now. Picking the next one may mean a wait.
-            Attempt::StillOut
-            | Attempt::Answered(Verdict::Limited(_) | Verdict::Quota | Verdict::Overloaded(_)) => {
+            AttemptEnd::StillOut
+            | AttemptEnd::Answered(Verdict::Limited(_) | Verdict::Quota | Verdict::Overloaded(_)) => {
                 Step::Again
             }
-            Attempt::Answered(Verdict::Refused { .. }) => {
+            AttemptEnd::Answered(Verdict::Refused { .. }) => {
                 self.refusals += 1;
-                match self.refusals < MAX_REFUSALS {
+                match self.refusals < MAX_REFUSED_KEYS {
                     true => Step::Again,
                     false => Step::Pass,
                 }
             }
-            Attempt::Answered(Verdict::Trouble(stated)) => {
+            AttemptEnd::Answered(Verdict::Trouble(stated)) => {
                 self.pause(stated.unwrap_or_default(), budget, now, Step::Pass)
             }
-            Attempt::Answered(Verdict::Failed(stated)) => match self.may_repeat(now) {
+            AttemptEnd::Answered(Verdict::MaybeWorked(stated)) => match self.may_repeat(now) {
                 true => self.pause(stated.unwrap_or_default(), budget, now, Step::Pass),
                 false => Step::Pass,
             },
             // Perhaps a proxy that is being changed, so once more. More often the path is wrong.
-            Attempt::Answered(Verdict::Nowhere) => {
+            AttemptEnd::Answered(Verdict::Nowhere) => {
                 let again = !std::mem::replace(&mut self.nowhere_tried, true);
                 let pause = again.then(|| self.pause_in_time(Duration::ZERO, now));
                 pause.flatten().map_or(Step::Pass, Step::Pause)
             }
-            Attempt::Answered(Verdict::Pass | Verdict::TooMuch) => Step::Pass,
-            Attempt::Stale if !self.stale_tried => {
+            AttemptEnd::Answered(Verdict::Pass | Verdict::TooMuch) => Step::Pass,
+            AttemptEnd::Stale if !self.stale_tried => {
                 self.stale_tried = true;
                 Step::Afresh
             }
             // A retry costs nothing here, so the network may be away for as long as the client waits.
-            Attempt::NotSent => match self.pause_in_time(Duration::ZERO, now) {
+            AttemptEnd::NotSent => match self.pause_in_time(Duration::ZERO, now) {
                 Some(pause) => Step::Pause(pause),
                 None => Step::GiveUp,
             },
-            Attempt::Hopeless => Step::GiveUp,
-            Attempt::Empty => self.pause(Duration::ZERO, budget, now, Step::GiveUp),
-            Attempt::Stale | Attempt::MaybeSent if self.repeat != Repeat::No => {
+            AttemptEnd::Unusable => Step::GiveUp,
+            AttemptEnd::Empty => self.pause(Duration::ZERO, budget, now, Step::GiveUp),
+            AttemptEnd::Stale | AttemptEnd::MaybeSent if self.repeat != Repeat::No => {
                 self.pause(Duration::ZERO, budget, now, Step::GiveUp)
             }
-            Attempt::Stale | Attempt::MaybeSent => Step::GiveUp,
+            AttemptEnd::Stale | AttemptEnd::MaybeSent => Step::GiveUp,
         }
     }
 
     /// Whether the next attempt must be made with the same key, after this one.
-    pub fn is_bound_by(&self, attempt: Attempt) -> bool {
+    pub fn is_bound_by(&self, attempt: AttemptEnd) -> bool {
         let refused = matches!(
             attempt,
-            Attempt::NotSent
-                | Attempt::StillOut
-                | Attempt::Answered(Verdict::Limited(_) | Verdict::Quota | Verdict::Refused { .. })
+            AttemptEnd::NotSent
+                | AttemptEnd::StillOut
+                | AttemptEnd::Answered(
+                    Verdict::Limited(_) | Verdict::Quota | Verdict::Refused { .. }
+                )
         );
         self.repeat == Repeat::SameKey && !refused
     }

@@ -4,11 +4,11 @@
 //! hand-over. Requests for the upstream wait in [`crate::relay`]; pages such as `/health`, and refusals, never wait.
 //!
 //! A request goes through `reception.rs` (admission), `upload.rs` (its body) and `serve.rs` (to the relay and back).
-//! `answer.rs` has our own answers, `room.rs` counts what the machine has room for.
+//! `answer.rs` has our own answers, `capacity.rs` counts what the machine has room for.
 
 mod answer;
+mod capacity;
 mod reception;
-mod room;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -96,8 +96,8 @@ impl Server {
     pub fn start(config: &Config, relay: Relay) -> io::Result<Server> {
         let listener = TcpListener::bind((config.host, config.port))?;
         let machine = Machine::look();
-        let max_connections = room::connections(config, &machine);
-        let max_body = room::bodies(&machine, config.max_body);
+        let max_connections = capacity::connections(config, &machine);
+        let max_body = capacity::bodies(&machine, config.max_body);
         let limits = Limits {
             thread_stack: STACK,
             max_connections,

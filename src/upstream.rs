@@ -54,7 +54,7 @@ pub enum Failure {
     /// Not one byte of the request went out: name, connect, TLS.
     NotSent(String),
     /// Nothing was sent, and a retry will not help: the target, its certificate or the key cannot be used.
-    Never(String),
+    Unusable(String),
     /// A pooled connection was dead: it ended as soon as the request was written, and nothing came back.
     Stale(String),
     /// The request went out, at least in part; then it failed.
@@ -169,7 +169,7 @@ impl Upstream {
     ) -> Result<Box<Answer>, Failure> {
         let text = key.expose().as_bytes();
         if !headers::well_formed("authorization", text) {
-            return Err(Failure::Never(
+            return Err(Failure::Unusable(
                 "the key cannot stand in a header field".into(),
             ));
         }

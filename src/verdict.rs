@@ -1,15 +1,16 @@
 //! What an upstream's answer means: whose limit or fault it is, and for how long. Pure: no clock,
-//! no I/O. What to do with the request is decided in [`crate::retry`].
+//! no I/O. It decides nothing: [`crate::retry`] decides about
+//! the request, [`crate::pool`] about the key.
 //!
-//! Words only suggest the kind of a refusal; the pool decides what follows. `said.rs` finds an
+//! Words only suggest the kind of a refusal. `error_text.rs` finds an
 //! error's texts, codes and times at any depth, `words.rs` takes them apart, `kinds.rs` knows the
 //! kinds, `sentence.rs` and `time.rs` read times, and `inside.rs` judges errors inside a success.
 
+mod content;
+mod error_text;
 mod inside;
 mod key;
 mod kinds;
-mod said;
-mod says;
 mod sentence;
 mod size;
 #[cfg(test)]
@@ -19,10 +20,10 @@ mod words;
 
 use std::time::Duration;
 
+pub use self::content::has_content;
+use self::error_text::Said;
 pub use self::inside::{judge_document, judge_event, judge_inside};
 use self::kinds::Kinds;
-use self::said::Said;
-pub use self::says::has_content;
 use self::time::{Date, any_form, decimal};
 
 /// What one answer says: whose limit or fault it is.
@@ -47,7 +48,7 @@ pub enum Verdict {
     /// The provider is in trouble and did no work on the request; no key is to blame. With the stated wait.
     Trouble(Option<Duration>),
     /// The provider failed on a request that it may have worked on; no key is to blame. With the stated wait.
-    Failed(Option<Duration>),
+    MaybeWorked(Option<Duration>),
     /// A web page says that there is no such path.
     Nowhere,
 }
@@ -99,7 +100,7 @@ fn page(status: u16, stated: Option<Duration>) -> Verdict {
         413 | 414 | 431 => Verdict::Pass,
         404 | 405 | 410 => Verdict::Nowhere,
         // The edge gave up on a server that may still be at work.
-        504 | 524 => Verdict::Failed(stated),
+        504 | 524 => Verdict::MaybeWorked(stated),
         _ => Verdict::Trouble(stated),
     }
 }
@@ -120,6 +121,7 @@ fn by_status(
         403 if !names_key && !kinds.no_money(false) && kinds.limit_at_the_head() => {
             limit(&kinds, day_is_spent, stated())
         }
+        // A 402 too. Then `retry.rs` tries other keys, `pool/report.rs` blames, `pool/seat.rs` ejects.
         401..=403 => Verdict::Refused { names_key },
         _ if names_key => Verdict::Refused { names_key },
         429 => limit(&kinds, day_is_spent, stated()),
@@ -130,13 +132,13 @@ fn by_status(
         404 if kinds.other_account() => Verdict::Refused { names_key },
         // An edge sends it without words, a server that has begun with words.
         408 if said.texts.iter().all(String::is_empty) => Verdict::Trouble(stated()),
-        408 => Verdict::Failed(stated()),
+        408 => Verdict::MaybeWorked(stated()),
         425 | 498 | 500 | 502..=504 | 507 | 511 | 520..=527 | 529 | 530 if kinds.overloaded() => {
             Verdict::Overloaded(stated())
         }
         // The provider may have begun. 524 is Cloudflare's 504. Not 508: alvus itself sends it for a request that goes
         // in circles.
-        500 | 502 | 504 | 507 | 524 => Verdict::Failed(stated()),
+        500 | 502 | 504 | 507 | 524 => Verdict::MaybeWorked(stated()),
         // The provider did no work: Cloudflare's 52x and 530, Anthropic's 529, an edge's expired login (498), a captive
         // portal (511).
         425 | 498 | 503 | 511 | 520..=527 | 529 | 530 => Verdict::Trouble(stated()),

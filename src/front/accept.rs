@@ -17,16 +17,16 @@ const PAUSE_MIN: u32 = 1;
 const PAUSE_MAX: u32 = 256;
 
 /// Takes connections from tiny_http.
-pub struct Host {
+pub struct Acceptor {
     shared: Arc<Shared>,
     /// The pause after the next failed `accept()`.
     pause: AtomicU32,
 }
 
-impl Host {
+impl Acceptor {
     /// A host for connections of one server.
-    pub fn new(shared: Arc<Shared>) -> Host {
-        Host {
+    pub fn new(shared: Arc<Shared>) -> Acceptor {
+        Acceptor {
             shared,
             pause: AtomicU32::new(PAUSE_MIN),
         }
@@ -41,7 +41,7 @@ impl Host {
     }
 }
 
-impl tiny_http::Host for Host {
+impl tiny_http::Host for Acceptor {
     fn admit(&self, stream: TcpStream, client: SocketAddr) {
         self.pause.store(PAUSE_MIN, Ordering::Relaxed);
         // These fail only on a connection that is gone. No Nagle: it would hold a short last segment back for 40 ms,

@@ -1,4 +1,4 @@
-//! The body of a request: those of a connection's bytes that its head declares.
+//! Reads the body of a request: as many bytes as its head declares, or its chunks.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 

@@ -1,5 +1,5 @@
 //! One connection, from first byte to last: a head, its request, the rest of its body, the next head. It has a thread
-//! while it is busy and for [`MOMENT`] longer; then [`super::watch`] waits for its next request.
+//! while it is busy and for [`MOMENT`] longer; then [`super::idle`] waits for its next request.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::body::IncomingBody;
 use super::head::{Head, HeadError};
+use super::idle::Idle;
 use super::reader::TimedReader;
 use super::request::Request;
 use super::slots::Slot;
 use super::socket::Outlet;
-use super::watch::Idle;
 use super::{Shared, linger, refusal};
 
 /// The most bytes of an unread body that are thrown away so that the next request can follow. If more is to come, a new

@@ -5,7 +5,7 @@
 //! reason. So we end our side only, and throw away what comes until the client ends, falls silent,
 //! or has had its time. This is nginx's `lingering_close`, with its defaults.
 //!
-//! [`super::watch`] waits for what comes. Each keeps its slot, and is among the first to be closed
+//! [`super::idle`] waits for what comes. Such a connection keeps its slot, and is among the first to be closed
 //! for another connection.
 
 use std::mem::MaybeUninit;
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use super::idle::{Idle, Watch};
 use super::slots::Slot;
-use super::watch::{Idle, Watch};
 
 /// How long a client may go on sending.
 const LINGER_TIME: Duration = Duration::from_secs(30);

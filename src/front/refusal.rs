@@ -1,4 +1,4 @@
-//! The last answer on a connection whose request nobody else answers.
+//! The answer before alvus closes a connection by itself: a bad head, a client too slow, no slot, a panic.
 
 use std::io::{self, Write};
 

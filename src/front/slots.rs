@@ -1,8 +1,8 @@
 //! Who is connected. Each connection takes a [`Slot`] before it gets a thread, and gives it back when its descriptor is
 //! closed. So there are never more threads or descriptors than [`super::Limits::max_connections`].
 //!
-//! If no slot is left, the connection that has waited longest for a request makes room. A request
-//! that arrives drop by drop counts as waited for.
+//! If no slot is left, the connection that has been without a *complete* request longest is closed. Sending one drop by
+//! drop does not protect it.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};

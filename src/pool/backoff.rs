@@ -1,8 +1,8 @@
-//! The backoff of an overloaded model: it is left alone for a while, then one request probes it,
-//! then more. No key is to blame. The first success ends the wait.
+//! The backoff of an overloaded model. Nothing is sent for a pause that grows, then one request, the probe. A success
+//! ends the pauses and allows one request more at a time. No key is to blame.
 //!
-//! A model that refuses one request while it works on others has a concurrency limit. Up to that
-//! many the way back is quick; beyond it one more is tried every two minutes.
+//! A model that refuses one request while it works on others has a concurrency limit. The way back up to it is quick;
+//! beyond it one more is tried every two minutes.
 
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,7 @@ impl Backoff {
 
     /// A bare 429 for a key that was far from its limit. Returns the key of an earlier one, if the
     /// two mean an overloaded model.
-    pub(super) fn odd_refusal(&mut self, key: usize, now: Instant) -> Option<usize> {
+    pub(super) fn odd_429(&mut self, key: usize, now: Instant) -> Option<usize> {
         let before = self.odd.replace((now, key));
         let (at, other) = before?;
         let at_once = now.saturating_duration_since(at) < AT_ONCE;
@@ -97,7 +97,7 @@ impl Backoff {
     }
 
     /// Whether it has refused everything since its last success.
-    pub(super) fn is_refusing(&self) -> bool {
+    pub(super) fn is_overloaded(&self) -> bool {
         self.busy.as_ref().is_some_and(|busy| busy.since.is_some())
     }
 

@@ -1,7 +1,7 @@
 //! One model's turns through the keys: which key is next, which rest, which requests wait.
 //!
 //! Providers limit each key per model, so each model has a lane of its own. So has each kind of
-//! path, for requests without a model. `seat.rs` is one key in the lane, `backoff.rs` is the
+//! path, for requests without a model or that are no chat. `seat.rs` is one key in the lane, `backoff.rs` is the
 //! model's own limit. The pool passes in what holds for a key in all lanes.
 
 use std::cmp::Reverse;
@@ -34,7 +34,7 @@ pub(super) struct Lane {
     pub(super) closed: Option<(Instant, Instant)>,
     /// Keys that are out of the line until an instant. One whose time is over stays in until the
     /// lane is asked.
-    pub(super) away: Bits,
+    pub(super) out_of_line: Bits,
     /// The ejected keys among them.
     pub(super) ejected: Bits,
     /// Ready keys, the next one first. An entry counts only while its seat has the same turn: a key
@@ -62,7 +62,7 @@ impl Lane {
             seats: Vec::new(),
             backoff: Backoff::default(),
             closed: None,
-            away: Bits::default(),
+            out_of_line: Bits::default(),
             ejected: Bits::default(),
             line: VecDeque::new(),
             resting: BinaryHeap::new(),
@@ -91,7 +91,7 @@ impl Lane {
 
     /// The key leaves the lane.
     pub(super) fn dismiss(&mut self, key: usize) {
-        self.move_to(key, Phase::Away);
+        self.move_to(key, Phase::Gone);
     }
 
     /// Whether a request may go now, whatever its key; if not, when.
@@ -137,7 +137,7 @@ impl Lane {
                 Some(only) => only.id.at == key,
                 None => !refused(),
             };
-            let until = seat.place.until();
+            let until = seat.phase.until();
             until.filter(|_| wanted && !request.avoids(key))
         };
         self.seats.iter().enumerate().filter_map(may).min()
@@ -146,8 +146,8 @@ impl Lane {
     /// Whether this key is ready in this lane, no suspect, and not to be avoided.
     pub(super) fn is_free(&self, key: usize, request: &PickRequest<'_>, now: Instant) -> bool {
         let seat = &self.seats[key];
-        !self.away.has(key)
-            && matches!(seat.place, Phase::InLine(_))
+        !self.out_of_line.has(key)
+            && matches!(seat.phase, Phase::InLine(_))
             && seat.hold(now).is_none()
             && !seat.is_suspect(now)
             && !request.avoids(key)
@@ -164,13 +164,13 @@ impl Lane {
         let mut at = 0;
         while let Some((key, turn)) = self.line.get(at).copied() {
             let seat = &self.seats[key];
-            if seat.place != Phase::InLine(turn) {
+            if seat.phase != Phase::InLine(turn) {
                 self.line.remove(at);
                 continue;
             }
             let is_suspect = seat.is_suspect(now);
-            if let Some(place) = hold(key).or_else(|| seat.hold(now)) {
-                self.move_to(key, place);
+            if let Some(phase) = hold(key).or_else(|| seat.hold(now)) {
+                self.move_to(key, phase);
                 self.line.remove(at);
                 continue;
             }
@@ -197,7 +197,7 @@ impl Lane {
     /// An answer has come, or none will. Call it once for each [`Lane::hand_out`].
     pub(super) fn answered(&mut self, key: usize) {
         self.seats[key].answered();
-        if matches!(self.seats[key].place, Phase::Held(_)) {
+        if matches!(self.seats[key].phase, Phase::Held(_)) {
             self.line_up(key);
         }
     }
@@ -205,27 +205,27 @@ impl Lane {
     /// The key as a whole is well again.
     pub(super) fn welcome(&mut self, key: usize, now: Instant) {
         self.seats[key].pardon();
-        if let Phase::Held(_) = self.seats[key].place {
+        if let Phase::Held(_) = self.seats[key].phase {
             self.line_up(key);
         }
-        self.settle(key, now);
+        self.reseat(key, now);
     }
 
     /// An ejected key is probed by the next request. Says whether it was ejected.
     pub(super) fn revive(&mut self, key: usize, now: Instant) -> bool {
         let ejected = self.seats[key].probe_now(now);
-        self.settle(key, now);
+        self.reseat(key, now);
         ejected
     }
 
     /// Moves the key to where its rest puts it.
-    pub(super) fn settle(&mut self, key: usize, now: Instant) {
+    pub(super) fn reseat(&mut self, key: usize, now: Instant) {
         self.tidy();
-        let place = self.seats[key].place;
+        let phase = self.seats[key].phase;
         match self.seats[key].rests(now) {
-            _ if place == Phase::Away => {}
+            _ if phase == Phase::Gone => {}
             Some((_, until)) => self.move_to(key, Phase::Resting(until)),
-            None if matches!(place, Phase::Resting(_)) => self.line_up(key),
+            None if matches!(phase, Phase::Resting(_)) => self.line_up(key),
             None => {}
         }
     }
@@ -250,11 +250,11 @@ impl Lane {
         if !self.seats[key].is_far_from_its_limit(now) {
             return false;
         }
-        let Some(other) = self.backoff.odd_refusal(key, now) else {
-            return self.backoff.is_refusing();
+        let Some(other) = self.backoff.odd_429(key, now) else {
+            return self.backoff.is_overloaded();
         };
         self.seats[other].forgive();
-        self.settle(other, now);
+        self.reseat(other, now);
         true
     }
 
@@ -312,7 +312,7 @@ impl Lane {
     /// The rest that ends first, old entries aside.
     fn first_rest(&mut self) -> Option<(Instant, usize)> {
         while let Some(Reverse((at, key))) = self.resting.peek().copied() {
-            if self.seats[key].place.until() == Some(at) {
+            if self.seats[key].phase.until() == Some(at) {
                 return Some((at, key));
             }
             self.resting.pop();
@@ -322,7 +322,7 @@ impl Lane {
 
     /// Puts a key at the end of the line.
     fn line_up(&mut self, key: usize) {
-        self.returned |= !matches!(self.seats[key].place, Phase::InLine(_));
+        self.returned |= !matches!(self.seats[key].phase, Phase::InLine(_));
         self.next_turn += 1;
         self.move_to(key, Phase::InLine(self.next_turn));
     }
@@ -334,29 +334,29 @@ impl Lane {
         let seats = &self.seats;
         if self.line.len() > most {
             self.line
-                .retain(|(key, turn)| seats[*key].place == Phase::InLine(*turn));
+                .retain(|(key, turn)| seats[*key].phase == Phase::InLine(*turn));
         }
         if self.resting.len() > most {
             self.resting
-                .retain(|Reverse((at, key))| seats[*key].place.until() == Some(*at));
+                .retain(|Reverse((at, key))| seats[*key].phase.until() == Some(*at));
         }
     }
 
     /// Changes a key's place; nothing else does. See [`Lane::line`] for the entry left behind.
-    fn move_to(&mut self, key: usize, place: Phase) {
-        if self.seats[key].place == place {
+    fn move_to(&mut self, key: usize, phase: Phase) {
+        if self.seats[key].phase == phase {
             return;
         }
-        self.seats[key].place = place;
-        let ejected = matches!(place, Phase::Resting(_)) && self.seats[key].is_ejected();
-        self.away.put(key, place.until().is_some());
+        self.seats[key].phase = phase;
+        let ejected = matches!(phase, Phase::Resting(_)) && self.seats[key].is_ejected();
+        self.out_of_line.put(key, phase.until().is_some());
         self.ejected.put(key, ejected);
-        match place {
+        match phase {
             Phase::InLine(turn) => self.line.push_back((key, turn)),
             Phase::Resting(at) | Phase::Paced(at) | Phase::Held(at) => {
                 self.resting.push(Reverse((at, key)));
             }
-            Phase::Away => {}
+            Phase::Gone => {}
         }
     }
 }

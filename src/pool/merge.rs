@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::{KeyCounts, KeyId, Pool, Settings, Slot, Window};
+use super::{KeyCounts, KeyId, Pool, PoolKey, Settings, Window};
 use crate::secret::{ApiKey, SALT};
 use crate::state::SavedRest;
 
@@ -60,7 +60,7 @@ impl Pool {
                 let lane = self.lane_for(&rest.model, now);
                 let lane = &mut self.lanes[lane.0];
                 lane.seats[key].resume(rest.until, now);
-                lane.settle(key, now);
+                lane.reseat(key, now);
                 taken += 1;
             }
         }
@@ -70,7 +70,7 @@ impl Pool {
     fn add(&mut self, key: &ApiKey) -> usize {
         let at = self.free.pop().unwrap_or(self.slots.len());
         self.next_era += 1;
-        let slot = Slot {
+        let slot = PoolKey {
             key: key.clone(),
             id: KeyId {
                 at,

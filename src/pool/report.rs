@@ -47,7 +47,7 @@ impl Report {
             Verdict::Quota => Report::Quota,
             Verdict::Refused { names_key } => Report::Refused { status, names_key },
             Verdict::Overloaded(stated) => Report::Overloaded(stated),
-            Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere => Report::Unclear,
+            Verdict::Trouble(_) | Verdict::MaybeWorked(_) | Verdict::Nowhere => Report::Unclear,
         }
     }
 }
@@ -69,7 +69,7 @@ pub enum Change {
 
 /// How much refusals without a witness say against a key.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub(super) enum Suspicion {
+pub(super) enum Evidence {
     /// This lane refused it: the request may be to blame.
     Weak(LaneId),
     /// Two lanes refused it, or an answer called the key invalid.
@@ -105,7 +105,7 @@ impl Pool {
                 rest.map(|rest| Change::Rests(RestReason::Limited, rest))
             }
             Report::Quota => {
-                let rest = seat.spent(sent, now);
+                let rest = seat.quota_spent(sent, now);
                 let rest = rest.map(|rest| Change::Rests(RestReason::Quota, rest));
                 self.look_at_whole(key, picked.lane, RestReason::Quota, now);
                 rest
@@ -128,7 +128,7 @@ impl Pool {
                 None
             }
         };
-        self.lanes[picked.lane.0].settle(key, now);
+        self.lanes[picked.lane.0].reseat(key, now);
         self.wake_first(picked.lane);
         change
     }
@@ -162,7 +162,7 @@ impl Pool {
         let why = RestReason::Refused { status, names_key };
         let lane = &mut self.lanes[refused.lane.0];
         let rest = lane.seats[key].eject(why, refused.at, now)?;
-        lane.settle(key, now);
+        lane.reseat(key, now);
         self.look_at_whole(key, refused.lane, why, now);
         Some(rest)
     }
@@ -179,8 +179,7 @@ impl Pool {
     pub fn is_down(&self, now: Instant) -> bool {
         let mut slots = self.listed.iter().map(|at| &self.slots[*at]);
         slots.all(|slot| {
-            slot.refused == Some(Suspicion::Strong)
-                || slot.out.is_some_and(|(_, until)| now < until)
+            slot.refused == Some(Evidence::Strong) || slot.out.is_some_and(|(_, until)| now < until)
         })
     }
 
@@ -203,7 +202,7 @@ impl Pool {
     fn is_well(&mut self, key: usize, sent: Instant, now: Instant) -> bool {
         let slot = &mut self.slots[key];
         slot.served = slot.served.max(Some(sent));
-        let was_bad = slot.refused.take() == Some(Suspicion::Strong);
+        let was_bad = slot.refused.take() == Some(Evidence::Strong);
         let was_out = slot.out.take().is_some();
         if was_bad || was_out {
             for lane in &mut self.lanes {
@@ -217,10 +216,10 @@ impl Pool {
     /// A refusal without a witness: a second lane, or words that name the key, make it a strong suspicion.
     fn suspect(&mut self, key: usize, lane: LaneId, names_key: bool) {
         let refused = &mut self.slots[key].refused;
-        let elsewhere = refused.is_some_and(|before| before != Suspicion::Weak(lane));
+        let elsewhere = refused.is_some_and(|before| before != Evidence::Weak(lane));
         *refused = Some(match names_key || elsewhere {
-            true => Suspicion::Strong,
-            false => Suspicion::Weak(lane),
+            true => Evidence::Strong,
+            false => Evidence::Weak(lane),
         });
     }
 

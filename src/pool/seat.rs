@@ -1,6 +1,6 @@
 //! One key in one lane: whether it rests, why and how long, and how many requests it takes.
 //!
-//! Four plain ideas, each ended by the first request that succeeds:
+//! Four plain ideas; the first success ends the first three:
 //!
 //! - a **rest**: the upstream said no. It lasts as long as the answer said, else longer each time
 //!   it repeats. After it one request *probes* before others follow.
@@ -92,14 +92,14 @@ pub(super) enum Phase {
     /// Out until this instant, for another reason: an answer is awaited, or the key is out in all lanes.
     Held(Instant),
     /// Not in the lane: the key is not in the configuration.
-    Away,
+    Gone,
 }
 
 impl Phase {
     pub(super) fn until(self) -> Option<Instant> {
         match self {
             Phase::Resting(at) | Phase::Paced(at) | Phase::Held(at) => Some(at),
-            Phase::InLine(_) | Phase::Away => None,
+            Phase::InLine(_) | Phase::Gone => None,
         }
     }
 }
@@ -142,7 +142,7 @@ impl LearnedLimit {
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Seat {
-    pub(super) place: Phase,
+    pub(super) phase: Phase,
     rest: Option<Rest>,
     suspect_until: Option<Instant>,
     learned: Option<LearnedLimit>,
@@ -157,7 +157,7 @@ pub(super) struct Seat {
 impl Default for Seat {
     fn default() -> Seat {
         Seat {
-            place: Phase::Away,
+            phase: Phase::Gone,
             rest: None,
             suspect_until: None,
             learned: None,
@@ -240,7 +240,7 @@ impl Seat {
     }
 
     /// The quota is spent, and the answer does not say for how long. Returns how long the key rests, if that is news.
-    pub(super) fn spent(&mut self, sent: Instant, now: Instant) -> Option<Duration> {
+    pub(super) fn quota_spent(&mut self, sent: Instant, now: Instant) -> Option<Duration> {
         let rest = step(&QUOTAS, self.times(RestReason::Quota, false, sent));
         self.begin(RestReason::Quota, false, rest, sent, now)
     }

@@ -1,6 +1,6 @@
 //! Finds the key that a conversation stays with, at a cost that does not grow with the number of keys.
 
-use super::Slot;
+use super::PoolKey;
 
 /// How many keys are in a neighbourhood.
 const SIZE: usize = 32;
@@ -13,7 +13,7 @@ const MOST: usize = 8;
 pub(super) fn sticky_key(
     conversation: u64,
     listed: &[usize],
-    slots: &[Slot],
+    slots: &[PoolKey],
     is_free: impl Fn(usize) -> bool,
 ) -> Option<usize> {
     let keys = listed.len();

@@ -867,14 +867,14 @@ fn of_many_keys_those_that_are_not_ready_are_shown_first_and_only_they_are_looke
     assert_eq!(out, Some(secs(60)));
     let survey = |fixture: &Fixture, after| {
         let now = fixture.t0 + after;
-        let mut seen = fixture.pool.survey(LISTED, now);
+        let mut seen = fixture.pool.survey(MOST_SHOWN, now);
         while fixture.pool.survey_further(&mut seen, now) {}
         seen
     };
     let seen = survey(&fixture, T0);
     assert_eq!((seen.total, seen.states), (10_000, [9_699, 0, 300, 0, 1]));
     assert!(seen.serves);
-    assert_eq!((seen.order.len(), seen.listed.len()), (301, LISTED));
+    assert_eq!((seen.order.len(), seen.listed.len()), (301, MOST_SHOWN));
     let shown: Vec<usize> = seen.listed.iter().map(|key| key.index).collect();
     let ejected = std::iter::once(8_000);
     assert_eq!(shown, (1_000..1_255).chain(ejected).collect::<Vec<_>>());
@@ -893,10 +893,10 @@ fn of_many_keys_those_that_are_not_ready_are_shown_first_and_only_they_are_looke
     let later = survey(&fixture, secs(10));
     assert_eq!(
         (later.order.len(), later.states),
-        (LISTED, [9_999, 0, 0, 0, 1])
+        (MOST_SHOWN, [9_999, 0, 0, 0, 1])
     );
     let shown: Vec<usize> = later.listed.iter().map(|key| key.index).collect();
-    let ready = 0..LISTED - 1;
+    let ready = 0..MOST_SHOWN - 1;
     assert_eq!(
         shown,
         ready.chain(std::iter::once(8_000)).collect::<Vec<_>>()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::bits::{self, Bits};
 use super::lane::Lane;
 use super::seat::{Phase, RestReason};
-use super::{LaneId, Pool, RECENT, Slot};
+use super::{LaneId, Pool, PoolKey, RECENT};
 use crate::secret::ApiKey;
 use crate::sse::Tokens;
 
@@ -86,7 +86,7 @@ pub struct ModelView {
 pub type KeyRests = (ApiKey, Vec<(String, Instant)>);
 
 /// The most keys that are shown one by one.
-pub const LISTED: usize = 256;
+pub const MOST_SHOWN: usize = 256;
 
 /// How many keys are read under one lock; that takes microseconds on a PC, with 16 models each.
 const AT_A_TIME: usize = 32;
@@ -119,7 +119,7 @@ impl Pool {
     /// for all lanes rests in the one that refused it.
     pub fn survey(&self, most: usize, now: Instant) -> Overview {
         let (mut order, mut found) = (Vec::new(), Bits::default());
-        let marks: [fn(&Lane) -> &Bits; 2] = [|lane| &lane.ejected, |lane| &lane.away];
+        let marks: [fn(&Lane) -> &Bits; 2] = [|lane| &lane.ejected, |lane| &lane.out_of_line];
         for marks in marks {
             for at in 0..self.slots.len().div_ceil(bits::WORD) {
                 let lanes = self.lanes.iter();
@@ -198,16 +198,16 @@ impl Pool {
     /// Why a lane has no key: how many keys there are, rest, are ejected; and whether the model is overloaded.
     pub fn why_none(&self, lane: LaneId, now: Instant) -> (usize, usize, usize, bool) {
         let lane = &self.lanes[lane.0];
-        let (away, out) = (lane.away.count(), lane.ejected.count());
+        let (out_of_line, out) = (lane.out_of_line.count(), lane.ejected.count());
         let overloaded = lane.backoff.shown(now).is_some();
-        (self.listed.len(), away - out, out, overloaded)
+        (self.listed.len(), out_of_line - out, out, overloaded)
     }
 
     /// Which key rests for which models for its limits, to be kept over a restart. Ejections are not kept: they are
     /// found out again. A few keys at a time: those of word `at`. Returns whether there are more.
     pub fn saved_rests(&self, at: usize, rests: &mut Vec<KeyRests>, now: Instant) -> bool {
         let lanes = self.lanes.iter();
-        let word = lanes.fold(0, |word, lane| word | lane.away.word(at));
+        let word = lanes.fold(0, |word, lane| word | lane.out_of_line.word(at));
         for key in bits::keys(at, word) {
             let limited = |lane: &Lane| match lane.seats[key].rests(now) {
                 Some((RestReason::Limited | RestReason::Quota, until)) => {
@@ -224,7 +224,7 @@ impl Pool {
     }
 
     /// A key's state, and whether it is ready for one of the `recent` lanes.
-    fn look(&self, key: usize, slot: &Slot, recent: &[&Lane], now: Instant) -> (KeyState, bool) {
+    fn look(&self, key: usize, slot: &PoolKey, recent: &[&Lane], now: Instant) -> (KeyState, bool) {
         let whole = whole(slot, now);
         let lanes = self.lanes.iter().map(|lane| in_lane(lane, key, now));
         let gravest = lanes.max_by_key(KeyState::weight);
@@ -243,7 +243,7 @@ impl Pool {
     fn view(
         &self,
         key: usize,
-        slot: &Slot,
+        slot: &PoolKey,
         (state, serves): (KeyState, bool),
         now: Instant,
     ) -> KeyView {
@@ -277,17 +277,17 @@ impl Pool {
 }
 
 /// A state that holds for all models.
-fn whole(slot: &Slot, now: Instant) -> Option<KeyState> {
+fn whole(slot: &PoolKey, now: Instant) -> Option<KeyState> {
     let (why, until) = slot.out.filter(|(_, until)| *until > now)?;
     Some(state(why, until.saturating_duration_since(now)))
 }
 
 fn in_lane(lane: &Lane, key: usize, now: Instant) -> KeyState {
-    if !lane.away.has(key) {
+    if !lane.out_of_line.has(key) {
         return KeyState::Ready;
     }
     let seat = &lane.seats[key];
-    match (seat.rests(now), seat.place) {
+    match (seat.rests(now), seat.phase) {
         (Some((why, until)), _) => state(why, until.saturating_duration_since(now)),
         (None, Phase::Paced(at)) if at > now => {
             KeyState::Throttled(at.saturating_duration_since(now))

@@ -1,16 +1,16 @@
 //! Decides which dialect a client is answered in: the upstream's, or the client's own where the upstream speaks only
-//! chat completions. [`crate::dialect`] translates; this room knows which requests need it, and what refusals and
+//! chat completions. [`crate::dialect`] translates; this file knows which requests need it, and what refusals and
 //! heartbeats look like.
 //!
 //! `translate_request.rs` handles requests, `translate_answer.rs` answers. In a build without dialects `no_dialect.rs`
-//! stands in for all three.
+//! replaces all three.
 
 use std::time::Duration;
 
 pub(super) use super::known::Known;
 use super::policy::Policy;
 use super::{Exchange, Mapped, Relay};
-use crate::dialect::clients::{Dialect, Refusal};
+use crate::dialect::interface::{Dialect, Refusal};
 use crate::dialect::json::Json;
 use crate::dialect::lessons::{Lesson, code};
 use crate::dialect::measure::Size;

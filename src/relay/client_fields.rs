@@ -89,7 +89,7 @@ mod tests {
             ("x-other-field-there", "2", None, None),
         ] {
             let fields = [(name, value.as_bytes())];
-            let client_fields = ClientFields::read(&fields).expect("a wish");
+            let client_fields = ClientFields::read(&fields).expect("valid");
             assert_eq!(
                 client_fields.within.map(|t| t.as_millis()),
                 within,

@@ -24,7 +24,7 @@ pub(super) enum Unserved {
     /// Every key of the pool was refused.
     Down,
     /// A reload brought another provider, with keys of its own.
-    Moved,
+    ProviderChanged,
     /// alvus stops.
     Stopping,
     /// The last attempt brought no answer.
@@ -78,7 +78,7 @@ impl Relay {
                 let text = "the upstream refused this request with each ready key, in words that alvus did not keep";
                 Reply::error(403, "refused", text)
             }
-            Unserved::Moved => {
+            Unserved::ProviderChanged => {
                 let text = "alvus was given another provider while this request waited; ask again";
                 Reply::error(503, "provider_changed", text).retry_after(Duration::ZERO)
             }
@@ -124,7 +124,7 @@ impl Relay {
 fn in_words(failure: &Failure, origin: &str) -> Reply {
     let (status, code, what, why) = match failure {
         Failure::NotSent(why) => (503, "upstream_unreachable", "could not reach", why.as_str()),
-        Failure::Never(why) => (502, "upstream_misconfigured", "cannot use", why.as_str()),
+        Failure::Unusable(why) => (502, "upstream_misconfigured", "cannot use", why.as_str()),
         Failure::TimedOut(why) => (
             504,
             "upstream_timeout",

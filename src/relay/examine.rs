@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::de::IgnoredAny;
 
 use crate::reply::Downstream;
-use crate::retry::Attempt;
+use crate::retry::AttemptEnd;
 use crate::sse;
 use crate::upstream::{Answer, Failure};
 use crate::verdict::{self, BODY_LIMIT, Verdict};
@@ -139,10 +139,10 @@ fn first_value(body: &[u8]) -> Option<&[u8]> {
 
 impl Answer {
     /// The upstream asks for no retry (`x-should-retry: false`).
-    pub(super) fn ends_it(&self, attempt: Attempt) -> bool {
+    pub(super) fn ends_it(&self, attempt: AttemptEnd) -> bool {
         let in_trouble = matches!(
             attempt,
-            Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere)
+            AttemptEnd::Answered(Verdict::Trouble(_) | Verdict::MaybeWorked(_) | Verdict::Nowhere)
         );
         in_trouble && self.header("x-should-retry") == Some(b"false")
     }

@@ -1,4 +1,5 @@
-//! The health of one upstream host: the target, or the host of the visual models. Each has its own.
+//! Whether one upstream host answers, and the budget of retries there. The target has one, the host of the visual models
+//! another.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Relay, lock};
 use crate::config::{Config, DialectMode};
-use crate::dialect::clients::{DIALECTS, Dialect};
+use crate::dialect::interface::{DIALECTS, Dialect};
 use crate::dialect::learned::{Learned, to_json};
 
 /// Hosts that speak chat completions and not Messages. The flag: they speak Responses.

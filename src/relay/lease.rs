@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::errors::Unserved;
-use super::names::PATIENCE;
+use super::stand_ins::STAND_IN_AFTER;
 use super::{Relay, Trip, lock};
 use crate::client::{Client, Interest, Wake};
 use crate::pool::{LaneId, Pick, PickRequest, Picked, Pool, Report, Ticket};
@@ -85,7 +85,7 @@ impl Drop for Lease<'_> {
             if !self.reported {
                 pool.report(&self.picked, Report::Unclear, now); // the client left before there was an answer
             }
-            pool.spent(&self.picked, self.tokens);
+            pool.count_tokens(&self.picked, self.tokens);
             pool.release(&self.picked);
         });
     }
@@ -146,15 +146,15 @@ impl Relay {
     }
 
     /// Takes a key, after a wait in line if needed.
-    pub(super) fn lease<'a>(&'a self, trip: &mut Trip<'a, '_>) -> Result<Lease<'a>, Unserved> {
+    pub(super) fn pick<'a>(&'a self, trip: &mut Trip<'a, '_>) -> Result<Lease<'a>, Unserved> {
         let mut wait: Option<(Bell, Instant)> = None;
-        if std::mem::take(&mut trip.stand_ins.moved) {
+        if std::mem::take(&mut trip.stand_ins.changed) {
             let conversation = trip.entry.conversation;
             trip.entry = self.enter(trip.lane(), conversation, Instant::now());
         }
         let found = loop {
             let now = Instant::now();
-            let pick = self.pick(trip, now)?;
+            let pick = self.pick_now(trip, now)?;
             let since = wait.as_ref().map_or(now, |(_, since)| *since);
             let patience = self.patience(trip, &pick, since);
             if patience.is_some_and(|until| until <= now) {
@@ -207,15 +207,15 @@ impl Relay {
         if !trip.stand_ins.has_next() {
             return None;
         }
-        let end = since.checked_add(PATIENCE)?;
+        let end = since.checked_add(STAND_IN_AFTER)?;
         let in_vain = match pick {
             Pick::Key(_) => return None,
             Pick::Down => true,
             Pick::NoOther => trip.was_not_found(),
             Pick::Wait(at) | Pick::Behind(at) if *at > end => true,
-            _ => match self.pool(|pool| (pool.is_full(), pool.is_refusing(trip.entry.lane))) {
+            _ => match self.pool(|pool| (pool.is_full(), pool.is_overloaded(trip.entry.lane))) {
                 (true, _) => return None, // another model would not have a place either
-                (_, refusing) => refusing,
+                (_, overloaded) => overloaded,
             },
         };
         Some(if in_vain { since } else { end })
@@ -239,10 +239,10 @@ impl Relay {
         Ok(())
     }
 
-    fn pick(&self, trip: &Trip, now: Instant) -> Result<Pick, Unserved> {
+    fn pick_now(&self, trip: &Trip, now: Instant) -> Result<Pick, Unserved> {
         let refused = trip.refused.iter();
         let avoid: Vec<_> = refused.map(|(picked, ..)| picked.clone()).collect();
-        let asker = PickRequest {
+        let request = PickRequest {
             ticket: Some(trip.entry.ticket),
             avoid: &avoid,
             only: trip.bound.as_ref(),
@@ -251,8 +251,8 @@ impl Relay {
         let policy = &trip.exchange.mapped.policy;
         // Both under one lock, as a reload changes both.
         self.pool(|pool| match self.policy().leads_where(policy) {
-            true => Ok(pool.pick(trip.entry.lane, asker, now)),
-            false => Err(Unserved::Moved),
+            true => Ok(pool.pick(trip.entry.lane, request, now)),
+            false => Err(Unserved::ProviderChanged),
         })
     }
 

@@ -1,6 +1,6 @@
-//! Keeps the lists of models for ten minutes: agents poll them, and each poll would cost a key a request. Of an old
-//! list one request at a time asks for a new one; the others get the old one. If no new one comes, all get the old one.
-//! Before the first list is there, each request asks for itself.
+//! Keeps the lists of models for ten minutes: agents poll them, and each poll would cost a key a request. When a list is
+//! old, one request fetches a new one. Meanwhile, and if that fails, all others get the old one. Before the first list is
+//! there, each request fetches its own.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -126,12 +126,12 @@ impl Lists {
 }
 
 /// One request's turn to ask the upstream; over when dropped.
-struct Turn<'a> {
+struct Fetching<'a> {
     lists: &'a Mutex<Lists>,
     name: &'a str,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Fetching<'_> {
     fn drop(&mut self) {
         lock(self.lists).over(self.name, Instant::now());
     }
@@ -149,7 +149,7 @@ impl Relay {
             Look::Ask(stale) => stale,
             Look::Pass => return self.ask(exchange, out),
         };
-        let turn = Turn {
+        let turn = Fetching {
             lists: &policy.lists,
             name,
         };

@@ -1,4 +1,4 @@
-//! Stands in for `answer_mode.rs` in a build without dialects: every client gets the upstream's answers as they are.
+//! Replaces `answer_mode.rs` in a build without dialects: every client gets the upstream's answers as they are.
 
 use super::{Exchange, Mapped, Relay};
 use crate::config::Config;

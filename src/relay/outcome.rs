@@ -1,4 +1,4 @@
-//! How an exchange ended, in a record of its own.
+//! What became of one request: status, key, attempts, waits, tokens. The log and the `x-alvus-*` fields are made from it.
 
 use std::time::Duration;
 

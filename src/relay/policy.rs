@@ -1,4 +1,5 @@
-//! What the configuration says about requests: their target and their limits. A reload replaces it as a whole.
+//! What a reload replaces as a whole: the provider, the limits of a request, the lessons about models. It also maps a
+//! request onto the provider and names its lane.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::{Mapped, Relay, lock};
 use crate::config::{Config, Faults, Rotation, Target};
 use crate::dialect::models::ModelMap;
 use crate::headers::Field;
-use crate::metadata::Conversation;
+use crate::metadata::ReadConversation;
 use crate::metrics::Metrics;
 use crate::pool::{Merged, Pool, Settings};
 use crate::reply::BadRequest;
@@ -32,7 +33,7 @@ pub(super) struct Policy {
     pub(super) limits: RetryLimits,
     pub(super) first_byte: Duration,
     pub(super) heartbeat: Duration,
-    pub(super) conversation: Conversation,
+    pub(super) conversation: ReadConversation,
     /// Models whose streams were seen to end with a sign that they are complete.
     pub(super) marked: Marked,
     pub(super) models: ModelMap,
@@ -80,8 +81,8 @@ impl Policy {
             first_byte: config.first_byte_timeout,
             heartbeat: config.heartbeat,
             conversation: match config.rotation {
-                Rotation::Sticky => Conversation::Wanted,
-                Rotation::RoundRobin => Conversation::Ignored,
+                Rotation::Sticky => ReadConversation::Wanted,
+                Rotation::RoundRobin => ReadConversation::Ignored,
             },
             marked: Marked::default(),
             lists: Mutex::default(),
@@ -201,7 +202,7 @@ impl Relay {
             stores: method == "POST" && !is_talk,
             makes: method == "POST",
             asked: None,
-            turn: 0,
+            model_at: 0,
             answer_mode: AnswerMode::default(),
             policy,
             request,

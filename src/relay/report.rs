@@ -1,4 +1,7 @@
 //! Tells the pool, the log and the counters what an attempt showed.
+//!
+//! One attempt has five names on its way: what came ([`Came`]), what an answer means ([`Verdict`]), how the attempt ended
+//! for the request ([`AttemptEnd`]), what it says about the key ([`Report`]), and why there is another one ([`Reason`]).
 
 use std::time::Instant;
 
@@ -7,7 +10,7 @@ use super::{Came, Relay, Trip, lock};
 use crate::metrics::Reason;
 use crate::pool::{Change, Picked, Report, RestReason};
 use crate::reply::whole_seconds;
-use crate::retry::Attempt;
+use crate::retry::AttemptEnd;
 use crate::upstream::Failure;
 use crate::verdict::Verdict;
 use crate::{debug, info, warn};
@@ -20,17 +23,17 @@ impl Relay {
         came: &Came,
         trip: &mut Trip,
         now: Instant,
-    ) -> Attempt {
+    ) -> AttemptEnd {
         lease.reported = true;
         let (attempt, report, status) = match came {
             Ok((answer, verdict)) => {
                 trip.outcome.first_byte = Some(now.saturating_duration_since(trip.arrived));
                 self.notice(*verdict, answer.status, trip);
                 let report = Report::of(*verdict, answer.status);
-                (Attempt::Answered(*verdict), report, answer.status)
+                (AttemptEnd::Answered(*verdict), report, answer.status)
             }
             Err(failure) => {
-                if let Failure::NotSent(why) | Failure::Never(why) = failure {
+                if let Failure::NotSent(why) | Failure::Unusable(why) = failure {
                     let origin = trip.exchange.mapped.origin();
                     self.upstream_fails(&format!("could not reach {origin}: {why}"), trip);
                 }
@@ -46,26 +49,28 @@ impl Relay {
         if let Some(change) = change {
             let stated = matches!(
                 attempt,
-                Attempt::Answered(Verdict::Limited(Some(_)) | Verdict::Overloaded(Some(_)))
+                AttemptEnd::Answered(Verdict::Limited(Some(_)) | Verdict::Overloaded(Some(_)))
             );
             self.tell(&lease.picked, change, status, stated, &trip.outcome.model);
         }
         let overloaded = matches!(change, Some(Change::Overloaded(_)));
         let unkept = change == Some(Change::Unkept);
         match attempt {
-            Attempt::Answered(Verdict::Refused { .. }) if change == Some(Change::StillOut) => {
-                Attempt::StillOut
+            AttemptEnd::Answered(Verdict::Refused { .. }) if change == Some(Change::StillOut) => {
+                AttemptEnd::StillOut
             }
             // The pool has seen the other keys' answers, and judges better.
-            Attempt::Answered(Verdict::Limited(None)) if overloaded => {
-                Attempt::Answered(Verdict::Overloaded(None))
+            AttemptEnd::Answered(Verdict::Limited(None)) if overloaded => {
+                AttemptEnd::Answered(Verdict::Overloaded(None))
             }
             // No lane keeps this limit for others, so the request waits by itself.
-            Attempt::Answered(Verdict::Limited(stated) | Verdict::Overloaded(stated)) if unkept => {
-                Attempt::Answered(Verdict::Trouble(stated))
+            AttemptEnd::Answered(Verdict::Limited(stated) | Verdict::Overloaded(stated))
+                if unkept =>
+            {
+                AttemptEnd::Answered(Verdict::Trouble(stated))
             }
-            Attempt::Answered(Verdict::Quota) if unkept => {
-                Attempt::Answered(Verdict::Trouble(None))
+            AttemptEnd::Answered(Verdict::Quota) if unkept => {
+                AttemptEnd::Answered(Verdict::Trouble(None))
             }
             attempt => attempt,
         }
@@ -90,7 +95,7 @@ impl Relay {
     fn notice(&self, verdict: Verdict, status: u16, trip: &Trip) {
         let health = trip.health;
         match verdict {
-            Verdict::Trouble(_) | Verdict::Failed(_) => {
+            Verdict::Trouble(_) | Verdict::MaybeWorked(_) => {
                 self.upstream_fails(
                     &format!("{} answers {status}", trip.exchange.mapped.origin()),
                     trip,
@@ -165,32 +170,34 @@ impl Relay {
 }
 
 /// What a failed attempt means for the retry and for the pool.
-fn failed(failure: &Failure) -> (Attempt, Report) {
+fn failed(failure: &Failure) -> (AttemptEnd, Report) {
     match failure {
-        Failure::NotSent(_) => (Attempt::NotSent, Report::NotSent),
-        Failure::Never(_) => (Attempt::Hopeless, Report::NotSent),
-        Failure::Stale(_) => (Attempt::Stale, Report::NotSent),
-        Failure::MaybeSent(_) | Failure::TimedOut(_) => (Attempt::MaybeSent, Report::NoAnswer),
-        Failure::ClientLeft => (Attempt::MaybeSent, Report::Unclear),
-        Failure::Empty => (Attempt::Empty, Report::Unclear),
+        Failure::NotSent(_) => (AttemptEnd::NotSent, Report::NotSent),
+        Failure::Unusable(_) => (AttemptEnd::Unusable, Report::NotSent),
+        Failure::Stale(_) => (AttemptEnd::Stale, Report::NotSent),
+        Failure::MaybeSent(_) | Failure::TimedOut(_) => (AttemptEnd::MaybeSent, Report::NoAnswer),
+        Failure::ClientLeft => (AttemptEnd::MaybeSent, Report::Unclear),
+        Failure::Empty => (AttemptEnd::Empty, Report::Unclear),
     }
 }
 
 /// The reason under which the next attempt is counted.
-pub(super) fn reason(attempt: Attempt) -> Option<Reason> {
+pub(super) fn reason(attempt: AttemptEnd) -> Option<Reason> {
     Some(match attempt {
-        Attempt::Answered(Verdict::Limited(_)) => Reason::Limited,
-        Attempt::Answered(Verdict::Quota) => Reason::Quota,
-        Attempt::Answered(Verdict::Refused { .. }) => Reason::Refused,
-        Attempt::StillOut => Reason::Probed,
-        Attempt::Answered(Verdict::Overloaded(_)) => Reason::Overloaded,
-        Attempt::Answered(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere) => {
+        AttemptEnd::Answered(Verdict::Limited(_)) => Reason::Limited,
+        AttemptEnd::Answered(Verdict::Quota) => Reason::Quota,
+        AttemptEnd::Answered(Verdict::Refused { .. }) => Reason::Refused,
+        AttemptEnd::StillOut => Reason::Probed,
+        AttemptEnd::Answered(Verdict::Overloaded(_)) => Reason::Overloaded,
+        AttemptEnd::Answered(Verdict::Trouble(_) | Verdict::MaybeWorked(_) | Verdict::Nowhere) => {
             Reason::Trouble
         }
-        Attempt::Answered(Verdict::Pass | Verdict::TooMuch) | Attempt::Hopeless => return None,
-        Attempt::Empty => Reason::Empty,
-        Attempt::NotSent => Reason::Unreachable,
-        Attempt::Stale => Reason::Stale,
-        Attempt::MaybeSent => Reason::Unanswered,
+        AttemptEnd::Answered(Verdict::Pass | Verdict::TooMuch) | AttemptEnd::Unusable => {
+            return None;
+        }
+        AttemptEnd::Empty => Reason::Empty,
+        AttemptEnd::NotSent => Reason::Unreachable,
+        AttemptEnd::Stale => Reason::Stale,
+        AttemptEnd::MaybeSent => Reason::Unanswered,
     })
 }

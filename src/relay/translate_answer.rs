@@ -9,7 +9,7 @@ use super::{Exchange, Outcome};
 use crate::body::{Body, Budget};
 use crate::client::Client;
 use crate::dialect::chat::Usage;
-use crate::dialect::clients::Refusal;
+use crate::dialect::interface::Refusal;
 use crate::dialect::lessons::message;
 #[cfg(feature = "messages")]
 use crate::dialect::models;

@@ -94,7 +94,7 @@ impl Exchange<'_> {
     pub(super) fn revise(&mut self, answer: &Answer, verdict: Verdict) -> bool {
         let about_request = matches!(
             verdict,
-            Verdict::Pass | Verdict::TooMuch | Verdict::Failed(_) | Verdict::Nowhere
+            Verdict::Pass | Verdict::TooMuch | Verdict::MaybeWorked(_) | Verdict::Nowhere
         );
         let known = &self.mapped.policy.known;
         let (AnswerMode::Translation(translation), true) =

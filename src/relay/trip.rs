@@ -5,13 +5,13 @@ use std::time::Instant;
 use super::client_fields::unknown_key;
 use super::host_health::HostHealth;
 use super::lease::Entry;
-use super::names::StandIns;
+use super::stand_ins::StandIns;
 use super::{Came, Exchange, Outcome, Relay, report};
 use crate::metadata::Metadata;
 use crate::metrics::Reason;
 use crate::pool::Picked;
 use crate::reply::{self, Reply};
-use crate::retry::{Attempt, RetryState};
+use crate::retry::{AttemptEnd, RetryState};
 use crate::upstream::{Failure, Kept, Reuse};
 use crate::verdict::Verdict;
 
@@ -112,10 +112,10 @@ impl Trip<'_, '_> {
     }
 
     /// Takes note of an attempt before another one is made.
-    pub(super) fn remember(&mut self, attempt: Attempt, picked: &Picked) {
+    pub(super) fn remember(&mut self, attempt: AttemptEnd, picked: &Picked) {
         self.again = report::reason(attempt);
         self.outcome.limited |= matches!(self.again, Some(Reason::Limited | Reason::Quota));
-        if attempt == Attempt::Stale {
+        if attempt == AttemptEnd::Stale {
             self.reuse = Reuse::Never; // one dead connection a request is enough
         }
         if self.retry.is_bound_by(attempt) {
@@ -126,12 +126,12 @@ impl Trip<'_, '_> {
 
 /// What the client hears if this was the last attempt. Not a 429: instead the client is told
 /// which keys rest, in words that make agents wait.
-pub(super) fn last_words(came: Came, attempt: Attempt) -> Option<Result<Kept, Failure>> {
+pub(super) fn last_words(came: Came, attempt: AttemptEnd) -> Option<Result<Kept, Failure>> {
     let answer = match came {
         Ok((answer, _)) => answer,
         Err(failure) => return Some(Err(failure)),
     };
-    let is_refusal = matches!(attempt, Attempt::Answered(Verdict::Refused { .. }));
+    let is_refusal = matches!(attempt, AttemptEnd::Answered(Verdict::Refused { .. }));
     if is_refusal || answer.status >= 500 {
         return answer.keep().map(Ok);
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Relay;
 use crate::metrics::Metrics;
-use crate::pool::{LISTED, ModelView, Overview};
+use crate::pool::{MOST_SHOWN, ModelView, Overview};
 use crate::secret::SALT;
 use crate::state::SavedRest;
 
@@ -12,7 +12,7 @@ impl Relay {
     /// The state of all keys. Requests go on meanwhile.
     pub fn keys(&self) -> Overview {
         let now = Instant::now();
-        let mut seen = self.pool(|pool| pool.survey(LISTED, now));
+        let mut seen = self.pool(|pool| pool.survey(MOST_SHOWN, now));
         while self.pool(|pool| pool.survey_further(&mut seen, now)) {}
         seen
     }
@@ -27,7 +27,7 @@ impl Relay {
         self.pool(|pool| pool.waiting())
     }
 
-    /// The rests of all keys, for the state file; see [`Pool::saved_rests`].
+    /// The rests of all keys, for the state file; see [`crate::pool::Pool::saved_rests`].
     pub fn saved_rests(&self, salt: &[u8; SALT]) -> Vec<SavedRest> {
         let (now, mut keys, mut at) = (Instant::now(), Vec::new(), 0);
         while self.pool(|pool| pool.saved_rests(at, &mut keys, now)) {
@@ -42,7 +42,7 @@ impl Relay {
         rests
     }
 
-    /// Takes over rests from the state file; see [`Pool::restore`].
+    /// Takes over rests from the state file; see [`crate::pool::Pool::restore`].
     pub fn restore(&self, salt: &[u8; SALT], rests: &[SavedRest]) -> usize {
         self.pool(|pool| pool.restore(salt, rests, Instant::now()))
     }

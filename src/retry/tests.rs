@@ -15,22 +15,25 @@ fn an_attempt_leads_to_the_step_in_the_table() {
     let t0 = Instant::now();
     let mut pauses = 0;
     for (attempt, step) in [
-        (Attempt::Answered(Verdict::Pass), Some(Step::Pass)),
-        (Attempt::Answered(Verdict::Limited(None)), Some(Step::Again)),
-        (Attempt::Answered(Verdict::TooMuch), Some(Step::Pass)),
-        (Attempt::Answered(Verdict::Quota), Some(Step::Again)),
-        (Attempt::Answered(REFUSED), Some(Step::Again)),
-        (Attempt::StillOut, Some(Step::Again)),
+        (AttemptEnd::Answered(Verdict::Pass), Some(Step::Pass)),
         (
-            Attempt::Answered(Verdict::Overloaded(None)),
+            AttemptEnd::Answered(Verdict::Limited(None)),
             Some(Step::Again),
         ),
-        (Attempt::Answered(Verdict::Trouble(None)), None),
-        (Attempt::Answered(Verdict::Failed(None)), None),
-        (Attempt::Empty, None),
-        (Attempt::NotSent, None),
-        (Attempt::Stale, Some(Step::Afresh)),
-        (Attempt::MaybeSent, Some(Step::GiveUp)),
+        (AttemptEnd::Answered(Verdict::TooMuch), Some(Step::Pass)),
+        (AttemptEnd::Answered(Verdict::Quota), Some(Step::Again)),
+        (AttemptEnd::Answered(REFUSED), Some(Step::Again)),
+        (AttemptEnd::StillOut, Some(Step::Again)),
+        (
+            AttemptEnd::Answered(Verdict::Overloaded(None)),
+            Some(Step::Again),
+        ),
+        (AttemptEnd::Answered(Verdict::Trouble(None)), None),
+        (AttemptEnd::Answered(Verdict::MaybeWorked(None)), None),
+        (AttemptEnd::Empty, None),
+        (AttemptEnd::NotSent, None),
+        (AttemptEnd::Stale, Some(Step::Afresh)),
+        (AttemptEnd::MaybeSent, Some(Step::GiveUp)),
     ] {
         let found = retry(10, 300, t0).attempted(attempt, &mut Budget::new(t0), t0);
         match step {
@@ -50,11 +53,11 @@ fn an_answer_that_does_not_come_is_asked_for_again_only_where_the_client_allows_
     let limits = retry(10, 300, t0).limits;
     let mut allowed = RetryState::new(limits, Repeat::Yes, 42, t0);
     assert!(matches!(
-        allowed.attempted(Attempt::MaybeSent, &mut Budget::new(t0), t0),
+        allowed.attempted(AttemptEnd::MaybeSent, &mut Budget::new(t0), t0),
         Step::Pause(_)
     ));
     assert_eq!(
-        retry(10, 300, t0).attempted(Attempt::MaybeSent, &mut Budget::new(t0), t0),
+        retry(10, 300, t0).attempted(AttemptEnd::MaybeSent, &mut Budget::new(t0), t0),
         Step::GiveUp
     );
 }
@@ -62,7 +65,7 @@ fn an_answer_that_does_not_come_is_asked_for_again_only_where_the_client_allows_
 #[test]
 fn a_provider_in_trouble_has_the_last_word_when_the_rounds_are_over() {
     let t0 = Instant::now();
-    let trouble = |stated| Attempt::Answered(Verdict::Trouble(stated));
+    let trouble = |stated| AttemptEnd::Answered(Verdict::Trouble(stated));
     let mut j = retry(1, 300, t0);
     assert!(matches!(
         j.attempted(trouble(None), &mut Budget::new(t0), t0),
@@ -89,18 +92,18 @@ fn three_keys_are_spent_on_a_refused_request_and_probes_of_ejected_ones_do_not_c
     let t0 = Instant::now();
     let (mut j, mut budget) = (retry(10, 300, t0), Budget::new(t0));
     let mut attempted = |attempt| j.attempted(attempt, &mut budget, t0);
-    assert_eq!(attempted(Attempt::Answered(REFUSED)), Step::Again);
+    assert_eq!(attempted(AttemptEnd::Answered(REFUSED)), Step::Again);
     for _ in 0..5 {
-        assert_eq!(attempted(Attempt::StillOut), Step::Again);
+        assert_eq!(attempted(AttemptEnd::StillOut), Step::Again);
     }
-    assert_eq!(attempted(Attempt::Answered(REFUSED)), Step::Again);
-    assert_eq!(attempted(Attempt::Answered(REFUSED)), Step::Pass);
+    assert_eq!(attempted(AttemptEnd::Answered(REFUSED)), Step::Again);
+    assert_eq!(attempted(AttemptEnd::Answered(REFUSED)), Step::Pass);
 }
 
 #[test]
 fn a_request_that_may_have_been_worked_on_is_sent_once_more_unless_its_client_has_waited_long() {
     let t0 = Instant::now();
-    let failed = Attempt::Answered(Verdict::Failed(None));
+    let failed = AttemptEnd::Answered(Verdict::MaybeWorked(None));
     let (mut j, mut budget) = (retry(10, 300, t0), Budget::new(t0));
     assert!(matches!(
         j.attempted(failed, &mut budget, t0),
@@ -127,13 +130,13 @@ fn an_idempotency_key_binds_a_request_to_its_key_unless_the_upstream_refused_it(
     let limits = retry(10, 300, t0).limits;
     let j = RetryState::new(limits, Repeat::SameKey, 42, t0);
     for (attempt, bound) in [
-        (Attempt::Answered(Verdict::Limited(None)), false),
-        (Attempt::Answered(REFUSED), false),
-        (Attempt::NotSent, false),
-        (Attempt::Answered(Verdict::Trouble(None)), true),
-        (Attempt::Answered(Verdict::Failed(None)), true),
-        (Attempt::MaybeSent, true),
-        (Attempt::Empty, true),
+        (AttemptEnd::Answered(Verdict::Limited(None)), false),
+        (AttemptEnd::Answered(REFUSED), false),
+        (AttemptEnd::NotSent, false),
+        (AttemptEnd::Answered(Verdict::Trouble(None)), true),
+        (AttemptEnd::Answered(Verdict::MaybeWorked(None)), true),
+        (AttemptEnd::MaybeSent, true),
+        (AttemptEnd::Empty, true),
     ] {
         assert_eq!(j.is_bound_by(attempt), bound, "{attempt:?}");
         assert!(!retry(10, 300, t0).is_bound_by(attempt));
@@ -167,7 +170,7 @@ fn an_outage_costs_a_fifth_of_the_requests_and_ten_a_minute() {
 #[test]
 fn a_retry_waits_for_its_turn_when_the_budget_is_spent() {
     let t0 = Instant::now();
-    let trouble = Attempt::Answered(Verdict::Trouble(None));
+    let trouble = AttemptEnd::Answered(Verdict::Trouble(None));
     let mut budget = Budget::new(t0);
     let mut pauses = (0..30).map(|_| retry(10, 300, t0).attempted(trouble, &mut budget, t0));
     assert!(
@@ -184,7 +187,7 @@ fn a_retry_waits_for_its_turn_when_the_budget_is_spent() {
 #[test]
 fn a_retry_that_cannot_wait_for_its_turn_makes_no_other_wait() {
     let t0 = Instant::now();
-    let trouble = Attempt::Answered(Verdict::Trouble(None));
+    let trouble = AttemptEnd::Answered(Verdict::Trouble(None));
     let mut budget = Budget::new(t0);
     for _ in 0..1000 {
         retry(10, 60, t0).attempted(trouble, &mut budget, t0);
@@ -197,7 +200,7 @@ fn a_retry_that_cannot_wait_for_its_turn_makes_no_other_wait() {
 #[test]
 fn a_path_that_leads_nowhere_is_looked_for_once_more_and_costs_the_others_nothing() {
     let t0 = Instant::now();
-    let (nowhere, mut budget) = (Attempt::Answered(Verdict::Nowhere), Budget::new(t0));
+    let (nowhere, mut budget) = (AttemptEnd::Answered(Verdict::Nowhere), Budget::new(t0));
     for repeat in [Repeat::No, Repeat::Yes] {
         for _ in 0..100 {
             let mut j = RetryState::new(retry(10, 300, t0).limits, repeat, 42, t0);
@@ -218,7 +221,7 @@ fn waiting_for_an_overloaded_model_costs_no_rounds() {
     let (mut j, mut budget) = (retry(1, 300, t0), Budget::new(t0));
     for n in 1..200 {
         let now = t0 + Duration::from_secs(n);
-        let overloaded = Attempt::Answered(Verdict::Overloaded(None));
+        let overloaded = AttemptEnd::Answered(Verdict::Overloaded(None));
         assert_eq!(j.attempted(overloaded, &mut budget, now), Step::Again);
         assert!(j.may_wait(now, now));
     }
@@ -229,11 +232,11 @@ fn a_dead_pooled_connection_is_tried_once_more_only() {
     let t0 = Instant::now();
     let mut j = retry(10, 300, t0);
     assert_eq!(
-        j.attempted(Attempt::Stale, &mut Budget::new(t0), t0),
+        j.attempted(AttemptEnd::Stale, &mut Budget::new(t0), t0),
         Step::Afresh
     );
     assert_eq!(
-        j.attempted(Attempt::Stale, &mut Budget::new(t0), t0),
+        j.attempted(AttemptEnd::Stale, &mut Budget::new(t0), t0),
         Step::GiveUp
     );
 }
@@ -243,14 +246,14 @@ fn pauses_double_up_to_four_seconds_with_jitter_and_end_with_the_rounds() {
     let t0 = Instant::now();
     let mut j = retry(7, 300, t0);
     for full in [250, 500, 1000, 2000, 4000, 4000, 4000] {
-        let Step::Pause(pause) = j.attempted(Attempt::Empty, &mut Budget::new(t0), t0) else {
+        let Step::Pause(pause) = j.attempted(AttemptEnd::Empty, &mut Budget::new(t0), t0) else {
             panic!("no pause of {full} ms")
         };
         let full = Duration::from_millis(full);
         assert!((full / 2..=full).contains(&pause), "{pause:?} of {full:?}");
     }
     assert_eq!(
-        j.attempted(Attempt::Empty, &mut Budget::new(t0), t0),
+        j.attempted(AttemptEnd::Empty, &mut Budget::new(t0), t0),
         Step::GiveUp
     );
 }
@@ -261,7 +264,7 @@ fn where_nothing_was_sent_only_time_ends_the_pauses_and_they_are_part_of_it() {
         let t0 = Instant::now();
         let mut j = retry(max_retries, max_wait, t0);
         let (mut now, mut tries) = (t0, 0);
-        while let Step::Pause(pause) = j.attempted(Attempt::NotSent, &mut Budget::new(t0), now) {
+        while let Step::Pause(pause) = j.attempted(AttemptEnd::NotSent, &mut Budget::new(t0), now) {
             assert!(pause <= MAX_PAUSE);
             now += pause;
             tries += 1;
@@ -272,7 +275,7 @@ fn where_nothing_was_sent_only_time_ends_the_pauses_and_they_are_part_of_it() {
         assert!(tries >= max_wait / 4, "{what}");
         // The rounds are untouched.
         let trouble = j.attempted(
-            Attempt::Answered(Verdict::Trouble(None)),
+            AttemptEnd::Answered(Verdict::Trouble(None)),
             &mut Budget::new(t0),
             t0,
         );
@@ -287,7 +290,7 @@ fn those_who_fail_together_do_not_come_back_together() {
     let limits = retry(10, 300, t0).limits;
     let pause = |seed| {
         RetryState::new(limits, Repeat::No, seed, t0).attempted(
-            Attempt::NotSent,
+            AttemptEnd::NotSent,
             &mut Budget::new(t0),
             t0,
         )
@@ -319,7 +322,7 @@ fn one_wait_is_one_round_however_often_it_is_looked_at() {
     assert!(j.may_wait(soonest, t0));
     assert!(j.may_wait(soonest, t0));
     j.attempted(
-        Attempt::Answered(Verdict::Limited(None)),
+        AttemptEnd::Answered(Verdict::Limited(None)),
         &mut Budget::new(t0),
         t0,
     );

@@ -103,7 +103,7 @@ impl Call {
         let text = in_words(error);
         match (error, self.sent) {
             _ if self.client_left => Failure::ClientLeft,
-            (_, None) if self.never || is_hopeless(error) => Failure::Never(text),
+            (_, None) if self.never || is_hopeless(error) => Failure::Unusable(text),
             (_, None) => Failure::NotSent(text),
             (ureq::Error::Timeout(_), _) => Failure::TimedOut(text),
             (_, Some(sent)) if !self.fresh && !self.received && sent.elapsed() < CROSSING => {

@@ -1,13 +1,13 @@
-//! Judges an error inside a 200, in a document or in an event of a stream. An answer is one if its error field is
-//! filled and it has no content beside it. Only the error's own words count: an answer's text may speak of anything.
+//! Judges an error inside a 200, in a document or in an event of a stream. A 200 is an error if its error field
+//! is filled and it has no content beside it. Only the error's own words count: an answer's text may speak of anything.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::content::has_content;
+use super::error_text::{Said, plain};
 use super::kinds::{Kinds, LIMIT};
-use super::said::{Said, plain};
-use super::says::has_content;
 use super::{BODY_LIMIT, Verdict, bounded, by_status, limit};
 use crate::dialect::scan::Fields;
 

@@ -1,5 +1,5 @@
-//! Whether an error calls the key itself invalid: a name of the key, and what is said of it, within
-//! a few words. Not its scopes, a region, a model, or a parameter of that name.
+//! Whether an error calls the key itself invalid: a name of the key and a word such as *invalid* stand within a few words
+//! of each other. It does not if they speak of its scopes, a region, a model, or a parameter called key.
 
 use super::kinds::Line;
 use super::words::{Word, begins, first};

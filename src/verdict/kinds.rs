@@ -1,10 +1,10 @@
 //! The kinds of refusals, by their words. A kind is a small grammar: what is said of which thing, within a few words.
 //! So the words of unknown providers are understood too. Two kinds have files of their own: `key.rs`, `size.rs`.
 //!
-//! *Strict* is for answers that may quote the request: there a kind counts only if the error's own
-//! message begins with it, or if a code is nothing else.
+//! *Strict* is for answers that may quote the request: there words count only at the beginning of the error's own
+//! message, or as the whole code.
 
-use super::said::Said;
+use super::error_text::Said;
 use super::words::{Word, first, position, positions, says, words};
 use super::{key, size};
 

@@ -14,7 +14,7 @@ fn show(verdict: Verdict) -> String {
         Verdict::Limited(stated) => with("Limited", stated),
         Verdict::Overloaded(stated) => with("Overloaded", stated),
         Verdict::Trouble(stated) => with("Trouble", stated),
-        Verdict::Failed(stated) => with("Failed", stated),
+        Verdict::MaybeWorked(stated) => with("Failed", stated),
         Verdict::Refused { names_key: true } => "Refused key".into(),
         Verdict::Refused { names_key: false } => "Refused".into(),
         other => format!("{other:?}"),
@@ -508,7 +508,7 @@ fn no_junk_is_too_strange_and_every_rest_is_in_bounds() {
             if let Verdict::Limited(Some(rest))
             | Verdict::Overloaded(Some(rest))
             | Verdict::Trouble(Some(rest))
-            | Verdict::Failed(Some(rest)) = verdict
+            | Verdict::MaybeWorked(Some(rest)) = verdict
             {
                 assert!((MIN_REST..=MAX_REST).contains(&rest), "{rest:?}");
             }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use alvus::dialect::adapt::adapt;
-use alvus::dialect::clients::Dialect;
+use alvus::dialect::interface::Dialect;
 use alvus::dialect::json::Json;
 use alvus::dialect::learned::{Learned, to_json};
 use alvus::dialect::lessons::{FIELDS, Lesson, learn_from_error};

@@ -1,6 +1,6 @@
 //! The Responses dialect: whatever a client or an upstream sends, the other side gets only valid requests and events.
 
-use alvus::dialect::clients::Dialect;
+use alvus::dialect::interface::Dialect;
 use alvus::dialect::json::Json;
 use alvus::dialect::responses::request::translate;
 use alvus::dialect::responses::stream::{StreamEnd, document, reader};

@@ -12,7 +12,7 @@ use alvus::config::{Config, Loaded};
 use alvus::front::body::{BodyLength, IncomingBody};
 use alvus::front::head::{Head, HeadError};
 use alvus::front::{Limits, Request, Server};
-use alvus::metadata::{Conversation, Metadata};
+use alvus::metadata::{Metadata, ReadConversation};
 use alvus::state::{self, SavedRest};
 use alvus::verdict::{self, Verdict};
 use alvus::{route, sse};
@@ -308,7 +308,7 @@ fn judge(input: &[u8]) {
         if let Verdict::Limited(Some(rest))
         | Verdict::Overloaded(Some(rest))
         | Verdict::Trouble(Some(rest))
-        | Verdict::Failed(Some(rest)) = verdict
+        | Verdict::MaybeWorked(Some(rest)) = verdict
         {
             let bounds = verdict::MIN_REST..=verdict::MAX_REST;
             assert!(bounds.contains(&rest), "{rest:?}");
@@ -349,7 +349,7 @@ fn events(input: &[u8]) {
 
 /// What is read of a body is what a whole parser reads of it.
 fn metadata(input: &[u8]) {
-    let found = Metadata::read(input, Conversation::Wanted);
+    let found = Metadata::read(input, ReadConversation::Wanted);
     let Ok(whole) = serde_json::from_slice::<serde_json::Value>(input) else {
         return;
     };

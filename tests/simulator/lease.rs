@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use alvus::pool::{Change, KeyState, KeyView, Pick, PickRequest, Picked, Report, RestReason};
-use alvus::retry::{Attempt, Step};
+use alvus::retry::{AttemptEnd, Step};
 use alvus::verdict::{self, Verdict};
 
 use crate::scenario::LANES;
@@ -155,7 +155,7 @@ impl Sim {
             }
             _ => {}
         }
-        let refused = matches!(attempt, Attempt::Answered(Verdict::Refused { .. }));
+        let refused = matches!(attempt, AttemptEnd::Answered(Verdict::Refused { .. }));
         let kept = refused || answer.status == 0 || answer.status >= 500;
         self.tasks[id].last = kept.then_some(answer.blame);
         self.release(id);
@@ -178,7 +178,7 @@ impl Sim {
     fn notice(&mut self, verdict: Option<Verdict>) {
         let bad = matches!(
             verdict,
-            None | Some(Verdict::Trouble(_) | Verdict::Failed(_))
+            None | Some(Verdict::Trouble(_) | Verdict::MaybeWorked(_))
         );
         let was_well = std::mem::replace(&mut self.is_well, !bad);
         if bad || was_well {
@@ -191,7 +191,7 @@ impl Sim {
     }
 
     /// `Relay::report`.
-    fn report(&mut self, id: usize, answer: &Answer, verdict: Option<Verdict>) -> Attempt {
+    fn report(&mut self, id: usize, answer: &Answer, verdict: Option<Verdict>) -> AttemptEnd {
         let now = self.instant();
         let status = answer.status;
         let report = match verdict {
@@ -201,7 +201,9 @@ impl Sim {
             Some(Verdict::Quota) => Report::Quota,
             Some(Verdict::Refused { names_key }) => Report::Refused { status, names_key },
             Some(Verdict::Overloaded(stated)) => Report::Overloaded(stated),
-            Some(Verdict::Trouble(_) | Verdict::Failed(_) | Verdict::Nowhere) => Report::Unclear,
+            Some(Verdict::Trouble(_) | Verdict::MaybeWorked(_) | Verdict::Nowhere) => {
+                Report::Unclear
+            }
         };
         let picked = self.tasks[id].picked.clone().expect("it was sent");
         let change = self.pool.report(&picked, report, now);
@@ -212,12 +214,14 @@ impl Sim {
             self.tasks[id].refused.push((picked, status, names_key));
         }
         match verdict {
-            None => Attempt::NotSent,
-            Some(Verdict::Refused { .. }) if change == Some(Change::StillOut) => Attempt::StillOut,
-            Some(Verdict::Limited(None)) if matches!(change, Some(Change::Overloaded(_))) => {
-                Attempt::Answered(Verdict::Overloaded(None))
+            None => AttemptEnd::NotSent,
+            Some(Verdict::Refused { .. }) if change == Some(Change::StillOut) => {
+                AttemptEnd::StillOut
             }
-            Some(verdict) => Attempt::Answered(verdict),
+            Some(Verdict::Limited(None)) if matches!(change, Some(Change::Overloaded(_))) => {
+                AttemptEnd::Answered(Verdict::Overloaded(None))
+            }
+            Some(verdict) => AttemptEnd::Answered(verdict),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Adds the content blocks of a Messages request to a [`Conversation`]. Pure.
 
-use super::super::clients::Refusal;
 use super::super::conversation::{Arguments, Conversation, Image, Part, Text, joined};
 use super::super::ids::Used;
+use super::super::interface::Refusal;
 use super::super::json::{Json, Str};
 use super::errors::invalid;
 

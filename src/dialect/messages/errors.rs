@@ -1,7 +1,7 @@
 //! Errors in Anthropic's shape: the upstream's, and our own. Pure.
 
 use super::super::adapt::LEAST_ROOM;
-use super::super::clients::{Dialect, Refusal};
+use super::super::interface::{Dialect, Refusal};
 use super::super::json::{Quoted, put};
 use super::super::lessons::Overflow;
 use super::super::terms::Refused;

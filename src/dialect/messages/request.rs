@@ -3,9 +3,9 @@
 //! What chat completions lack is left out if only Anthropic's own servers use it (cache marks, metadata, betas). What
 //! would change the meaning is refused, with its place.
 
-use super::super::clients::Refusal;
 use super::super::conversation::{self, Conversation};
 use super::super::ids::Used;
+use super::super::interface::Refusal;
 use super::super::json::{Json, Str, put};
 use super::super::measure::Size;
 use super::super::reasoning::Wanted;

@@ -1,6 +1,6 @@
 //! Translates the tools of a Messages request. Pure.
 
-use super::super::clients::Refusal;
+use super::super::interface::Refusal;
 use super::super::json::{Json, Str, put};
 use super::super::schema::put_schema;
 use super::errors::invalid;

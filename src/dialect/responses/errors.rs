@@ -1,6 +1,6 @@
 //! Errors in OpenAI's shape, and as the last event of a stream. Pure.
 
-use super::super::clients::{Dialect, Refusal};
+use super::super::interface::{Dialect, Refusal};
 use super::super::json::{Quoted, put};
 use super::super::lessons::Overflow;
 use super::super::terms::Refused;

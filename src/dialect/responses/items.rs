@@ -1,8 +1,8 @@
 //! Adds the input items of a Responses request to a [`Conversation`]. Pure.
 
-use super::super::clients::Refusal;
 use super::super::conversation::{Arguments, Conversation, Image, Part, Text, joined};
 use super::super::ids::Used;
+use super::super::interface::Refusal;
 use super::super::json::{Json, Str};
 use super::super::terms::{Tool, ToolKind};
 use super::errors::invalid;

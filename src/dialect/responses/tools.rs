@@ -1,8 +1,8 @@
 //! Translates the tools of a Responses request, and maps their names on both sides. Pure.
 
-use super::super::clients::Refusal;
 use super::super::conversation::INPUT;
 use super::super::ids::hash;
+use super::super::interface::Refusal;
 use super::super::json::{Json, Str, escaped, put};
 use super::super::schema::put_schema;
 use super::super::terms::{Tool, ToolKind};

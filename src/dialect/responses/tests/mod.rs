@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::request::translate;
 use super::stream::{StreamEnd, reader};
-use crate::dialect::clients::{Dialect, Refusal};
+use crate::dialect::interface::{Dialect, Refusal};
 use crate::dialect::terms::{ChatRequest, RequestContext};
 use crate::dialect::tests::{MODEL, delta, events, finished, json, read};
 

@@ -1,5 +1,5 @@
-//! Whether an answer has content. Most have, and then no more of them is read: each is scanned in place up to its first
-//! content. This is not a parser: a text that is not JSON may seem to have content.
+//! Whether an answer has content. It is scanned in place up to its first content, and no further. This is no parser: a text
+//! that is not JSON may seem to have content.
 
 use crate::dialect::scan::{behind_blanks, next_value};
 

@@ -1,7 +1,7 @@
 //! Watches the connections that need no thread for now: those that wait for their next request (`connection.rs`), and
-//! those that are about to end (`linger.rs`). It knows nothing of either.
+//! those that are about to end (`linger.rs`). It knows them only as [`Idle`].
 //!
-//! One thread does this for all, while there are any. A thread each would keep the stack that its last request touched.
+//! One thread polls them all, while there are any. A thread each would keep its stack in memory.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;

@@ -1,19 +1,19 @@
-//! `MODEL_MAP` at work: puts another model's name into a request's body and changes nothing else; and puts in the next
-//! stand-in's name if a model cannot serve now.
+//! `MODEL_MAP` at work: renames the model in a request's body and changes nothing else there. If the model is overloaded,
+//! unknown, or without a ready key for long, the request goes to the next stand-in.
 
 use std::time::{Duration, Instant};
 
 use super::{Exchange, Relay, Trip};
 use crate::debug;
 use crate::dialect::models::{is_unknown, place_of_model};
-use crate::metadata::{Conversation, Metadata};
+use crate::metadata::{Metadata, ReadConversation};
 use crate::reply::{Reply, quoted};
-use crate::retry::{Attempt, Repeat, Step};
+use crate::retry::{AttemptEnd, Repeat, Step};
 use crate::upstream::Answer;
 use crate::verdict::Verdict;
 
 /// How long to wait for a key before another model stands in.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const STAND_IN_AFTER: Duration = Duration::from_secs(10);
 
 /// After this long a model that the upstream did not know is tried again.
 const UNKNOWN: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ pub(super) struct StandIns {
     /// How many were tried since the last wait. After a wait all may serve again.
     tried: usize,
     /// The model was changed: the request must enter another lane.
-    pub(super) moved: bool,
+    pub(super) changed: bool,
 }
 
 impl StandIns {
@@ -45,7 +45,7 @@ impl Exchange<'_> {
     pub(super) fn rename(&mut self) -> Option<Reply> {
         let models = &self.mapped.policy.models;
         let body = self.body.as_ref().filter(|_| !models.is_empty())?;
-        let asked = Metadata::read(&body.bytes, Conversation::Ignored).model;
+        let asked = Metadata::read(&body.bytes, ReadConversation::Ignored).model;
         let model = models.models(&asked).first()?.clone();
         match self.put_model(&model)? {
             true => self.mapped.asked = Some(asked),
@@ -68,12 +68,12 @@ impl Exchange<'_> {
     /// Puts the next stand-in's name into the body, whether translated or not.
     fn next_model(&mut self) -> Option<String> {
         let models = self.mapped.models();
-        let turn = (self.mapped.turn + 1) % models.len().max(1);
-        let model = models.get(turn)?.clone();
+        let at = (self.mapped.model_at + 1) % models.len().max(1);
+        let model = models.get(at)?.clone();
         if self.put_model(&model) != Some(true) {
             return None;
         }
-        self.mapped.turn = turn;
+        self.mapped.model_at = at;
         self.fit(&model);
         Some(model)
     }
@@ -100,13 +100,13 @@ impl Relay {
         &self,
         step: Step,
         answer: &Answer,
-        attempt: Attempt,
+        attempt: AttemptEnd,
         trip: &mut Trip,
     ) -> Step {
         if answer.status == 200 && step == Step::Pass || !trip.stand_ins.has_next() {
             return step;
         }
-        let overloaded = matches!(attempt, Attempt::Answered(Verdict::Overloaded(_)));
+        let overloaded = matches!(attempt, AttemptEnd::Answered(Verdict::Overloaded(_)));
         let unknown = step == Step::Pass && is_unknown(answer.status, &answer.words());
         // An overloaded model is waited for once all are overloaded. An unknown one is never waited for.
         let is_last = trip.stand_ins.tried + 1 == trip.stand_ins.models;
@@ -135,7 +135,7 @@ impl Relay {
         trip.refused.clear();
         trip.retry.another_model();
         trip.stand_ins.tried += 1;
-        trip.stand_ins.moved = true;
+        trip.stand_ins.changed = true;
         true
     }
 }
