@@ -113,7 +113,7 @@ impl Pool {
             Report::Refused { status, names_key } => {
                 let why = RestReason::Refused { status, names_key };
                 let still_out = seat.refused(why, sent, now);
-                self.suspect(key, picked.lane, names_key);
+                self.note_refusal(key, picked.lane, names_key);
                 still_out.then_some(Change::StillOut)
             }
             Report::Overloaded(stated) => {
@@ -175,7 +175,7 @@ impl Pool {
         }
     }
 
-    /// Whether every key is under strong suspicion or out, and none was accepted since.
+    /// Whether there is strong evidence against every key, or it is out, and none was accepted since.
     pub fn is_down(&self, now: Instant) -> bool {
         let mut slots = self.listed.iter().map(|at| &self.slots[*at]);
         slots.all(|slot| {
@@ -213,8 +213,8 @@ impl Pool {
         was_out
     }
 
-    /// A refusal without a witness: a second lane, or words that name the key, make it a strong suspicion.
-    fn suspect(&mut self, key: usize, lane: LaneId, names_key: bool) {
+    /// A refusal without a witness: a second lane, or words that name the key, make it strong evidence.
+    fn note_refusal(&mut self, key: usize, lane: LaneId, names_key: bool) {
         let refused = &mut self.slots[key].refused;
         let elsewhere = refused.is_some_and(|before| before != Evidence::Weak(lane));
         *refused = Some(match names_key || elsewhere {
