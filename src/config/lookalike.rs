@@ -30,12 +30,12 @@ pub fn nearest(name: &str) -> Option<(&'static str, bool)> {
     if let Some(exact) = VARIABLES.iter().find(|v| v.name == name) {
         return Some((exact.name, true));
     }
-    let alike = |ours: &&'static str| strsim::jaro_winkler(name, ours);
     let names = VARIABLES.iter().map(|v| v.name);
     let long = names.filter(|ours| name.len() >= SHORTEST && ours.len() >= SHORTEST);
-    let nearest = long.max_by(|a, b| alike(a).total_cmp(&alike(b)));
-    match nearest.filter(|ours| alike(ours) >= ALIKE) {
-        Some(ours) => Some((ours, true)),
+    let scored = long.map(|ours| (strsim::jaro_winkler(name, ours), ours));
+    let nearest = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    match nearest.filter(|(alike, _)| *alike >= ALIKE) {
+        Some((_, ours)) => Some((ours, true)),
         // OPENAI_API_KEY, NVIDIA_API_KEYS: another program's, or meant for us.
         None => name
             .trim_end_matches('S')

@@ -95,18 +95,18 @@ pub struct Reader {
     heard: Heard,
     /// What was told last, unless it was a call.
     open: Option<PartKind>,
-    teller: Box<dyn AnswerWriter>,
+    writer: Box<dyn AnswerWriter>,
 }
 
 impl Reader {
     /// `thinks_unopened`: the model's template opens `<think>` itself.
-    pub fn new(teller: Box<dyn AnswerWriter>, thinks_unopened: bool) -> Reader {
+    pub fn new(writer: Box<dyn AnswerWriter>, thinks_unopened: bool) -> Reader {
         Reader {
             events: EventReader::default(),
             think: Think::new(thinks_unopened),
             heard: Heard::default(),
             open: None,
-            teller,
+            writer,
         }
     }
 
@@ -209,22 +209,22 @@ impl Reader {
 
     /// See [`AnswerWriter::put_empty`].
     pub fn put_empty(&mut self, out: &mut Vec<u8>) {
-        self.teller.put_empty(&mut self.heard, out);
+        self.writer.put_empty(&mut self.heard, out);
     }
 
     /// See [`AnswerWriter::were_heard`].
     pub fn were_heard(&mut self) {
-        self.teller.were_heard();
+        self.writer.were_heard();
     }
 
     /// See [`AnswerWriter::needs`].
     pub fn needs(&self) -> usize {
-        self.teller.needs(&self.heard)
+        self.writer.needs(&self.heard)
     }
 
     /// See [`AnswerWriter::fail`].
     pub fn fail(&mut self, why: &str, out: &mut Vec<u8>) {
-        self.teller.fail(&mut self.heard, why, out);
+        self.writer.fail(&mut self.heard, why, out);
     }
 
     /// The data of one event.
@@ -282,16 +282,16 @@ impl Reader {
         }
         if self.open != Some(part) {
             self.begin_calls(MOST, out);
-            self.teller.open(&mut self.heard, part, out);
+            self.writer.open(&mut self.heard, part, out);
             self.open = Some(part);
         }
-        self.teller.more(part, text, out);
+        self.writer.more(part, text, out);
     }
 
     /// Counts what the model wrote. Whether the answer goes on.
     fn takes(&mut self, text: &str, out: &mut Vec<u8>) -> bool {
         self.heard.written += text.len();
-        self.teller.check(&mut self.heard, out);
+        self.writer.check(&mut self.heard, out);
         self.heard.ended.is_none()
     }
 
@@ -327,18 +327,18 @@ impl Reader {
         let call = self.heard.calls.get(at);
         call.arguments.push(Str::of_raw(text));
         if call.flows {
-            return self.teller.arguments(&mut self.heard, at, text, out);
+            return self.writer.arguments(&mut self.heard, at, text, out);
         }
         call.held.push_str(text);
         if call.is_ready() {
             self.begin_calls(at + 1, out);
             let held = std::mem::take(&mut self.heard.calls.get(at).held);
-            self.teller.arguments(&mut self.heard, at, &held, out);
+            self.writer.arguments(&mut self.heard, at, &held, out);
             self.heard.calls.get(at).flows = true;
             return;
         }
         let held = self.heard.calls.list().iter().map(|call| call.held.len());
-        if held.sum::<usize>() > self.teller.most_held() {
+        if held.sum::<usize>() > self.writer.most_held() {
             let why = "arguments without a name, or that are no object";
             self.heard.break_off(why);
         }
@@ -349,7 +349,7 @@ impl Reader {
         for at in 0..end.min(self.heard.calls.list().len()) {
             let call = self.heard.calls.get(at);
             if call.place.is_none() && !call.name.is_empty() {
-                self.teller.call(&mut self.heard, at, out);
+                self.writer.call(&mut self.heard, at, out);
                 self.open = None;
             }
         }
@@ -371,8 +371,8 @@ impl Reader {
                 let why = "the arguments of a tool call are not whole";
                 return self.heard.break_off(why);
             }
-            self.teller.call_ends(&mut self.heard, at, out);
+            self.writer.call_ends(&mut self.heard, at, out);
         }
-        self.teller.finish(&mut self.heard, out);
+        self.writer.finish(&mut self.heard, out);
     }
 }

@@ -141,6 +141,22 @@ fn case_05_a_block_is_stopped_once() {
 }
 
 #[test]
+fn case_05_a_block_is_stopped_after_its_last_arguments() {
+    // The second call gets its name while the first one lacks its last bracket.
+    let found = stream(
+        &[
+            &tool_call("a", 0, "f", r#"{"x":1"#),
+            &tool_call("b", 1, "", "{}"),
+            &tool_call("b", 1, "g", ""),
+            &tool_call("a", 0, "", "}"),
+        ],
+        "tool_calls",
+    );
+    let inputs = [0, 1].map(|at| &found["content"][at]["input"]);
+    assert_eq!(inputs, [&json!({"x": 1}), &json!({})]);
+}
+
+#[test]
 fn case_06_thoughts_then_calls_without_text() {
     let found = stream(
         &[
