@@ -2,7 +2,8 @@
 //! ([`models`]); and for the dashboard the last minutes and events ([`recent`]).
 //!
 //! No clock: the caller passes the time. [`crate::pool`] counts what each key has done; [`crate::status`] makes text
-//! of it all. One small lock, held for a few additions, so that a reader sees the numbers of one moment.
+//! of it all. Small locks, held for a few additions: one for the counters, so that a reader sees those of one moment, one
+//! for the models, one for the dashboard.
 
 pub mod models;
 #[cfg(feature = "dashboard")]

@@ -135,7 +135,7 @@ impl Relay {
             trip.reuse,
         )?;
         let first_word_by = sent_at.checked_add(mapped.policy.first_byte);
-        let verdict = examine::examine(&mut answer, *down, mapped.makes, first_word_by)?;
+        let verdict = examine::examine(&mut answer, *down, mapped.is_post, first_word_by)?;
         Ok((answer, verdict))
     }
 
@@ -227,7 +227,7 @@ pub struct Mapped {
     /// The name of the list of models that it asks for, if alvus keeps that list.
     list: Option<String>,
     /// A POST. Only its answers are searched for an error inside a 200: a GET may fetch a stored failure.
-    makes: bool,
+    is_post: bool,
 }
 
 /// One request as the relay sees it.

@@ -113,7 +113,7 @@ const LONGEST_HOST: usize = 253;
 
 impl Host {
     /// Reads the `host[:port]` of a `Host` field (RFC 9110 §7.2). The port is checked and dropped. `None`: neither a
-    /// name nor an address in its usual form, such as `127.1`, or a user name before an `@`.
+    /// name nor an address, or a user name before an `@`. Only the usual form is an address: `127.1` is a name.
     pub fn parse(text: &str) -> Option<Host> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {

@@ -20,7 +20,7 @@ pub struct TimedReader {
     patience: Patience,
     /// The timeout that the socket has; `None`: it must be set anew. Kept because setting it is a system call, and the
     /// timeout changes twice with each request.
-    told: Option<Duration>,
+    timeout_set: Option<Duration>,
 }
 
 enum Patience {
@@ -39,7 +39,7 @@ impl TimedReader {
             buffer: Vec::new(),
             read: 0,
             patience: Patience::Each(Duration::MAX),
-            told: None,
+            timeout_set: None,
         }
     }
 
@@ -116,13 +116,13 @@ impl TimedReader {
             // The socket keeps an older timeout if that is at most an eighth longer. If it is
             // shorter, there is another round.
             let most = left.saturating_add(left / 8);
-            if self.told.is_none_or(|told| told > most) {
+            if self.timeout_set.is_none_or(|set| set > most) {
                 self.socket.set_read_timeout(Some(left))?;
-                self.told = Some(left);
+                self.timeout_set = Some(left);
             }
             match read(&self.socket) {
                 // a socket's timeout shows as this on Unix
-                Err(e) if e.kind() == ErrorKind::WouldBlock => self.told = None,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.timeout_set = None,
                 // a signal: try again
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 other => return other,

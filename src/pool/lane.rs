@@ -285,9 +285,8 @@ impl Lane {
     /// The requests that may get a key now: the one that waited longest, and those beside the queue, if a key has come
     /// back, the model is overloaded, or `all` are meant.
     pub(super) fn hopeful(&mut self, all: bool) -> impl Iterator<Item = Ticket> {
-        let all = std::mem::take(&mut self.returned) || self.backoff.is_busy() || all;
-        let beside = if all { self.beside.len() } else { 0 };
-        let beside = self.beside.iter().take(beside);
+        let wakes_beside = std::mem::take(&mut self.returned) || self.backoff.is_busy() || all;
+        let beside = wakes_beside.then_some(&self.beside).into_iter().flatten();
         beside.chain(self.queue.front()).copied()
     }
 

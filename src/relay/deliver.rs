@@ -293,7 +293,7 @@ impl Delivery<'_> {
             return copied;
         }
         // A GET fetches what was counted when it was made.
-        if mapped.makes && answer.json {
+        if mapped.is_post && answer.json {
             let mut body = Tail::new(answer);
             let copied = stream::copy(&mut body, self.out, head, framing);
             self.outcome.tokens = body.tokens();

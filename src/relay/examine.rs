@@ -11,7 +11,7 @@ use crate::sse;
 use crate::upstream::{Answer, Failure};
 use crate::verdict::{self, BODY_LIMIT, Verdict};
 
-/// Reads an error's body. Of an answer to a POST (`makes`) it reads the first event of a stream
+/// Reads an error's body. Of an answer to a POST it reads the first event of a stream
 /// that has content, or a short document.
 ///
 /// # Errors
@@ -19,7 +19,7 @@ use crate::verdict::{self, BODY_LIMIT, Verdict};
 pub(super) fn examine(
     answer: &mut Answer,
     down: Downstream,
-    makes: bool,
+    is_post: bool,
     first_word_by: Option<Instant>,
 ) -> Result<Verdict, Failure> {
     if answer.status >= 400 {
@@ -30,7 +30,7 @@ pub(super) fn examine(
         let verdict = verdict::judge(answer.status, header, &answer.words());
         return Ok(verdict);
     }
-    if answer.status != 200 || !makes || down.head_only {
+    if answer.status != 200 || !is_post || down.head_only {
         return Ok(Verdict::Pass);
     }
     if answer.is_stream() {

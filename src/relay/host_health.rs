@@ -29,7 +29,7 @@ impl HostHealth {
     }
 
     /// Takes note whether the host is well. Says whether that is a change, so that the log gets one line for each.
-    pub(super) fn now(&self, well: bool) -> bool {
+    pub(super) fn note(&self, well: bool) -> bool {
         self.well.swap(well, Ordering::Relaxed) != well
     }
 

@@ -250,7 +250,7 @@ impl Relay {
         };
         let policy = &trip.exchange.mapped.policy;
         // Both under one lock, as a reload changes both.
-        self.pool(|pool| match self.policy().leads_where(policy) {
+        self.pool(|pool| match self.policy().has_same_hosts(policy) {
             true => Ok(pool.pick(trip.entry.lane, request, now)),
             false => Err(Unserved::ProviderChanged),
         })

@@ -90,7 +90,7 @@ impl Policy {
     }
 
     /// Whether both policies send requests to the same hosts.
-    pub(super) fn leads_where(&self, others: &Policy) -> bool {
+    pub(super) fn has_same_hosts(&self, others: &Policy) -> bool {
         std::ptr::eq(self, others)
             || (self.target.to == others.target.to && self.genai == others.genai)
     }
@@ -200,7 +200,7 @@ impl Relay {
             is_completion,
             owner,
             stores: method == "POST" && !is_talk,
-            makes: method == "POST",
+            is_post: method == "POST",
             asked: None,
             model_at: 0,
             answer_mode: AnswerMode::default(),

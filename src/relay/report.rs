@@ -102,7 +102,7 @@ impl Relay {
                 );
             }
             Verdict::Nowhere => {} // a wrong path says nothing about the upstream's health
-            _ if health.now(true) => {
+            _ if health.note(true) => {
                 health.budget().recovered();
                 match std::ptr::eq(health, &self.target) {
                     true => {
@@ -118,7 +118,7 @@ impl Relay {
     }
 
     fn upstream_fails(&self, how: &str, trip: &Trip) {
-        if trip.health.now(false) {
+        if trip.health.note(false) {
             warn!("{how}");
             if std::ptr::eq(trip.health, &self.target) {
                 self.metrics.failed(how, Instant::now());

@@ -20,7 +20,7 @@ const NAMES_SHOWN: usize = 4;
 
 /// Turns the error that ended a handshake into words, and notes in the call if a retry is hopeless.
 pub(super) fn handshake_failed(error: io::Error) -> ureq::Error {
-    let Some((text, never)) = inside(&error).map(told) else {
+    let Some((text, never)) = inside(&error).map(in_words) else {
         return error.into();
     };
     CALL.with_borrow_mut(|call| call.never = never);
@@ -29,7 +29,7 @@ pub(super) fn handshake_failed(error: io::Error) -> ureq::Error {
 
 /// The words for an error of TLS; `None` if it is another one.
 pub(super) fn words_of(error: &io::Error) -> Option<String> {
-    inside(error).map(|error| told(error).0)
+    inside(error).map(|error| in_words(error).0)
 }
 
 fn inside(error: &io::Error) -> Option<&Error> {
@@ -37,7 +37,7 @@ fn inside(error: &io::Error) -> Option<&Error> {
 }
 
 /// The words, and whether a retry is hopeless.
-fn told(error: &Error) -> (String, bool) {
+fn in_words(error: &Error) -> (String, bool) {
     use AlertDescription as A;
     let text = match error {
         Error::InvalidCertificate(why) => return certificate(why),
@@ -213,7 +213,7 @@ mod tests {
             )))
             .into(),
         ] {
-            let text = told(&error).0;
+            let text = in_words(&error).0;
             let camel = text
                 .as_bytes()
                 .windows(2)

@@ -81,7 +81,7 @@ fn run(
             (Wake::TimedOut, _) if started.elapsed() >= limit => {
                 let late = io::Error::new(ErrorKind::TimedOut, "no answer in time");
                 let first = race.running.front();
-                return Err(first.map_or(race.failed, |first| told(first.addr, &late)));
+                return Err(first.map_or(race.failed, |first| with_address(first.addr, &late)));
             }
             (Wake::TimedOut, _) => {}
         }
@@ -112,7 +112,7 @@ impl Race<'_> {
                 Ok((socket, true)) => return Some((socket, addr)),
                 Ok((socket, false)) => socket,
                 Err(e) => {
-                    self.failed = told(addr, &e);
+                    self.failed = with_address(addr, &e);
                     continue;
                 }
             };
@@ -137,7 +137,7 @@ impl Race<'_> {
         };
         match sys::sockopt::socket_error(&runner.socket)? {
             Ok(()) => return Ok(Some((runner.socket, runner.addr))),
-            Err(e) => self.failed = told(runner.addr, &e.into()),
+            Err(e) => self.failed = with_address(runner.addr, &e.into()),
         }
         self.next = Instant::now();
         Ok(None)
@@ -159,7 +159,7 @@ fn start(addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
     }
 }
 
-fn told(addr: SocketAddr, error: &io::Error) -> io::Error {
+fn with_address(addr: SocketAddr, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{addr}: {error}"))
 }
 
