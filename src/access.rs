@@ -295,9 +295,9 @@ impl Access {
         let fields = String::from_utf8_lossy(asked.preflight_fields.unwrap_or_default());
         let methods = "GET, HEAD, POST, PUT, PATCH, DELETE";
         let reply = Reply::json(200, String::new())
-            .with("access-control-allow-methods", methods.into())
-            .with("access-control-allow-headers", fields.into_owned())
-            .with("access-control-max-age", PREFLIGHT_AGE.into());
+            .with("access-control-allow-methods", methods)
+            .with("access-control-allow-headers", fields.as_bytes())
+            .with("access-control-max-age", PREFLIGHT_AGE);
         Some(reply)
     }
 
@@ -401,7 +401,7 @@ impl Access {
             }
             Trust::None => {
                 let shown = asked.authorization.is_some() || asked.api_key.is_some();
-                stranger(shown).with("www-authenticate", BASIC.into())
+                stranger(shown).with("www-authenticate", BASIC)
             }
         }
     }
@@ -418,7 +418,7 @@ fn stranger(showed_a_key: bool) -> Reply {
             "You didn't provide an API key: send one of CLIENT_KEYS of this alvus as Authorization: Bearer KEY.",
         ),
     };
-    Reply::error(401, code, text).with("www-authenticate", BEARER.into())
+    Reply::error(401, code, text).with("www-authenticate", BEARER)
 }
 
 #[cfg(test)]

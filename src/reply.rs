@@ -121,9 +121,7 @@ pub struct Reply {
     pub retry_after: Option<Duration>,
     /// The `Content-Type`.
     pub content_type: &'static str,
-    /// Other fields of the head; values without line breaks.
-    pub fields: Vec<(&'static str, String)>,
-    /// More of the head: whole lines.
+    /// Other fields of the head: whole lines.
     pub lines: Vec<u8>,
     /// The body.
     pub body: String,
@@ -146,7 +144,6 @@ impl Reply {
             status,
             retry_after: None,
             content_type: "application/json",
-            fields: Vec::new(),
             lines: Vec::new(),
             body,
         }
@@ -179,9 +176,9 @@ impl Reply {
         self
     }
 
-    /// The same with another field.
-    pub fn with(mut self, name: &'static str, value: String) -> Reply {
-        self.fields.push((name, value));
+    /// The same with another field; see [`field`].
+    pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Reply {
+        field(&mut self.lines, name, value.as_ref());
         self
     }
 
@@ -203,9 +200,6 @@ impl Reply {
         request_id(&mut out);
         if let Some(wait) = self.retry_after {
             number(&mut out, "retry-after", whole_seconds(wait));
-        }
-        for (name, value) in &self.fields {
-            field(&mut out, name, value.as_bytes());
         }
         out.extend_from_slice(&self.lines);
         end_head(&mut out);

@@ -27,9 +27,9 @@ pub(super) fn html(page: String, policy: &str) -> Reply {
         ..Reply::json(200, page)
     };
     reply
-        .with("content-security-policy", policy.into())
-        .with("x-content-type-options", "nosniff".into())
-        .with("referrer-policy", "no-referrer".into())
+        .with("content-security-policy", policy)
+        .with("x-content-type-options", "nosniff")
+        .with("referrer-policy", "no-referrer")
 }
 
 /// The answer to Claude Code's first request; it needs only a success.
@@ -45,13 +45,13 @@ pub fn nothing() -> Reply {
 /// Refuses other methods than GET and HEAD for pages of ours (RFC 9110 §15.5.6).
 pub fn only_looked_at() -> Reply {
     let text = "this path is a page of alvus, which takes only GET and HEAD; clients ask under /v1";
-    Reply::error(405, "method_not_allowed", text).with("allow", "GET, HEAD".into())
+    Reply::error(405, "method_not_allowed", text).with("allow", "GET, HEAD")
 }
 
 /// Refuses WebSocket; clients that can do without (Codex) then do. RFC 9110 §15.5.22 demands the `Upgrade` field.
 pub fn no_upgrade() -> Reply {
     let text = "alvus does not speak WebSocket; use plain HTTP";
-    Reply::error(426, "no_upgrade", text).with("upgrade", "HTTP/1.1".into())
+    Reply::error(426, "no_upgrade", text).with("upgrade", "HTTP/1.1")
 }
 
 #[cfg(test)]
