@@ -6,7 +6,7 @@
 //!
 //! - [`limits`]: what a client may use; [`slots`]: who is connected, and who makes room
 //! - [`head`], [`body`]: what the bytes mean; [`reader`]: how long they may take
-//! - [`request`], [`socket`]: what the handler gets, and the way back to the client
+//! - [`request`]: what the handler gets, and the way back to the client
 //! - [`connection`]: the loop of one connection; [`linger`]: its end; [`refusal`]: the last answer;
 //!   [`idle`]: the connections that need no thread for now
 //! - [`accept`]: lets connections in
@@ -29,7 +29,6 @@ mod reader;
 mod refusal;
 mod request;
 mod slots;
-mod socket;
 
 pub use limits::Limits;
 pub use request::{Request, ResponseWriter};

@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::socket::Outlet;
 use super::{Shared, linger, refusal};
 
 /// Pause after a failed `accept()`, in milliseconds; doubled by each further failure.
@@ -35,7 +34,7 @@ impl Acceptor {
     /// Tells a client that there is no room. The socket is new, so the few bytes fit into its buffer.
     fn refuse(&self, socket: Arc<TcpStream>) {
         let limits = &self.shared.limits;
-        if refusal::write(&mut Outlet(&socket), limits, 503, "too many connections").is_ok() {
+        if refusal::write(&mut &*socket, limits, 503, "too many connections").is_ok() {
             linger::end(&self.shared.watch, socket, None, Instant::now());
         }
     }

@@ -13,7 +13,6 @@ use super::idle::Idle;
 use super::reader::TimedReader;
 use super::request::Request;
 use super::slots::Slot;
-use super::socket::Outlet;
 use super::{Shared, linger, refusal};
 
 /// The most bytes of an unread body that are thrown away so that the next request can follow. If more is to come, a new
@@ -147,7 +146,7 @@ impl Connection {
     }
 
     fn refuse(&mut self, status: u16, reason: &str) {
-        let mut out = Outlet(&self.line.socket);
+        let mut out = &*self.line.socket;
         let told = refusal::write(&mut out, &self.shared.limits, status, reason);
         self.line.end = told.map_or(RequestEnd::Broken, |()| RequestEnd::Refused);
     }
@@ -164,7 +163,7 @@ impl Drop for Connection {
     /// watches the socket it would look as if the client had left.
     fn drop(&mut self) {
         if self.line.end == RequestEnd::Unanswered {
-            let _ = Outlet(&self.line.socket).write_all(refusal::UNANSWERED);
+            let _ = (&*self.line.socket).write_all(refusal::UNANSWERED);
         }
         if self.line.end != RequestEnd::Broken && self.is_unread() {
             let (socket, slot, now) = (self.line.socket.clone(), self.slot.clone(), Instant::now());

@@ -13,7 +13,6 @@ use tiny_http::{HTTPVersion, Method};
 
 use super::connection::{Buffers, RequestEnd};
 use super::head::Head;
-use super::socket::Outlet;
 
 /// How long a client's buffers may be full in all, plus the time its bytes take at [`TAKEN_RATE`]: a client that reads
 /// an answer drop by drop holds a place.
@@ -102,7 +101,7 @@ impl<'c> Request<'c> {
     pub fn as_reader(&mut self) -> &mut dyn Read {
         if mem::take(&mut self.must_send_continue) {
             // an interim response has no body, thus no Content-Length (RFC 9110, 8.6)
-            let _ = Outlet(&self.line.socket).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+            let _ = (&*self.line.socket).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         &mut self.line.body
     }
@@ -171,13 +170,13 @@ struct Taken {
 }
 
 impl Taken {
-    fn send(&mut self, socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    fn send(&mut self, mut socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             // The clock is read for slow clients only.
             let n = match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Err(Errno::AGAIN) => {
                     let since = Instant::now();
-                    let n = Outlet(socket).write(bytes);
+                    let n = socket.write(bytes);
                     self.full += since.elapsed();
                     n
                 }
@@ -185,6 +184,11 @@ impl Taken {
             };
             match n {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // that is how a socket's timeout shows on Unix
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    let text = "the client takes nothing";
+                    return Err(io::Error::new(ErrorKind::TimedOut, text));
+                }
                 n => {
                     let n = n?;
                     self.bytes += n as u64;
