@@ -73,8 +73,8 @@ impl Relay {
         loop {
             // A key and one of the WORKERS' places, perhaps after a wait.
             let mut lease = match self.pick(&mut trip) {
-                Ok(lease) => lease,
-                Err(Unserved::NotSoon) => {
+                Ok(Some(lease)) => lease,
+                Ok(None) => {
                     self.stand_in(&mut trip); // if none can, the next wait is as long as it takes
                     continue;
                 }

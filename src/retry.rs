@@ -45,8 +45,6 @@ pub enum AttemptEnd {
 pub enum Step {
     /// Pick a key and send, at once.
     Again,
-    /// The same, on a new connection: if one pooled connection is dead, others may be.
-    Afresh,
     /// Wait for this long, then pick a key and send.
     Pause(Duration),
     /// Give the client this answer as it is.
@@ -216,7 +214,7 @@ impl RetryState {
             AttemptEnd::Answered(Verdict::Pass | Verdict::TooMuch) => Step::Pass,
             AttemptEnd::Stale if !self.stale_tried => {
                 self.stale_tried = true;
-                Step::Afresh
+                Step::Again
             }
             // A retry costs nothing here, so the network may be away for as long as the client waits.
             AttemptEnd::NotSent => match self.pause_in_time(Duration::ZERO, now) {

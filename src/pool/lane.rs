@@ -146,8 +146,7 @@ impl Lane {
     /// Whether this key is ready in this lane, no suspect, and not to be avoided.
     pub(super) fn is_free(&self, key: usize, request: &PickRequest<'_>, now: Instant) -> bool {
         let seat = &self.seats[key];
-        !self.out_of_line.has(key)
-            && matches!(seat.phase, Phase::InLine(_))
+        matches!(seat.phase, Phase::InLine(_))
             && seat.hold(now).is_none()
             && !seat.is_suspect(now)
             && !request.avoids(key)

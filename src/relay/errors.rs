@@ -17,8 +17,6 @@ const UNREACHABLE_RETRY: Duration = Duration::from_secs(5);
 pub(super) enum Unserved {
     /// No key comes free in time. If one comes free at all, then not before this instant.
     NoKey(Option<Instant>),
-    /// No key comes free soon, and another model can stand in.
-    NotSoon,
     /// The only ready keys are those that this request was refused with.
     NoOther,
     /// Every key of the pool was refused.
@@ -73,7 +71,6 @@ impl Relay {
                 reply
             }
             Unserved::NoKey(soonest) => self.no_key(*soonest, trip.entry.lane),
-            Unserved::NotSoon => self.no_key(None, trip.entry.lane),
             Unserved::NoOther => {
                 let text = "the upstream refused this request with each ready key, in words that alvus did not keep";
                 Reply::error(403, "refused", text)

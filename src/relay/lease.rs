@@ -60,7 +60,6 @@ pub(super) struct Entry<'a> {
     relay: &'a Relay,
     pub(super) lane: LaneId,
     ticket: Ticket,
-    conversation: Option<u64>,
 }
 
 impl Drop for Entry<'_> {
@@ -135,22 +134,24 @@ impl Relay {
     }
 
     /// A request enters a lane.
-    pub(super) fn enter(&self, lane: &str, conversation: Option<u64>, now: Instant) -> Entry<'_> {
+    pub(super) fn enter(&self, lane: &str, now: Instant) -> Entry<'_> {
         let (lane, ticket) = self.pool(|pool| pool.enter(lane, now));
         Entry {
             relay: self,
             lane,
             ticket,
-            conversation,
         }
     }
 
-    /// Takes a key, after a wait in line if needed.
-    pub(super) fn pick<'a>(&'a self, trip: &mut Trip<'a, '_>) -> Result<Lease<'a>, Unserved> {
+    /// Takes a key, after a wait in line if needed. `None`: none comes free soon, and another model can stand in.
+    pub(super) fn pick<'a>(
+        &'a self,
+        trip: &mut Trip<'a, '_>,
+    ) -> Result<Option<Lease<'a>>, Unserved> {
         let mut wait: Option<(Bell, Instant)> = None;
         if std::mem::take(&mut trip.stand_ins.changed) {
-            let conversation = trip.entry.conversation;
-            trip.entry = self.enter(trip.lane(), conversation, Instant::now());
+            let lane = trip.exchange.mapped.lane(&trip.outcome.model);
+            trip.entry = self.enter(&lane, Instant::now());
         }
         let found = loop {
             let now = Instant::now();
@@ -158,11 +159,11 @@ impl Relay {
             let since = wait.as_ref().map_or(now, |(_, since)| *since);
             let patience = self.patience(trip, &pick, since);
             if patience.is_some_and(|until| until <= now) {
-                break Err(Unserved::NotSoon);
+                break Ok(None);
             }
             // When a key comes free, and when to look again. A request behind others does not look: it is woken.
             let (soonest, look) = match pick {
-                Pick::Key(picked) => break Ok(picked),
+                Pick::Key(picked) => break Ok(Some(picked)),
                 Pick::NoOther => break Err(Unserved::NoOther),
                 Pick::Down => break Err(Unserved::Down),
                 Pick::Wait(at) => (Some(at), Some(at)),
@@ -184,22 +185,24 @@ impl Relay {
                 }
             }
         };
+        let has_key = matches!(found, Ok(Some(_)));
         if let Some((_bell, since)) = wait {
             let waited = since.elapsed();
             trip.outcome.waited += waited;
             self.metrics.waited(waited);
-            if found.is_ok() {
+            if has_key {
                 trip.stand_ins.waited();
             }
         }
-        let picked = found
-            .inspect_err(|_| self.pool(|pool| pool.leave(trip.entry.lane, trip.entry.ticket)))?;
-        Ok(Lease {
+        if !has_key {
+            self.pool(|pool| pool.leave(trip.entry.lane, trip.entry.ticket));
+        }
+        Ok(found?.map(|picked| Lease {
             relay: self,
             picked,
             reported: false,
             tokens: Tokens::default(),
-        })
+        }))
     }
 
     /// How long to wait for a key before another model stands in: not at all, if no key comes free in time.
@@ -226,7 +229,7 @@ impl Relay {
         let Step::Pause(pause) = step else {
             return Ok(());
         };
-        trip.entry.conversation = None; // prefer another key
+        trip.conversation = None; // prefer another key
         let until = Instant::now().checked_add(pause);
         let was_well = trip.health.is_well();
         let bell = self.hang_bell(trip.entry.ticket, true);
@@ -246,7 +249,7 @@ impl Relay {
             ticket: Some(trip.entry.ticket),
             avoid: &avoid,
             only: trip.bound.as_ref(),
-            conversation: trip.entry.conversation,
+            conversation: trip.conversation,
         };
         let policy = &trip.exchange.mapped.policy;
         // Both under one lock, as a reload changes both.

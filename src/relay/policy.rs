@@ -1,6 +1,7 @@
 //! What a reload replaces as a whole: the provider, the limits of a request, the lessons about models. It also maps a
 //! request onto the provider and names its lane.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -118,15 +119,15 @@ impl Mapped {
         &self.policy.host(self.is_genai).origin
     }
 
-    /// The name of this request's lane. A chat request's is its model: then this is `None`. Without a model it is the
-    /// path's kind. Any other request's is both, so that a refusal at one endpoint does not take the key from others.
-    pub(super) fn lane(&self, model: &str) -> Option<String> {
+    /// The name of this request's lane. A chat request's is its model. Without a model it is the path's kind. Any other
+    /// request's is both, so that a refusal at one endpoint does not take the key from others.
+    pub(super) fn lane<'a>(&'a self, model: &'a str) -> Cow<'a, str> {
         let kind: &str = &self.kind;
         match model {
-            _ if self.is_genai => Some(kind.to_owned()), // never a lane of the target
-            "" => Some(kind.to_owned()),
-            _ if route::TALKS.contains(&kind) => None,
-            model => Some(format!("{model} {kind}")),
+            _ if self.is_genai => kind.into(), // never a lane of the target
+            "" => kind.into(),
+            _ if route::TALKS.contains(&kind) => model.into(),
+            model => format!("{model} {kind}").into(),
         }
     }
 }

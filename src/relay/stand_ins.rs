@@ -130,7 +130,6 @@ impl Relay {
             return false;
         };
         debug!("{model:?} stands in for {:?}", trip.outcome.model);
-        trip.lane = trip.exchange.mapped.lane(&model);
         trip.outcome.model = model;
         trip.refused.clear();
         trip.retry.another_model();

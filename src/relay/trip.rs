@@ -23,8 +23,8 @@ pub(super) struct Trip<'a, 'b> {
     pub(super) health: &'a HostHealth,
     pub(super) retry: RetryState,
     pub(super) outcome: Outcome,
-    /// The name of its lane, if that is not the model; see [`super::Mapped::lane`].
-    pub(super) lane: Option<String>,
+    /// The conversation that its key should serve, if any.
+    pub(super) conversation: Option<u64>,
     /// Keys that were refused for this request, with status and whether the words named the key.
     pub(super) refused: Vec<(Picked, u16, bool)>,
     pub(super) stand_ins: StandIns,
@@ -60,11 +60,9 @@ impl Relay {
             false => &self.target,
         };
         health.budget().request();
-        let lane = exchange.mapped.lane(&metadata.model);
         let seed = reply::random();
         let repeat = exchange.mapped.request.repeat();
-        let by = lane.as_deref().unwrap_or(&metadata.model);
-        let entry = self.enter(by, metadata.conversation, arrived);
+        let entry = self.enter(&exchange.mapped.lane(&metadata.model), arrived);
         Trip {
             arrived,
             entry,
@@ -75,7 +73,7 @@ impl Relay {
                 asked: exchange.mapped.asked.clone(),
                 ..Outcome::default()
             },
-            lane,
+            conversation: metadata.conversation,
             refused: Vec::new(),
             stand_ins: exchange.stand_ins(),
             bound: None,
@@ -101,11 +99,6 @@ impl Relay {
 }
 
 impl Trip<'_, '_> {
-    /// The name of its lane.
-    pub(super) fn lane(&self) -> &str {
-        self.lane.as_deref().unwrap_or(&self.outcome.model)
-    }
-
     /// The upstream's latest answer was that there is no such model.
     pub(super) fn was_not_found(&self) -> bool {
         matches!(&self.last, Some(Ok(kept)) if kept.status == 404)

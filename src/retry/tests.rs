@@ -32,7 +32,7 @@ fn an_attempt_leads_to_the_step_in_the_table() {
         (AttemptEnd::Answered(Verdict::MaybeWorked(None)), None),
         (AttemptEnd::Empty, None),
         (AttemptEnd::NotSent, None),
-        (AttemptEnd::Stale, Some(Step::Afresh)),
+        (AttemptEnd::Stale, Some(Step::Again)),
         (AttemptEnd::MaybeSent, Some(Step::GiveUp)),
     ] {
         let found = retry(10, 300, t0).attempted(attempt, &mut Budget::new(t0), t0);
@@ -233,7 +233,7 @@ fn a_dead_pooled_connection_is_tried_once_more_only() {
     let mut j = retry(10, 300, t0);
     assert_eq!(
         j.attempted(AttemptEnd::Stale, &mut Budget::new(t0), t0),
-        Step::Afresh
+        Step::Again
     );
     assert_eq!(
         j.attempted(AttemptEnd::Stale, &mut Budget::new(t0), t0),
