@@ -144,14 +144,7 @@ impl Upstream {
 
     /// This upstream serves from now on: names that only an earlier one needs are forgotten.
     pub fn takes_over(&self) {
-        let hosts = self.made.targets.iter().map(|target| {
-            let authority = target.authority.as_str();
-            // An IPv6 address in brackets has colons of its own.
-            let end = authority
-                .rfind(':')
-                .filter(|at| !authority[*at..].contains(']'));
-            &authority[..end.unwrap_or(authority.len())]
-        });
+        let hosts = self.made.targets.iter().map(Target::host);
         self.names.keep(&hosts.collect::<Vec<_>>());
     }
 

@@ -69,9 +69,17 @@ impl Target {
         })
     }
 
+    /// The host without its port; an IPv6 address in its brackets.
+    pub fn host(&self) -> &str {
+        match self.authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => host,
+            _ => &self.authority,
+        }
+    }
+
     /// Whether its host is this domain, or one under it.
     pub fn is_at(&self, domain: &str) -> bool {
-        let host = self.authority.split(':').next().unwrap_or_default();
+        let host = self.host();
         let host = host.strip_suffix('.').unwrap_or(host);
         let start = host.strip_suffix(domain);
         start.is_some_and(|start| start.is_empty() || start.ends_with('.'))

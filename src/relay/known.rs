@@ -39,8 +39,7 @@ struct Way {
 impl Known {
     /// `earlier`: lessons to keep, if the provider is the same.
     pub(super) fn new(config: &Config, earlier: Option<&Known>) -> Known {
-        let authority = config.target.authority.as_str();
-        let host = authority.split(':').next().unwrap_or_default();
+        let host = config.target.host();
         let chat = CHAT_HOSTS.iter().find(|(name, _)| *name == host);
         let way = |mode: DialectMode, chat_only: bool| Way {
             mode,
