@@ -9,9 +9,10 @@
 //!    or with the cookie that a browser got for it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::config::{ClientKey, Config, Host, WebOrigin};
+use crate::lock::lock;
 use crate::logging::shown;
 use crate::reply::Reply;
 use crate::route;
@@ -221,9 +222,7 @@ impl Access {
     }
 
     fn change(&self, client: usize, with: impl FnOnce(&mut ClientUsage)) -> ClientUsage {
-        let mut count = self.counts[client]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut count = lock(&self.counts[client]);
         with(&mut count);
         *count
     }

@@ -1,12 +1,14 @@
 //! `alvus check`: one cheap request for each key, and a verdict in words.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::ascii::begins;
 use crate::client::Client;
 use crate::config::{Config, Faults};
+use crate::lock::lock;
 use crate::reply::{quoted, whole_seconds};
 use crate::route;
 use crate::secret::ApiKey;
@@ -119,32 +121,28 @@ pub fn run(config: &Config, mut tell: impl FnMut(usize, &ApiKey, Finding)) -> Re
 /// What was found so far, in the order of the keys.
 type Found = (Mutex<Vec<Option<Finding>>>, Condvar);
 
-fn lock(found: &Found) -> MutexGuard<'_, Vec<Option<Finding>>> {
-    found.0.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The findings for these keys, in their order. Each key is tried on a thread of its own.
 fn side_by_side(asker: &Arc<(Upstream, Prepared)>, keys: &[ApiKey]) -> Vec<Finding> {
     let found: Arc<Found> = Arc::default();
-    lock(&found).resize_with(keys.len(), || None);
+    lock(&found.0).resize_with(keys.len(), || None);
     for (at, key) in keys.iter().enumerate() {
         let (asker, key, all) = (asker.clone(), key.clone(), found.clone());
         let asks = move || {
             let finding = ask(&asker.0, asker.1.clone(), &key);
             // Late findings have no place any more.
-            if let Some(place) = lock(&all).get_mut(at) {
+            if let Some(place) = lock(&all.0).get_mut(at) {
                 *place = Some(finding);
             }
             all.1.notify_one();
         };
         if let Err(e) = thread::Builder::new().stack_size(STACK).spawn(asks) {
             let why = format!("no thread to ask it with: {e}");
-            lock(&found)[at] = Some(Finding::Unreachable(why));
+            lock(&found.0)[at] = Some(Finding::Unreachable(why));
         }
     }
     // A late thread is left behind, as the process ends soon.
     let open = |found: &mut Vec<Option<Finding>>| found.iter().any(Option::is_none);
-    let waited = found.1.wait_timeout_while(lock(&found), PATIENCE, open);
+    let waited = found.1.wait_timeout_while(lock(&found.0), PATIENCE, open);
     let mut found = waited.unwrap_or_else(PoisonError::into_inner).0;
     let late = || Finding::Unreachable(format!("no answer within {} s", PATIENCE.as_secs()));
     found
@@ -176,7 +174,7 @@ fn ask(upstream: &Upstream, mut request: Prepared, key: &ApiKey) -> Finding {
 /// What an answer says about its key. `start`: the start of its body.
 fn weigh<'a>(status: u16, header: impl Fn(&str) -> Option<&'a [u8]>, start: &[u8]) -> Finding {
     let page = start.trim_ascii_start().first() == Some(&b'<')
-        || header("content-type").is_some_and(|v| v.to_ascii_lowercase().starts_with(b"text/html"));
+        || header("content-type").is_some_and(|kind| begins(kind, "text/html"));
     let success = (200..300).contains(&status);
     if success && page {
         return Finding::Page(status);

@@ -11,11 +11,13 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
+
+use crate::lock::lock;
 
 /// The events that mean that the client closed its end. A half-closed client counts as gone, as in nginx.
 const LEFT: PollFlags = PollFlags::RDHUP
@@ -124,7 +126,7 @@ impl Client {
         let Some(heart) = &self.heart else {
             return false;
         };
-        *heart.next.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&heart.next) = None;
         heart.begun.load(Ordering::Relaxed)
     }
 
@@ -139,7 +141,7 @@ impl Client {
         let (Some(heart), Some(socket)) = (&self.heart, &self.socket) else {
             return None;
         };
-        let mut next = heart.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = lock(&heart.next);
         let now = Instant::now();
         if (*next)? > now {
             return *next;
@@ -171,12 +173,8 @@ impl Client {
         if self.is_lost() || self.is_late() {
             return true;
         }
-        let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP)];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(LEFT)
+        let mut fds = [down(socket)];
+        wait_one(&mut fds, Some(Duration::ZERO)).is_ok() && fds[0].revents().intersects(LEFT)
     }
 
     fn is_lost(&self) -> bool {
@@ -273,10 +271,7 @@ pub fn takes_more(socket: impl AsFd, patience: Duration) -> bool {
 
 /// One `poll(2)`; `None` when a signal interrupted it.
 fn wait_one(fds: &mut [PollFd<'_>], left: Option<Duration>) -> io::Result<Option<usize>> {
-    let left = left.map(|d| Timespec {
-        tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: d.subsec_nanos().into(),
-    });
+    let left = left.and_then(|left| Timespec::try_from(left).ok());
     match poll(fds, left.as_ref()) {
         Ok(n) => Ok(Some(n)),
         Err(rustix::io::Errno::INTR) => Ok(None),

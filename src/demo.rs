@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::lock::lock;
 use crate::reply::quoted;
 
 /// The demo's keys, which no provider knows.
@@ -126,7 +127,7 @@ fn converse(stream: &TcpStream, uses: &Uses) -> io::Result<()> {
 
 /// How long this key must rest, if it has used up its window; else counts one use.
 fn over_limit(uses: &Uses, key: usize) -> Option<Duration> {
-    let mut uses = uses.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut uses = lock(uses);
     let uses = &mut uses[key];
     let now = Instant::now();
     while uses

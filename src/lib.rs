@@ -3,12 +3,14 @@
 //! The heart is [`relay`]. A room (module) uses only rooms of lower floors.
 
 // floor 0
-pub mod client;
+pub mod ascii;
 pub mod dialect;
+pub mod lock;
 pub mod secret;
 pub mod token;
 // floor 1
 pub mod body;
+pub mod client;
 pub mod config;
 pub mod front;
 pub mod headers;

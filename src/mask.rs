@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::ascii::{begins, ends};
+
 /// How many characters of a key may be seen, as everywhere.
 const SEEN: usize = 4;
 
@@ -73,21 +75,10 @@ fn is_text(content_type: Option<&[u8]>) -> bool {
     };
     let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
     let kind = kind.trim_ascii();
-    let ends_in = |word: &&[u8]| {
-        let start = kind.len().checked_sub(word.len());
-        start.is_some_and(|start| kind[start..].eq_ignore_ascii_case(word))
-    };
-    let words: [&[u8]; 5] = [
-        b"json",
-        b"xml",
-        b"html",
-        b"javascript",
-        b"x-www-form-urlencoded",
-    ];
-    let plain = kind
-        .get(..5)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
-    (plain || words.iter().any(ends_in)) && !kind.eq_ignore_ascii_case(b"text/event-stream")
+    let words = ["json", "xml", "html", "javascript", "x-www-form-urlencoded"];
+    let is_plain = begins(kind, "text/");
+    (is_plain || words.iter().any(|word| ends(kind, word)))
+        && !kind.eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// The key as PHP writes JSON: `\/` for `/`.

@@ -9,9 +9,10 @@ pub mod models;
 #[cfg(feature = "dashboard")]
 pub mod recent;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::lock::lock;
 use crate::reply::whole_seconds;
 use crate::sse::Tokens;
 use models::{ModelCounts, Models};
@@ -255,13 +256,13 @@ impl Metrics {
     }
 
     fn rows(&self) -> MutexGuard<'_, Models> {
-        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.models)
     }
 
     /// The last minutes and events.
     #[cfg(feature = "dashboard")]
     pub fn recent(&self) -> MutexGuard<'_, Recent> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.recent)
     }
 
     fn note(&self, what: What, key: usize, number: u64, now: Instant) {
@@ -272,7 +273,7 @@ impl Metrics {
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counts)
     }
 }
 

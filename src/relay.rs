@@ -38,7 +38,7 @@ mod view;
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use self::answer_mode::AnswerMode;
@@ -53,6 +53,7 @@ use self::trip::Trip;
 use crate::body::{self, Body};
 use crate::client::Client;
 use crate::debug;
+use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::pool::Picked;
 use crate::reply::Downstream;
@@ -249,9 +250,4 @@ impl Relay {
     fn policy(&self) -> MutexGuard<'_, Arc<Policy>> {
         lock(&self.policy)
     }
-}
-
-/// Locks, also after a panic of the last holder: that panic costs one request, not the proxy.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
+use crate::ascii::begins;
+
 /// Why a request target cannot be mapped; the text is for the client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadTarget(pub &'static str);
@@ -27,12 +29,9 @@ pub fn origin_form(target: &str) -> Result<&str, BadTarget> {
     if target.starts_with('/') {
         return Ok(target);
     }
-    let rest = ["http://", "https://"].iter().find_map(|scheme| {
-        let start = target.get(..scheme.len())?;
-        start
-            .eq_ignore_ascii_case(scheme)
-            .then(|| &target[scheme.len()..])
-    });
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| begins(target.as_bytes(), scheme).then(|| &target[scheme.len()..]));
     let Some(rest) = rest else {
         return Err(BadTarget(
             "the request target must be a path, such as /v1/chat/completions",

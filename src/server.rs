@@ -23,6 +23,7 @@ use crate::access::Access;
 use crate::body::Budget;
 use crate::config::Config;
 use crate::front::{self, Limits};
+use crate::lock::lock;
 use crate::machine::Machine;
 use crate::relay::Relay;
 use crate::upstream;
@@ -198,11 +199,6 @@ impl Inner {
     fn rules(&self) -> Arc<Access> {
         lock(&self.rules).clone()
     }
-}
-
-/// Locks, also after a panic of the last holder: that panic costs one request, not the proxy.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn random() -> io::Result<[u8; 16]> {

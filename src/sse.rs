@@ -4,10 +4,11 @@
 
 mod ending;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 pub use self::ending::{Ending, Tail};
+use crate::dialect::ids::hash;
+use crate::lock::lock;
 
 /// Tokens, as the provider counts them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +74,8 @@ const MARKED: usize = 32;
 impl Marked {
     /// A stream of this model ended with a closing sign.
     pub fn add(&self, model: &str) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let model = number(model);
+        let mut known = lock(&self.0);
+        let model = hash(model);
         if !known.contains(&model) {
             if known.len() == MARKED {
                 known.remove(0);
@@ -85,15 +86,9 @@ impl Marked {
 
     /// Whether a stream of this model did.
     pub fn has(&self, model: &str) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.contains(&number(model))
+        let known = lock(&self.0);
+        known.contains(&hash(model))
     }
-}
-
-fn number(model: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    model.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

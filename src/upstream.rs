@@ -38,6 +38,7 @@ use self::tls::TlsSetup;
 pub use self::tls::random;
 pub use self::unpack::unpacked;
 use self::wire::Dialler;
+use crate::ascii::begins;
 use crate::client::Client;
 use crate::config::{Config, Faults, Target};
 use crate::headers;
@@ -203,7 +204,8 @@ impl Upstream {
     /// A web page is rarely an API's answer. It passes, as it may be wanted, but the log says so,
     /// once until another kind of answer comes.
     fn notice_web_page(&self, asked: &Uri, answer: &Answer) {
-        let html = answer::begins(answer.header("content-type"), "text/html");
+        let kind = answer.header("content-type");
+        let html = kind.is_some_and(|kind| begins(kind, "text/html"));
         // Errors are often pages: a CDN's 502, say.
         let page = html && answer.status < 400;
         if page && !self.web_page.load(Ordering::Relaxed) {

@@ -25,6 +25,7 @@ use self::error_text::Said;
 pub use self::inside::{judge_document, judge_event, judge_inside};
 use self::kinds::Kinds;
 use self::time::{Date, any_form, decimal};
+use crate::ascii::begins;
 
 /// What one answer says: whose limit or fault it is.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -210,10 +211,6 @@ impl Fields<'_> {
 
     /// Whether it is a web page, by its type or its beginning, or a challenge in one.
     fn is_page(&self, body: &[u8]) -> bool {
-        let begins = |text: &[u8], with: &str| {
-            let start = text.get(..with.len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
-        };
         let body = body.trim_ascii_start();
         let kind = (self.0)("content-type").unwrap_or_default();
         let json = body.starts_with(b"{") || body.starts_with(b"[");

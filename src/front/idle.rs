@@ -5,12 +5,14 @@
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Instant;
 use std::{io, iter, mem};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::lock::lock;
 
 /// The most connections without a slot. For one more the oldest is closed.
 const MAX_REFUSED: usize = 8;
@@ -78,7 +80,7 @@ impl Watch {
     }
 
     fn lock(&self) -> MutexGuard<'_, Newcomers> {
-        self.new.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.new)
     }
 
     fn run(&self) {

@@ -8,6 +8,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::lock::lock;
+
 /// How long a new connection waits for the slot of the one closed for it. That one's thread only
 /// has to end, but on a loaded machine it must get its turn.
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
@@ -109,7 +111,7 @@ impl Slots {
 
     // a panic cannot leave the list half changed: each change is a single call
     fn lock(&self) -> MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.list)
     }
 }
 

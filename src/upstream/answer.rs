@@ -10,6 +10,7 @@ use ureq::http;
 use super::call::{CALL, CurrentCall};
 use super::fields::Fields;
 use super::{Failure, unpack};
+use crate::ascii::{begins, ends};
 use crate::body::lengthen;
 use crate::client::Client;
 use crate::headers::{self, ConnectionOptions};
@@ -54,21 +55,11 @@ fn stated_length(fields: &Fields) -> Option<u64> {
     length.parse().ok()
 }
 
-/// Whether this `Content-Type` begins so.
-pub(super) fn begins(kind: Option<&[u8]>, with: &str) -> bool {
-    let start = kind.and_then(|kind| kind.get(..with.len()));
-    start.is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
-}
-
 /// Whether this `Content-Type` is JSON, or a type made of it.
 fn is_json(kind: &[u8]) -> bool {
     let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
     let kind = kind.trim_ascii_end();
-    let ends = |with: &[u8]| {
-        let at = kind.len().checked_sub(with.len());
-        at.is_some_and(|at| kind[at..].eq_ignore_ascii_case(with))
-    };
-    ends(b"/json") || ends(b"+json")
+    ends(kind, "/json") || ends(kind, "+json")
 }
 
 /// An answer whose head has come. Its body is read through [`Read`]; dropping it before the end
@@ -128,7 +119,7 @@ impl Answer {
             body: body.into_reader(),
             broken: None,
             coded,
-            events: begins(kind, "text/event-stream"),
+            events: kind.is_some_and(|kind| begins(kind, "text/event-stream")),
             json: kind.is_some_and(is_json),
             key: key.clone(),
             mask: Mask::of(kind, length).filter(|_| !coded),

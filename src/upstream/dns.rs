@@ -12,6 +12,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 use super::call::{CALL, client_left};
 use super::dial::in_turns;
+use crate::lock::lock;
 
 /// How long a resolved address is used before it is looked up again (in the background).
 const DNS_FRESH: Duration = Duration::from_secs(60);
@@ -255,7 +256,7 @@ impl Known {
 
 impl Names {
     fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 

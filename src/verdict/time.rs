@@ -4,6 +4,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::ascii::begins;
+
 /// An instant on the upstream's clock, since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Date(Duration);
@@ -164,10 +166,7 @@ fn rfc3339(text: &str) -> Option<Duration> {
 
 /// A local time's seconds in UTC.
 fn ahead_of_utc(zone: &str, seconds: u64) -> Option<u64> {
-    let named = |name: &str| {
-        let start = zone.get(..name.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(name))
-    };
+    let named = |name: &str| begins(zone.as_bytes(), name);
     if named("Z") || named("UTC") || named("GMT") {
         return Some(seconds);
     }

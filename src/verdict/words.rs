@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::time::decimal;
+use crate::ascii;
 
 /// The most words that are read of one text, so that the work is bounded.
 const MOST: usize = 1500;
@@ -40,10 +41,7 @@ impl Word<'_> {
 
     fn matches(&self, pattern: &str) -> bool {
         match pattern.strip_suffix('*') {
-            Some(stem) => {
-                let start = self.text.as_bytes().get(..stem.len());
-                start.is_some_and(|start| start.eq_ignore_ascii_case(stem.as_bytes()))
-            }
+            Some(stem) => ascii::begins(self.text.as_bytes(), stem),
             None if pattern.is_ascii() => self.text.eq_ignore_ascii_case(pattern),
             None => self.text.contains(pattern),
         }
