@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use alvus::config::{Pace, Rotation};
-use alvus::pool::{Pick, PickRequest, Picked, Pool, Report, Settings};
+use alvus::pool::{Pick, PickRequest, Picked, Pool, Report, RestReason, Settings};
 use alvus::secret::ApiKey;
 use alvus::verdict::{self, Verdict};
 use serde_json::{Value, json};
@@ -136,7 +136,7 @@ fn at_hand(pool: &mut Pool, model: &str, now: Instant) -> BTreeSet<usize> {
     let mut found = BTreeSet::new();
     for _ in 0..2 * KEYS {
         if let Pick::Key(picked) = pool.pick(lane, PickRequest::default(), now) {
-            pool.report(&picked, Report::Accepted, now);
+            pool.report(&picked, Report::Answered(Verdict::Pass, 200), now);
             pool.release(&picked);
             found.insert(picked.index);
         }
@@ -162,7 +162,7 @@ fn no_request_takes_a_key_from_others_for_longer_than_a_minute() {
         let t0 = Instant::now();
         let mut pool = Pool::new(&keys, settings, t0);
         let (lane, ticket) = pool.enter("m", t0);
-        let mut refused: Vec<(Picked, u16, bool)> = Vec::new();
+        let mut refused: Vec<(Picked, RestReason)> = Vec::new();
         let mut told = Vec::new();
         let mut goes_on = true;
         while goes_on && told.len() < KEYS {
@@ -177,17 +177,17 @@ fn no_request_takes_a_key_from_others_for_longer_than_a_minute() {
             let (status, verdict) = parts.answer();
             met.insert(format!("{verdict:?}").split('(').next().map(str::to_owned));
             told.push(verdict);
-            let report = Report::of(verdict, status);
-            pool.report(&picked, report, t0);
+            pool.report(&picked, Report::Answered(verdict, status), t0);
             pool.release(&picked);
-            goes_on = report != Report::Accepted;
+            goes_on = !matches!(verdict, Verdict::Pass | Verdict::TooMuch);
             if !goes_on && status < 400 {
-                for (picked, status, names_key) in &refused {
-                    pool.eject(picked, *status, *names_key, t0);
+                for (picked, why) in &refused {
+                    pool.eject(picked, *why, t0);
                 }
             }
-            if let Report::Refused { status, names_key } = report {
-                refused.push((picked, status, names_key));
+            if let Verdict::Refused { names_key } = verdict {
+                let why = RestReason::Refused { status, names_key };
+                refused.push((picked, why));
             }
         }
         pool.exit(lane, ticket);

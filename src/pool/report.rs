@@ -15,41 +15,14 @@ const CLOSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_sec
 /// What an attempt showed.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Report {
-    /// The upstream accepted the key.
-    Accepted,
-    /// The key's limit for this model was met: it rests as long as stated, else for the cooldown, doubled each time.
-    Limited(Option<Duration>),
-    /// The key's quota for this model is spent, and the answer does not say for how long.
-    Quota,
-    /// The key, or the request, was refused with this status: see [`Pool::close_if_down`].
-    Refused {
-        /// The status.
-        status: u16,
-        /// The words call the key itself invalid.
-        names_key: bool,
-    },
-    /// The model has no capacity. No key is to blame.
-    Overloaded(Option<Duration>),
-    /// An answer that says nothing about the key: a provider in trouble.
-    Unclear,
+    /// An answer with this verdict and status.
+    Answered(Verdict, u16),
     /// No answer came: network or provider. The key is not to blame.
     NoAnswer,
     /// Nothing was sent. The key is not to blame, and it counts towards no limit.
     NotSent,
-}
-
-impl Report {
-    /// What an answer with this status says about its key.
-    pub fn of(verdict: Verdict, status: u16) -> Report {
-        match verdict {
-            Verdict::Pass | Verdict::TooMuch => Report::Accepted,
-            Verdict::Limited(stated) => Report::Limited(stated),
-            Verdict::Quota => Report::Quota,
-            Verdict::Refused { names_key } => Report::Refused { status, names_key },
-            Verdict::Overloaded(stated) => Report::Overloaded(stated),
-            Verdict::Trouble(_) | Verdict::MaybeWorked(_) | Verdict::Nowhere => Report::Unclear,
-        }
-    }
+    /// Nothing about key or provider: the client left, or the answer was empty.
+    Unclear,
 }
 
 /// What a report changed, where that is news.
@@ -86,8 +59,10 @@ impl Pool {
         lane.answered(key);
         let is_kept = picked.lane != UNKEPT;
         let report = match report {
-            Report::Limited(None) if is_kept && lane.is_overloaded(key, now) => {
-                Report::Overloaded(None)
+            Report::Answered(Verdict::Limited(None), status)
+                if is_kept && lane.is_overloaded(key, now) =>
+            {
+                Report::Answered(Verdict::Overloaded(None), status)
             }
             report => report,
         };
@@ -96,31 +71,34 @@ impl Pool {
         let seat = &mut lane.seats[key];
         let sent = picked.at;
         let change = match report {
-            Report::Limited(_) | Report::Quota | Report::Overloaded(_) if !is_kept => {
-                Some(Change::Unkept)
-            }
-            Report::Accepted => self.accepted(key, picked, now),
-            Report::Limited(stated) => {
-                let rest = seat.limited(stated, cooldown, pace, sent, now);
-                rest.map(|rest| Change::Rests(RestReason::Limited, rest))
-            }
-            Report::Quota => {
-                let rest = seat.quota_spent(sent, now);
-                let rest = rest.map(|rest| Change::Rests(RestReason::Quota, rest));
-                self.look_at_whole(key, picked.lane, RestReason::Quota, now);
-                rest
-            }
-            Report::Refused { status, names_key } => {
-                let why = RestReason::Refused { status, names_key };
-                let still_out = seat.refused(why, sent, now);
-                self.note_refusal(key, picked.lane, names_key);
-                still_out.then_some(Change::StillOut)
-            }
-            Report::Overloaded(stated) => {
-                seat.take_back(sent, pace); // nothing was taken
-                let limit = lane.backoff.overloaded(stated, lane.in_flight, sent, now);
-                limit.map(Change::Overloaded)
-            }
+            Report::Answered(verdict, status) => match verdict {
+                Verdict::Limited(_) | Verdict::Quota | Verdict::Overloaded(_) if !is_kept => {
+                    Some(Change::Unkept)
+                }
+                Verdict::Pass | Verdict::TooMuch => self.accepted(key, picked, now),
+                Verdict::Limited(stated) => {
+                    let rest = seat.limited(stated, cooldown, pace, sent, now);
+                    rest.map(|rest| Change::Rests(RestReason::Limited, rest))
+                }
+                Verdict::Quota => {
+                    let rest = seat.quota_spent(sent, now);
+                    let rest = rest.map(|rest| Change::Rests(RestReason::Quota, rest));
+                    self.look_at_whole(key, picked.lane, RestReason::Quota, now);
+                    rest
+                }
+                Verdict::Refused { names_key } => {
+                    let why = RestReason::Refused { status, names_key };
+                    let still_out = seat.refused(why, sent, now);
+                    self.note_refusal(key, picked.lane, names_key);
+                    still_out.then_some(Change::StillOut)
+                }
+                Verdict::Overloaded(stated) => {
+                    seat.take_back(sent, pace); // nothing was taken
+                    let limit = lane.backoff.overloaded(stated, lane.in_flight, sent, now);
+                    limit.map(Change::Overloaded)
+                }
+                Verdict::Trouble(_) | Verdict::MaybeWorked(_) | Verdict::Nowhere => None,
+            },
             Report::Unclear | Report::NoAnswer => None,
             Report::NotSent => {
                 seat.take_back(sent, pace);
@@ -146,20 +124,13 @@ impl Pool {
 
     /// Another key served the request that this key was refused for: the key is to blame. Returns for how long it is
     /// ejected, if that is news.
-    pub fn eject(
-        &mut self,
-        refused: &Picked,
-        status: u16,
-        names_key: bool,
-        now: Instant,
-    ) -> Option<Duration> {
+    pub fn eject(&mut self, refused: &Picked, why: RestReason, now: Instant) -> Option<Duration> {
         let now = self.in_order(now);
         if refused.lane == UNKEPT {
             return None;
         }
         // A reload may have removed it meanwhile.
         let key = self.known(refused.id)?;
-        let why = RestReason::Refused { status, names_key };
         let lane = &mut self.lanes[refused.lane.0];
         let rest = lane.seats[key].eject(why, refused.at, now)?;
         lane.reseat(key, now);
@@ -244,12 +215,12 @@ impl Pool {
 impl KeyCounts {
     fn count(&mut self, report: Report) {
         match report {
-            Report::Limited(_) => self.limited += 1,
-            Report::Quota => self.quota += 1,
-            Report::Refused { .. } => self.refused += 1,
-            Report::Overloaded(_) => self.overloaded += 1,
+            Report::Answered(Verdict::Limited(_), _) => self.limited += 1,
+            Report::Answered(Verdict::Quota, _) => self.quota += 1,
+            Report::Answered(Verdict::Refused { .. }, _) => self.refused += 1,
+            Report::Answered(Verdict::Overloaded(_), _) => self.overloaded += 1,
             Report::NoAnswer | Report::NotSent => self.no_answer += 1,
-            Report::Accepted | Report::Unclear => {}
+            Report::Answered(..) | Report::Unclear => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::secret::SALT;
 use crate::state::SavedRest;
+use crate::verdict::Verdict;
 
 mod overload;
 mod refusals;
@@ -108,14 +109,24 @@ fn rests(rest: Duration) -> Change {
     Change::Rests(RestReason::Limited, rest)
 }
 
-const UNSAID: Report = Report::Limited(None);
-const REFUSED: Report = Report::Refused {
-    status: 401,
-    names_key: false,
-};
+const ACCEPTED: Report = Report::Answered(Verdict::Pass, 200);
+const UNSAID: Report = Report::Answered(Verdict::Limited(None), 429);
+const QUOTA: Report = Report::Answered(Verdict::Quota, 429);
+const OVERLOADED: Report = Report::Answered(Verdict::Overloaded(None), 503);
+const REFUSED: Report = refusal(false);
+
+const fn refusal(names_key: bool) -> Report {
+    Report::Answered(Verdict::Refused { names_key }, 401)
+}
+
+/// Why a key rests that was refused.
+fn out(names_key: bool) -> RestReason {
+    let status = 401;
+    RestReason::Refused { status, names_key }
+}
 
 fn limited(n: u64) -> Report {
-    Report::Limited(Some(secs(n)))
+    Report::Answered(Verdict::Limited(Some(secs(n))), 429)
 }
 
 // ---- turns ------------------------------------------------------------------------------------
@@ -252,7 +263,7 @@ fn refusals_that_say_nothing_rest_a_key_longer_each_time_until_one_request_succe
     }
     assert_eq!(fixture.one(limited(5), at), Some(rests(secs(5))));
     at += secs(5);
-    assert_eq!(fixture.one(Report::Accepted, at), Some(Change::Recovered));
+    assert_eq!(fixture.one(ACCEPTED, at), Some(Change::Recovered));
     assert_eq!(fixture.one(UNSAID, at + secs(1)), Some(rests(secs(60))));
 }
 
@@ -263,7 +274,7 @@ fn a_rest_is_extended_but_never_cut_short() {
     assert!(fixture.report(&herd[0], limited(100), ms(1)).is_some());
     assert_eq!(fixture.report(&herd[1], limited(5), ms(1)), None);
     assert_eq!(
-        fixture.report(&herd[2], Report::Accepted, ms(1)),
+        fixture.report(&herd[2], ACCEPTED, ms(1)),
         None,
         "an older request"
     );
@@ -293,7 +304,7 @@ fn a_thread_that_looked_at_the_clock_before_another_one_changes_nothing() {
     let mut fixture = Fixture::new(1, SETTINGS);
     let herd: Vec<Picked> = (0..8).map(|n| fixture.take(ms(n))).collect();
     for picked in &herd[..6] {
-        fixture.report(picked, Report::Accepted, ms(10));
+        fixture.report(picked, ACCEPTED, ms(10));
     }
     // Both were sent when the first refusal came, although its thread read the clock before that.
     assert!(fixture.report(&herd[6], limited(10), ms(3)).is_some());
@@ -301,7 +312,7 @@ fn a_thread_that_looked_at_the_clock_before_another_one_changes_nothing() {
     herd.iter().for_each(|picked| fixture.pool.release(picked));
     let at = secs(11);
     for _ in 0..6 {
-        fixture.one(Report::Accepted, at);
+        fixture.one(ACCEPTED, at);
     }
     assert!(fixture.wait(at) > at, "six is what it takes");
 }
@@ -328,7 +339,7 @@ fn a_key_that_rests_for_the_only_kind_of_path_serves_nobody() {
     let Pick::Key(picked) = pool.pick(lane, PickRequest::default(), t0) else {
         panic!("no key");
     };
-    pool.report(&picked, Report::Limited(Some(COOLDOWN)), t0);
+    pool.report(&picked, limited(COOLDOWN.as_secs()), t0);
     assert!(!pool.snapshot(t0)[0].serves);
     assert!(pool.snapshot(t0 + COOLDOWN)[0].serves);
 }
@@ -349,7 +360,7 @@ fn after_a_rest_one_request_probes_before_the_others_follow() {
     let mut fixture = Fixture::new(1, SETTINGS);
     let t1 = COOLDOWN;
     for _ in 0..3 {
-        fixture.one(Report::Accepted, T0);
+        fixture.one(ACCEPTED, T0);
     }
     fixture.one(UNSAID, T0);
     let probe = fixture.take(t1);
@@ -360,7 +371,7 @@ fn after_a_rest_one_request_probes_before_the_others_follow() {
         "a probe is not a fault"
     );
     assert_eq!(
-        fixture.report(&probe, Report::Accepted, t1),
+        fixture.report(&probe, ACCEPTED, t1),
         Some(Change::Recovered)
     );
     assert_eq!(fixture.indices(2, t1), [0, 0]);
@@ -380,12 +391,12 @@ fn a_slow_probe_holds_the_others_back_for_a_gap_only() {
 fn a_key_gets_as_many_requests_as_it_took_before_its_429() {
     let mut fixture = Fixture::new(1, SETTINGS);
     for _ in 0..5 {
-        fixture.one(Report::Accepted, T0);
+        fixture.one(ACCEPTED, T0);
     }
     fixture.one(limited(10), T0);
     let at = secs(10);
     for _ in 0..5 {
-        fixture.one(Report::Accepted, at);
+        fixture.one(ACCEPTED, at);
     }
     assert_eq!(
         fixture.wait(at),
@@ -407,7 +418,7 @@ fn refused_windows(fixture: &mut Fixture, limit: u32, windows: u64) -> Vec<u64> 
                 refused.push(window);
                 fixture.report(&picked, limited(10), at);
             } else {
-                fixture.report(&picked, Report::Accepted, at);
+                fixture.report(&picked, ACCEPTED, at);
             }
             fixture.pool.release(&picked);
         }
@@ -438,12 +449,12 @@ fn a_window_is_as_short_as_was_seen_although_a_rest_was_longer() {
     // Asked about in the second of these, as the limit is kept for six windows in between.
     for (at, rest) in [(0, 10), (80, 15)] {
         for _ in 0..6 {
-            fixture.one(Report::Accepted, secs(at));
+            fixture.one(ACCEPTED, secs(at));
         }
         assert!(fixture.one(limited(rest), secs(at)).is_some());
     }
     for _ in 0..6 {
-        fixture.one(Report::Accepted, secs(95));
+        fixture.one(ACCEPTED, secs(95));
     }
     assert_eq!(fixture.wait(secs(95)), secs(105));
 }
@@ -454,11 +465,11 @@ fn an_accepted_request_counts_although_its_answer_comes_after_a_refusal() {
     let herd: Vec<Picked> = (0..6).map(|_| fixture.take(T0)).collect();
     fixture.report(&herd[5], limited(10), ms(1));
     for picked in &herd[..5] {
-        fixture.report(picked, Report::Accepted, ms(2));
+        fixture.report(picked, ACCEPTED, ms(2));
     }
     // Five go at once, as before.
     let at = secs(11);
-    fixture.one(Report::Accepted, at);
+    fixture.one(ACCEPTED, at);
     for _ in 0..4 {
         fixture.take(at);
     }
@@ -473,14 +484,14 @@ fn a_request_that_was_not_sent_does_not_count_as_taken() {
         let report = match n {
             0 => limited(10),
             1 | 2 => Report::NotSent, // a connection that was dead, as it turned out
-            _ => Report::Accepted,
+            _ => ACCEPTED,
         };
         fixture.report(picked, report, ms(10));
         fixture.pool.release(picked);
     }
     let at = secs(11);
     for _ in 0..6 {
-        fixture.one(Report::Accepted, at);
+        fixture.one(ACCEPTED, at);
     }
     assert!(fixture.wait(at) > at, "six is what it takes");
 }
@@ -491,7 +502,7 @@ fn a_limit_that_is_lower_than_confirmed_is_learned_anew() {
     let mut at = T0;
     for limit in [6, 6, 2, 6, 6] {
         for _ in 0..limit {
-            fixture.one(Report::Accepted, at);
+            fixture.one(ACCEPTED, at);
         }
         if let Pick::Key(picked) = fixture.pick(at) {
             fixture.report(&picked, limited(10), at);
@@ -510,7 +521,7 @@ fn beyond_what_was_proven_each_success_lets_more_through() {
     for at_once in [1, 2, 4, 8] {
         let picked: Vec<Picked> = (0..at_once).map(|_| fixture.take(at)).collect();
         assert!(matches!(fixture.pick(at), Pick::Wait(_)), "{at_once}");
-        fixture.report(&picked[0], Report::Accepted, at);
+        fixture.report(&picked[0], ACCEPTED, at);
         for picked in &picked[1..] {
             fixture.report(picked, Report::Unclear, at);
         }
@@ -527,7 +538,7 @@ fn a_fixed_pace_lets_so_many_through_in_any_minute() {
     };
     let mut fixture = Fixture::new(1, pace);
     for at in [0, 10, 20] {
-        fixture.one(Report::Accepted, secs(at));
+        fixture.one(ACCEPTED, secs(at));
     }
     assert_eq!(fixture.wait(secs(30)), secs(60));
     assert_eq!(fixture.states(secs(30)), [KeyState::Throttled(secs(30))]);
@@ -539,7 +550,7 @@ fn a_fixed_pace_lets_so_many_through_in_any_minute() {
         matches!(picked, Pick::Wait(_)),
         "it holds for the key: {picked:?}"
     );
-    fixture.one(Report::Accepted, secs(60));
+    fixture.one(ACCEPTED, secs(60));
     assert_eq!(fixture.wait(secs(61)), secs(70));
 }
 
@@ -551,7 +562,7 @@ fn a_request_that_was_not_sent_does_not_count_towards_the_pace() {
     };
     let mut fixture = Fixture::new(1, pace);
     fixture.one(Report::NotSent, T0);
-    fixture.one(Report::Accepted, secs(1));
+    fixture.one(ACCEPTED, secs(1));
     assert_eq!(fixture.wait(secs(2)), secs(61));
 }
 
@@ -595,7 +606,7 @@ fn waiters_are_served_in_the_order_they_came() {
     let Pick::Key(picked) = fixture.pool.pick(lane, with(a), t1) else {
         panic!("a is first")
     };
-    fixture.pool.report(&picked, Report::Accepted, t1);
+    fixture.pool.report(&picked, ACCEPTED, t1);
     assert!(matches!(
         fixture.pool.pick(lane, with(b), t1),
         Pick::Key(..)
@@ -642,7 +653,7 @@ fn a_herd_that_was_refused_as_a_whole_teaches_no_limit() {
     }
     // One request probes, then more and more go: nothing is held back for a window.
     for _ in 0..20 {
-        fixture.one(Report::Accepted, secs(4));
+        fixture.one(ACCEPTED, secs(4));
     }
     assert_eq!(fixture.states(secs(4)), [KeyState::Ready]);
 }
@@ -656,13 +667,7 @@ fn where_all_lanes_are_taken_a_models_limits_hold_nobody_else_up() {
     let (hostile, _) = fixture.pool.enter("hostile", fixture.t0);
     let (other, _) = fixture.pool.enter("other", fixture.t0);
     assert_eq!((hostile, other), (UNKEPT, UNKEPT));
-    for report in [
-        limited(9999),
-        UNSAID,
-        Report::Quota,
-        Report::Overloaded(None),
-        REFUSED,
-    ] {
+    for report in [limited(9999), UNSAID, QUOTA, OVERLOADED, REFUSED] {
         let Pick::Key(picked) = fixture
             .pool
             .pick(hostile, PickRequest::default(), fixture.t0)
@@ -672,7 +677,7 @@ fn where_all_lanes_are_taken_a_models_limits_hold_nobody_else_up() {
         let kept = fixture.report(&picked, report, T0);
         assert_eq!(kept, (report != REFUSED).then_some(Change::Unkept));
         fixture.pool.release(&picked);
-        assert_eq!(fixture.pool.eject(&picked, 401, false, fixture.t0), None);
+        assert_eq!(fixture.pool.eject(&picked, out(false), fixture.t0), None);
     }
     let found = fixture.pool.pick(other, PickRequest::default(), fixture.t0);
     assert!(matches!(found, Pick::Key(_)), "{found:?}");
@@ -694,10 +699,10 @@ fn a_request_that_waits_for_one_key_is_woken_only_when_a_key_comes_back() {
     assert_eq!(fixture.pool.pick(lane, pinned, fixture.t0), Pick::Wait(at));
     fixture.pool.woken().for_each(drop);
     for _ in 0..10 {
-        fixture.one(Report::Accepted, secs(1));
+        fixture.one(ACCEPTED, secs(1));
     }
     assert_eq!(fixture.pool.woken().count(), 0);
-    fixture.one(Report::Accepted, secs(60)); // its rest is over by then
+    fixture.one(ACCEPTED, secs(60)); // its rest is over by then
     assert_eq!(fixture.pool.woken().collect::<Vec<_>>(), [ticket]);
 }
 
@@ -797,7 +802,7 @@ fn a_removed_key_finishes_what_it_carries_and_is_forgotten() {
         .for_each(|picked| fixture.pool.release(picked));
     assert_eq!(remembered(&fixture.pool), 1);
     assert_eq!(
-        fixture.pool.eject(&carried[0], 401, false, fixture.t0),
+        fixture.pool.eject(&carried[0], out(false), fixture.t0),
         None
     );
     assert_eq!(fixture.indices(2, T0), [0, 0]);
@@ -846,7 +851,7 @@ fn a_long_day_leaves_no_old_entries_behind() {
         if let Pick::Key(picked) = fixture.pick(at) {
             let report = match n % 3 {
                 0 => limited(n % 7 + 1),
-                _ => Report::Accepted,
+                _ => ACCEPTED,
             };
             fixture.report(&picked, report, at);
             fixture.pool.release(&picked);
@@ -863,7 +868,7 @@ fn of_many_keys_those_that_are_not_ready_are_shown_first_and_only_they_are_looke
     for picked in &picked[1_000..1_300] {
         fixture.report(picked, limited(9), T0);
     }
-    let out = fixture.pool.eject(&picked[8_000], 401, false, fixture.t0);
+    let out = fixture.pool.eject(&picked[8_000], out(false), fixture.t0);
     assert_eq!(out, Some(secs(60)));
     let survey = |fixture: &Fixture, after| {
         let now = fixture.t0 + after;

@@ -1,7 +1,7 @@
 //! Tells the pool, the log and the counters what an attempt showed.
 //!
 //! One attempt has five names on its way: what came ([`Came`]), what an answer means ([`Verdict`]), how the attempt ended
-//! for the request ([`AttemptEnd`]), what it says about the key ([`Report`]), and why there is another one ([`Reason`]).
+//! for the request ([`AttemptEnd`]), what it shows the pool ([`Report`]), and why there is another one ([`Reason`]).
 
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ impl Relay {
             Ok((answer, verdict)) => {
                 trip.outcome.first_byte = Some(now.saturating_duration_since(trip.arrived));
                 self.notice(*verdict, answer.status, trip);
-                let report = Report::of(*verdict, answer.status);
+                let report = Report::Answered(*verdict, answer.status);
                 (AttemptEnd::Answered(*verdict), report, answer.status)
             }
             Err(failure) => {
@@ -42,9 +42,11 @@ impl Relay {
             }
         };
         let change = self.pool(|pool| pool.report(&lease.picked, report, now));
-        if let (Report::Refused { status, names_key }, Ok((answer, _))) = (report, came) {
+        if let Ok((answer, Verdict::Refused { names_key })) = came {
             *lock(&self.last_refusal) = Some(answer.copy());
-            trip.refused.push((lease.picked.clone(), status, names_key));
+            let names_key = *names_key;
+            let why = RestReason::Refused { status, names_key };
+            trip.refused.push((lease.picked.clone(), why));
         }
         if let Some(change) = change {
             let stated = matches!(
@@ -77,16 +79,12 @@ impl Relay {
     }
 
     /// Another key served the request that these keys were refused for: ejects them.
-    pub(super) fn eject(&self, refused: &[(Picked, u16, bool)], model: &str) {
-        for (picked, status, names_key) in refused {
+    pub(super) fn eject(&self, refused: &[(Picked, RestReason)], model: &str) {
+        for (picked, why) in refused {
             let now = Instant::now();
-            let rest = self.pool(|pool| pool.eject(picked, *status, *names_key, now));
-            if let Some(rest) = rest {
-                let why = RestReason::Refused {
-                    status: *status,
-                    names_key: *names_key,
-                };
-                self.tell(picked, Change::Rests(why, rest), *status, false, model);
+            if let Some(rest) = self.pool(|pool| pool.eject(picked, *why, now)) {
+                let change = Change::Rests(*why, rest); // it says the status
+                self.tell(picked, change, 0, false, model);
             }
         }
     }

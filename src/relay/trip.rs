@@ -9,7 +9,7 @@ use super::stand_ins::StandIns;
 use super::{Came, Exchange, Outcome, Relay, report};
 use crate::metadata::Metadata;
 use crate::metrics::Reason;
-use crate::pool::Picked;
+use crate::pool::{Picked, RestReason};
 use crate::reply::{self, Reply};
 use crate::retry::{AttemptEnd, RetryState};
 use crate::upstream::{Failure, Kept, Reuse};
@@ -25,8 +25,8 @@ pub(super) struct Trip<'a, 'b> {
     pub(super) outcome: Outcome,
     /// The conversation that its key should serve, if any.
     pub(super) conversation: Option<u64>,
-    /// Keys that were refused for this request, with status and whether the words named the key.
-    pub(super) refused: Vec<(Picked, u16, bool)>,
+    /// Keys that were refused for this request.
+    pub(super) refused: Vec<(Picked, RestReason)>,
     pub(super) stand_ins: StandIns,
     /// If set, the only key that it may be sent with.
     pub(super) bound: Option<Picked>,

@@ -196,22 +196,16 @@ impl Sim {
         let status = answer.status;
         let report = match verdict {
             None => Report::NotSent,
-            Some(Verdict::Pass | Verdict::TooMuch) => Report::Accepted,
-            Some(Verdict::Limited(stated)) => Report::Limited(stated),
-            Some(Verdict::Quota) => Report::Quota,
-            Some(Verdict::Refused { names_key }) => Report::Refused { status, names_key },
-            Some(Verdict::Overloaded(stated)) => Report::Overloaded(stated),
-            Some(Verdict::Trouble(_) | Verdict::MaybeWorked(_) | Verdict::Nowhere) => {
-                Report::Unclear
-            }
+            Some(verdict) => Report::Answered(verdict, status),
         };
         let picked = self.tasks[id].picked.clone().expect("it was sent");
         let change = self.pool.report(&picked, report, now);
         self.ring();
         self.count(id, &picked, report, change, answer);
-        if let Report::Refused { status, names_key } = report {
+        if let Some(Verdict::Refused { names_key }) = verdict {
             self.last_refusal = Some(answer.blame);
-            self.tasks[id].refused.push((picked, status, names_key));
+            let why = RestReason::Refused { status, names_key };
+            self.tasks[id].refused.push((picked, why));
         }
         match verdict {
             None => AttemptEnd::NotSent,
@@ -230,8 +224,8 @@ impl Sim {
         let now = self.instant();
         match verdict {
             Verdict::Pass if status < 400 => {
-                for (picked, status, names_key) in std::mem::take(&mut self.tasks[id].refused) {
-                    if self.pool.eject(&picked, status, names_key, now).is_some() {
+                for (picked, why) in std::mem::take(&mut self.tasks[id].refused) {
+                    if self.pool.eject(&picked, why, now).is_some() {
                         let fair = self.upstream.records[picked.index].was_refused;
                         self.tally.wrong += u64::from(!fair);
                     }
@@ -266,12 +260,15 @@ impl Sim {
                 RestReason::Refused { .. } => answer.blame == Blame::Refused,
             };
             self.tally.wrong += u64::from(!fair);
-        } else if let Report::Limited(_) = report {
+        } else if let Report::Answered(Verdict::Limited(_), _) = report {
             let first = self.plain.first_rest[picked.index];
             let later = first.is_some_and(|at| self.tasks[id].sent > at);
             self.tally.herd += u64::from(later);
         }
-        if report != Report::Accepted {
+        if !matches!(
+            report,
+            Report::Answered(Verdict::Pass | Verdict::TooMuch, _)
+        ) {
             self.compare_states();
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
 use alvus::config::{Pace, Rotation};
-use alvus::pool::{LaneId, Picked, Pool, Settings, Ticket};
+use alvus::pool::{LaneId, Picked, Pool, RestReason, Settings, Ticket};
 use alvus::retry::{Budget, Repeat, RetryLimits, RetryState};
 use alvus::secret::ApiKey;
 
@@ -55,7 +55,7 @@ pub struct Task {
     // The rest as in `relay.rs`.
     pub lane: Option<(LaneId, Ticket)>,
     pub journey: RetryState,
-    pub refused: Vec<(Picked, u16, bool)>,
+    pub refused: Vec<(Picked, RestReason)>,
     /// Whose fault the last answer was that the client may have to hear.
     pub last: Option<Blame>,
     pub picked: Option<Picked>,

@@ -6,11 +6,10 @@ use super::*;
 fn an_overloaded_model_takes_half_as_many_after_a_gap_and_no_key_suffers() {
     let mut fixture = Fixture::new(3, SETTINGS);
     let herd: Vec<Picked> = (0..8).map(|_| fixture.take(T0)).collect();
-    let overloaded = Report::Overloaded(None);
-    let news = fixture.report(&herd[0], overloaded, ms(1));
+    let news = fixture.report(&herd[0], OVERLOADED, ms(1));
     assert_eq!(news, Some(Change::Overloaded(4)));
     assert_eq!(
-        fixture.report(&herd[1], overloaded, ms(1)),
+        fixture.report(&herd[1], OVERLOADED, ms(1)),
         None,
         "the same event"
     );
@@ -24,7 +23,7 @@ fn an_overloaded_model_takes_half_as_many_after_a_gap_and_no_key_suffers() {
     herd.iter().for_each(|picked| fixture.pool.release(picked));
     let probe = fixture.take(secs(2));
     assert_eq!(fixture.wait(secs(2)), secs(3), "one finds out");
-    fixture.report(&probe, Report::Accepted, ms(2100));
+    fixture.report(&probe, ACCEPTED, ms(2100));
     assert_eq!(
         fixture.indices(4, ms(2100)).len(),
         4,
@@ -41,7 +40,7 @@ fn served_at_once(fixture: &mut Fixture, after: Duration) -> usize {
     })
     .collect();
     for picked in &picked {
-        fixture.report(picked, Report::Accepted, after);
+        fixture.report(picked, ACCEPTED, after);
         fixture.pool.release(picked);
     }
     picked.len()
@@ -53,8 +52,8 @@ fn a_herd_of_which_a_part_is_refused_shows_how_many_a_model_takes() {
     let herd: Vec<Picked> = (0..8).map(|_| fixture.take(T0)).collect();
     for (n, picked) in herd.iter().enumerate() {
         let report = match n < 4 {
-            true => Report::Overloaded(None),
-            false => Report::Accepted,
+            true => OVERLOADED,
+            false => ACCEPTED,
         };
         fixture.report(picked, report, ms(1 + n as u64));
         fixture.pool.release(picked);
@@ -68,10 +67,10 @@ fn a_model_that_takes_so_many_at_a_time_is_asked_for_one_more_every_two_minutes(
     let mut fixture = Fixture::new(3, SETTINGS);
     let mut at_work: Vec<Picked> = (0..8).map(|_| fixture.take(T0)).collect();
     let one_more = fixture.take(ms(1));
-    fixture.report(&one_more, Report::Overloaded(None), ms(2));
+    fixture.report(&one_more, OVERLOADED, ms(2));
     fixture.pool.release(&one_more);
     for picked in at_work.drain(..) {
-        fixture.report(&picked, Report::Accepted, ms(3));
+        fixture.report(&picked, ACCEPTED, ms(3));
         fixture.pool.release(&picked);
     }
     let mut round = |after: Duration| served_at_once(&mut fixture, after);
@@ -86,7 +85,7 @@ fn a_model_that_takes_so_many_at_a_time_is_asked_for_one_more_every_two_minutes(
 fn an_overloaded_model_is_asked_again_within_a_quarter_of_what_it_lasted() {
     let mut fixture = Fixture::new(3, SETTINGS);
     let first = fixture.take(T0);
-    fixture.report(&first, Report::Overloaded(None), T0);
+    fixture.report(&first, OVERLOADED, T0);
     fixture.pool.release(&first);
     let (mut at, mut tries) = (T0, 0);
     while at < secs(600) {
@@ -96,12 +95,12 @@ fn an_overloaded_model_is_asked_again_within_a_quarter_of_what_it_lasted() {
         at = next;
         tries += 1;
         let probe = fixture.take(at);
-        fixture.report(&probe, Report::Overloaded(None), at);
+        fixture.report(&probe, OVERLOADED, at);
         fixture.pool.release(&probe);
     }
     assert!(tries < 40, "{tries}");
     let at = fixture.wait(at);
-    fixture.one(Report::Accepted, at);
+    fixture.one(ACCEPTED, at);
     assert!(
         matches!(fixture.pick(at), Pick::Key(_)),
         "the first success ends it"
@@ -111,14 +110,17 @@ fn an_overloaded_model_is_asked_again_within_a_quarter_of_what_it_lasted() {
 #[test]
 fn a_stated_time_of_an_overloaded_model_is_kept() {
     let mut fixture = Fixture::new(3, SETTINGS);
-    fixture.one(Report::Overloaded(Some(secs(20))), T0);
+    fixture.one(
+        Report::Answered(Verdict::Overloaded(Some(secs(20))), 503),
+        T0,
+    );
     assert_eq!(fixture.wait(T0), secs(20));
 }
 
 #[test]
 fn bare_429s_of_several_keys_that_took_little_are_the_models() {
     let mut fixture = Fixture::new(3, SETTINGS);
-    fixture.one(Report::Accepted, T0);
+    fixture.one(ACCEPTED, T0);
     assert_eq!(
         fixture.one(UNSAID, secs(1)),
         Some(rests(COOLDOWN)),
@@ -134,7 +136,7 @@ fn bare_429s_of_several_keys_that_took_little_are_the_models() {
 fn bare_429s_of_keys_that_took_as_much_as_ever_are_their_own() {
     let mut fixture = Fixture::new(2, SETTINGS);
     for _ in 0..80 {
-        fixture.one(Report::Accepted, T0);
+        fixture.one(ACCEPTED, T0);
     }
     assert_eq!(fixture.one(UNSAID, secs(1)), Some(rests(COOLDOWN)));
     assert_eq!(fixture.one(UNSAID, secs(1)), Some(rests(COOLDOWN)));

@@ -2,10 +2,7 @@
 
 use super::*;
 
-const NAMED: Report = Report::Refused {
-    status: 401,
-    names_key: true,
-};
+const NAMED: Report = refusal(true);
 
 fn ejected(seconds: u64) -> KeyState {
     KeyState::Ejected(401, secs(seconds))
@@ -36,9 +33,9 @@ fn witnessed(
     let Pick::Key(good) = ask(fixture, lane, std::slice::from_ref(&bad), after) else {
         panic!("no other key")
     };
-    fixture.pool.report(&good, Report::Accepted, now);
+    fixture.pool.report(&good, ACCEPTED, now);
     fixture.pool.release(&good);
-    fixture.pool.eject(&bad, 401, report == NAMED, now)
+    fixture.pool.eject(&bad, out(report == NAMED), now)
 }
 
 #[test]
@@ -88,7 +85,7 @@ fn a_request_that_waits_for_a_witness_keeps_no_key_from_the_others() {
     assert_eq!(fixture.pool.waiting(), 1);
     let picked = fixture.take(secs(9));
     fixture.pool.woken().for_each(drop);
-    fixture.report(&picked, Report::Accepted, secs(9));
+    fixture.report(&picked, ACCEPTED, secs(9));
     let woken: Vec<Ticket> = fixture.pool.woken().collect();
     assert_eq!(woken, [ticket], "it hears when a key comes free");
 }
@@ -127,7 +124,7 @@ fn a_witness_ejects_for_a_minute_then_for_longer_as_probes_confirm_it() {
     let (lane, mut at) = (fixture.lane, T0);
     for minutes in [1, 10, 60, 360, 1440, 1440] {
         while !matches!(&fixture.states(at)[..], [_, KeyState::Ready]) {
-            fixture.one(Report::Accepted, at); // only the good one is left
+            fixture.one(ACCEPTED, at); // only the good one is left
         }
         // Key 0 is next in line after its rest.
         let rest = loop {
@@ -136,14 +133,14 @@ fn a_witness_ejects_for_a_minute_then_for_longer_as_probes_confirm_it() {
             };
             let now = fixture.t0 + at;
             if picked.index == 1 {
-                fixture.pool.report(&picked, Report::Accepted, now);
+                fixture.pool.report(&picked, ACCEPTED, now);
                 fixture.pool.release(&picked);
                 continue;
             }
             let known = fixture.pool.report(&picked, REFUSED, now);
             assert_eq!(known == Some(Change::StillOut), minutes > 1, "{minutes}");
             fixture.pool.release(&picked);
-            break fixture.pool.eject(&picked, 401, false, now);
+            break fixture.pool.eject(&picked, out(false), now);
         };
         assert_eq!(rest, Some(secs(60 * minutes)));
         assert_eq!(fixture.states(at), [ejected(60 * minutes), KeyState::Ready]);
@@ -163,7 +160,7 @@ fn a_probe_that_succeeds_brings_the_key_back_whole() {
             break picked;
         }
     };
-    let change = fixture.report(&probe, Report::Accepted, at);
+    let change = fixture.report(&probe, ACCEPTED, at);
     assert_eq!(change, Some(Change::Recovered));
     // The next ejection begins at the start of the table.
     let again = fixture.take(at);
@@ -174,7 +171,7 @@ fn a_probe_that_succeeds_brings_the_key_back_whole() {
     };
     fixture.report(&again, REFUSED, at);
     assert_eq!(
-        fixture.pool.eject(&again, 401, false, fixture.t0 + at),
+        fixture.pool.eject(&again, out(false), fixture.t0 + at),
         Some(secs(60))
     );
 }
@@ -225,7 +222,7 @@ fn a_key_refused_for_two_models_is_out_for_all_for_a_minute_and_no_longer() {
         }
     };
     fixture.report(&bad, REFUSED, secs(1));
-    fixture.pool.eject(&bad, 401, false, fixture.t0 + secs(1));
+    fixture.pool.eject(&bad, out(false), fixture.t0 + secs(1));
     for (at, can) in [(1, false), (60, false), (61, true)] {
         let picked: Vec<_> = (0..4)
             .filter_map(|_| match ask(&mut fixture, third, &[], secs(at)) {
@@ -247,7 +244,7 @@ fn a_key_called_invalid_is_out_for_all_models_unless_it_was_served_lately() {
                 let Pick::Key(picked) = ask(&mut fixture, other, &[], T0) else {
                     panic!("no key")
                 };
-                fixture.report(&picked, Report::Accepted, T0);
+                fixture.report(&picked, ACCEPTED, T0);
                 fixture.pool.release(&picked);
             }
         }
@@ -286,7 +283,7 @@ fn a_pool_whose_every_key_is_called_invalid_is_down_and_soon_lets_one_request_a_
     let Pick::Key(probe) = ask(&mut fixture, other, &[], secs(240)) else {
         panic!("no key")
     };
-    fixture.report(&probe, Report::Accepted, secs(240));
+    fixture.report(&probe, ACCEPTED, secs(240));
     assert!(matches!(fixture.pick(secs(240)), Pick::Key(_)));
 }
 
@@ -322,13 +319,13 @@ fn a_quota_without_a_time_begins_at_two_minutes_and_grows_as_probes_confirm_it()
     let mut at = T0;
     for minutes in [2, 10, 60, 360, 360] {
         let rest = secs(60 * minutes);
-        let spent = fixture.one(Report::Quota, at);
+        let spent = fixture.one(QUOTA, at);
         assert_eq!(spent, Some(Change::Rests(RestReason::Quota, rest)));
         assert_eq!(fixture.states(at), [KeyState::Parked(rest)]);
         at += rest;
     }
-    assert_eq!(fixture.one(Report::Accepted, at), Some(Change::Recovered));
-    let spent = fixture.one(Report::Quota, at + secs(1));
+    assert_eq!(fixture.one(ACCEPTED, at), Some(Change::Recovered));
+    let spent = fixture.one(QUOTA, at + secs(1));
     assert_eq!(spent, Some(Change::Rests(RestReason::Quota, secs(120))));
 }
 
@@ -336,9 +333,7 @@ fn a_quota_without_a_time_begins_at_two_minutes_and_grows_as_probes_confirm_it()
 fn a_herd_that_spends_a_quota_counts_as_one() {
     let mut fixture = Fixture::new(1, SETTINGS);
     let herd: Vec<Picked> = (0..9).map(|_| fixture.take(T0)).collect();
-    let news = herd
-        .iter()
-        .filter_map(|p| fixture.report(p, Report::Quota, ms(5)));
+    let news = herd.iter().filter_map(|p| fixture.report(p, QUOTA, ms(5)));
     assert_eq!(news.count(), 1);
 }
 

@@ -18,14 +18,11 @@ impl Dice {
 fn any_report(dice: &mut Dice) -> Report {
     let stated = [None, Some(secs(dice.below(90_000)))][dice.below(2) as usize];
     match dice.below(9) {
-        0 | 1 => Report::Accepted,
-        2 => Report::Limited(stated),
-        3 => Report::Quota,
-        4 | 5 => Report::Refused {
-            status: 401,
-            names_key: dice.below(2) == 0,
-        },
-        6 => Report::Overloaded(stated),
+        0 | 1 => ACCEPTED,
+        2 => Report::Answered(Verdict::Limited(stated), 429),
+        3 => QUOTA,
+        4 | 5 => refusal(dice.below(2) == 0),
+        6 => Report::Answered(Verdict::Overloaded(stated), 503),
         7 => Report::NoAnswer,
         _ => Report::NotSent,
     }
@@ -53,10 +50,10 @@ fn hostile(pool: &mut Pool, model: &str, dice: &mut Dice, now: Instant) -> Vec<P
         pool.report(&picked, report, now);
         pool.release(&picked);
         match report {
-            Report::Refused { .. } => refused.push(picked),
-            Report::Accepted => {
+            Report::Answered(Verdict::Refused { .. }, _) => refused.push(picked),
+            ACCEPTED => {
                 for bad in &refused {
-                    pool.eject(bad, 401, dice.below(2) == 0, now);
+                    pool.eject(bad, out(dice.below(2) == 0), now);
                 }
                 break;
             }
@@ -97,7 +94,7 @@ fn no_request_takes_a_key_from_another_model_for_longer_than_a_minute() {
             };
             match pool.pick(lane, request, now) {
                 Pick::Key(picked) => {
-                    pool.report(&picked, Report::Accepted, now);
+                    pool.report(&picked, ACCEPTED, now);
                     pool.release(&picked);
                     without = None;
                 }
@@ -131,7 +128,7 @@ fn reloads_and_late_reports_neither_panic_nor_grow_the_pool() {
         pool.merge(&replaced, SETTINGS, now);
         for late in kept.drain(..) {
             pool.report(&late, any_report(&mut dice), now);
-            pool.eject(&late, 401, true, now);
+            pool.eject(&late, out(true), now);
             pool.release(&late);
         }
         let entries = pool.lanes.iter().map(|lane| lane.entries()).max();
