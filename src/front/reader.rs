@@ -1,11 +1,12 @@
 //! Reads what a client sends. Fails with `TimedOut` when that takes too long.
 
 use std::io::{self, BufRead, ErrorKind, Read};
-use std::mem::{self, MaybeUninit};
+use std::mem;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::net::{RecvFlags, recv};
 
 /// Bytes of the buffer. Most heads fit in. Larger pieces of a body bypass it.
@@ -66,27 +67,12 @@ impl TimedReader {
         }
     }
 
-    /// Waits for the first bytes of a request. They come to the stack, which an idle thread has
-    /// anyway, so that an idle connection needs no buffer.
+    /// Waits for the first bytes of a request.
     ///
     /// # Errors
     /// As [`Read::read`]. The end of the stream is not an error: the next read reports it.
-    #[inline(never)] // so that only this call uses the room on the stack
     pub fn wait(&mut self) -> io::Result<()> {
-        if !self.buffered().is_empty() {
-            return Ok(());
-        }
-        self.give_back();
-        let mut first = [MaybeUninit::uninit(); BUFFER_SIZE];
-        let mut buffer = Vec::new();
-        self.patiently(|socket| {
-            let ((first, _), n) = recv(socket, &mut first[..], RecvFlags::empty())?;
-            buffer.reserve_exact(BUFFER_SIZE);
-            buffer.extend_from_slice(first);
-            Ok(n)
-        })?;
-        self.buffer = buffer;
-        Ok(())
+        self.fill_buf().map(drop)
     }
 
     /// One read from the socket, within the patience.
@@ -148,9 +134,12 @@ impl BufRead for TimedReader {
         if self.buffered().is_empty() {
             let mut buffer = mem::take(&mut self.buffer);
             self.read = 0;
-            buffer.resize(BUFFER_SIZE, 0);
-            let n = self.patiently(|mut socket| socket.read(&mut buffer))?;
-            buffer.truncate(n);
+            buffer.clear();
+            buffer.reserve_exact(BUFFER_SIZE);
+            self.patiently(|socket| {
+                let room = spare_capacity(&mut buffer);
+                Ok(recv(socket, room, RecvFlags::empty())?.0)
+            })?;
             self.buffer = buffer;
         }
         Ok(self.buffered())
