@@ -190,7 +190,7 @@ impl Upstream {
         };
         let call = CurrentCall::begin(client, self.idle_timeout, lent);
         let sent = self.agent.run(request);
-        let lent = CALL.with_borrow_mut(call::Call::request_back);
+        let lent = CALL.with_borrow_mut(|call| mem::take(&mut call.request));
         prepared.give_back(lent.head, size);
         *body = lent.body;
         let answer = match sent {

@@ -27,10 +27,8 @@ pub(super) struct Call {
     pub(super) idle: Duration,
     /// The connection was made for this call, not taken from the pool.
     pub(super) fresh: bool,
-    /// The request, until it is sent.
-    pub(super) request: Option<Request>,
-    /// What was sent, as it may be sent again.
-    pub(super) lent: Request,
+    /// What is sent. It is lent, as it may be sent again.
+    pub(super) request: Request,
     /// The fields of the answer.
     pub(super) fields: Fields,
     /// When the first bytes of the request went out.
@@ -64,7 +62,7 @@ impl CurrentCall {
         CALL.set(Call {
             client: client.clone(),
             idle,
-            request: Some(request),
+            request,
             ..Call::default()
         });
         CurrentCall(std::marker::PhantomData)
@@ -78,12 +76,6 @@ impl Drop for CurrentCall {
 }
 
 impl Call {
-    /// Gives the lent request back, sent or not.
-    pub(super) fn request_back(&mut self) -> Request {
-        let unsent = self.request.take();
-        unsent.unwrap_or_else(|| std::mem::take(&mut self.lent))
-    }
-
     /// Whether ureq takes the answer's body for a chunked one.
     pub(super) fn is_chunked(&self) -> bool {
         let mut codings = self.fields.all("transfer-encoding");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::mem;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,16 +135,18 @@ impl Transport for Wire {
     fn transmit_output(&mut self, _: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.answered = false;
         let request = CALL.with_borrow_mut(|call| {
-            let request = call.request.take()?;
+            if call.sent.is_some() {
+                return None;
+            }
             call.sent = Some(Instant::now());
-            Some(request)
+            Some(mem::take(&mut call.request))
         });
         let Some(request) = request else {
             return Ok(());
         };
         self.buffer.asked();
         let sent = self.kind.send(&request, timeout);
-        CALL.with_borrow_mut(|call| call.lent = request);
+        CALL.with_borrow_mut(|call| call.request = request);
         Ok(sent?)
     }
 
@@ -164,7 +167,7 @@ impl Transport for Wire {
     /// An idle connection with anything to read (bytes, an end, an error) must not be used. ureq asks when it puts a
     /// connection into its pool and when it takes it out; checking the latter is enough.
     fn is_open(&mut self) -> bool {
-        if std::mem::take(&mut self.answered) {
+        if mem::take(&mut self.answered) {
             self.buffer.answered();
             return true;
         }
