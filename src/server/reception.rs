@@ -144,27 +144,31 @@ impl Inner {
     }
 }
 
-/// Refuses what no client may send: WebSocket, a path that leads out of the provider's, a request that comes back to
-/// this alvus.
+/// Refuses what no client may send: WebSocket, a target that is no path or leads out of the provider's, a request that
+/// comes back to this alvus, methods that would not be served like others.
 fn leads_nowhere(request: &Request, asked: &AccessRequest<'_>) -> Option<Reply> {
     if asked.upgrades {
         return Some(own_pages::no_upgrade());
     }
-    let target = route::origin_form(request.url()).unwrap_or_default();
+    let target = match route::origin_form(request.url()) {
+        Ok(target) => target,
+        Err(bad) => return Some(Reply::error(400, "bad_target", bad.0)),
+    };
     if route::has_dot_segments(route::path(target)) {
         let text = "the path has a segment . or .., which may lead out of the provider's paths";
         return Some(Reply::error(400, "bad_target", text));
     }
-    if !asked.via {
-        return None;
-    }
     let fields = request.raw_headers();
     let vias = fields.filter(|(name, _)| headers::is(name, "via"));
-    if headers::goes_in_circles(vias.map(|(_, value)| value), upstream::pseudonym()) {
+    let vias = vias.map(|(_, value)| value);
+    if asked.via && headers::goes_in_circles(vias, upstream::pseudonym()) {
         let text = "this request has been here before: TARGET_BASE_URL leads back to this alvus";
         return Some(Reply::error(508, "loop", text));
     }
-    None
+    // TRACE would show the client the pool's key. CONNECT would open a tunnel.
+    let is = |method: &&str| request.method().as_str().eq_ignore_ascii_case(method);
+    let is_other = ["TRACE", "CONNECT"].iter().any(is);
+    is_other.then(|| Reply::error(501, "bad_method", "TRACE and CONNECT are not supported"))
 }
 
 pub(super) fn stopping() -> Reply {

@@ -14,7 +14,6 @@ use crate::front::Request;
 use crate::logging::{self, Line, LogLevel, shown};
 use crate::metrics::Answered;
 use crate::relay::{End, Exchange, Outcome};
-use crate::reply::Reply;
 use crate::route;
 
 impl Inner {
@@ -27,9 +26,6 @@ impl Inner {
         client_key: Option<usize>,
     ) {
         let began = Instant::now();
-        if let Some(reply) = leads_nowhere(&request) {
-            return self.refuse(request, origin, &reply);
-        }
         let body = match self.read_body(&mut request, began) {
             Ok(body) => body,
             Err(Unread::Refused(reply)) => return self.refuse(request, origin, &reply),
@@ -93,18 +89,7 @@ impl Inner {
     }
 }
 
-/// Why a request's target cannot be served.
-fn leads_nowhere(request: &Request) -> Option<Reply> {
-    if let Err(bad) = route::origin_form(request.url()) {
-        return Some(Reply::error(400, "bad_target", bad.0));
-    }
-    // TRACE would show the client the pool's key. CONNECT would open a tunnel.
-    let is = |method: &&str| request.method().as_str().eq_ignore_ascii_case(method);
-    let is_other = ["TRACE", "CONNECT"].iter().any(is);
-    is_other.then(|| Reply::error(501, "bad_method", "TRACE and CONNECT are not supported"))
-}
-
-/// The target of a request, if it can be served.
+/// The target of a request that was admitted.
 fn leads_to(url: &str) -> &str {
     route::origin_form(url).unwrap_or_default()
 }
