@@ -194,6 +194,18 @@ mod tests {
     }
 
     #[test]
+    fn a_host_has_no_port_and_an_ipv6_address_keeps_its_brackets() {
+        for (url, host) in [
+            ("https://Api.Groq.COM/openai/v1", "api.groq.com"),
+            ("http://localhost:11434", "localhost"),
+            ("http://[::1]:8080", "[::1]"),
+            ("http://[fe80::1]", "[fe80::1]"),
+        ] {
+            assert_eq!(Target::parse(url).expect(url).host(), host, "{url}");
+        }
+    }
+
+    #[test]
     fn a_host_is_at_a_domain_or_under_it_and_not_beside_it() {
         for (url, is_there) in [
             ("https://integrate.api.nvidia.com/v1", true),
