@@ -6,12 +6,10 @@ use super::json::{Json, Str};
 /// Why an answer ended.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Finish {
-    /// The model was done.
+    /// The model was done, perhaps for now: tools are to be called.
     Stop,
     /// The limit of output, or of the context, was reached.
     Length,
-    /// The model was done, and says that tools are to be called.
-    Calls,
     /// A filter, or the model's refusal.
     Filter,
     /// The upstream failed: the answer is incomplete.
@@ -23,7 +21,6 @@ impl Finish {
     fn read(word: Str<'_>) -> Finish {
         match word.raw() {
             "length" | "max_tokens" | "model_length" => Finish::Length, // model_length: Mistral
-            "tool_calls" | "function_call" | "tool_use" => Finish::Calls,
             "content_filter" | "sensitive" | "refusal" | "safety" => Finish::Filter, // sensitive: Z.ai
             // OpenRouter, Z.ai, SGLang, DeepSeek.
             "error" | "network_error" | "abort" | "insufficient_system_resource" => Finish::Trouble,
@@ -313,7 +310,7 @@ mod tests {
         for (word, finish) in [
             ("\"stop\"", Some(Finish::Stop)),
             ("\"what\"", Some(Finish::Stop)),
-            ("\"tool_calls\"", Some(Finish::Calls)),
+            ("\"tool_calls\"", Some(Finish::Stop)),
             ("\"content_filter\"", Some(Finish::Filter)),
             ("\"error\"", Some(Finish::Trouble)),
             ("\"\"", None),

@@ -171,9 +171,7 @@ impl Reader {
             true => self.push(start, &mut out),
             false => self.push_whole(start, &mut out),
         }
-        let finish = |reader: &Reader| reader.heard.finish;
-        self.end(true, &mut out) == StreamEnd::Empty
-            && matches!(finish(&self), Some(Finish::Stop | Finish::Calls))
+        self.end(true, &mut out) == StreamEnd::Empty && self.heard.finish == Some(Finish::Stop)
     }
 
     /// Translates an answer that is not a stream, for a client that asked for none.
