@@ -25,6 +25,12 @@ pub enum Dialect {
 /// How many dialects there may be.
 pub const DIALECTS: usize = 2;
 
+/// Seconds to wait before a retry, if nobody names any: after a 429 without them Codex gives up.
+pub const USUAL_WAIT: u64 = 5;
+
+/// The same as a field's value.
+pub const USUAL_WAIT_DIGIT: &[u8] = b"5";
+
 /// A refusal, to be written in its client's dialect.
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub struct Refusal {

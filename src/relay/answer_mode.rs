@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(super) use super::known::Known;
 use super::policy::Policy;
 use super::{Exchange, Mapped, Relay};
-use crate::dialect::interface::{Dialect, Refusal};
+use crate::dialect::interface::{Dialect, Refusal, USUAL_WAIT, USUAL_WAIT_DIGIT};
 use crate::dialect::json::Json;
 use crate::dialect::lessons::{Lesson, code};
 use crate::dialect::measure::Size;
@@ -25,9 +25,6 @@ const CLAUDE_CODE: &[u8] = b"claude-cli/";
 
 /// Fields of the client's request that a translated request keeps.
 const GOES_UP: [&str; 2] = ["traceparent", "idempotency-key"];
-
-/// The `Retry-After` where there is none: without it Codex gives up.
-const USUAL_WAIT: Duration = Duration::from_secs(5);
 
 /// How a request's answer is made.
 #[derive(Debug, Default)]
@@ -256,7 +253,7 @@ impl AnswerMode {
     ) -> Option<Field<'static>> {
         let wanted = matches!(status, 429 | 503) && self.dialect()?.is_openais();
         let is_there = wanted && fields.any(|(name, _)| name == "retry-after");
-        (wanted && !is_there).then_some(("retry-after", b"5"))
+        (wanted && !is_there).then_some(("retry-after", USUAL_WAIT_DIGIT))
     }
 
     /// A refusal as the last event of a stream that has begun, if the dialect has an event for it.
@@ -283,7 +280,7 @@ fn in_shape(dialect: Dialect, reply: &Reply) -> Option<Reply> {
     match reply.status {
         ..400 => None,
         429 | 503 if dialect.is_openais() && wait.is_none() => {
-            Some(reply.clone().retry_after(USUAL_WAIT))
+            Some(reply.clone().retry_after(Duration::from_secs(USUAL_WAIT)))
         }
         _ if dialect.is_openais() => None,
         status => {
