@@ -68,6 +68,11 @@ impl<'a> Json<'a> {
         Some(Str(inside))
     }
 
+    /// The string's text with its escapes, if it is one; see [`Str::raw`].
+    pub fn raw(self) -> Option<&'a str> {
+        self.string().map(Str::raw)
+    }
+
     /// The number, if it is whole and not negative, written without a point or exponent.
     pub fn number(self) -> Option<u64> {
         self.0.parse().ok()

@@ -312,7 +312,7 @@ impl Reader {
             Some(arguments) if arguments.is_object() => {
                 self.arguments(at, &escaped(arguments.text()), out);
             }
-            Some(arguments) => self.arguments(at, arguments.string().map_or("", Str::raw), out),
+            Some(arguments) => self.arguments(at, arguments.raw().unwrap_or(""), out),
             None => {}
         }
     }
