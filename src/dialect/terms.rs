@@ -10,18 +10,12 @@ use super::measure::Size;
 pub struct ChatRequest {
     /// Its body.
     pub body: Vec<u8>,
-    /// The model, by the client's name.
-    pub model: String,
     /// The client wants a stream.
     pub streams: bool,
-    /// The ids of its tool calls.
-    pub used: Used,
     /// Its size.
     pub size: Size,
-    /// Tools that have another name or kind for the upstream than for the client.
-    pub tools: Vec<Tool>,
-    /// The client set a limit of output.
-    pub limited: bool,
+    /// What it says for the translation of its answer: the model, the ids of its calls, its tools and limit.
+    pub asked: RequestContext,
 }
 
 /// A tool that has another name or kind for the upstream than for the client. Names are still escaped.
@@ -64,7 +58,7 @@ pub struct RequestContext {
     /// Close no block of a stream before the message's end. For Claude Code: it repeats a request whose answer breaks,
     /// but not after a text or a thought was closed.
     pub keeps_open: bool,
-    /// See [`ChatRequest::tools`].
+    /// Tools that have another name or kind for the upstream than for the client.
     pub tools: Vec<Tool>,
     /// The client set a limit of output.
     pub limited: bool,

@@ -57,12 +57,13 @@ impl Exchange<'_> {
             .map_err(refusal)?;
         *body = room.filled(chat.body); // frees the client's body
         translation.asked = RequestContext {
-            model: self.mapped.asked.clone().unwrap_or(chat.model),
-            used: chat.used,
-            tools: chat.tools,
-            limited: chat.limited,
-            ..std::mem::take(&mut translation.asked)
+            random: translation.asked.random,
+            keeps_open: translation.asked.keeps_open,
+            ..chat.asked
         };
+        if let Some(asked) = &self.mapped.asked {
+            asked.clone_into(&mut translation.asked.model);
+        }
         (
             translation.streams,
             translation.size,

@@ -10,7 +10,7 @@ use super::super::json::{Json, put};
 use super::super::measure::Size;
 use super::super::reasoning::Wanted;
 use super::super::settings;
-pub use super::super::terms::ChatRequest;
+pub use super::super::terms::{ChatRequest, RequestContext};
 use super::blocks::{add_messages, system_texts};
 use super::errors::invalid;
 use super::tools::put_tools;
@@ -47,11 +47,13 @@ pub fn translate(body: &[u8], upstream_model: &str) -> Result<ChatRequest, Refus
     put!(&mut body, "}");
     Ok(ChatRequest {
         body,
-        model: model.into_owned(),
         streams,
-        used,
         size: Size::of(json),
-        ..ChatRequest::default()
+        asked: RequestContext {
+            model: model.into_owned(),
+            used,
+            ..RequestContext::default()
+        },
     })
 }
 

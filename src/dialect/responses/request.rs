@@ -10,7 +10,7 @@ use super::super::json::{Json, put};
 use super::super::measure::Size;
 use super::super::reasoning::Wanted;
 use super::super::settings;
-use super::super::terms::ChatRequest;
+use super::super::terms::{ChatRequest, RequestContext};
 use super::errors::invalid;
 use super::items::add_items;
 use super::tools::put_tools;
@@ -51,12 +51,15 @@ pub fn translate(body: &[u8], upstream_model: &str) -> Result<ChatRequest, Refus
     put!(&mut body, "}");
     Ok(ChatRequest {
         body,
-        model: model.plain().into_owned(),
         streams,
-        used,
         size: Size::of(json),
-        tools,
-        limited: limit.is_some(),
+        asked: RequestContext {
+            model: model.plain().into_owned(),
+            used,
+            tools,
+            limited: limit.is_some(),
+            ..RequestContext::default()
+        },
     })
 }
 
