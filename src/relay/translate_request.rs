@@ -8,10 +8,10 @@ use super::answer_mode::{AnswerMode, Known, Translation, refusal};
 use crate::body::Body;
 use crate::debug;
 use crate::dialect::adapt::adapt;
-use crate::dialect::json::Json;
 use crate::dialect::learned::Traits;
 use crate::dialect::lessons::{Lesson, learn_from_error};
 use crate::dialect::terms::RequestContext;
+use crate::metadata::{Metadata, ReadConversation};
 use crate::reply::{BODIES_FULL, BUSY_RETRY, Reply};
 use crate::upstream::Answer;
 use crate::verdict::Verdict;
@@ -25,7 +25,8 @@ impl Exchange<'_> {
         use crate::dialect::messages::request::count_tokens;
         let body = self.body.as_ref().map_or(&[][..], |body| &body.bytes);
         let known = &self.mapped.policy.known;
-        let ratio = known.learned().traits(&model_of(body)).ratio();
+        let model = Metadata::read(body, ReadConversation::Ignored).model;
+        let ratio = known.learned().traits(&model).ratio();
         match count_tokens(body, ratio) {
             Ok(json) => Reply::json(200, String::from_utf8_lossy(&json).into_owned()),
             Err(failure) => refusal(failure),
@@ -50,7 +51,7 @@ impl Exchange<'_> {
                 refuse(503, BODIES_FULL).after(Some(BUSY_RETRY.as_secs())),
             ));
         };
-        let model = model_of(&body.bytes);
+        let model = Metadata::read(&body.bytes, ReadConversation::Ignored).model;
         let chat = translation
             .dialect
             .translate(&body.bytes, &model)
@@ -177,9 +178,4 @@ impl Translation {
         }
         false
     }
-}
-
-fn model_of(body: &[u8]) -> String {
-    let model = Json::parse(body).and_then(|body| body.get("model")?.string());
-    model.map_or(String::new(), |model| model.plain().into_owned())
 }
