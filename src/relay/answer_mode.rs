@@ -46,9 +46,7 @@ pub(super) enum AnswerMode {
 #[derive(Debug)]
 pub(super) struct Translation {
     pub(super) dialect: Dialect,
-    /// The translated request, once there is one.
-    pub(super) chat: Option<Prepared>,
-    pub(super) translated: bool,
+    pub(super) stage: Stage,
     /// What the translation of the answer needs to know.
     pub(super) asked: RequestContext,
     /// Heartbeats may be events of the dialect.
@@ -62,6 +60,17 @@ pub(super) struct Translation {
     pub(super) taught: Vec<Lesson>,
     /// One answer came already: a second one without content passes.
     pub(super) heard: bool,
+}
+
+/// How far the translation of a request is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// None is needed: the upstream speaks the dialect.
+    Passes,
+    /// It can be translated, and goes up with this head then.
+    Ready(Prepared),
+    /// It is.
+    Translated,
 }
 
 /// What a path is about.
@@ -127,11 +136,10 @@ impl Mapped {
                 });
                 self.answer_mode = AnswerMode::Translation(Box::new(Translation {
                     dialect,
-                    chat: match passes {
-                        true => None,
-                        false => Some(up("POST", "/v1/chat/completions")?),
+                    stage: match passes {
+                        true => Stage::Passes,
+                        false => Stage::Ready(up("POST", "/v1/chat/completions")?),
                     },
-                    translated: false,
                     asked: RequestContext {
                         random: reply::random(),
                         keeps_open,
@@ -192,7 +200,7 @@ impl AnswerMode {
     /// Whether the upstream's answers are translated.
     pub(super) fn translates(&self) -> bool {
         match self {
-            AnswerMode::Translation(translation) => translation.translated,
+            AnswerMode::Translation(translation) => translation.is_translated(),
             #[cfg(feature = "messages")]
             AnswerMode::Models => true,
             _ => false,
@@ -321,7 +329,8 @@ impl Exchange<'_> {
         let policy = self.mapped.policy.clone();
         match &mut self.mapped.answer_mode {
             AnswerMode::Translation(translation)
-                if translation.chat.is_some() && policy.known.translates(translation.dialect) =>
+                if matches!(translation.stage, Stage::Ready(_))
+                    && policy.known.translates(translation.dialect) =>
             {
                 translation.beats = true;
                 self.translate().err()

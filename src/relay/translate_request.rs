@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::Exchange;
-use super::answer_mode::{AnswerMode, Known, Translation, refusal};
+use super::answer_mode::{AnswerMode, Known, Stage, Translation, refusal};
 use crate::body::Body;
 use crate::debug;
 use crate::dialect::adapt::adapt;
@@ -65,14 +65,10 @@ impl Exchange<'_> {
         if let Some(asked) = &self.mapped.asked {
             asked.clone_into(&mut translation.asked.model);
         }
-        (
-            translation.streams,
-            translation.size,
-            translation.translated,
-        ) = (chat.streams, chat.size, true);
+        (translation.streams, translation.size) = (chat.streams, chat.size);
         self.mapped.stores = false;
-        if let Some(chat) = translation.chat.take() {
-            self.mapped.request = chat;
+        if let Stage::Ready(head) = std::mem::replace(&mut translation.stage, Stage::Translated) {
+            self.mapped.request = head;
         }
         self.fit(&model);
         Ok(())
@@ -82,7 +78,7 @@ impl Exchange<'_> {
     pub(super) fn fit(&mut self, model: &str) {
         if let (AnswerMode::Translation(translation), Some(body)) =
             (&mut self.mapped.answer_mode, &mut self.body)
-            && translation.translated
+            && translation.is_translated()
         {
             let traits = self.mapped.policy.known.learned().traits(model);
             translation.asked.thinks_unopened = traits.thinks_unopened;
@@ -104,7 +100,7 @@ impl Exchange<'_> {
         else {
             return false;
         };
-        match (translation.translated, &mut self.body) {
+        match (translation.is_translated(), &mut self.body) {
             (true, _) if answer.status == 200 => translation.hears(answer, known),
             _ if answer.status < 400 => false,
             (false, _) => translation.was_not_understood(answer, known) && self.translate().is_ok(),
@@ -115,6 +111,10 @@ impl Exchange<'_> {
 }
 
 impl Translation {
+    pub(super) fn is_translated(&self) -> bool {
+        matches!(self.stage, Stage::Translated)
+    }
+
     /// Counts the request anew, and fits its body to these traits. `false`: there is nothing to change, or no room.
     fn adapt(&mut self, body: &mut Body, traits: &Traits) -> bool {
         if traits.blind {
@@ -135,8 +135,9 @@ impl Translation {
 
     /// The upstream does not know the path of the dialect.
     fn was_not_understood(&self, answer: &Answer, known: &Known) -> bool {
-        let unknown = matches!(answer.status, 404 | 405 | 501) && self.chat.is_some();
-        unknown && !known.passes(self.dialect) && !self.dialect.is_spoken_in(&answer.words())
+        let unknown = matches!(answer.status, 404 | 405 | 501);
+        let can = matches!(self.stage, Stage::Ready(_));
+        unknown && can && !known.passes(self.dialect) && !self.dialect.is_spoken_in(&answer.words())
     }
 
     /// An answer came: the lessons of the refusals were right. `true`: it has no content, and is asked for once more.
