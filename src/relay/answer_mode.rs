@@ -59,7 +59,7 @@ pub(super) struct Translation {
     /// What its refusals taught; kept once it is served.
     pub(super) taught: Vec<Lesson>,
     /// One answer came already: a second one without content passes.
-    pub(super) heard: bool,
+    pub(super) answered_once: bool,
 }
 
 /// How far the translation of a request is.
@@ -150,7 +150,7 @@ impl Mapped {
                     model: String::new(),
                     size: Size::default(),
                     taught: Vec::new(),
-                    heard: false,
+                    answered_once: false,
                 }));
             }
             #[cfg(feature = "messages")]
@@ -268,17 +268,17 @@ impl AnswerMode {
     pub(super) fn late(&self, reply: &Reply) -> Option<Vec<u8>> {
         let dialect = self.dialect()?;
         let mut text = reply.reason().unwrap_or_default();
-        let (nobody, mut heard) = (RequestContext::default(), false);
+        let (nobody, mut by_beats) = (RequestContext::default(), false);
         let mut asked = &nobody;
         if let AnswerMode::Translation(translation) = self {
-            (asked, heard) = (&translation.asked, translation.beats);
+            (asked, by_beats) = (&translation.asked, translation.beats);
         }
         if let (true, Some(wait)) = (dialect.is_openais(), reply.retry_after) {
             // Codex reads the wait from these words.
             text += &format!("; please try again in {}s", reply::whole_seconds(wait));
         }
         let code = code(reply.body.as_bytes());
-        Some(dialect.late(asked, heard, reply.status, &code, &text))
+        Some(dialect.late(asked, by_beats, reply.status, &code, &text))
     }
 }
 
@@ -345,8 +345,8 @@ impl Exchange<'_> {
                 let model = model
                     .and_then(Json::string)
                     .map(|model| model.plain().into_owned());
-                let asked = self.mapped.asked.clone();
-                translation.asked.model = asked.or(model).unwrap_or_default();
+                let renamed = self.mapped.client_model.clone();
+                translation.asked.model = renamed.or(model).unwrap_or_default();
                 None
             }
             #[cfg(feature = "messages")]

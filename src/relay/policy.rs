@@ -201,7 +201,7 @@ impl Relay {
             owner,
             stores: method == "POST" && !is_talk,
             makes: method == "POST",
-            asked: None,
+            client_model: None,
             model_at: 0,
             answer_mode: AnswerMode::default(),
             policy,

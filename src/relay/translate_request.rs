@@ -62,8 +62,8 @@ impl Exchange<'_> {
             keeps_open: translation.asked.keeps_open,
             ..chat.asked
         };
-        if let Some(asked) = &self.mapped.asked {
-            asked.clone_into(&mut translation.asked.model);
+        if let Some(model) = &self.mapped.client_model {
+            model.clone_into(&mut translation.asked.model);
         }
         (translation.streams, translation.size) = (chat.streams, chat.size);
         self.mapped.stores = false;
@@ -147,7 +147,7 @@ impl Translation {
             learned.learn(&self.model, lesson, self.size, Instant::now());
         }
         drop(learned);
-        let is_first = !std::mem::replace(&mut self.heard, true);
+        let is_first = !std::mem::replace(&mut self.answered_once, true);
         is_first
             && self
                 .dialect

@@ -72,7 +72,7 @@ impl Relay {
             health,
             outcome: Outcome {
                 model: metadata.model,
-                asked: exchange.mapped.asked.clone(),
+                asked: exchange.mapped.client_model.clone(),
                 ..Outcome::default()
             },
             lane,
