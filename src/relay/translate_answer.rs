@@ -18,7 +18,7 @@ use crate::dialect::terms::{Fault, StreamEnd};
 use crate::headers::Field;
 use crate::reply::Reply;
 use crate::sse::Tokens;
-use crate::stream::{self, CopyEnd};
+use crate::stream;
 use crate::upstream::Answer;
 use crate::warn;
 
@@ -106,11 +106,8 @@ impl Delivery<'_> {
                 self.head(framing, fields.into_iter())
             }
         };
-        let mut copied = stream::copy(&mut translated, self.out, head, framing);
-        // Many clients close at the end of the message. They have their whole answer.
-        if translated.is_over() && matches!(copied.end, CopyEnd::ClientLeft) {
-            copied.end = CopyEnd::Done;
-        }
+        let copied = stream::copy(&mut translated, self.out, head, framing);
+        let copied = copied.whole_if(translated.is_over());
         let stream = &translated.stream;
         self.learn(translation, stream.usage(), stream.thinks_unopened());
         let outcome = self.copied(copied, framing, false);
