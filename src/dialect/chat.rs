@@ -93,6 +93,8 @@ pub enum Piece<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Chunk<'a> {
     delta: Option<Json<'a>>,
+    /// The calls of a whole message; their places tell them apart.
+    is_whole: bool,
     /// Why the answer ended, if this event says so.
     pub finish: Option<Finish>,
     /// The tokens, if this event counts them.
@@ -122,6 +124,7 @@ impl<'a> Chunk<'a> {
             .filter(|word| !word.is_empty());
         Chunk {
             delta: delta.or(message),
+            is_whole: delta.is_none(),
             finish: finish.map(Finish::read),
             usage: usage.or(own_usage).and_then(Usage::read), // the choice's own: Moonshot
             is_error,
@@ -153,9 +156,10 @@ impl<'a> Chunk<'a> {
         if let Some(refusal) = refusal.and_then(filled) {
             each(Piece::Text(refusal));
         }
-        for call in Json::items_of(calls) {
+        for (place, call) in Json::items_of(calls).enumerate() {
             let [index, id, function] = call.pick(["index", "id", "function"]);
-            let index = index.and_then(Json::number);
+            let place = self.is_whole.then_some(place as u64);
+            let index = index.and_then(Json::number).or(place);
             each(Piece::Call(call_piece(index, id, function)));
         }
         if let Some(call) = call {
@@ -261,14 +265,6 @@ mod tests {
                 "thought t; text x;",
             ),
             (
-                r#"{"tool_calls":[{"index":1,"id":"a","function":{"name":"f","arguments":"{"}},{"function":{"arguments":{}}}]}"#,
-                r#"call 1 a f "{"; call - - - {};"#,
-            ),
-            (
-                r#"{"tool_calls":[{"id":"","function":{"name":""}}]}"#,
-                "call - - - -;",
-            ),
-            (
                 r#"{"function_call":{"name":"f","arguments":"{}"}}"#,
                 r#"call 0 - f "{}";"#,
             ),
@@ -279,6 +275,18 @@ mod tests {
                 ));
                 assert_eq!(found, (expected.to_string(), None, None, false), "{delta}");
             }
+        }
+    }
+
+    #[test]
+    fn calls_without_a_number_are_numbered_by_their_place_in_a_whole_message() {
+        let calls = r#"{"tool_calls":[{"id":"","function":{"name":""}},{"index":7,"id":"a","function":{"name":"f","arguments":"{"}},{"function":{"arguments":{}}}]}"#;
+        for (name, expected) in [
+            ("delta", r#"call - - - -; call 7 a f "{"; call - - - {};"#),
+            ("message", r#"call 0 - - -; call 7 a f "{"; call 2 - - {};"#),
+        ] {
+            let found = read(&format!(r#"{{"choices":[{{"{name}":{calls}}}]}}"#));
+            assert_eq!(found.0, expected, "{name}");
         }
     }
 

@@ -231,21 +231,21 @@ impl Dialect {
     /// # Errors
     /// When it is empty, broken, or an error.
     pub fn answer(self, body: &[u8], asked: &RequestContext) -> Result<WholeAnswer, Fault> {
-        match self {
-            #[cfg(feature = "messages")]
-            Dialect::Messages => messages::answer::translate(body, asked),
-            #[cfg(feature = "responses")]
-            Dialect::Responses => responses::stream::document(asked.clone()).whole(body),
-        }
+        self.document(asked.clone()).whole(body)
     }
 
     /// An answer without content, in place of one that had none and is not asked for again.
     pub fn empty(self, asked: &RequestContext, finish: Finish) -> Vec<u8> {
+        self.document(asked.clone()).empty(finish)
+    }
+
+    /// A reader for an answer to this request that is not a stream.
+    fn document(self, asked: RequestContext) -> Reader {
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => messages::answer::empty(asked, finish),
+            Dialect::Messages => messages::answer::document(asked),
             #[cfg(feature = "responses")]
-            Dialect::Responses => responses::stream::document(asked.clone()).empty(finish),
+            Dialect::Responses => responses::stream::document(asked),
         }
     }
 

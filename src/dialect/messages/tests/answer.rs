@@ -4,14 +4,16 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::dialect::chat::Finish;
-use crate::dialect::messages::answer::{Fault, empty, translate};
+use crate::dialect::messages::answer::document;
+use crate::dialect::terms::Fault;
 
 fn answer(message: &str, finish: &str) -> Result<Value, Fault> {
     let body = format!(
         r#"{{"id":"c","object":"chat.completion","choices":[{{"index":0,"message":{message},"finish_reason":{finish}}}],
         "usage":{{"prompt_tokens":30,"completion_tokens":4,"prompt_tokens_details":{{"cached_tokens":10}}}}}}"#
     );
-    translate(body.as_bytes(), &asked()).map(|answer| json(answer.body))
+    let answer = document(asked()).whole(body.as_bytes());
+    answer.map(|answer| json(answer.body))
 }
 
 #[test]
@@ -139,7 +141,7 @@ fn a_broken_answer_is_told_apart_from_an_empty_one() {
         (
             r#"{"content":""}"#,
             "null",
-            Fault::Broken("the answer has no finish_reason"),
+            Fault::Broken("the stream ended without a finish_reason"),
         ),
         (
             r#"{"content":"a"}"#,
@@ -166,14 +168,17 @@ fn a_broken_answer_is_told_apart_from_an_empty_one() {
     }
     for (body, why) in [
         ("<html>", "the answer is not valid JSON"),
-        (r#"{"error":{"message":"x"}}"#, "the answer is an error"),
+        (
+            r#"{"error":{"message":"x"}}"#,
+            "the upstream reported an error in its stream",
+        ),
     ] {
         assert_eq!(
-            translate(body.as_bytes(), &asked()).map(|_| ()),
+            document(asked()).whole(body.as_bytes()).map(|_| ()),
             Err(Fault::Broken(why))
         );
     }
-    let found = json(empty(&asked(), Finish::Length));
+    let found = json(document(asked()).empty(Finish::Length));
     assert_eq!(
         (&found["content"][0]["text"], &found["stop_reason"]),
         (&json!(""), &json!("max_tokens"))
@@ -186,7 +191,8 @@ fn ids_of_calls_are_new_in_the_conversation() {
     asked.used.add("call_0");
     let calls = r#"{"tool_calls":[{"id":"call_0","function":{"name":"f","arguments":"{}"}},{"id":"call_1","function":{"name":"f","arguments":"{}"}},{"id":"call_1","function":{"name":"f","arguments":"{}"}},{"function":{"name":"f","arguments":"{}"}}]}"#;
     let body = format!(r#"{{"choices":[{{"message":{calls},"finish_reason":"tool_calls"}}]}}"#);
-    let found = json(translate(body.as_bytes(), &asked).expect("an answer").body);
+    let found = document(asked).whole(body.as_bytes()).expect("an answer");
+    let found = json(found.body);
     let ids: Vec<&str> = found["content"]
         .as_array()
         .into_iter()
