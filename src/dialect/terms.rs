@@ -1,7 +1,7 @@
 //! The types that all dialects share: options of a translation, its result, what the answer's translation needs to
 //! know, and how an answer ends. Pure.
 
-use super::chat::{Finish, Usage};
+use super::chat::Usage;
 use super::ids::Used;
 use super::measure::Size;
 
@@ -82,15 +82,6 @@ pub struct WholeAnswer {
     pub body: Vec<u8>,
     /// The tokens that the upstream counted.
     pub usage: Option<Usage>,
-}
-
-/// Why an answer cannot be translated.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Fault {
-    /// It has no content, and ended so. It may be asked for again; else the client gets an empty one.
-    Empty(Finish),
-    /// It is not an answer, or incomplete; and why, for the log.
-    Broken(&'static str),
 }
 
 /// How a stream ended.
