@@ -216,7 +216,7 @@ pub struct Mapped {
     /// A path of chat or text completions: its streams end with `[DONE]`.
     is_completion: bool,
     /// The model that the client named, if `MODEL_MAP` puts another one in its place.
-    asked: Option<String>,
+    client_model: Option<String>,
     /// The request continues something that was made with this key.
     owner: Option<Picked>,
     /// Its answer may have an id that a later request names.

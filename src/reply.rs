@@ -5,6 +5,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
+use crate::dialect::json::put;
 use crate::logging::quote;
 
 /// When a client whom we had no room for may come back.
@@ -55,11 +56,14 @@ impl Downstream<'_> {
 pub fn begin_head(out: &mut Vec<u8>, status: u16, framing: Framing, down: Downstream) {
     let keep = down.keep_alive && framing != Framing::UntilClose;
     // Not `write!`: it costs as much as the rest of the head.
-    out.extend_from_slice(b"HTTP/1.1 ");
-    digits(out, status.into());
-    out.push(b' ');
-    out.extend_from_slice(reason(status).as_bytes());
-    out.extend_from_slice(b"\r\n");
+    put!(
+        out,
+        "HTTP/1.1 ",
+        u64::from(status),
+        " ",
+        reason(status),
+        "\r\n"
+    );
     match framing {
         Framing::None | Framing::UntilClose => {}
         Framing::Length(n) => number(out, "content-length", n),
@@ -89,22 +93,7 @@ pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// Adds one field whose value is a number.
 pub fn number(out: &mut Vec<u8>, name: &str, value: u64) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    digits(out, value);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn digits(out: &mut Vec<u8>, number: u64) {
-    // In 32 bits if they suffice: a 64-bit division takes a small CPU a hundred instructions.
-    let (rest, last) = match u32::try_from(number) {
-        Ok(number) => (u64::from(number / 10), number % 10),
-        Err(_) => (number / 10, (number % 10) as u32),
-    };
-    if rest > 0 {
-        digits(out, rest);
-    }
-    out.push(b'0' + last as u8);
+    put!(out, name, ": ", value, "\r\n");
 }
 
 /// Ends a head.

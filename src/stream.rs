@@ -37,6 +37,17 @@ pub struct Copied {
     pub end: CopyEnd,
 }
 
+impl Copied {
+    /// The same, `over` if all that matters was sent: many clients close at the end of a message, before that of its
+    /// body. They have their whole answer.
+    pub fn whole_if(mut self, over: bool) -> Copied {
+        if over && matches!(self.end, CopyEnd::ClientLeft) {
+            self.end = CopyEnd::Done;
+        }
+        self
+    }
+}
+
 /// Copies a whole body to `to`, in `framing`, with a flush after each piece. `head` goes first: with the first piece in
 /// one write if the length is stated, else at once. Its memory is used for the pieces.
 pub fn copy(from: &mut impl Read, to: &mut dyn Write, head: Vec<u8>, framing: Framing) -> Copied {

@@ -278,9 +278,11 @@ fn a_client_is_told_if_every_answer_is_empty() {
 
 #[test]
 fn an_answer_that_ends_without_content_by_itself_passes() {
-    let silent = [ROLE, STOP, DONE];
-    let (_, text, asked) = first(stream(&silent), &chat("m", true));
-    assert_eq!((text, asked), (silent.concat(), 1));
+    let cut = STOP.trim_end(); // within the last event, behind its data
+    for silent in [&[ROLE, STOP, DONE][..], &[ROLE, cut]] {
+        let (_, text, asked) = first(stream(silent), &chat("m", true));
+        assert_eq!((text, asked), (silent.concat(), 1));
+    }
     let (status, _, asked) = first(answer(200, "", ""), &chat("m", false));
     assert_eq!(
         (status, asked),

@@ -174,7 +174,7 @@ fn put_short(out: &mut Vec<u8>, id: Json<'_>) {
 fn put_function(out: &mut Vec<u8>, function: Json<'_>) {
     put_object(out, function, |out, name, value| {
         match name.is("parameters") {
-            true => put_schema(out, value, 0),
+            true => put_plain_schema(out, value, 0),
             false => put!(out, value),
         }
     });
@@ -182,7 +182,7 @@ fn put_function(out: &mut Vec<u8>, function: Json<'_>) {
 
 /// Writes a schema without the keywords that servers refuse. `"type":["string","null"]` and `anyOf` with null lose the
 /// null: a field may be left out anyway.
-fn put_schema(out: &mut Vec<u8>, schema: Json<'_>, depth: u32) {
+fn put_plain_schema(out: &mut Vec<u8>, schema: Json<'_>, depth: u32) {
     if depth == DEEPEST || !schema.is_object() {
         return put!(out, schema);
     }
@@ -215,16 +215,18 @@ fn put_words(out: &mut Vec<u8>, schema: Json<'_>, depth: u32, begin: usize) {
             "properties" | "$defs" | "definitions" => {
                 put!(out, name, ":");
                 put_object(out, value, |out, _, value| {
-                    put_schema(out, value, depth + 1);
+                    put_plain_schema(out, value, depth + 1);
                 });
             }
             "anyOf" | "oneOf" | "allOf" => {
                 put!(out, name, ":");
-                put_list(out, value, |out, item| put_schema(out, item, depth + 1));
+                put_list(out, value, |out, item| {
+                    put_plain_schema(out, item, depth + 1);
+                });
             }
             "items" | "not" => {
                 put!(out, name, ":");
-                put_schema(out, value, depth + 1);
+                put_plain_schema(out, value, depth + 1);
             }
             _ => put!(out, name, ":", value),
         }

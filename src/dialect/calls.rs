@@ -104,23 +104,6 @@ impl Calls {
         }
     }
 
-    /// Notes a complete call, from an answer that is not a stream.
-    ///
-    /// # Errors
-    /// When the answer makes more calls than are kept.
-    pub fn add_whole(&mut self, piece: &CallPiece<'_>) -> Result<(), TooMany> {
-        let [id, name] = [piece.id, piece.name].map(|text| text.map_or("", Str::raw).to_string());
-        if self.list.len() == MOST || id.len().max(name.len()) > LONGEST {
-            return Err(TooMany);
-        }
-        self.list.push(StreamedCall {
-            id,
-            name,
-            ..StreamedCall::default()
-        });
-        Ok(())
-    }
-
     /// All calls.
     pub fn list(&self) -> &[StreamedCall] {
         &self.list

@@ -6,12 +6,10 @@ use super::json::{Json, Str};
 /// Why an answer ended.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Finish {
-    /// The model was done.
+    /// The model was done, perhaps for now: tools are to be called.
     Stop,
     /// The limit of output, or of the context, was reached.
     Length,
-    /// The model was done, and says that tools are to be called.
-    Calls,
     /// A filter, or the model's refusal.
     Filter,
     /// The upstream failed: the answer is incomplete.
@@ -23,7 +21,6 @@ impl Finish {
     fn read(word: Str<'_>) -> Finish {
         match word.raw() {
             "length" | "max_tokens" | "model_length" => Finish::Length, // model_length: Mistral
-            "tool_calls" | "function_call" | "tool_use" => Finish::Calls,
             "content_filter" | "sensitive" | "refusal" | "safety" => Finish::Filter, // sensitive: Z.ai
             // OpenRouter, Z.ai, SGLang, DeepSeek.
             "error" | "network_error" | "abort" | "insufficient_system_resource" => Finish::Trouble,
@@ -96,6 +93,8 @@ pub enum Piece<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Chunk<'a> {
     delta: Option<Json<'a>>,
+    /// The calls of a whole message; their places tell them apart.
+    is_whole: bool,
     /// Why the answer ended, if this event says so.
     pub finish: Option<Finish>,
     /// The tokens, if this event counts them.
@@ -125,6 +124,7 @@ impl<'a> Chunk<'a> {
             .filter(|word| !word.is_empty());
         Chunk {
             delta: delta.or(message),
+            is_whole: delta.is_none(),
             finish: finish.map(Finish::read),
             usage: usage.or(own_usage).and_then(Usage::read), // the choice's own: Moonshot
             is_error,
@@ -156,9 +156,10 @@ impl<'a> Chunk<'a> {
         if let Some(refusal) = refusal.and_then(filled) {
             each(Piece::Text(refusal));
         }
-        for call in Json::items_of(calls) {
+        for (place, call) in Json::items_of(calls).enumerate() {
             let [index, id, function] = call.pick(["index", "id", "function"]);
-            let index = index.and_then(Json::number);
+            let place = self.is_whole.then_some(place as u64);
+            let index = index.and_then(Json::number).or(place);
             each(Piece::Call(call_piece(index, id, function)));
         }
         if let Some(call) = call {
@@ -264,14 +265,6 @@ mod tests {
                 "thought t; text x;",
             ),
             (
-                r#"{"tool_calls":[{"index":1,"id":"a","function":{"name":"f","arguments":"{"}},{"function":{"arguments":{}}}]}"#,
-                r#"call 1 a f "{"; call - - - {};"#,
-            ),
-            (
-                r#"{"tool_calls":[{"id":"","function":{"name":""}}]}"#,
-                "call - - - -;",
-            ),
-            (
                 r#"{"function_call":{"name":"f","arguments":"{}"}}"#,
                 r#"call 0 - f "{}";"#,
             ),
@@ -282,6 +275,18 @@ mod tests {
                 ));
                 assert_eq!(found, (expected.to_string(), None, None, false), "{delta}");
             }
+        }
+    }
+
+    #[test]
+    fn calls_without_a_number_are_numbered_by_their_place_in_a_whole_message() {
+        let calls = r#"{"tool_calls":[{"id":"","function":{"name":""}},{"index":7,"id":"a","function":{"name":"f","arguments":"{"}},{"function":{"arguments":{}}}]}"#;
+        for (name, expected) in [
+            ("delta", r#"call - - - -; call 7 a f "{"; call - - - {};"#),
+            ("message", r#"call 0 - - -; call 7 a f "{"; call 2 - - {};"#),
+        ] {
+            let found = read(&format!(r#"{{"choices":[{{"{name}":{calls}}}]}}"#));
+            assert_eq!(found.0, expected, "{name}");
         }
     }
 
@@ -313,7 +318,7 @@ mod tests {
         for (word, finish) in [
             ("\"stop\"", Some(Finish::Stop)),
             ("\"what\"", Some(Finish::Stop)),
-            ("\"tool_calls\"", Some(Finish::Calls)),
+            ("\"tool_calls\"", Some(Finish::Stop)),
             ("\"content_filter\"", Some(Finish::Filter)),
             ("\"error\"", Some(Finish::Trouble)),
             ("\"\"", None),

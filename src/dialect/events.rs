@@ -120,6 +120,11 @@ mod tests {
             ),
             ("data\n\nretry: 1\n\ndata: [DONE]\n", &["[DONE]"]),
             ("data: é😀\n\n", &["é😀"]),
+            ("data:\n\n\n: x\n\ndata: x\n\n", &["", "x"]),
+            (
+                "event: error\ndata: {\"a\":\ndata: 1}\nid: 7\n\n",
+                &["{\"a\":\n1}"],
+            ),
             ("data: a\r\ndata: b\r\n\r\n", &["a\nb"]),
         ] {
             for size in 1..=stream.len().max(1) {

@@ -1,7 +1,6 @@
 //! The dialects of clients behind one interface: requests, answers, streams and refusals. Pure. Only the dialects of
 //! this build are in it.
 
-use super::chat::Finish;
 use super::json::Json;
 use super::lessons::{Overflow, code, message};
 #[cfg(feature = "messages")]
@@ -9,7 +8,7 @@ use super::messages;
 use super::reader::Reader;
 #[cfg(feature = "responses")]
 use super::responses;
-use super::terms::{ChatRequest, Fault, Refused, RequestContext, WholeAnswer};
+use super::terms::{ChatRequest, Refused, RequestContext};
 
 /// A dialect.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -24,6 +23,12 @@ pub enum Dialect {
 
 /// How many dialects there may be.
 pub const DIALECTS: usize = 2;
+
+/// Seconds to wait before a retry, if nobody names any: after a 429 without them Codex gives up.
+pub const USUAL_WAIT: u64 = 5;
+
+/// The same as a field's value.
+pub const USUAL_WAIT_DIGIT: &[u8] = b"5";
 
 /// A refusal, to be written in its client's dialect.
 #[derive(Debug, PartialEq, Eq, Clone)]
@@ -220,26 +225,13 @@ impl Dialect {
         }
     }
 
-    /// Translates an answer that is not a stream.
-    ///
-    /// # Errors
-    /// When it is empty, broken, or an error.
-    pub fn answer(self, body: &[u8], asked: &RequestContext) -> Result<WholeAnswer, Fault> {
+    /// A reader for an answer to this request that is not a stream; see [`Reader::whole`].
+    pub fn document(self, asked: RequestContext) -> Reader {
         match self {
             #[cfg(feature = "messages")]
-            Dialect::Messages => messages::answer::translate(body, asked),
+            Dialect::Messages => messages::answer::document(asked),
             #[cfg(feature = "responses")]
-            Dialect::Responses => responses::stream::document(asked.clone()).whole(body),
-        }
-    }
-
-    /// An answer without content, in place of one that had none and is not asked for again.
-    pub fn empty(self, asked: &RequestContext, finish: Finish) -> Vec<u8> {
-        match self {
-            #[cfg(feature = "messages")]
-            Dialect::Messages => messages::answer::empty(asked, finish),
-            #[cfg(feature = "responses")]
-            Dialect::Responses => responses::stream::document(asked.clone()).empty(finish),
+            Dialect::Responses => responses::stream::document(asked),
         }
     }
 

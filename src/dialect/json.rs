@@ -68,6 +68,11 @@ impl<'a> Json<'a> {
         Some(Str(inside))
     }
 
+    /// The string's text with its escapes, if it is one; see [`Str::raw`].
+    pub fn raw(self) -> Option<&'a str> {
+        self.string().map(Str::raw)
+    }
+
     /// The number, if it is whole and not negative, written without a point or exponent.
     pub fn number(self) -> Option<u64> {
         self.0.parse().ok()
@@ -209,10 +214,15 @@ impl Put for &str {
 
 impl Put for u64 {
     fn put(&self, out: &mut Vec<u8>) {
-        if *self >= 10 {
-            (self / 10).put(out);
+        // In 32 bits if they suffice: a 64-bit division takes a small CPU a hundred instructions.
+        let (rest, last) = match u32::try_from(*self) {
+            Ok(number) => (u64::from(number / 10), number % 10),
+            Err(_) => (self / 10, (self % 10) as u32),
+        };
+        if rest > 0 {
+            rest.put(out);
         }
-        out.push(b'0' + (self % 10) as u8);
+        out.push(b'0' + last as u8);
     }
 }
 

@@ -196,11 +196,6 @@ impl Learned {
         self.change(model, |model| model.traits.thinks_unopened = it_does);
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.models.clear();
-    }
-
     /// All models, the one used last first.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Traits)> {
         let known = |model: &&Model| model.traits != Traits::default();

@@ -449,7 +449,7 @@ fn the_table_is_bounded_and_can_be_seen() {
     learned.learn(&"x".repeat(1000), Lesson::Blind, SIZE, Instant::now());
     learned.measured("nothing learned", SIZE, 0, Instant::now());
     assert_eq!(learned.all().count(), MOST);
-    learned.clear();
+    let mut learned = Learned::default();
     for lesson in [
         Lesson::Context(8_192, None),
         Lesson::Blind,

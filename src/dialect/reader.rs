@@ -10,7 +10,7 @@ use super::calls::{Calls, MOST};
 use super::chat::{CallPiece, Chunk, Finish, Piece, Usage};
 use super::events::EventReader;
 use super::json::{Json, Str, escaped};
-use super::terms::{Fault, StreamEnd, WholeAnswer};
+use super::terms::{StreamEnd, WholeAnswer};
 use super::think::{PartKind, Think};
 
 /// What was read of an answer so far.
@@ -171,40 +171,29 @@ impl Reader {
             true => self.push(start, &mut out),
             false => self.push_whole(start, &mut out),
         }
-        let finish = |reader: &Reader| reader.heard.finish;
-        self.end(true, &mut out) == StreamEnd::Empty
-            && matches!(finish(&self), Some(Finish::Stop | Finish::Calls))
+        self.end(true, &mut out) == StreamEnd::Empty && self.heard.finish == Some(Finish::Stop)
     }
 
     /// Translates an answer that is not a stream, for a client that asked for none.
     ///
     /// # Errors
-    /// When it has no content, or is not an answer.
-    pub fn whole(mut self, body: &[u8]) -> Result<WholeAnswer, Fault> {
+    /// When it is not an answer, or incomplete; and why, for the log.
+    pub fn whole(mut self, body: &[u8]) -> Result<WholeAnswer, &'static str> {
         if Json::parse(body).is_none() {
-            return Err(Fault::Broken("the answer is not valid JSON"));
+            return Err("the answer is not valid JSON");
         }
         let mut out = Vec::new();
         self.push_whole(body, &mut out);
-        let heard = &mut self.heard;
-        heard.done |= heard.said; // some upstreams do not say why it ended
-        let finish = heard.finish.unwrap_or(Finish::Stop);
+        self.heard.done |= self.heard.said; // some upstreams do not say why it ended
         match self.end(true, &mut out) {
-            StreamEnd::Empty => Err(Fault::Empty(finish)),
-            StreamEnd::Broken(why) => Err(Fault::Broken(why)),
-            StreamEnd::Whole => Ok(WholeAnswer {
-                body: out,
-                usage: self.usage(),
-            }),
+            StreamEnd::Whole => {}
+            StreamEnd::Empty => self.put_empty(&mut out),
+            StreamEnd::Broken(why) => return Err(why),
         }
-    }
-
-    /// An answer without content, in place of one that had none and is not asked for again.
-    pub fn empty(mut self, finish: Finish) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.heard.finish = Some(finish);
-        self.put_empty(&mut out);
-        out
+        Ok(WholeAnswer {
+            body: out,
+            usage: self.usage(),
+        })
     }
 
     /// See [`AnswerWriter::put_empty`].
@@ -314,7 +303,7 @@ impl Reader {
             Some(arguments) if arguments.is_object() => {
                 self.arguments(at, &escaped(arguments.text()), out);
             }
-            Some(arguments) => self.arguments(at, arguments.string().map_or("", Str::raw), out),
+            Some(arguments) => self.arguments(at, arguments.raw().unwrap_or(""), out),
             None => {}
         }
     }

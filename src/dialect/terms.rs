@@ -1,7 +1,7 @@
 //! The types that all dialects share: options of a translation, its result, what the answer's translation needs to
 //! know, and how an answer ends. Pure.
 
-use super::chat::{Finish, Usage};
+use super::chat::Usage;
 use super::ids::Used;
 use super::measure::Size;
 
@@ -10,18 +10,12 @@ use super::measure::Size;
 pub struct ChatRequest {
     /// Its body.
     pub body: Vec<u8>,
-    /// The model, by the client's name.
-    pub model: String,
     /// The client wants a stream.
     pub streams: bool,
-    /// The ids of its tool calls.
-    pub used: Used,
     /// Its size.
     pub size: Size,
-    /// Tools that have another name or kind for the upstream than for the client.
-    pub tools: Vec<Tool>,
-    /// The client set a limit of output.
-    pub limited: bool,
+    /// What it says for the translation of its answer: the model, the ids of its calls, its tools and limit.
+    pub asked: RequestContext,
 }
 
 /// A tool that has another name or kind for the upstream than for the client. Names are still escaped.
@@ -64,7 +58,7 @@ pub struct RequestContext {
     /// Close no block of a stream before the message's end. For Claude Code: it repeats a request whose answer breaks,
     /// but not after a text or a thought was closed.
     pub keeps_open: bool,
-    /// See [`ChatRequest::tools`].
+    /// Tools that have another name or kind for the upstream than for the client.
     pub tools: Vec<Tool>,
     /// The client set a limit of output.
     pub limited: bool,
@@ -88,15 +82,6 @@ pub struct WholeAnswer {
     pub body: Vec<u8>,
     /// The tokens that the upstream counted.
     pub usage: Option<Usage>,
-}
-
-/// Why an answer cannot be translated.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Fault {
-    /// It has no content, and ended so. It may be asked for again; else the client gets an empty one.
-    Empty(Finish),
-    /// It is not an answer, or incomplete; and why, for the log.
-    Broken(&'static str),
 }
 
 /// How a stream ended.

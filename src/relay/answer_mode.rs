@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(super) use super::known::Known;
 use super::policy::Policy;
 use super::{Exchange, Mapped, Relay};
-use crate::dialect::interface::{Dialect, Refusal};
+use crate::dialect::interface::{Dialect, Refusal, USUAL_WAIT, USUAL_WAIT_DIGIT};
 use crate::dialect::json::Json;
 use crate::dialect::lessons::{Lesson, code};
 use crate::dialect::measure::Size;
@@ -25,9 +25,6 @@ const CLAUDE_CODE: &[u8] = b"claude-cli/";
 
 /// Fields of the client's request that a translated request keeps.
 const GOES_UP: [&str; 2] = ["traceparent", "idempotency-key"];
-
-/// The `Retry-After` where there is none: without it Codex gives up.
-const USUAL_WAIT: Duration = Duration::from_secs(5);
 
 /// How a request's answer is made.
 #[derive(Debug, Default)]
@@ -49,9 +46,7 @@ pub(super) enum AnswerMode {
 #[derive(Debug)]
 pub(super) struct Translation {
     pub(super) dialect: Dialect,
-    /// The translated request, once there is one.
-    pub(super) chat: Option<Prepared>,
-    pub(super) translated: bool,
+    pub(super) stage: Stage,
     /// What the translation of the answer needs to know.
     pub(super) asked: RequestContext,
     /// Heartbeats may be events of the dialect.
@@ -64,7 +59,18 @@ pub(super) struct Translation {
     /// What its refusals taught; kept once it is served.
     pub(super) taught: Vec<Lesson>,
     /// One answer came already: a second one without content passes.
-    pub(super) heard: bool,
+    pub(super) answered_once: bool,
+}
+
+/// How far the translation of a request is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// None is needed: the upstream speaks the dialect.
+    Passes,
+    /// It can be translated, and goes up with this head then.
+    Ready(Prepared),
+    /// It is.
+    Translated,
 }
 
 /// What a path is about.
@@ -130,11 +136,10 @@ impl Mapped {
                 });
                 self.answer_mode = AnswerMode::Translation(Box::new(Translation {
                     dialect,
-                    chat: match passes {
-                        true => None,
-                        false => Some(up("POST", "/v1/chat/completions")?),
+                    stage: match passes {
+                        true => Stage::Passes,
+                        false => Stage::Ready(up("POST", "/v1/chat/completions")?),
                     },
-                    translated: false,
                     asked: RequestContext {
                         random: reply::random(),
                         keeps_open,
@@ -145,7 +150,7 @@ impl Mapped {
                     model: String::new(),
                     size: Size::default(),
                     taught: Vec::new(),
-                    heard: false,
+                    answered_once: false,
                 }));
             }
             #[cfg(feature = "messages")]
@@ -195,7 +200,7 @@ impl AnswerMode {
     /// Whether the upstream's answers are translated.
     pub(super) fn translates(&self) -> bool {
         match self {
-            AnswerMode::Translation(translation) => translation.translated,
+            AnswerMode::Translation(translation) => translation.is_translated(),
             #[cfg(feature = "messages")]
             AnswerMode::Models => true,
             _ => false,
@@ -256,24 +261,24 @@ impl AnswerMode {
     ) -> Option<Field<'static>> {
         let wanted = matches!(status, 429 | 503) && self.dialect()?.is_openais();
         let is_there = wanted && fields.any(|(name, _)| name == "retry-after");
-        (wanted && !is_there).then_some(("retry-after", b"5"))
+        (wanted && !is_there).then_some(("retry-after", USUAL_WAIT_DIGIT))
     }
 
     /// A refusal as the last event of a stream that has begun, if the dialect has an event for it.
     pub(super) fn late(&self, reply: &Reply) -> Option<Vec<u8>> {
         let dialect = self.dialect()?;
         let mut text = reply.reason().unwrap_or_default();
-        let (nobody, mut heard) = (RequestContext::default(), false);
+        let (nobody, mut by_beats) = (RequestContext::default(), false);
         let mut asked = &nobody;
         if let AnswerMode::Translation(translation) = self {
-            (asked, heard) = (&translation.asked, translation.beats);
+            (asked, by_beats) = (&translation.asked, translation.beats);
         }
         if let (true, Some(wait)) = (dialect.is_openais(), reply.retry_after) {
             // Codex reads the wait from these words.
             text += &format!("; please try again in {}s", reply::whole_seconds(wait));
         }
         let code = code(reply.body.as_bytes());
-        Some(dialect.late(asked, heard, reply.status, &code, &text))
+        Some(dialect.late(asked, by_beats, reply.status, &code, &text))
     }
 }
 
@@ -283,7 +288,7 @@ fn in_shape(dialect: Dialect, reply: &Reply) -> Option<Reply> {
     match reply.status {
         ..400 => None,
         429 | 503 if dialect.is_openais() && wait.is_none() => {
-            Some(reply.clone().retry_after(USUAL_WAIT))
+            Some(reply.clone().retry_after(Duration::from_secs(USUAL_WAIT)))
         }
         _ if dialect.is_openais() => None,
         status => {
@@ -324,7 +329,8 @@ impl Exchange<'_> {
         let policy = self.mapped.policy.clone();
         match &mut self.mapped.answer_mode {
             AnswerMode::Translation(translation)
-                if translation.chat.is_some() && policy.known.translates(translation.dialect) =>
+                if matches!(translation.stage, Stage::Ready(_))
+                    && policy.known.translates(translation.dialect) =>
             {
                 translation.beats = true;
                 self.translate().err()
@@ -339,8 +345,8 @@ impl Exchange<'_> {
                 let model = model
                     .and_then(Json::string)
                     .map(|model| model.plain().into_owned());
-                let asked = self.mapped.asked.clone();
-                translation.asked.model = asked.or(model).unwrap_or_default();
+                let renamed = self.mapped.client_model.clone();
+                translation.asked.model = renamed.or(model).unwrap_or_default();
                 None
             }
             #[cfg(feature = "messages")]

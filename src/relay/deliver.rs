@@ -284,13 +284,9 @@ impl Delivery<'_> {
                 mapped,
                 model: &self.outcome.model,
             };
-            let mut copied = stream::copy(&mut body, self.out, head, framing);
-            // Many clients close at [DONE], before the end of the stream. They have their whole answer.
-            if body.ending.is_done() && matches!(copied.end, CopyEnd::ClientLeft) {
-                copied.end = CopyEnd::Done;
-            }
+            let copied = stream::copy(&mut body, self.out, head, framing);
             self.outcome.tokens = body.ending.tokens();
-            return copied;
+            return copied.whole_if(body.ending.is_done());
         }
         // A GET fetches what was counted when it was made.
         if mapped.is_post && answer.json {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::IgnoredAny;
 
+use crate::dialect::events::EventReader;
 use crate::reply::Downstream;
 use crate::retry::AttemptEnd;
 use crate::sse;
@@ -60,22 +61,28 @@ fn stream_limit(start: &[u8]) -> usize {
 
 /// Judges a stream of events. Comments, and events that only open it, have no content.
 fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Verdict, Failure> {
+    let mut events = EventReader::default();
     let mut read = 0;
     let mut opened = false;
     while answer.start().len() < stream_limit(answer.start()) {
-        while let Some((data, end)) = sse::next_data(&answer.start()[read..]) {
-            read += end;
-            opened = true;
-            if data == b"[DONE]" {
-                return Err(Failure::Empty);
+        let mut judged = None;
+        // None is too long for it: it takes more than is read here.
+        let _ = events.push(&answer.start()[read..], &mut |data| {
+            opened |= !data.is_empty();
+            if judged.is_none() {
+                judged = match data {
+                    b"[DONE]" => Some(Err(Failure::Empty)),
+                    data => verdict::judge_event(data).map(Ok),
+                };
             }
-            if let Some(verdict) = verdict::judge_event(&data) {
-                return Ok(verdict);
-            }
+        });
+        if let Some(judged) = judged {
+            return judged;
         }
+        read = answer.start().len();
         match answer.look_further(patience(by)) {
             Ok(true) => {}
-            Ok(false) => return last_event(answer.start(), read).ok_or(Failure::Empty),
+            Ok(false) => return last_event(events, opened, answer.start()).ok_or(Failure::Empty),
             // It broke before it had content: as good as empty.
             Err(Failure::MaybeSent(_)) => return Err(Failure::Empty),
             // It is open but silent: the client gets what there is.
@@ -87,13 +94,16 @@ fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Verdict, Failure> 
 }
 
 /// Judges a stream that ended without content. Its last event may be incomplete.
-fn last_event(stream: &[u8], read: usize) -> Option<Verdict> {
-    let rest = [&stream[read..], b"\n\n"].concat();
-    match sse::next_data(&rest) {
-        Some((data, _)) if data != b"[DONE]" => verdict::judge_event(&data),
-        _ if read > 0 || sse::is_silent(stream) => None,
+fn last_event(mut events: EventReader, mut opened: bool, stream: &[u8]) -> Option<Verdict> {
+    let mut verdict = None;
+    events.end(&mut |data| {
+        opened |= !matches!(data, b"" | b"[DONE]");
+        verdict = verdict::judge_event(data);
+    });
+    match opened || sse::is_silent(stream) {
+        true => verdict,
         // Not a stream of events, whatever its type says.
-        _ => verdict::judge_document(stream),
+        false => verdict::judge_document(stream),
     }
 }
 

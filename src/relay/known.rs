@@ -100,8 +100,8 @@ impl Known {
 impl Relay {
     /// What was learned of models, as a JSON object.
     pub fn learned(&self) -> Option<String> {
-        let known = self.policy().clone();
-        let json = to_json(&known.known.learned());
+        let policy = self.policy().clone();
+        let json = to_json(&policy.known.learned());
         String::from_utf8(json).ok()
     }
 }

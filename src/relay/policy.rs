@@ -202,7 +202,7 @@ impl Relay {
             owner,
             stores: method == "POST" && !is_talk,
             is_post: method == "POST",
-            asked: None,
+            client_model: None,
             model_at: 0,
             answer_mode: AnswerMode::default(),
             policy,

@@ -48,7 +48,7 @@ impl Exchange<'_> {
         let asked = Metadata::read(&body.bytes, ReadConversation::Ignored).model;
         let model = models.models(&asked).first()?.clone();
         match self.put_model(&model)? {
-            true => self.mapped.asked = Some(asked),
+            true => self.mapped.client_model = Some(asked),
             false => return Some(Reply::bodies_full()),
         }
         None
@@ -88,8 +88,8 @@ impl Exchange<'_> {
 
 impl super::Mapped {
     fn models(&self) -> &[String] {
-        let asked = self.asked.as_ref();
-        asked.map_or(&[], |asked| self.policy.models.models(asked))
+        let model = self.client_model.as_ref();
+        model.map_or(&[], |model| self.policy.models.models(model))
     }
 }
 

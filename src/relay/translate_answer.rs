@@ -14,11 +14,11 @@ use crate::dialect::lessons::message;
 #[cfg(feature = "messages")]
 use crate::dialect::models;
 use crate::dialect::reader::Reader;
-use crate::dialect::terms::{Fault, StreamEnd};
+use crate::dialect::terms::StreamEnd;
 use crate::headers::Field;
 use crate::reply::Reply;
 use crate::sse::Tokens;
-use crate::stream::{self, CopyEnd};
+use crate::stream;
 use crate::upstream::Answer;
 use crate::warn;
 
@@ -106,11 +106,8 @@ impl Delivery<'_> {
                 self.head(framing, fields.into_iter())
             }
         };
-        let mut copied = stream::copy(&mut translated, self.out, head, framing);
-        // Many clients close at the end of the message. They have their whole answer.
-        if translated.is_over() && matches!(copied.end, CopyEnd::ClientLeft) {
-            copied.end = CopyEnd::Done;
-        }
+        let copied = stream::copy(&mut translated, self.out, head, framing);
+        let copied = copied.whole_if(translated.is_over());
         let stream = &translated.stream;
         self.learn(translation, stream.usage(), stream.thinks_unopened());
         let outcome = self.copied(copied, framing, false);
@@ -135,20 +132,17 @@ impl Delivery<'_> {
         if room.is_none() {
             return Err(broke(&NO_MEMORY));
         }
-        let json = match translation.dialect.answer(&body.bytes, &translation.asked) {
+        let reader = translation.dialect.document(translation.asked.clone());
+        match reader.whole(&body.bytes) {
             Ok(answer) => {
                 self.learn(translation, answer.usage, None);
-                answer.body
+                Ok(json_reply(answer.body))
             }
-            Err(Fault::Empty(finish)) => translation.dialect.empty(&translation.asked, finish),
-            Err(Fault::Broken(why)) => {
-                return Err(match message(&body.bytes) {
-                    Some(said) => failed(&said),
-                    None => broke(&why),
-                });
-            }
-        };
-        Ok(json_reply(json))
+            Err(why) => Err(match message(&body.bytes) {
+                Some(said) => failed(&said),
+                None => broke(&why),
+            }),
+        }
     }
 
     /// Keeps what an answer taught: the upstream's dialect, the model's tokens and thoughts.

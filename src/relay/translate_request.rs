@@ -4,14 +4,14 @@
 use std::time::Instant;
 
 use super::Exchange;
-use super::answer_mode::{AnswerMode, Known, Translation, refusal};
+use super::answer_mode::{AnswerMode, Known, Stage, Translation, refusal};
 use crate::body::Body;
 use crate::debug;
 use crate::dialect::adapt::adapt;
-use crate::dialect::json::Json;
 use crate::dialect::learned::Traits;
 use crate::dialect::lessons::{Lesson, learn_from_error};
 use crate::dialect::terms::RequestContext;
+use crate::metadata::{Metadata, ReadConversation};
 use crate::reply::{BODIES_FULL, BUSY_RETRY, Reply};
 use crate::upstream::Answer;
 use crate::verdict::Verdict;
@@ -25,7 +25,8 @@ impl Exchange<'_> {
         use crate::dialect::messages::request::count_tokens;
         let body = self.body.as_ref().map_or(&[][..], |body| &body.bytes);
         let known = &self.mapped.policy.known;
-        let ratio = known.learned().traits(&model_of(body)).ratio();
+        let model = Metadata::read(body, ReadConversation::Ignored).model;
+        let ratio = known.learned().traits(&model).ratio();
         match count_tokens(body, ratio) {
             Ok(json) => Reply::json(200, String::from_utf8_lossy(&json).into_owned()),
             Err(failure) => refusal(failure),
@@ -50,27 +51,24 @@ impl Exchange<'_> {
                 refuse(503, BODIES_FULL).after(Some(BUSY_RETRY.as_secs())),
             ));
         };
-        let model = model_of(&body.bytes);
+        let model = Metadata::read(&body.bytes, ReadConversation::Ignored).model;
         let chat = translation
             .dialect
             .translate(&body.bytes, &model)
             .map_err(refusal)?;
         *body = room.filled(chat.body); // frees the client's body
         translation.asked = RequestContext {
-            model: self.mapped.asked.clone().unwrap_or(chat.model),
-            used: chat.used,
-            tools: chat.tools,
-            limited: chat.limited,
-            ..std::mem::take(&mut translation.asked)
+            random: translation.asked.random,
+            keeps_open: translation.asked.keeps_open,
+            ..chat.asked
         };
-        (
-            translation.streams,
-            translation.size,
-            translation.translated,
-        ) = (chat.streams, chat.size, true);
+        if let Some(model) = &self.mapped.client_model {
+            model.clone_into(&mut translation.asked.model);
+        }
+        (translation.streams, translation.size) = (chat.streams, chat.size);
         self.mapped.stores = false;
-        if let Some(chat) = translation.chat.take() {
-            self.mapped.request = chat;
+        if let Stage::Ready(head) = std::mem::replace(&mut translation.stage, Stage::Translated) {
+            self.mapped.request = head;
         }
         self.fit(&model);
         Ok(())
@@ -80,7 +78,7 @@ impl Exchange<'_> {
     pub(super) fn fit(&mut self, model: &str) {
         if let (AnswerMode::Translation(translation), Some(body)) =
             (&mut self.mapped.answer_mode, &mut self.body)
-            && translation.translated
+            && translation.is_translated()
         {
             let traits = self.mapped.policy.known.learned().traits(model);
             translation.asked.thinks_unopened = traits.thinks_unopened;
@@ -102,7 +100,7 @@ impl Exchange<'_> {
         else {
             return false;
         };
-        match (translation.translated, &mut self.body) {
+        match (translation.is_translated(), &mut self.body) {
             (true, _) if answer.status == 200 => translation.hears(answer, known),
             _ if answer.status < 400 => false,
             (false, _) => translation.was_not_understood(answer, known) && self.translate().is_ok(),
@@ -113,6 +111,10 @@ impl Exchange<'_> {
 }
 
 impl Translation {
+    pub(super) fn is_translated(&self) -> bool {
+        matches!(self.stage, Stage::Translated)
+    }
+
     /// Counts the request anew, and fits its body to these traits. `false`: there is nothing to change, or no room.
     fn adapt(&mut self, body: &mut Body, traits: &Traits) -> bool {
         if traits.blind {
@@ -133,8 +135,9 @@ impl Translation {
 
     /// The upstream does not know the path of the dialect.
     fn was_not_understood(&self, answer: &Answer, known: &Known) -> bool {
-        let unknown = matches!(answer.status, 404 | 405 | 501) && self.chat.is_some();
-        unknown && !known.passes(self.dialect) && !self.dialect.is_spoken_in(&answer.words())
+        let unknown = matches!(answer.status, 404 | 405 | 501);
+        let can = matches!(self.stage, Stage::Ready(_));
+        unknown && can && !known.passes(self.dialect) && !self.dialect.is_spoken_in(&answer.words())
     }
 
     /// An answer came: the lessons of the refusals were right. `true`: it has no content, and is asked for once more.
@@ -144,7 +147,7 @@ impl Translation {
             learned.learn(&self.model, lesson, self.size, Instant::now());
         }
         drop(learned);
-        let is_first = !std::mem::replace(&mut self.heard, true);
+        let is_first = !std::mem::replace(&mut self.answered_once, true);
         is_first
             && self
                 .dialect
@@ -176,9 +179,4 @@ impl Translation {
         }
         false
     }
-}
-
-fn model_of(body: &[u8]) -> String {
-    let model = Json::parse(body).and_then(|body| body.get("model")?.string());
-    model.map_or(String::new(), |model| model.plain().into_owned())
 }

@@ -70,7 +70,7 @@ impl Relay {
             health,
             outcome: Outcome {
                 model: metadata.model,
-                asked: exchange.mapped.asked.clone(),
+                asked: exchange.mapped.client_model.clone(),
                 ..Outcome::default()
             },
             conversation: metadata.conversation,

@@ -151,7 +151,7 @@ pub fn stream(input: &[u8]) {
     assert_eq!(open_end, end);
     assert_eq!(strict::kept_open_fault(&open, &out), None);
     let _ = reader(RequestContext::default()).says_nothing(upstream, clean);
-    if let Ok(found) = answer::translate(upstream, &RequestContext::default()) {
+    if let Ok(found) = answer::document(RequestContext::default()).whole(upstream) {
         assert!(Json::parse(&found.body).is_some());
     }
     // Half a surrogate pair is copied, and serde_json alone would refuse it.

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use alvus::config::{Config, Loaded};
+use alvus::dialect::events::EventReader;
 use alvus::front::body::{BodyLength, IncomingBody};
 use alvus::front::head::{Head, HeadError};
 use alvus::front::{Limits, Request, Server};
@@ -319,22 +320,23 @@ fn judge(input: &[u8]) {
     }
 }
 
-// ---- a stream's first and last events -----------------------------------------------------------
+// ---- a stream's events and its end ----------------------------------------------------------------
 
-/// However a stream is cut, its first event is the same, and complete.
+/// However a stream is cut, its events are the same, and so is its end.
 fn events(input: &[u8]) {
-    let whole = sse::next_data(input).map(|(data, _)| data);
-    for cut in [
-        input.len() / 3,
-        input.len() / 2,
-        input.len().saturating_sub(1),
-    ] {
-        if let Some((early, _)) = sse::next_data(&input[..cut]) {
-            assert_eq!(Some(&early), whole.as_ref(), "cut at {cut}");
+    let [found, others @ ..] = [4096, 7, 1].map(|size| {
+        let mut events = EventReader::default();
+        let mut found = Vec::new();
+        for piece in input.chunks(size) {
+            let _ = events.push(piece, &mut |data| found.push(data.to_vec()));
         }
+        found
+    });
+    for other in others {
+        assert_eq!(found, other, "the events depend on how they came");
     }
     if sse::is_silent(input) {
-        assert_eq!(whole, None);
+        assert!(found.is_empty());
     }
     let mut ends = [1, 7, 4096].map(|size| {
         let mut ending = sse::Ending::default();

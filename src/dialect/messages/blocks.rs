@@ -47,7 +47,7 @@ pub fn add_messages<'a>(
 ) -> Result<(), Refusal> {
     for (message, json) in messages.items().enumerate() {
         let [role, content] = json.pick(["role", "content"]);
-        let role = match role.and_then(Json::string).map(Str::raw) {
+        let role = match role.and_then(Json::raw) {
             Some("user") => Role::User,
             Some("assistant") => Role::Assistant,
             Some("system" | "developer") => Role::System,
@@ -60,10 +60,10 @@ pub fn add_messages<'a>(
         };
         let mut place = BlockPath { message, block: 0 };
         let Some(content) = content else { continue };
-        match (role, content.string()) {
+        match (role, content.raw()) {
             (Role::System, _) => conversation.system(instructions(content, place)?),
-            (Role::Assistant, Some(text)) => conversation.said(text.raw().into(), false),
-            (Role::User, Some(text)) => conversation.user(Part::Text(text.raw().into())),
+            (Role::Assistant, Some(text)) => conversation.said(text.into(), false),
+            (Role::User, Some(text)) => conversation.user(Part::Text(text.into())),
             (_, None) if !content.is_list() => {
                 return Err(place.wrong("content is a string or a list of blocks"));
             }
@@ -88,7 +88,7 @@ fn add_block<'a>(
     has_said: &mut bool,
 ) -> Result<(), Refusal> {
     let [kind, thinking] = block.pick(["type", "thinking"]);
-    let kind = kind.and_then(Json::string).map_or("none", Str::raw);
+    let kind = kind.and_then(Json::raw).unwrap_or("none");
     match kind {
         "tool_use" => {
             let [id, name, input] = block.pick(["id", "name", "input"]);
@@ -111,7 +111,7 @@ fn add_block<'a>(
             conversation.result(id, parts, is_error.is_some_and(Json::is_true));
         }
         "thinking" => {
-            let text = thinking.and_then(Json::string).map_or("", Str::raw);
+            let text = thinking.and_then(Json::raw).unwrap_or("");
             conversation.thought(text.into());
         }
         // Only Anthropic's servers can read or run these.
@@ -147,8 +147,8 @@ fn content_parts<'a>(
     place: BlockPath,
     parts: &mut Vec<Part<'a>>,
 ) -> Result<(), Refusal> {
-    if let Some(text) = content.string() {
-        parts.push(Part::Text(text.raw().into()));
+    if let Some(text) = content.raw() {
+        parts.push(Part::Text(text.into()));
     }
     for block in content.items() {
         add_parts(block, place, parts)?;
@@ -164,12 +164,12 @@ fn add_parts<'a>(
 ) -> Result<(), Refusal> {
     let [kind, text, source, title, content, name] =
         block.pick(["type", "text", "source", "title", "content", "tool_name"]);
-    let kind = kind.and_then(Json::string).map_or("none", Str::raw);
+    let kind = kind.and_then(Json::raw).unwrap_or("none");
     match kind {
         "text" => {
-            let text = text.and_then(Json::string);
+            let text = text.and_then(Json::raw);
             let text = text.ok_or_else(|| place.wrong("text: a string is required"))?;
-            parts.push(Part::Text(text.raw().into()));
+            parts.push(Part::Text(text.into()));
         }
         "image" => parts.push(Part::Image(image(source, place)?)),
         "document" => document(source, title, place, parts)?,
@@ -182,7 +182,7 @@ fn add_parts<'a>(
             content.map_or(Ok(()), |content| content_parts(content, place, parts))?;
         }
         "tool_reference" => {
-            let name = name.and_then(Json::string).map_or("", Str::raw);
+            let name = name.and_then(Json::raw).unwrap_or("");
             parts.push(Part::Text(format!("Tool {name} is now loaded.").into()));
         }
         "compaction" => content.map_or(Ok(()), |content| content_parts(content, place, parts))?,
@@ -196,12 +196,12 @@ fn image<'a>(source: Option<Json<'a>>, place: BlockPath) -> Result<Image<'a>, Re
     let [kind, media, data, url] = match source {
         Some(source) => source
             .pick(["type", "media_type", "data", "url"])
-            .map(|v| v.and_then(Json::string)),
+            .map(|value| value.and_then(Json::raw)),
         None => [None; 4],
     };
-    match (kind.map(Str::raw), media, data, url) {
-        (Some("base64"), Some(media), Some(data), _) => Ok(Image::Data(media.raw(), data.raw())),
-        (Some("url"), _, _, Some(url)) => Ok(Image::Url(url.raw().into())),
+    match (kind, media, data, url) {
+        (Some("base64"), Some(media), Some(data), _) => Ok(Image::Data(media, data)),
+        (Some("url"), _, _, Some(url)) => Ok(Image::Url(url.into())),
         (other, ..) => Err(place.wrong(&format!(
             "an image's source is base64 or url on this upstream, not {:?}",
             other.unwrap_or("none")
@@ -218,9 +218,8 @@ fn document<'a>(
 ) -> Result<(), Refusal> {
     let source = source.ok_or_else(|| place.wrong("document.source is required"))?;
     let [kind, data, url, content] = source.pick(["type", "data", "url", "content"]);
-    let [kind, data, url] =
-        [kind, data, url].map(|value| value.and_then(Json::string).map(Str::raw));
-    let title = title.and_then(Json::string).map_or("", Str::raw);
+    let [kind, data, url] = [kind, data, url].map(|value| value.and_then(Json::raw));
+    let title = title.and_then(Json::raw).unwrap_or("");
     let note = match (kind, data, url, content) {
         (Some("text"), Some(data), ..) => Some(Text::from(data)),
         (Some("base64"), Some(data), ..) => {
@@ -259,11 +258,7 @@ fn found_by_server<'a>(kind: &str, content: Option<Json<'a>>) -> Option<Part<'a>
     let mut lines = vec![format!("[{kind}]")];
     for item in content.items().chain(alone) {
         let fields = item.pick(["title", "url", "text", "stdout", "stderr", "error_code"]);
-        let texts = fields
-            .into_iter()
-            .flatten()
-            .filter_map(Json::string)
-            .map(Str::raw);
+        let texts = fields.into_iter().flatten().filter_map(Json::raw);
         lines.extend(texts.filter(|text| !text.is_empty()).map(String::from));
     }
     (lines.len() > 1).then(|| Part::Text(lines.join("\\n").into()))
@@ -276,10 +271,10 @@ fn found_by_server<'a>(kind: &str, content: Option<Json<'a>>) -> Option<Part<'a>
 /// When a block is not text.
 pub fn system_texts<'a>(system: Json<'a>) -> Result<Vec<Text<'a>>, Refusal> {
     let blocks = system.items().map(|block| block.pick(["type", "text"]));
-    let mut texts: Vec<&str> = system.string().map(Str::raw).into_iter().collect();
+    let mut texts: Vec<&str> = system.raw().into_iter().collect();
     for (at, [kind, text]) in blocks.enumerate() {
-        match (kind.and_then(Json::string), text.and_then(Json::string)) {
-            (Some(kind), Some(text)) if kind.is("text") => texts.push(text.raw()),
+        match (kind.and_then(Json::string), text.and_then(Json::raw)) {
+            (Some(kind), Some(text)) if kind.is("text") => texts.push(text),
             _ => {
                 return Err(invalid(format!(
                     "system.{at}: only blocks of text can be translated"

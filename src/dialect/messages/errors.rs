@@ -1,7 +1,7 @@
 //! Errors in Anthropic's shape: the upstream's, and our own. Pure.
 
 use super::super::adapt::LEAST_ROOM;
-use super::super::interface::{Dialect, Refusal};
+use super::super::interface::{Dialect, Refusal, USUAL_WAIT};
 use super::super::json::{Quoted, put};
 use super::super::lessons::Overflow;
 use super::super::terms::Refused;
@@ -11,9 +11,6 @@ pub const PING: &[u8] = b"event: ping\ndata: {\"type\":\"ping\"}\n\n";
 
 /// The status for "overloaded", after which clients retry by themselves.
 pub const OVERLOADED: u16 = 529;
-
-/// Seconds to wait before a retry, if the upstream names none.
-const USUAL_WAIT: u64 = 5;
 
 /// A refusal with this status and its type. A status that a wait cures, and that is not a limit, becomes "overloaded".
 pub fn refusal(status: u16, message: impl Into<String>) -> Refusal {

@@ -6,11 +6,11 @@
 use super::super::conversation::{self, Conversation};
 use super::super::ids::Used;
 use super::super::interface::Refusal;
-use super::super::json::{Json, Str, put};
+use super::super::json::{Json, put};
 use super::super::measure::Size;
 use super::super::reasoning::Wanted;
 use super::super::settings;
-pub use super::super::terms::ChatRequest;
+pub use super::super::terms::{ChatRequest, RequestContext};
 use super::blocks::{add_messages, system_texts};
 use super::errors::invalid;
 use super::tools::put_tools;
@@ -47,11 +47,13 @@ pub fn translate(body: &[u8], upstream_model: &str) -> Result<ChatRequest, Refus
     put!(&mut body, "}");
     Ok(ChatRequest {
         body,
-        model: model.into_owned(),
         streams,
-        used,
         size: Size::of(json),
-        ..ChatRequest::default()
+        asked: RequestContext {
+            model: model.into_owned(),
+            used,
+            ..RequestContext::default()
+        },
     })
 }
 
@@ -81,9 +83,9 @@ fn put_settings(out: &mut Vec<u8>, json: Json<'_>, model: &str) -> Result<(), Re
         "stop_sequences",
     ]);
     let [effort, own_format] = config.map_or([None; 2], |config| config.pick(["effort", "format"]));
-    let effort = effort.and_then(Json::string).map(Str::raw);
-    let thinking = thinking.and_then(|thinking| thinking.get("type")?.string());
-    let wanted = match thinking.map(Str::raw) {
+    let effort = effort.and_then(Json::raw);
+    let thinking = thinking.and_then(|thinking| thinking.get("type")?.raw());
+    let wanted = match thinking {
         None | Some("disabled") => Wanted::Off,
         _ => Wanted::effort(effort),
     };

@@ -1,7 +1,7 @@
 //! Translates the tools of a Messages request. Pure.
 
 use super::super::interface::Refusal;
-use super::super::json::{Json, Str, put};
+use super::super::json::{Json, put};
 use super::super::schema::put_schema;
 use super::errors::invalid;
 
@@ -62,10 +62,7 @@ pub fn put_tools(
 
 fn put_choice(out: &mut Vec<u8>, choice: Json<'_>) -> Result<(), Refusal> {
     let [kind, name, alone] = choice.pick(["type", "name", "disable_parallel_tool_use"]);
-    match (
-        kind.and_then(Json::string).map(Str::raw),
-        name.and_then(Json::string),
-    ) {
+    match (kind.and_then(Json::raw), name.and_then(Json::string)) {
         (Some("auto"), _) => put!(out, ",\"tool_choice\":\"auto\""),
         (Some("any"), _) => put!(out, ",\"tool_choice\":\"required\""),
         (Some("none"), _) => put!(out, ",\"tool_choice\":\"none\""),

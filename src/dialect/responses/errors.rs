@@ -1,12 +1,9 @@
 //! Errors in OpenAI's shape, and as the last event of a stream. Pure.
 
-use super::super::interface::{Dialect, Refusal};
+use super::super::interface::{Dialect, Refusal, USUAL_WAIT};
 use super::super::json::{Quoted, put};
 use super::super::lessons::Overflow;
 use super::super::terms::Refused;
-
-/// Seconds to wait before a retry, if nobody names any: after a 429 without them Codex gives up.
-pub const USUAL_WAIT: u64 = 5;
 
 /// The code after which Codex compacts a conversation.
 const TOO_LONG: &str = "context_length_exceeded";

@@ -21,8 +21,8 @@ pub fn add_items<'a>(
     conversation: &mut Conversation<'a>,
     used: &mut Used,
 ) -> Result<(), Refusal> {
-    if let Some(text) = input.string() {
-        conversation.user(Part::Text(text.raw().into()));
+    if let Some(text) = input.raw() {
+        conversation.user(Part::Text(text.into()));
         return Ok(());
     }
     if !input.is_list() {
@@ -31,7 +31,7 @@ pub fn add_items<'a>(
     for (at, item) in input.items().enumerate() {
         let place = format!("input[{at}]");
         let [kind, role] = item.pick(["type", "role"]);
-        let kind = kind.and_then(Json::string).map(Str::raw);
+        let kind = kind.and_then(Json::raw);
         match kind {
             None if role.is_none() => {
                 return Err(invalid(place + ".type", "a string is required"));
@@ -54,7 +54,7 @@ fn add_message<'a>(
     place: &str,
     conversation: &mut Conversation<'a>,
 ) -> Result<(), Refusal> {
-    let role = role.and_then(Json::string).map_or("none", Str::raw);
+    let role = role.and_then(Json::raw).unwrap_or("none");
     let mut parts = Vec::new();
     if let Some(content) = item.get("content") {
         add_parts(content, &format!("{place}.content"), &mut parts)?;
@@ -89,14 +89,14 @@ fn text_of(part: Part<'_>) -> Option<Text<'_>> {
 
 /// Adds the parts of a content: a string, or a list.
 fn add_parts<'a>(content: Json<'a>, place: &str, parts: &mut Vec<Part<'a>>) -> Result<(), Refusal> {
-    if let Some(text) = content.string() {
-        parts.push(Part::Text(text.raw().into()));
+    if let Some(text) = content.raw() {
+        parts.push(Part::Text(text.into()));
     }
     for (at, part) in content.items().enumerate() {
         let [kind, text, refusal, url, name] =
             part.pick(["type", "text", "refusal", "image_url", "filename"]);
         let wrong = |what: &str| invalid(format!("{place}[{at}]"), what);
-        let string = |value: Option<Json<'a>>| value.and_then(Json::string).map(Str::raw);
+        let string = |value: Option<Json<'a>>| value.and_then(Json::raw);
         match string(kind).unwrap_or("none") {
             "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
                 let text = string(text).ok_or_else(|| wrong("text: a string is required"))?;
@@ -131,8 +131,8 @@ fn add_parts<'a>(content: Json<'a>, place: &str, parts: &mut Vec<Part<'a>>) -> R
 fn thoughts(item: Json<'_>) -> Text<'_> {
     let [content, summary] = item.pick(["content", "summary"]);
     for list in [content, summary].into_iter().flatten() {
-        let texts = list.items().filter_map(|part| part.get("text")?.string());
-        let texts: Vec<Text<'_>> = texts.map(|text| text.raw().into()).collect();
+        let texts = list.items().filter_map(|part| part.get("text")?.raw());
+        let texts: Vec<Text<'_>> = texts.map(Text::from).collect();
         if !texts.is_empty() {
             return joined(texts, "\\n");
         }
@@ -159,7 +159,7 @@ fn add_call<'a>(
     let [name, space, arguments, input, action] =
         item.pick(["name", "namespace", "arguments", "input", "action"]);
     let arguments = arguments.map_or(Arguments::None, Arguments::Value);
-    let space = space.and_then(Json::string).map_or("", Str::raw);
+    let space = space.and_then(Json::raw).unwrap_or("");
     let function = ToolKind::Function(space.to_string());
     let (own_name, kind, arguments) = match kind {
         "function_call" | "mcp_call" => ("", function, arguments),
@@ -175,13 +175,13 @@ fn add_call<'a>(
         _ => return,
     };
     let id = id_of(item);
-    let name = name.and_then(Json::string).map_or(own_name, Str::raw);
+    let name = name.and_then(Json::raw).unwrap_or(own_name);
     used.add(&id.plain());
     conversation.call(id, chat_name(tools, name, &kind).into(), arguments);
     // A server's tool has its result in the same item.
     let [output, error] = item.pick(["output", "error"]);
-    if let Some(text) = output.or(error).and_then(Json::string) {
-        conversation.result(id, vec![Part::Text(text.raw().into())], output.is_none());
+    if let Some(text) = output.or(error).and_then(Json::raw) {
+        conversation.result(id, vec![Part::Text(text.into())], output.is_none());
     }
 }
 
@@ -202,8 +202,7 @@ fn add_output<'a>(
         None => {}
     }
     if kind == "tool_search_output" {
-        let names =
-            Json::items_of(found).filter_map(|tool| Some(tool.get("name")?.string()?.raw()));
+        let names = Json::items_of(found).filter_map(|tool| tool.get("name")?.raw());
         let names = names.collect::<Vec<_>>().join(", ");
         parts.push(Part::Text(
             format!("Tools found, ready to be called: {names}").into(),

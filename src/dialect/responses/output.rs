@@ -208,7 +208,7 @@ pub fn as_stream(asked: &RequestContext, were_heard: bool, body: &[u8]) -> Optio
             &[&index, &one_line(item)],
         );
     }
-    let name = match status.and_then(Json::string).map(Str::raw) {
+    let name = match status.and_then(Json::raw) {
         Some("failed") => "response.failed",
         Some("incomplete") => "response.incomplete",
         _ => "response.completed",

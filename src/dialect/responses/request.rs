@@ -6,11 +6,11 @@
 use super::super::conversation::{self, Conversation};
 use super::super::ids::Used;
 use super::super::interface::Refusal;
-use super::super::json::{Json, Str, put};
+use super::super::json::{Json, put};
 use super::super::measure::Size;
 use super::super::reasoning::Wanted;
 use super::super::settings;
-use super::super::terms::ChatRequest;
+use super::super::terms::{ChatRequest, RequestContext};
 use super::errors::invalid;
 use super::items::add_items;
 use super::tools::put_tools;
@@ -42,8 +42,8 @@ pub fn translate(body: &[u8], upstream_model: &str) -> Result<ChatRequest, Refus
     let tools = put_tools(&mut out, json)?;
     put!(&mut out, ",\"messages\":");
     let mut conversation = Conversation::new(out);
-    if let Some(text) = instructions.and_then(Json::string) {
-        conversation.system(text.raw().into());
+    if let Some(text) = instructions.and_then(Json::raw) {
+        conversation.system(text.into());
     }
     let mut used = Used::default();
     add_items(input, &tools, &mut conversation, &mut used)?;
@@ -51,12 +51,15 @@ pub fn translate(body: &[u8], upstream_model: &str) -> Result<ChatRequest, Refus
     put!(&mut body, "}");
     Ok(ChatRequest {
         body,
-        model: model.plain().into_owned(),
         streams,
-        used,
         size: Size::of(json),
-        tools,
-        limited: limit.is_some(),
+        asked: RequestContext {
+            model: model.plain().into_owned(),
+            used,
+            tools,
+            limited: limit.is_some(),
+            ..RequestContext::default()
+        },
     })
 }
 
@@ -88,8 +91,8 @@ fn put_settings(
     model: &str,
 ) -> Result<(), Refusal> {
     let [reasoning, text] = json.pick(["reasoning", "text"]);
-    let effort = reasoning.and_then(|reasoning| reasoning.get("effort")?.string());
-    let wanted = match effort.map(Str::raw) {
+    let effort = reasoning.and_then(|reasoning| reasoning.get("effort")?.raw());
+    let wanted = match effort {
         Some("none" | "minimal") => Wanted::Off,
         effort => Wanted::effort(effort),
     };
@@ -99,9 +102,9 @@ fn put_settings(
     let [kind, name, schema, strict] = format.map_or([None; 4], |format| {
         format.pick(["type", "name", "schema", "strict"])
     });
-    match (kind.and_then(Json::string).map(Str::raw), schema) {
+    match (kind.and_then(Json::raw), schema) {
         (Some("json_schema"), Some(schema)) => {
-            let name = name.and_then(Json::string).map_or("answer", Str::raw);
+            let name = name.and_then(Json::raw).unwrap_or("answer");
             put!(
                 out,
                 ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"",

@@ -75,7 +75,7 @@ impl List<'_> {
     fn add(&mut self, tool: Json<'_>, space: &str) -> Option<()> {
         let [kind, name, inner, execution] = tool.pick(["type", "name", "tools", "execution"]);
         let name = name.and_then(Json::string).filter(|name| !name.is_empty());
-        match kind.and_then(Json::string).map(Str::raw) {
+        match kind.and_then(Json::raw) {
             Some("namespace") => {
                 let space = name?.raw();
                 return inner?.items().try_for_each(|tool| self.add(tool, space));
@@ -115,10 +115,7 @@ impl List<'_> {
             &*chat_name
         );
         put!(self.out, "\",\"description\":\"");
-        put!(
-            self.out,
-            description.and_then(Json::string).map_or("", Str::raw)
-        );
+        put!(self.out, description.and_then(Json::raw).unwrap_or(""));
         if kind == ToolKind::Custom {
             put_grammar(self.out, format);
             put!(
@@ -156,7 +153,7 @@ fn put_grammar(out: &mut Vec<u8>, format: Option<Json<'_>>) {
     let [syntax, definition] =
         format.map_or([None; 2], |format| format.pick(["syntax", "definition"]));
     if let Some(definition) = definition.and_then(Json::string) {
-        let syntax = syntax.and_then(Json::string).map_or("", Str::raw);
+        let syntax = syntax.and_then(Json::raw).unwrap_or("");
         put!(
             out,
             " It must match this ",
@@ -200,20 +197,20 @@ pub fn chat_name(tools: &[Tool], name: &str, kind: &ToolKind) -> String {
 fn put_choice(out: &mut Vec<u8>, choice: Option<Json<'_>>, tools: &[Tool]) {
     let Some(choice) = choice else { return };
     let [kind, name, mode, space] = choice.pick(["type", "name", "mode", "namespace"]);
-    let kind = kind.and_then(Json::string).map_or("", Str::raw);
+    let kind = kind.and_then(Json::raw).unwrap_or("");
     let kind = match kind {
-        "function" => ToolKind::Function(space.and_then(Json::string).map_or("", Str::raw).into()),
+        "function" => ToolKind::Function(space.and_then(Json::raw).unwrap_or("").into()),
         "custom" => ToolKind::Custom,
         _ => {
             // A word, or the mode of a choice among tools; a tool on OpenAI's servers is left out.
-            let word = choice.string().or(mode.and_then(Json::string));
-            if let Some(word @ ("auto" | "required" | "none")) = word.map(Str::raw) {
+            let word = choice.raw().or(mode.and_then(Json::raw));
+            if let Some(word @ ("auto" | "required" | "none")) = word {
                 put!(out, ",\"tool_choice\":\"", word, "\"");
             }
             return;
         }
     };
-    let name = name.and_then(Json::string).map_or("", Str::raw);
+    let name = name.and_then(Json::raw).unwrap_or("");
     let name = chat_name(tools, name, &kind);
     put!(
         out,

@@ -3,15 +3,15 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::dialect::chat::Finish;
-use crate::dialect::messages::answer::{Fault, empty, translate};
+use crate::dialect::messages::answer::document;
 
-fn answer(message: &str, finish: &str) -> Result<Value, Fault> {
+fn answer(message: &str, finish: &str) -> Result<Value, &'static str> {
     let body = format!(
         r#"{{"id":"c","object":"chat.completion","choices":[{{"index":0,"message":{message},"finish_reason":{finish}}}],
         "usage":{{"prompt_tokens":30,"completion_tokens":4,"prompt_tokens_details":{{"cached_tokens":10}}}}}}"#
     );
-    translate(body.as_bytes(), &asked()).map(|answer| json(answer.body))
+    let answer = document(asked()).whole(body.as_bytes());
+    answer.map(|answer| json(answer.body))
 }
 
 #[test]
@@ -124,60 +124,57 @@ fn contents_and_reasons_are_as_the_table_says() {
 
 #[test]
 fn a_broken_answer_is_told_apart_from_an_empty_one() {
+    for (message, finish, reason) in [
+        (r#"{"content":""}"#, "\"stop\"", "end_turn"),
+        (r#"{"content":null}"#, "\"length\"", "max_tokens"),
+        (r#"{"content":" \n"}"#, "\"stop\"", "end_turn"),
+    ] {
+        let found = answer(message, finish).expect("an empty message");
+        assert_eq!(found["content"], json!([{"type":"text","text":""}]));
+        assert_eq!(found["stop_reason"], reason, "{message}");
+        assert_eq!(found["usage"]["output_tokens"], 4, "as it was counted");
+    }
     for (message, finish, expected) in [
-        (r#"{"content":""}"#, "\"stop\"", Fault::Empty(Finish::Stop)),
-        (
-            r#"{"content":null}"#,
-            "\"length\"",
-            Fault::Empty(Finish::Length),
-        ),
-        (
-            r#"{"content":" \n"}"#,
-            "\"stop\"",
-            Fault::Empty(Finish::Stop),
-        ),
         (
             r#"{"content":""}"#,
             "null",
-            Fault::Broken("the answer has no finish_reason"),
+            "the stream ended without a finish_reason",
         ),
         (
             r#"{"content":"a"}"#,
             "\"error\"",
-            Fault::Broken("the upstream gave up its answer"),
+            "the upstream gave up its answer",
         ),
         (
             r#"{"tool_calls":[{"id":"i","function":{"name":"f","arguments":"{\"x\":"}}]}"#,
             "\"tool_calls\"",
-            Fault::Broken("the arguments of a tool call are not whole"),
+            "the arguments of a tool call are not whole",
         ),
         (
             r#"{"tool_calls":[{"id":"i","function":{"name":"f","arguments":"[1]"}}]}"#,
             "\"stop\"",
-            Fault::Broken("the arguments of a tool call are not whole"),
+            "the arguments of a tool call are not whole",
         ),
         (
             r#"{"tool_calls":[{"id":"i","function":{"arguments":"{}"}}]}"#,
             "\"stop\"",
-            Fault::Broken("a tool call without a name"),
+            "a tool call without a name",
         ),
     ] {
         assert_eq!(answer(message, finish), Err(expected), "{message}");
     }
     for (body, why) in [
         ("<html>", "the answer is not valid JSON"),
-        (r#"{"error":{"message":"x"}}"#, "the answer is an error"),
+        (
+            r#"{"error":{"message":"x"}}"#,
+            "the upstream reported an error in its stream",
+        ),
     ] {
         assert_eq!(
-            translate(body.as_bytes(), &asked()).map(|_| ()),
-            Err(Fault::Broken(why))
+            document(asked()).whole(body.as_bytes()).map(|_| ()),
+            Err(why)
         );
     }
-    let found = json(empty(&asked(), Finish::Length));
-    assert_eq!(
-        (&found["content"][0]["text"], &found["stop_reason"]),
-        (&json!(""), &json!("max_tokens"))
-    );
 }
 
 #[test]
@@ -186,7 +183,8 @@ fn ids_of_calls_are_new_in_the_conversation() {
     asked.used.add("call_0");
     let calls = r#"{"tool_calls":[{"id":"call_0","function":{"name":"f","arguments":"{}"}},{"id":"call_1","function":{"name":"f","arguments":"{}"}},{"id":"call_1","function":{"name":"f","arguments":"{}"}},{"function":{"name":"f","arguments":"{}"}}]}"#;
     let body = format!(r#"{{"choices":[{{"message":{calls},"finish_reason":"tool_calls"}}]}}"#);
-    let found = json(translate(body.as_bytes(), &asked).expect("an answer").body);
+    let found = document(asked).whole(body.as_bytes()).expect("an answer");
+    let found = json(found.body);
     let ids: Vec<&str> = found["content"]
         .as_array()
         .into_iter()

@@ -463,8 +463,9 @@ fn limits_and_thoughts_are_asked_for_as_the_model_takes_them() {
 fn the_translation_keeps_what_the_answer_needs() {
     let body = r#"{"model":"claude\u002dx","stream":true,"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"call_0","name":"n","input":{}}]}]}"#;
     let found = translate(body.as_bytes(), MODEL).expect("a chat");
-    assert_eq!((&*found.model, found.streams), ("claude-x", true));
-    assert!(found.used.has("call_0") && !found.used.has("call_1"));
+    assert_eq!((&*found.asked.model, found.streams), ("claude-x", true));
+    let used = &found.asked.used;
+    assert!(used.has("call_0") && !used.has("call_1"));
     assert_eq!(
         found.size,
         Size::of(Json::parse(body.as_bytes()).expect("valid"))

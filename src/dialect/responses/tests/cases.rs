@@ -57,7 +57,7 @@ fn case_03_a_call_id_that_repeats_over_turns_is_replaced() {
     )
     .expect("translates");
     let asked = RequestContext {
-        used: chat.used,
+        used: chat.asked.used,
         ..asked()
     };
     let found = ids(&response(
@@ -221,7 +221,7 @@ fn case_21_freeform_and_namespace_tools_go_both_ways() {
     let tools = r#""tools":[{"type":"custom","name":"apply_patch","format":{"type":"grammar","syntax":"lark","definition":"start"}},{"type":"namespace","name":"ns","tools":[{"type":"function","name":"f"}]}]"#;
     let request = translated(&format!(r#""input":"x",{tools}"#)).expect("translates");
     let asked = RequestContext {
-        tools: request.tools,
+        tools: request.asked.tools,
         ..asked()
     };
     let found = response(

@@ -135,7 +135,7 @@ fn tools_become_functions_and_keep_their_names_on_both_sides() {
     };
     let space = || ToolKind::Function("agents".into());
     assert_eq!(
-        found.tools,
+        found.asked.tools,
         [
             tool("agents__spawn", "spawn", space()),
             tool(names[3], &long, space()),
