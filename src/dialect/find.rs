@@ -6,8 +6,6 @@
 const WORD: usize = size_of::<usize>();
 /// 1 in each byte of a word.
 const ONES: usize = usize::MAX / 0xff;
-/// The highest bit of each byte of a word.
-const HIGH: usize = ONES << 7;
 
 /// The position of the first quote.
 #[cfg(target_pointer_width = "64")]
@@ -38,21 +36,9 @@ pub fn alike(one: &[u8], other: &[u8]) -> usize {
     whole + bytes.take_while(|(one, other)| one == other).count()
 }
 
-/// Most strings are short; in a long one it looks at four words a turn.
 #[cfg(any(test, not(target_pointer_width = "64")))]
 fn by_words(text: &[u8]) -> Option<usize> {
-    let quote = |word: &[u8; WORD]| is(usize::from_le_bytes(*word), b'"');
-    let find = |text| first(text, |word| is(word, b'"'), |byte| *byte == b'"');
-    let (start, rest) = text.split_at(text.len().min(4 * WORD));
-    if let Some(at) = find(start) {
-        return Some(at);
-    }
-    let fours = rest.as_chunks().0.as_chunks().0.iter();
-    let clean = fours
-        .take_while(|[a, b, c, d]| (quote(a) | quote(b) | quote(c) | quote(d)) & HIGH == 0)
-        .count()
-        * (4 * WORD);
-    Some(start.len() + clean + find(&rest[clean..])?)
+    first(text, |word| is(word, b'"'), |byte| *byte == b'"')
 }
 
 /// The place of the first `wanted` byte. In a word, `marked` sets the highest bit of this byte.
@@ -64,7 +50,7 @@ fn first(
 ) -> Option<usize> {
     let (words, rest) = text.as_chunks::<WORD>();
     for (n, word) in words.iter().enumerate() {
-        let marks = marked(usize::from_le_bytes(*word)) & HIGH;
+        let marks = marked(usize::from_le_bytes(*word)) & (ONES << 7);
         if marks != 0 {
             return Some(n * WORD + marks.trailing_zeros() as usize / 8);
         }
