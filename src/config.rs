@@ -1,7 +1,7 @@
 //! Turns `.env` text and the environment into a checked [`Config`], or reports all faults at once.
 //!
 //! [`VARIABLES`] is the one table of names, defaults, forms and help. The fields of [`Config`], their parsers, what a
-//! reload cannot change, `--help`, the README's table, `.env.example`, the man page and the shell completions come from
+//! reload cannot change, `--help`, the README's list, `.env.example`, the man page and the shell completions come from
 //! it: a new setting is a row there. Pure: the caller reads the files.
 //!
 //! Faults and warnings are lines for the operator. They show no more of a key than its label, a few characters of other

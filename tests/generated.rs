@@ -54,15 +54,15 @@ fn help(v: &Variable) -> String {
 
 #[test]
 fn the_readme_has_every_setting() {
-    let mut table = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();
+    let mut list = String::new();
     for v in VARIABLES {
         let default = match v.default {
-            "" => "–".to_owned(),
-            default => format!("`{default}`"),
+            "" => String::new(),
+            default => format!(" (`{default}`)"),
         };
-        writeln!(table, "| `{}` | {default} | {} |", v.name, help(v)).unwrap();
+        writeln!(list, "- **`{}`**{default}: {}", v.name, help(v)).unwrap();
     }
-    readme_holds("| Variable |", &table);
+    readme_holds("- **`API_KEYS`**", &list);
 }
 
 #[test]

@@ -29,15 +29,14 @@ pub(super) fn list(text: &str) -> Found {
             ..Found::default()
         };
     }
-    let between = |c: char| c == ',' || c.is_whitespace();
-    let keys = || text.split(between).filter(|key| !key.is_empty());
-    let count = keys().count(); // there may be ten thousand: reserve at once
+    let keys: Vec<&str> = text.split(',').flat_map(str::split_whitespace).collect();
+    let count = keys.len(); // there may be ten thousand: reserve at once
     let mut found = Found {
         keys: Vec::with_capacity(count),
         ..Found::default()
     };
     let mut seen = Seen::with_capacity(count);
-    for (at, key) in (1..).zip(keys()) {
+    for (at, key) in (1..).zip(keys) {
         found.take(&mut seen, "", key, &|| format!("key {at} of {count}"));
     }
     found
@@ -109,18 +108,20 @@ fn named(line: &str) -> (&str, &str) {
 
 /// Why a text that is valid in a header is not a key.
 fn no_key(text: &str) -> Option<&'static str> {
-    let name = text.split_once(':').map(|(name, _)| name);
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let name = || text.split_once(':').map(|(name, _)| name);
     Some(match text {
+        _ if text.eq_ignore_ascii_case("bearer") => "is the word Bearer; write the key alone",
+        _ if text.bytes().all(is_plain) => return None, // nearly every key
         _ if text.contains("://") => "is a URL; the provider's goes into TARGET_BASE_URL",
         _ if text.contains(['"', '\'', '`']) => "holds a quote; write keys without quotes",
         _ if text.contains("${") || text.contains("$(") => {
             "holds ${…}, which is not filled in here; write the key itself"
         }
         _ if text.contains(';') => "holds a semicolon; write a comma between keys",
-        _ if name.is_some_and(is_name) => {
+        _ if name().is_some_and(is_name) => {
             "begins with a name and a colon; names belong in API_KEYS_FILE, as name = key"
         }
-        _ if text.eq_ignore_ascii_case("bearer") => "is the word Bearer; write the key alone",
         _ => return None,
     })
 }

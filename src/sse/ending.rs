@@ -42,6 +42,9 @@ pub struct Ending {
     /// beginning.
     common: Vec<u8>,
     behind: Option<Position>,
+    /// What followed the last token of such a line, up to the line's end, with the state after it.
+    rest: Vec<u8>,
+    past: Option<Position>,
 }
 
 /// A position in an event, and what the event says up to there.
@@ -194,7 +197,7 @@ impl Ending {
             && alike == self.common.len()
         {
             self.at = behind;
-            return line.split_at(alike).1;
+            return self.token(line.split_at(alike).1);
         }
         self.at.after_cr = false;
         (self.at.line, self.at.matched) = (Line::Data, DATA.len());
@@ -211,6 +214,31 @@ impl Ending {
             self.common.extend_from_slice(&line[..common]);
         }
         line.split_at(read).1
+    }
+
+    /// Reads the token after the common beginning, if what it says does not count. What follows it is mostly what
+    /// followed the last one, and then is not read again.
+    fn token<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
+        let counts = !self.at.string || self.at.escaped || self.at.length < WORD;
+        let (_, rest) = text.split_at(find::plain(text));
+        if counts || !rest.starts_with(b"\"") {
+            return text;
+        }
+        if let Some(past) = self.past
+            && rest.starts_with(&self.rest)
+        {
+            self.at = past;
+            return rest.split_at(self.rest.len()).1;
+        }
+        let Some(end) = memchr2(b'\n', b'\r', rest).filter(|end| *end <= MOST) else {
+            return text;
+        };
+        let (rest, next) = rest.split_at(end);
+        self.push(rest);
+        self.past = Some(self.at);
+        self.rest.clear();
+        self.rest.extend_from_slice(rest);
+        next
     }
 
     fn field_name(&mut self, byte: u8) {

@@ -237,3 +237,66 @@ fn a_whole_answer_says_its_tokens_on_top_at_its_end() {
         }
     }
 }
+
+#[test]
+fn what_lines_have_in_common_is_read_once_and_says_the_same() {
+    let begin = r#"data: {"id":"0123456789","model":"m","choices":[{"delta":{"content":""#;
+    let finish = r#"data: {"id":"0123456789","model":"m","choices":[{"finish_reason":""#;
+    let tokens = [
+        "",
+        "a",
+        "stop",
+        "a longer token",
+        r#"\""#,
+        r#"\n"#,
+        "\u{e9}",
+    ];
+    let rests = [
+        r#""},"finish_reason":null}]}"#,
+        r#""},"finish_reason":null}]}  "#,
+        r#""}}]}"#,
+        r#""},"finish_reason":"stop"}]}"#,
+        r#""},"finish_reason":null}],"usage":{"prompt_tokens":7}}"#,
+        r#""},"finish_reason":null}],"usage":{"prompt_tokens":9}}"#,
+        r#""},"#,
+        r#"","#,
+    ];
+    let mut random = 7u32;
+    let mut one_of = |n: usize| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        usize::from((random >> 24) as u8) % n
+    };
+    for _ in 0..2_000 {
+        let (mut by_lines, mut by_bytes) = (Ending::default(), Ending::default());
+        let usual = (
+            one_of(rests.len()),
+            if one_of(4) == 0 { finish } else { begin },
+        );
+        let mut stream = String::new();
+        for _ in 0..8 {
+            let rest = if one_of(3) == 0 {
+                one_of(rests.len())
+            } else {
+                usual.0
+            };
+            let token = tokens[one_of(tokens.len())];
+            let line = format!(
+                "{}{token}{}{}",
+                usual.1,
+                rests[rest],
+                ["\n\n", "\r\n\r\n", "\n"][one_of(3)]
+            );
+            stream += &line;
+            by_lines.push(line.as_bytes());
+            line.bytes().for_each(|byte| by_bytes.push(&[byte]));
+            let says = |ending: &Ending| {
+                (
+                    ending.is_finished(),
+                    ending.is_whole(false),
+                    pair(ending.tokens()),
+                )
+            };
+            assert_eq!(says(&by_lines), says(&by_bytes), "{stream}");
+        }
+    }
+}
