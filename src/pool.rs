@@ -394,11 +394,11 @@ impl Pool {
         for key in after.iter().chain(before) {
             lane.admit(*key);
         }
-        if self.lanes.len() < MAX_LANES {
+        if self.lanes.len() <= MAX_LANES {
             self.lanes.push(lane);
             return LaneId(self.lanes.len() - 1);
         }
-        let unvisited = (1..MAX_LANES).filter(|at| self.lanes[*at].requests == 0);
+        let unvisited = (1..=MAX_LANES).filter(|at| self.lanes[*at].requests == 0);
         match unvisited.min_by_key(|at| self.lanes[*at].last_used) {
             Some(at) => {
                 self.lanes[at] = lane;

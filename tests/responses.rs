@@ -229,7 +229,8 @@ fn a_waiting_client_sees_a_response_begin_and_a_late_refusal_is_a_limit() {
             .unwrap();
         let last: Value = serde_json::from_str(&last[6..]).unwrap();
         assert_eq!(last["response"]["error"]["code"], "rate_limit_exceeded");
-        // Whose response is stored goes by its own id, and hears comments.
+        // Whose response is stored goes by its own id, and hears comments. (Another alvus: this one leaves the model alone.)
+        let alvus = Alvus::before_with(&busy, &[&waits[..], &[mode]].concat());
         let stored = post(
             &alvus,
             "/v1/responses",
