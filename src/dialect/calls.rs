@@ -24,7 +24,8 @@ pub struct StreamedCall {
     pub name: String,
     /// How much of its arguments has come.
     pub arguments: Progress,
-    /// Arguments held back, still escaped: they came before the name, or may be `null`, which means none.
+    /// Arguments held back, still escaped: they came before the name, may be `null`, which means none, or are written
+    /// only when all of them are there.
     pub held: String,
     /// Arguments are passed on as they come.
     pub flows: bool,

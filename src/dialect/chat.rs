@@ -158,8 +158,10 @@ impl<'a> Chunk<'a> {
         }
         for (place, call) in Json::items_of(calls).enumerate() {
             let [index, id, function] = call.pick(["index", "id", "function"]);
-            let place = self.is_whole.then_some(place as u64);
-            let index = index.and_then(Json::number).or(place);
+            let index = match self.is_whole {
+                true => Some(place as u64), // some upstreams number each call 0
+                false => index.and_then(Json::number),
+            };
             each(Piece::Call(call_piece(index, id, function)));
         }
         if let Some(call) = call {
@@ -279,11 +281,11 @@ mod tests {
     }
 
     #[test]
-    fn calls_without_a_number_are_numbered_by_their_place_in_a_whole_message() {
+    fn the_calls_of_a_whole_message_are_numbered_by_their_places() {
         let calls = r#"{"tool_calls":[{"id":"","function":{"name":""}},{"index":7,"id":"a","function":{"name":"f","arguments":"{"}},{"function":{"arguments":{}}}]}"#;
         for (name, expected) in [
             ("delta", r#"call - - - -; call 7 a f "{"; call - - - {};"#),
-            ("message", r#"call 0 - - -; call 7 a f "{"; call 2 - - {};"#),
+            ("message", r#"call 0 - - -; call 1 a f "{"; call 2 - - {};"#),
         ] {
             let found = read(&format!(r#"{{"choices":[{{"{name}":{calls}}}]}}"#));
             assert_eq!(found.0, expected, "{name}");

@@ -1,4 +1,4 @@
-//! Reads an answer in chat completions, however its bytes are cut. A [`AnswerWriter`] writes it in the client's dialect.
+//! Reads an answer in chat completions, however its bytes are cut. An [`AnswerWriter`] writes it in the client's dialect.
 //! Pure, and bounded: one event ([`super::events::MAX_EVENT`]) and the table of calls.
 //!
 //! Two rules hold in every dialect, as other proxies lost users over them. The end is written only if the upstream sent
@@ -53,7 +53,7 @@ pub trait AnswerWriter: fmt::Debug {
     /// More of this call's arguments, still escaped. All of them make an object, unless the answer is cut short.
     fn arguments(&mut self, heard: &mut Heard, at: usize, text: &str, out: &mut Vec<u8>);
 
-    /// All of this call came. What is still `held` makes no object.
+    /// All of this call came. If the writer itself holds nothing back, what is still `held` makes no object.
     fn call_ends(&mut self, heard: &mut Heard, at: usize, out: &mut Vec<u8>);
 
     /// All of it came: writes the end, unless there is no content.
@@ -138,7 +138,7 @@ impl Reader {
             self.finish_if_done(out);
         }
         *self.heard.ended.get_or_insert(match clean {
-            true => StreamEnd::Broken("the stream ended without a finish_reason"),
+            true => StreamEnd::Broken("it ended without a finish_reason"),
             false => StreamEnd::Broken("the stream was cut"),
         })
     }
@@ -235,7 +235,7 @@ impl Reader {
         };
         let chunk = Chunk::read(json);
         if chunk.is_error {
-            let why = "the upstream reported an error in its stream";
+            let why = "the upstream reported an error";
             return self.heard.break_off(why);
         }
         chunk.pieces(&mut |piece| match piece {
@@ -299,12 +299,10 @@ impl Reader {
             self.heard.said = true;
             self.begin_calls(at, out);
         }
-        match piece.arguments {
-            Some(arguments) if arguments.is_object() => {
-                self.arguments(at, &escaped(arguments.text()), out);
-            }
-            Some(arguments) => self.arguments(at, arguments.raw().unwrap_or(""), out),
-            None => {}
+        match piece.arguments.map(|given| (given.raw(), given.text())) {
+            None | Some((None, "null" | "[]")) => {} // PHP writes an empty object as a list
+            Some((Some(text), _)) => self.arguments(at, text, out),
+            Some((None, value)) => self.arguments(at, &escaped(value), out),
         }
     }
 

@@ -138,7 +138,7 @@ fn a_broken_answer_is_told_apart_from_an_empty_one() {
         (
             r#"{"content":""}"#,
             "null",
-            "the stream ended without a finish_reason",
+            "it ended without a finish_reason",
         ),
         (
             r#"{"content":"a"}"#,
@@ -156,6 +156,11 @@ fn a_broken_answer_is_told_apart_from_an_empty_one() {
             "the arguments of a tool call are not whole",
         ),
         (
+            r#"{"tool_calls":[{"id":"i","function":{"name":"f","arguments":[1]}}]}"#,
+            "\"stop\"",
+            "the arguments of a tool call are not whole",
+        ),
+        (
             r#"{"tool_calls":[{"id":"i","function":{"arguments":"{}"}}]}"#,
             "\"stop\"",
             "a tool call without a name",
@@ -167,12 +172,34 @@ fn a_broken_answer_is_told_apart_from_an_empty_one() {
         ("<html>", "the answer is not valid JSON"),
         (
             r#"{"error":{"message":"x"}}"#,
-            "the upstream reported an error in its stream",
+            "the upstream reported an error",
         ),
     ] {
         assert_eq!(
             document(asked()).whole(body.as_bytes()).map(|_| ()),
             Err(why)
+        );
+    }
+}
+
+#[test]
+fn calls_stay_apart_however_the_upstream_numbers_and_names_them() {
+    for one in [
+        r#"{"index":0,"function":{"name":"f","arguments":""}}"#,
+        r#"{"index":0,"id":"call_0","function":{"name":"f","arguments":"{}"}}"#,
+        r#"{"index":1,"function":{"name":"f","arguments":[]}}"#,
+        r#"{"id":"call_0","function":{"name":"f","arguments":null}}"#,
+    ] {
+        let found = answer(&format!(r#"{{"tool_calls":[{one},{one}]}}"#), "\"stop\"").expect(one);
+        let calls = found["content"].as_array().map(Vec::as_slice);
+        let [first, second] = calls.unwrap_or_default() else {
+            panic!("{one}: {found}")
+        };
+        assert_ne!(first["id"], second["id"], "{one}");
+        assert_eq!(
+            (&first["name"], &second["input"]),
+            (&json!("f"), &json!({})),
+            "{one}"
         );
     }
 }

@@ -313,7 +313,7 @@ fn an_incomplete_answer_has_no_end() {
             &[r#"{"content":"a"}"#][..],
             &none[..],
             true,
-            "the stream ended without a finish_reason",
+            "it ended without a finish_reason",
         ),
         (&[r#"{"content":"a"}"#], &none, false, "the stream was cut"),
         (
@@ -332,7 +332,7 @@ fn an_incomplete_answer_has_no_end() {
             &[r#"{"content":"a"}"#],
             &[r#"{"error":{"message":"m"}}"#],
             true,
-            "the upstream reported an error in its stream",
+            "the upstream reported an error",
         ),
         (
             &[r#"{"content":"a"}"#],
@@ -426,12 +426,12 @@ fn a_whole_answer_is_the_response_that_its_stream_would_have_been() {
     for (body, expected) in [
         (
             body(r#"{"content":""}"#, "null"),
-            "the stream ended without a finish_reason",
+            "it ended without a finish_reason",
         ),
         ("<html>".into(), "the answer is not valid JSON"),
         (
             r#"{"error":{"message":"m"}}"#.into(),
-            "the upstream reported an error in its stream",
+            "the upstream reported an error",
         ),
     ] {
         assert_eq!(
