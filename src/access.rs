@@ -281,7 +281,7 @@ impl Access {
         if !asked.foreign || (asked.navigates && asked.to_window && asked.looks && is_page()) {
             return Ok(None);
         }
-        let text = "a page of another site made this browser ask, and may not; if it should, use fetch() there and add its origin to ALLOWED_ORIGINS";
+        let text = "a page of another site sent this request; to allow it, use fetch() there and add its origin to ALLOWED_ORIGINS";
         Err(Reply::error(403, "cross_site", text))
     }
 

@@ -89,7 +89,7 @@ impl fmt::Display for Finding {
             Finding::Unclear(status) => write!(f, "unclear ({status})"),
             Finding::Page(status) => write!(
                 f,
-                "unclear ({status}): a web page came where an API was asked; is the path of TARGET_BASE_URL right, or is there a captive portal?"
+                "unclear ({status}): a web page came in place of an API's answer; is the path of TARGET_BASE_URL right, or is there a captive portal?"
             ),
             Finding::Unreachable(why) => write!(f, "unreachable: {why}"),
         }

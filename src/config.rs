@@ -101,7 +101,7 @@ settings! {
     target: Target, "TARGET_BASE_URL" = "https://integrate.api.nvidia.com/v1", form::URL, live,
         "The provider. Its path replaces a leading /v1 of the client's path.";
     genai: Option<Target>, "GENAI_BASE_URL" = "https://ai.api.nvidia.com", form::URL, live,
-        "Where paths with /genai/ go, whole: NVIDIA's visual models. With a provider other than NVIDIA only if it is set.";
+        "Where paths with /genai/ (NVIDIA's visual models) go, unchanged. The default holds only if TARGET_BASE_URL is NVIDIA's.";
     key_header: &'static str, "KEY_HEADER" = "authorization", Form::Word(form::KEY_HEADERS), live,
         "The header field for the provider's key. In authorization the key follows Bearer.";
     messages: DialectMode, "MESSAGES" = "auto", Form::Word(form::DIALECT_MODES), live,
@@ -111,11 +111,11 @@ settings! {
     models: ModelMap, "MODEL_MAP" = "", form::MODELS, live,
         "Models under other names; the first match counts: claude-haiku*=a/b,claude-*=c/d. Stand-ins follow after vertical bars.";
     cooldown: Duration, "COOLDOWN_SEC" = "60", form::seconds(1), live,
-        "How long a key rests after a 429 that does not say how long; doubled each time that is repeated, up to 15 minutes.";
+        "How long a key rests after a 429 that states no time; doubled with each repetition, up to 15 minutes.";
     pace: Pace, "RPM_LIMIT" = "0", form::RATE, live,
         "Requests a minute that alvus allows each key, so that the provider does not refuse it. auto learns what each key and model takes. 0 (no limit) to 1000, or auto.";
     rotation: Rotation, "ROTATION" = "round-robin", Form::Word(&["round-robin", "sticky"]), live,
-        "sticky keeps a conversation on one key while that is ready, for the provider's prompt cache.";
+        "round-robin takes the keys in turn. sticky keeps a conversation on one key while that is ready, for the provider's prompt cache.";
     max_retries: u32, "MAX_RETRIES" = "10", form::number(0, 1000, ""), live,
         "How many times a request waits for a key or for a provider in trouble.";
     max_wait: Duration, "MAX_WAIT_SEC" = "300", form::seconds(0), live,
@@ -127,7 +127,7 @@ settings! {
     workers: usize, "WORKERS" = "32", form::number(1, 256, ""), restart,
         "How many requests may be at the provider at the same time; others wait.";
     max_connections: usize, "MAX_CONNECTIONS" = "0", form::number(0, 10_000, ""), restart,
-        "How many clients may be connected, waiting ones included; for one more the one idle longest is closed. More than WORKERS. 0: as many as memory allows, up to 1024.";
+        "How many clients may be connected, waiting ones included. One more takes the place of the one idle longest. More than WORKERS. 0: as many as memory allows, up to 1024.";
     connect_timeout: Duration, "CONNECT_TIMEOUT_SEC" = "10", form::number(1, 300, "seconds"), live,
         "How long connecting to the provider may take.";
     first_byte_timeout: Duration, "FIRST_BYTE_TIMEOUT_SEC" = "600", form::seconds(1), live,

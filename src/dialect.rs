@@ -1,5 +1,5 @@
-//! Translates the dialects of clients to the upstream's, and back. Pure: no I/O, no clock, no keys. From bytes to
-//! bytes, or a stream's bounded state.
+//! Translates the dialects of clients to the upstream's, and back. Pure: no I/O, no clock, no keys. Bytes in,
+//! bytes out; a stream has a bounded state.
 //!
 //! The upstream's dialect is chat completions. The other dialects share rooms that read and write JSON ([`json`],
 //! [`scan`]), read answers ([`chat`], [`events`], [`think`], [`calls`]), write conversations ([`conversation`]), and

@@ -263,7 +263,7 @@ fn kind(status: u16) -> &'static str {
     }
 }
 
-/// The reason phrase of a status (RFC 9110 §15); empty for those that have none.
+/// The reason phrase of a status, as the `http` crate has it; empty for those that have none.
 fn reason(status: u16) -> &'static str {
     let known = http::StatusCode::from_u16(status).ok();
     known

@@ -1,8 +1,8 @@
 //! Decides what to do next with one request. Pure: it never waits; [`crate::relay`] acts.
 //!
-//! The rule: a chat request costs money. It is sent again if nothing reached the upstream, or if
-//! the upstream refused it or failed before its first word. If the upstream may be at work on it,
-//! it is sent once more at most, unless the client allowed more.
+//! The rule: a chat request costs money. It is sent again if nothing reached the upstream, or if the upstream refused it
+//! or failed before its first word. If an answer leaves open whether the upstream worked on it, it is sent once more at
+//! most. If no answer came, it is sent again only if the client allows that, or once if a pooled connection was dead.
 
 use std::time::{Duration, Instant};
 

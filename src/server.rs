@@ -185,7 +185,7 @@ impl Server {
         waited.unwrap_or_else(PoisonError::into_inner).0.inside == 0
     }
 
-    /// How many requests are being received, wait for a worker, or are served.
+    /// How many requests are being received, wait, or are served.
     pub fn in_flight(&self) -> usize {
         self.inner.admission().inside
     }

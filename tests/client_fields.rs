@@ -248,7 +248,7 @@ fn a_request_can_be_pinned_to_a_key() {
         assert_eq!((refused.status, &*code(&refused)), (400, "unknown_key"));
         let text = refused.text();
         assert!(
-            text.contains("one of the 3 keys") && !text.contains(KEYS[0]),
+            text.contains("first of the 3 keys") && !text.contains(KEYS[0]),
             "{text}"
         );
     }

@@ -93,7 +93,7 @@ pub fn short_keys(clients: &[ClientKey]) -> Option<String> {
         .collect();
     (!names.is_empty()).then(|| {
         format!(
-            "CLIENT_KEYS: fewer than {GUESSABLE} characters can be guessed: {}; `openssl rand -hex 16` makes a good key",
+            "CLIENT_KEYS: a key of fewer than {GUESSABLE} characters can be guessed: {}; `openssl rand -hex 16` makes a good key",
             names.join(", ")
         )
     })
@@ -213,7 +213,7 @@ pub fn origins(text: &str) -> Result<Vec<WebOrigin>, &'static str> {
 pub fn nameless(origins: &[WebOrigin], clients: &[ClientKey]) -> Option<&'static str> {
     let open = clients.is_empty() && origins.contains(&WebOrigin::Nameless);
     open.then_some(
-        "ALLOWED_ORIGINS: any web page can have the origin null (a frame in a sandbox); CLIENT_KEYS=name:key would keep them out",
+        "ALLOWED_ORIGINS: any web page can have the origin null (a frame in a sandbox); with CLIENT_KEYS=name:key they would need a key",
     )
 }
 

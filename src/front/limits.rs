@@ -11,7 +11,7 @@ pub struct Limits {
     /// hundred of those use up the address space of a 32-bit machine.
     pub thread_stack: usize,
 
-    /// The most connections, each with a thread. For one more, the one that has waited longest for
+    /// The most connections. For one more, the one that has waited longest for
     /// a request is closed. If all are being served, the new one gets 503.
     pub max_connections: usize,
 

@@ -40,7 +40,7 @@ const MOST_ALLOWED: u32 = 8;
 const KEPT: u32 = 6;
 /// The same with `RPM_LIMIT=auto`.
 const KEPT_AUTO: u32 = 16;
-/// A limit met after fewer requests must be met twice: it may be a limit in tokens.
+/// A limit below this must be met more than once, until the requests add up to it: it may be a limit in tokens.
 const LEAST_EVIDENCE: u32 = 5;
 /// A key that took fewer requests than this counts as far from its limit.
 const LEAST_LIMIT: u32 = 3;

@@ -88,7 +88,7 @@ pub type KeyRests = (ApiKey, Vec<(String, Instant)>);
 /// The most keys that are shown one by one.
 pub const MOST_SHOWN: usize = 256;
 
-/// How many keys are read under one lock; that takes microseconds on a PC, with 16 models each.
+/// How many keys are read under one lock; that takes microseconds on a PC, with 17 lanes each.
 const AT_A_TIME: usize = 32;
 
 /// The state of all keys: some one by one, and sums over all.

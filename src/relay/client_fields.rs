@@ -38,7 +38,7 @@ impl ClientFields {
                 let millis = text.parse().ok().filter(|ms| (1..=LONGEST).contains(ms));
                 let Some(millis) = millis else {
                     return Err(BadRequest(format!(
-                        "X-Alvus-Deadline-Ms is {:?}; expected are milliseconds, 1 to {LONGEST}",
+                        "X-Alvus-Deadline-Ms is {:?}; expected 1 to {LONGEST} milliseconds",
                         crate::logging::shown(text)
                     )));
                 };
@@ -52,7 +52,7 @@ impl ClientFields {
 /// There is no such key. The value is not repeated, as it may be a key itself.
 pub(super) fn unknown_key(keys: usize) -> Reply {
     let text = format!(
-        "x-alvus-key names no key; expected is the number of one of the {keys} keys, from 0, or its name"
+        "x-alvus-key names no key; expected a number, 0 for the first of the {keys} keys, or a name"
     );
     Reply::error(400, "unknown_key", &text)
 }

@@ -72,11 +72,11 @@ impl Relay {
             }
             Unserved::NoKey(soonest) => self.no_key(*soonest, trip.entry.lane),
             Unserved::NoOther => {
-                let text = "the upstream refused this request with each ready key, in words that alvus did not keep";
+                let text = "the upstream refused this request with each ready key; its answer was not kept";
                 Reply::error(403, "refused", text)
             }
             Unserved::ProviderChanged => {
-                let text = "alvus was given another provider while this request waited; ask again";
+                let text = "the provider was changed while this request waited; ask again";
                 Reply::error(503, "provider_changed", text).retry_after(Duration::ZERO)
             }
             Unserved::Stopping => {
@@ -85,7 +85,7 @@ impl Relay {
             }
             Unserved::Down => {
                 let text = format!(
-                    "the upstream refuses all {} keys; now and then a request finds out whether that is over",
+                    "the upstream refuses all {} keys; alvus tries one again from time to time",
                     self.pool(|pool| pool.keys())
                 );
                 Reply::error(503, "keys_refused", &text).retry_after(UNREACHABLE_RETRY)
@@ -99,7 +99,7 @@ impl Relay {
         let (full, (all, resting, out, overloaded)) =
             self.pool(|pool| (pool.is_full(), pool.why_none(lane, now)));
         if soonest.is_none() && full {
-            let text = "as many requests as WORKERS allows are at the upstream already";
+            let text = "all WORKERS places are taken, and none came free in time";
             return Reply::error(503, "workers_busy", text).retry_after(wait);
         }
         if overloaded {
