@@ -66,7 +66,7 @@ fn stream(answer: &mut Answer, by: Option<Instant>) -> Result<Verdict, Failure> 
     let mut opened = false;
     while answer.start().len() < stream_limit(answer.start()) {
         let mut judged = None;
-        // None is too long for it: it takes more than is read here.
+        // No event is too long for the reader: it takes longer ones than are read here.
         let _ = events.push(&answer.start()[read..], &mut |data| {
             opened |= !data.is_empty();
             if judged.is_none() {
