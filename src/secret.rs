@@ -35,17 +35,16 @@ const SHORT: usize = 12;
 /// One API key, perhaps with a name. Compare it, clone it, hash it, but never print it: `{}` and `{:?}` give its
 /// [label](ApiKey::label). The name is for people only: two keys are the same if their texts are.
 #[derive(Clone)]
-pub struct ApiKey(Arc<Named>); // each request clones one
-
-struct Named {
-    text: Box<str>,
-    /// Empty: it has none.
-    name: Box<str>,
+pub struct ApiKey {
+    /// Its name and its text in one piece, as there may be ten thousand. Shared, as each request clones one.
+    named: Arc<str>,
+    /// Where in it the text begins.
+    at: usize,
 }
 
 impl PartialEq for ApiKey {
     fn eq(&self, other: &ApiKey) -> bool {
-        self.0.text == other.0.text
+        self.expose() == other.expose()
     }
 }
 
@@ -53,7 +52,7 @@ impl Eq for ApiKey {}
 
 impl Hash for ApiKey {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        self.0.text.hash(to);
+        self.expose().hash(to);
     }
 }
 
@@ -65,19 +64,23 @@ impl ApiKey {
 
     /// The same with a name, which logs and pages may show.
     pub fn named(name: &str, text: impl AsRef<str>) -> ApiKey {
-        let (text, name) = (text.as_ref().into(), name.into());
-        ApiKey(Arc::new(Named { text, name }))
+        let named = match name {
+            "" => text.as_ref().into(),
+            _ => [name, text.as_ref()].concat().into(),
+        };
+        let at = name.len();
+        ApiKey { named, at }
     }
 
     /// The owner's name for it, if any.
     pub fn name(&self) -> Option<&str> {
-        (!self.0.name.is_empty()).then_some(&self.0.name)
+        (self.at > 0).then(|| &self.named[..self.at])
     }
 
     /// Why an `Authorization` header cannot hold this text, in words that show none of it; `None` if it can. Allowed is
     /// visible ASCII; a space would split the credential.
     pub fn fault(&self) -> Option<&'static str> {
-        let text = &self.0.text;
+        let text = self.expose();
         if text.is_empty() {
             return Some("is empty");
         }
@@ -93,7 +96,7 @@ impl ApiKey {
 
     /// How long it is.
     pub fn characters(&self) -> usize {
-        self.0.text.chars().count()
+        self.expose().chars().count()
     }
 
     /// What people may see: its name, "…" and the last 4 characters; only "…" for a key of fewer than 12.
@@ -110,23 +113,23 @@ impl ApiKey {
             label.push(' ');
         }
         label.push('…');
-        label.extend(self.0.text.chars().skip(hidden));
+        label.extend(self.expose().chars().skip(hidden));
         label
     }
 
     /// Whether `given` is this key; see [`same`] for how long that takes.
     pub fn is(&self, given: &[u8]) -> bool {
-        same(self.0.text.as_bytes(), given)
+        same(self.expose().as_bytes(), given)
     }
 
     /// Its name in a file.
     pub fn tag(&self, salt: &[u8; SALT]) -> Tag {
-        tag(salt, self.0.text.as_bytes())
+        tag(salt, self.expose().as_bytes())
     }
 
     /// The key itself, for the header that carries it upstream and for nothing else.
     pub fn expose(&self) -> &str {
-        &self.0.text
+        &self.named[self.at..]
     }
 }
 

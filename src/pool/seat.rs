@@ -143,9 +143,10 @@ impl LearnedLimit {
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) phase: Phase,
-    rest: Option<Rest>,
+    /// Boxed, as the next: most of ten thousand keys have neither.
+    rest: Option<Box<Rest>>,
     suspect_until: Option<Instant>,
-    learned: Option<LearnedLimit>,
+    learned: Option<Box<LearnedLimit>>,
     /// The most the key ever took in a minute.
     peak: u32,
     /// How many requests may be unanswered at once while it is probed: 1, doubled by each success.
@@ -170,6 +171,14 @@ impl Default for Seat {
 }
 
 impl Seat {
+    fn rest(&self) -> Option<Rest> {
+        self.rest.as_deref().copied()
+    }
+
+    fn learned(&self) -> Option<LearnedLimit> {
+        self.learned.as_deref().copied()
+    }
+
     /// A request goes out with this key.
     pub(super) fn hand_out(&mut self, now: Instant) {
         self.unanswered += 1;
@@ -249,7 +258,7 @@ impl Seat {
     /// of an ejected key, so the refusal says nothing about the request.
     pub(super) fn refused(&mut self, why: RestReason, sent: Instant, now: Instant) -> bool {
         let probed = |rest: &Rest| rest.why.is_refusal() && rest.began < sent && rest.until <= now;
-        let Some(before) = self.rest.filter(probed) else {
+        let Some(before) = self.rest().filter(probed) else {
             self.suspect_until = now.checked_add(SUSPICION);
             return false;
         };
@@ -295,7 +304,7 @@ impl Seat {
 
     /// Ends a rest after a bare 429: the model was overloaded, and the key not at its limit.
     pub(super) fn forgive(&mut self) {
-        let bare = |rest: &mut Rest| rest.why == RestReason::Limited && !rest.stated;
+        let bare = |rest: &mut Box<Rest>| rest.why == RestReason::Limited && !rest.stated;
         if let Some(rest) = self.rest.take_if(bare) {
             self.window.take_back(rest.sent);
             self.learned = None;
@@ -304,7 +313,7 @@ impl Seat {
 
     /// An ejected key may be probed at once. Says whether it was ejected.
     pub(super) fn probe_now(&mut self, now: Instant) -> bool {
-        let ejected = |rest: &&mut Rest| rest.until > now && rest.why != RestReason::Limited;
+        let ejected = |rest: &&mut Box<Rest>| rest.until > now && rest.why != RestReason::Limited;
         let rest = self.rest.as_mut().filter(ejected);
         rest.map(|rest| rest.until = now).is_some()
     }
@@ -316,21 +325,21 @@ impl Seat {
 
     /// Until when it rests, and why.
     pub(super) fn rests(&self, now: Instant) -> Option<(RestReason, Instant)> {
-        self.rest
+        self.rest()
             .filter(|rest| rest.until > now)
             .map(|rest| (rest.why, rest.until))
     }
 
     /// Whether it was refused, or its quota spent, after that instant, and it was not accepted since.
     pub(super) fn is_out_since(&self, served: Option<Instant>) -> bool {
-        self.rest.is_some_and(|rest| {
+        self.rest().is_some_and(|rest| {
             rest.why != RestReason::Limited && served.is_none_or(|at| at < rest.began)
         })
     }
 
     /// Whether its present or last rest is an ejection.
     pub(super) fn is_ejected(&self) -> bool {
-        self.rest.is_some_and(|rest| rest.why.is_refusal())
+        self.rest().is_some_and(|rest| rest.why.is_refusal())
     }
 
     /// Ends the suspicion.
@@ -346,14 +355,14 @@ impl Seat {
     /// Whether it took so few requests that a 429 is likely not for its own limit.
     pub(super) fn is_far_from_its_limit(&self, now: Instant) -> bool {
         let took = self.sent_lately(now).saturating_sub(self.unanswered + 1);
-        let most = self.learned.map_or(self.peak, |learned| learned.took);
+        let most = self.learned().map_or(self.peak, |learned| learned.took);
         took < most.max(LEAST_LIMIT)
     }
 
     /// Where the key must wait although its turn has come, if it must.
     pub(super) fn hold(&self, now: Instant) -> Option<Phase> {
         let beyond = self
-            .learned
+            .learned()
             .filter(|learned| learned.took > 0 && self.sent_lately(now) >= learned.took);
         if let Some(learned) = beyond.filter(|learned| learned.is_kept(now)) {
             let at = self.window.free_at(learned.took, learned.span, now);
@@ -372,7 +381,7 @@ impl Seat {
     fn times(&self, why: RestReason, stated: bool, sent: Instant) -> usize {
         let kind = std::mem::discriminant::<RestReason>;
         let same = |rest: &Rest| kind(&rest.why) == kind(&why) && rest.stated == stated;
-        let times = self.rest.filter(same).map_or(0, |rest| rest.times);
+        let times = self.rest().filter(same).map_or(0, |rest| rest.times);
         times.saturating_sub(usize::from(self.knew(sent)))
     }
 
@@ -394,23 +403,23 @@ impl Seat {
             rest.until = rest.until.max(until);
             return None;
         }
-        self.rest = Some(Rest {
+        self.rest = Some(Box::new(Rest {
             why,
             stated,
             times: self.times(why, stated, sent) + 1,
             began: now,
             until,
             sent,
-        });
+        }));
         self.allowed = 1;
         Some(length)
     }
 
     /// Learns from a new refusal how many requests the key took.
     fn learn(&mut self, pace: Pace, now: Instant) {
-        let until = self.rest.map_or(now, |rest| rest.until);
+        let until = self.rest().map_or(now, |rest| rest.until);
         // Refused below its learned limit: what was learned is wrong.
-        let before = self.learned.filter(|before| !before.is_kept(now));
+        let before = self.learned().filter(|before| !before.is_kept(now));
         let span = before.map_or(MINUTE, |before| before.span);
         // All but the refused one. Unanswered ones count as taken until they are refused.
         let took = self
@@ -427,13 +436,14 @@ impl Seat {
             _ => KEPT,
         };
         let believed = is_evidence(took, right, pace);
-        self.learned = (!self.window.is_full()).then_some(LearnedLimit {
+        let learned = LearnedLimit {
             took,
             span,
             since: until,
             right,
             kept_until: believed.then(|| until + span * (kept << right.min(2))),
-        });
+        };
+        self.learned = (!self.window.is_full()).then(|| Box::new(learned));
     }
 
     /// One that had been counted as taken was not. If a whole herd was refused, nothing is left.
@@ -449,18 +459,18 @@ impl Seat {
     /// How many requests the upstream may count now: those of the last window, but none from before
     /// the last rest, as most limits begin anew after it.
     fn sent_lately(&self, now: Instant) -> u32 {
-        let span = self.learned.map_or(MINUTE, |learned| learned.span);
+        let span = self.learned().map_or(MINUTE, |learned| learned.span);
         self.window.count(self.counted_since(), span, now)
     }
 
     fn counted_since(&self) -> Option<Instant> {
-        self.learned.map(|learned| learned.since)
+        self.learned().map(|learned| learned.since)
     }
 
     /// Whether a refusal of a request sent then is not news: when a limit is met, each request under way may be
     /// refused.
     fn knew(&self, sent: Instant) -> bool {
-        self.rest.is_some_and(|rest| sent <= rest.began)
+        self.rest().is_some_and(|rest| sent <= rest.began)
     }
 }
 
