@@ -124,7 +124,7 @@ settings! {
         "How often the client of a stream gets a sign of life while it waits; 0: never.";
     max_body: usize, "MAX_BODY_MB" = "32", form::number(1, 1024, form::MIB), restart,
         "Largest request body, in MiB; a larger one is answered with 413.";
-    workers: usize, "WORKERS" = "32", form::number(1, 256, ""), restart,
+    workers: usize, "WORKERS" = "64", form::number(1, 256, ""), restart,
         "How many requests may be at the provider at the same time; others wait.";
     max_connections: usize, "MAX_CONNECTIONS" = "0", form::number(0, 10_000, ""), restart,
         "How many clients may be connected, waiting ones included. One more takes the place of the one idle longest. More than WORKERS. 0: as many as memory allows, up to 1024.";

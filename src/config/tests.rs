@@ -50,7 +50,7 @@ fn one_key_is_all_that_must_be_set() {
         ),
         (60, 10, 300)
     );
-    assert_eq!((config.max_body, config.workers), (32 << 20, 32));
+    assert_eq!((config.max_body, config.workers), (32 << 20, 64));
     assert_eq!(config.connect_timeout.as_secs(), 10);
     assert_eq!(
         (
