@@ -142,8 +142,9 @@ impl Client {
             return None;
         };
         let mut next = lock(&heart.next);
+        let due = (*next)?;
         let now = Instant::now();
-        if (*next)? > now {
+        if due > now {
             return *next;
         }
         *next = now.checked_add(heart.every);
@@ -222,28 +223,37 @@ impl Client {
 
     /// Waits on these. The client's own socket, if there is one, is the last.
     fn wait_on(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<Wake> {
-        let mut now = Instant::now();
-        let deadline = timeout.and_then(|t| now.checked_add(t));
+        let mut end = None;
         loop {
-            let beat = self.beat();
-            if self.is_lost() || self.due.is_some_and(|due| now >= due) {
+            let alarm = self.beat().into_iter().chain(self.due).min();
+            if self.is_lost() {
                 return Ok(Wake::ClientLeft);
             }
-            let until = deadline.into_iter().chain(beat).chain(self.due).min();
-            let left = until.map(|at| at.saturating_duration_since(now));
+            let left = match alarm {
+                // `poll` keeps the time, and no clock is asked. A signal begins the wait anew.
+                None => timeout,
+                Some(alarm) => {
+                    let now = Instant::now();
+                    if self.due.is_some_and(|due| now >= due) {
+                        return Ok(Wake::ClientLeft);
+                    }
+                    end = end.or_else(|| now.checked_add(timeout?));
+                    let until = end.map_or(alarm, |end| end.min(alarm));
+                    Some(until.saturating_duration_since(now))
+                }
+            };
             let woken = wait_one(fds, left)?;
             let down = fds.last().filter(|_| self.socket.is_some());
             if woken.is_some() && down.is_some_and(|fd| fd.revents().intersects(LEFT)) {
                 return Ok(Wake::ClientLeft);
             }
-            if woken.is_some_and(|n| n > 0) {
-                return Ok(Wake::Ready);
+            match woken {
+                Some(1..) => return Ok(Wake::Ready),
+                Some(0) if alarm.is_none() || end.is_some_and(|end| Instant::now() >= end) => {
+                    return Ok(Wake::TimedOut);
+                }
+                _ => {} // a beat is due, or a signal came: wait on
             }
-            now = Instant::now();
-            if woken.is_some() && deadline.is_some_and(|at| now >= at) {
-                return Ok(Wake::TimedOut);
-            }
-            // else a beat is due, or a signal came: wait on
         }
     }
 

@@ -7,16 +7,29 @@ const WORD: usize = size_of::<usize>();
 /// 1 in each byte of a word.
 const ONES: usize = usize::MAX / 0xff;
 
-/// The position of the first quote.
+/// The position of the quote that ends a string. The text begins after the string's first quote.
+#[inline]
+pub fn closing_quote(text: &[u8]) -> Option<usize> {
+    let mut ahead = text;
+    loop {
+        let found = quote(ahead)?;
+        let (before, rest) = ahead.split_at(found);
+        let escapes = before.iter().rev().take_while(|b| **b == b'\\').count();
+        match rest {
+            [_, after @ ..] if escapes % 2 == 1 => ahead = after,
+            _ => return Some(text.len() - rest.len()),
+        }
+    }
+}
+
 #[cfg(target_pointer_width = "64")]
-pub fn quote(text: &[u8]) -> Option<usize> {
+fn quote(text: &[u8]) -> Option<usize> {
     memchr::memchr(b'"', text)
 }
 
-/// The position of the first quote.
 #[cfg(not(target_pointer_width = "64"))]
-#[inline(never)]
-pub fn quote(text: &[u8]) -> Option<usize> {
+#[inline(always)]
+fn quote(text: &[u8]) -> Option<usize> {
     by_words(text)
 }
 
@@ -30,13 +43,14 @@ pub fn plain(text: &[u8]) -> usize {
 
 /// How many bytes two texts have in common at their beginning.
 pub fn alike(one: &[u8], other: &[u8]) -> usize {
-    let words = one.as_chunks::<4>().0.iter().zip(other.as_chunks().0);
-    let whole = words.take_while(|(one, other)| one == other).count() * 4;
+    let words = one.as_chunks::<WORD>().0.iter().zip(other.as_chunks().0);
+    let whole = words.take_while(|(one, other)| one == other).count() * WORD;
     let bytes = one.iter().zip(other).skip(whole);
     whole + bytes.take_while(|(one, other)| one == other).count()
 }
 
 #[cfg(any(test, not(target_pointer_width = "64")))]
+#[inline(always)]
 fn by_words(text: &[u8]) -> Option<usize> {
     first(text, |word| is(word, b'"'), |byte| *byte == b'"')
 }
@@ -49,14 +63,16 @@ fn first(
     wanted: impl Fn(&u8) -> bool,
 ) -> Option<usize> {
     let (words, rest) = text.as_chunks::<WORD>();
-    for (n, word) in words.iter().enumerate() {
+    let mut ahead = words.iter();
+    while let Some(word) = ahead.next() {
         let marks = marked(usize::from_le_bytes(*word)) & (ONES << 7);
         if marks != 0 {
-            return Some(n * WORD + marks.trailing_zeros() as usize / 8);
+            let before = words.len() - ahead.len() - 1;
+            return Some(before * WORD + marks.trailing_zeros() as usize / 8);
         }
     }
     let at = rest.iter().position(wanted)?;
-    Some(words.len() * WORD + at)
+    Some(text.len() - rest.len() + at)
 }
 
 /// Marks the bytes that are `wanted`. It may also mark bytes above the first of them.
@@ -90,12 +106,18 @@ mod tests {
                 .collect();
             for from in 0..length {
                 let text = &text[from..];
-                let is_quote = |byte: &u8| *byte == b'"';
                 let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
                 let by_bytes = text.iter().position(special).unwrap_or(text.len());
-                assert_eq!(quote(text), text.iter().position(is_quote), "{text:?}");
-                assert_eq!(by_words(text), text.iter().position(is_quote), "{text:?}");
                 assert_eq!(plain(text), by_bytes, "{text:?}");
+                let is_quote = |byte: &u8| *byte == b'"';
+                assert_eq!(by_words(text), text.iter().position(is_quote), "{text:?}");
+                let mut escaped = false;
+                let by_bytes = text.iter().position(|byte| {
+                    let closes = *byte == b'"' && !escaped;
+                    escaped = *byte == b'\\' && !escaped;
+                    closes
+                });
+                assert_eq!(closing_quote(text), by_bytes, "{text:?}");
             }
         }
     }

@@ -8,17 +8,10 @@ use std::iter;
 use super::find;
 
 /// The position after the string that begins at `start`; `None`: it has no end.
+#[inline(never)]
 pub fn string_end(text: &[u8], start: usize) -> Option<usize> {
-    let mut at = start + 1;
-    loop {
-        at += find::quote(text.get(at..)?)?;
-        let before = text[start + 1..at].iter().rev();
-        let escapes = before.take_while(|b| **b == b'\\').count();
-        at += 1;
-        if escapes % 2 == 0 {
-            return Some(at);
-        }
-    }
+    let inside = text.get(start + 1..)?;
+    Some(start + find::closing_quote(inside)? + 2)
 }
 
 /// The position after the value that begins at `start`; `None`: there is none, or it has no end.

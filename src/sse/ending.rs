@@ -225,7 +225,7 @@ impl Ending {
             return text;
         }
         if let Some(past) = self.past
-            && rest.starts_with(&self.rest)
+            && find::alike(&self.rest, rest) == self.rest.len()
         {
             self.at = past;
             return rest.split_at(self.rest.len()).1;

@@ -59,11 +59,14 @@ pub(super) struct CurrentCall(std::marker::PhantomData<*const ()>);
 
 impl CurrentCall {
     pub(super) fn begin(client: &Client, idle: Duration, request: Request) -> CurrentCall {
-        CALL.set(Call {
-            client: client.clone(),
-            idle,
-            request,
-            ..Call::default()
+        // Not `set`, which moves a call three times.
+        CALL.with_borrow_mut(|call| {
+            *call = Call {
+                client: client.clone(),
+                idle,
+                request,
+                ..Call::default()
+            };
         });
         CurrentCall(std::marker::PhantomData)
     }
@@ -71,7 +74,7 @@ impl CurrentCall {
 
 impl Drop for CurrentCall {
     fn drop(&mut self) {
-        CALL.set(Call::default()); // releases the client's socket
+        CALL.with_borrow_mut(|call| *call = Call::default()); // releases the client's socket
     }
 }
 

@@ -73,14 +73,22 @@ impl Chunks {
 
 /// The length of a chunk's first line, and of what follows with its CR LF; 0 for the last chunk.
 fn first_line(input: &[u8]) -> Option<(usize, usize)> {
-    let line = &input[..memchr(b'\n', input)? + 1];
-    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
-    if !(1..=7).contains(&digits) || !matches!(&line[digits..], [b'\r', _] | [b';', .., b'\r', _]) {
-        return None;
+    let (mut digits, mut size) = (0, 0);
+    while let Some(digit) = input.get(digits).and_then(|b| char::from(*b).to_digit(16)) {
+        (digits, size) = (digits + 1, size << 4 | digit as usize);
+        if digits > 7 {
+            return None;
+        }
     }
-    let digits = std::str::from_utf8(&line[..digits]).ok()?;
-    let size = usize::from_str_radix(digits, 16).ok()?;
-    Some((line.len(), if size == 0 { 0 } else { size + 2 }))
+    let line = match input.get(digits..)? {
+        _ if digits == 0 => return None,
+        [b'\r', b'\n', ..] => digits + 2,
+        extension @ [b';', ..] => {
+            digits + memchr(b'\n', extension).filter(|end| extension[end - 1] == b'\r')? + 1
+        }
+        _ => return None,
+    };
+    Some((line, if size == 0 { 0 } else { size + 2 }))
 }
 
 #[cfg(test)]

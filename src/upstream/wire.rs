@@ -38,11 +38,7 @@ impl Connector for Dialler {
         let limit = details.timeout.not_zero().map_or(Duration::MAX, |d| *d);
         let (stream, addr) = dial::race(&details.addrs, limit)?;
         self.names.won(details.uri, addr);
-        let socket = Socket {
-            stream,
-            timeout: details.timeout,
-            since: Instant::now(),
-        };
+        let socket = Socket::new(stream, details.timeout);
         if !details.needs_tls() {
             return Ok(Some(Wire::new(Kind::Plain(socket))));
         }
@@ -121,8 +117,30 @@ impl Kind {
         self.socket().begin(timeout);
         match self {
             Kind::Plain(socket) => socket.read(input),
-            Kind::Tls(tls) => tls.read(input),
+            Kind::Tls(tls) => decrypted(tls, input),
         }
+    }
+}
+
+/// Reads as `tls` would by itself, without what it does before and after, again for each token.
+fn decrypted(
+    tls: &mut StreamOwned<ClientConnection, Socket>,
+    input: &mut [u8],
+) -> io::Result<usize> {
+    loop {
+        match tls.conn.reader().read(input) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+        tls.conn.read_tls(&mut tls.sock)?;
+        let taken = tls.conn.process_new_packets();
+        // What it says to that: new keys, or an alert.
+        let mut sent = Ok(1);
+        while tls.conn.wants_write() && matches!(sent, Ok(1..)) {
+            sent = tls.conn.write_tls(&mut tls.sock);
+        }
+        taken.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
+        sent?;
     }
 }
 
@@ -197,22 +215,32 @@ fn lasting(error: io::Error) -> ureq::Error {
 /// A socket that does not block by itself: every wait goes through [`wait`].
 struct Socket {
     stream: TcpStream,
-    /// The time limit for all reads and writes, counted from `since`.
+    /// The time limit for all reads and writes, if there is one counted from `since`.
     timeout: NextTimeout,
-    since: Instant,
+    since: Option<Instant>,
 }
 
 impl Socket {
+    fn new(stream: TcpStream, timeout: NextTimeout) -> Socket {
+        let mut socket = Socket {
+            stream,
+            timeout,
+            since: None,
+        };
+        socket.begin(timeout);
+        socket
+    }
+
     /// Sets the time limit from now on.
     fn begin(&mut self, timeout: NextTimeout) {
         self.timeout = timeout;
-        self.since = Instant::now();
+        self.since = timeout.not_zero().map(|_| Instant::now());
     }
 
     fn wait(&self, interest: Interest) -> io::Result<()> {
         let mut left = self.timeout;
-        if let Patience::Exact(after) = left.after {
-            let after = after.saturating_sub(self.since.elapsed());
+        if let (Patience::Exact(after), Some(since)) = (left.after, self.since) {
+            let after = after.saturating_sub(since.elapsed());
             if after.is_zero() {
                 return Err(ureq::Error::Timeout(left.reason).into_io());
             }
