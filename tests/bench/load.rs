@@ -240,8 +240,8 @@ fn read_stream(
         let now = epoch.elapsed();
         have += n;
         let mut used = 0;
-        while let Some(at) = find(&buffer[used..have], b"\"t\":") {
-            let number = used + at + 4;
+        while let Some(at) = find(&buffer[used..have], b" word ") {
+            let number = used + at + 6;
             let Some(digits) = buffer[..have].get(number..number + 15) else {
                 break;
             };

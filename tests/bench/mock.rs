@@ -177,9 +177,10 @@ fn tell(mut stream: &TcpStream, epoch: Instant, tokens: u32, gap: Duration) -> i
     let began = Instant::now();
     for n in 0..tokens {
         thread::sleep((gap * n).saturating_sub(began.elapsed()));
+        // As from a provider, tokens differ in their text alone. It is the time at which they were written.
         let event = format!(
-            "data: {{\"t\":{:015},\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion.chunk\",\
-             \"choices\":[{{\"index\":0,\"delta\":{{\"content\":\" word\"}},\"finish_reason\":null}}]}}\n\n",
+            "data: {{\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion.chunk\",\"choices\":\
+             [{{\"index\":0,\"delta\":{{\"content\":\" word {:015}\"}},\"finish_reason\":null}}]}}\n\n",
             epoch.elapsed().as_nanos()
         );
         stream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())?;
