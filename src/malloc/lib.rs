@@ -9,20 +9,21 @@ use std::cell::Cell;
 use std::ptr::null_mut;
 
 /// The most bytes that a thread keeps.
-pub const KEPT: usize = 8 * 1024;
+pub const KEPT: usize = 12 * 1024;
 
 /// The sizes that are kept, in steps of 16 bytes: those that musl hands out anyway, so that rounding up wastes nothing.
 /// musl uses [`OWN`] bytes of each itself.
-const SIZES: [u8; 24] = [
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 18, 20, 25, 31, 36, 42, 50, 63, 72, 84, 102, 127,
+const SIZES: [u8; 27] = [
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 18, 20, 25, 31, 36, 42, 50, 63, 72, 84, 102, 127, 146,
+    170, 204,
 ];
 const STEP: usize = 16;
 const OWN: usize = 4;
 const LARGEST: usize = SIZES[SIZES.len() - 1] as usize * STEP - OWN;
 
 /// For each number of steps its class: an index into [`SIZES`].
-const CLASSES: [u8; 128] = {
-    let mut classes = [0; 128];
+const CLASSES: [u8; SIZES[SIZES.len() - 1] as usize + 1] = {
+    let mut classes = [0; _];
     let (mut steps, mut class) = (0, 0);
     while steps < classes.len() {
         if steps > SIZES[class] as usize {
@@ -274,7 +275,7 @@ mod tests {
     #[test]
     fn an_allocation_that_grows_or_shrinks_keeps_its_bytes() {
         let sizes = [
-            1, 12, 13, 40, 60, 900, 2028, 2029, 5000, 3000, 2000, 90, 12, 3,
+            1, 12, 13, 40, 60, 900, 3260, 3261, 5000, 4000, 2000, 90, 12, 3,
         ];
         let mut piece = filled(sizes[0], 9);
         for pair in sizes.windows(2) {
