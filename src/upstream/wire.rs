@@ -122,7 +122,7 @@ impl Kind {
     }
 }
 
-/// Reads as `tls` would by itself, without what it does before and after, again for each token.
+/// Reads as `tls` would by itself, but does not ask again for each token whether the handshake is over.
 fn decrypted(
     tls: &mut StreamOwned<ClientConnection, Socket>,
     input: &mut [u8],
@@ -132,15 +132,13 @@ fn decrypted(
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             other => return other,
         }
+        // The rest of a request, if sending it took too long: rustls does not say so, and keeps it.
+        while tls.conn.wants_write() && tls.conn.write_tls(&mut tls.sock)? > 0 {}
         tls.conn.read_tls(&mut tls.sock)?;
-        let taken = tls.conn.process_new_packets();
-        // What it says to that: new keys, or an alert.
-        let mut sent = Ok(1);
-        while tls.conn.wants_write() && matches!(sent, Ok(1..)) {
-            sent = tls.conn.write_tls(&mut tls.sock);
+        if let Err(e) = tls.conn.process_new_packets() {
+            let _ = tls.conn.write_tls(&mut tls.sock); // the alert that says so
+            return Err(io::Error::new(ErrorKind::InvalidData, e));
         }
-        taken.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
-        sent?;
     }
 }
 
