@@ -38,9 +38,9 @@ pub struct Ending {
     promised: bool,
     /// The largest value of each of [`USAGE`] so far.
     counted: [u32; USAGE.len()],
-    /// The beginning that lines have in common, once two had it, with the state after it; before that, the last line's
-    /// beginning.
-    common: Vec<u8>,
+    /// The beginning of a line, and how much of it lines have in common, with the state after that, once two had it.
+    last: Vec<u8>,
+    common: usize,
     behind: Option<Position>,
     /// What followed the last token of such a line, up to the line's end, with the state after it.
     rest: Vec<u8>,
@@ -191,27 +191,28 @@ impl Ending {
     /// Begins a line of data. The lines of a stream begin alike, up to the token: this beginning is read once.
     fn begin<'a>(&mut self, line: &'a [u8]) -> &'a [u8] {
         let on_top = self.at.depth == 0;
-        let alike = find::alike(&self.common, line);
+        let alike = find::alike(&self.last, line);
         if let Some(behind) = self.behind
             && on_top
-            && alike == self.common.len()
+            && (self.common..self.common + NOTABLE).contains(&alike)
         {
             self.at = behind;
-            return self.token(line.split_at(alike).1);
+            return self.token(line.split_at(self.common).1);
         }
         self.at.after_cr = false;
         (self.at.line, self.at.matched) = (Line::Data, DATA.len());
         let mut read = DATA.len();
-        if on_top && self.behind.is_none() {
-            let mut common = line.len().min(MOST);
+        if on_top && (self.behind.is_none() || alike >= LEAST) {
+            let mut kept = line.len().min(MOST);
             let alike = memchr2(b'\n', b'\r', &line[..alike]).unwrap_or(alike);
             if alike >= LEAST {
                 self.push(&line[read..alike]);
-                self.behind = Some(self.at);
-                (read, common) = (alike, alike);
+                (self.behind, self.past) = (Some(self.at), None);
+                self.common = alike;
+                (read, kept) = (alike, alike);
             }
-            self.common.clear();
-            self.common.extend_from_slice(&line[..common]);
+            self.last.clear();
+            self.last.extend_from_slice(&line[..kept]);
         }
         line.split_at(read).1
     }
@@ -220,20 +221,26 @@ impl Ending {
     /// followed the last one, and then is not read again.
     fn token<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
         let counts = !self.at.string || self.at.escaped || self.at.length < WORD;
-        let (_, rest) = text.split_at(find::plain(text));
-        if counts || !rest.starts_with(b"\"") {
-            return text;
-        }
-        if let Some(past) = self.past
+        let end = find::plain(text);
+        let rest = text.split_at(end).1;
+        let is_token = !counts && rest.starts_with(b"\"");
+        if is_token
+            && let Some(past) = self.past
             && find::alike(&self.rest, rest) == self.rest.len()
         {
             self.at = past;
             return rest.split_at(self.rest.len()).1;
         }
-        let Some(end) = memchr2(b'\n', b'\r', rest).filter(|end| *end <= MOST) else {
+        let line = memchr2(b'\n', b'\r', text).unwrap_or(text.len());
+        let (line, next) = text.split_at(line);
+        // The next line may begin like this one, and further.
+        self.last.truncate(self.common);
+        let more = line.len().min(MOST.saturating_sub(self.common));
+        self.last.extend_from_slice(&line[..more]);
+        let rest = line.split_at(end).1;
+        if !is_token || next.is_empty() || rest.len() > MOST {
             return text;
-        };
-        let (rest, next) = rest.split_at(end);
+        }
         self.push(rest);
         self.past = Some(self.at);
         self.rest.clear();
@@ -464,6 +471,8 @@ const DATA: &[u8] = b"data:";
 /// The least and the most bytes that are kept of a line's beginning.
 const LEAST: usize = 32;
 const MOST: usize = 256;
+/// Lines that have so many bytes more in common begin alike up to there: one field later, say. Two tokens seldom do.
+const NOTABLE: usize = 8;
 const DONE: &[u8] = b"[DONE]";
 
 #[cfg(test)]

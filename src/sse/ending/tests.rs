@@ -242,9 +242,13 @@ fn a_whole_answer_says_its_tokens_on_top_at_its_end() {
 fn what_lines_have_in_common_is_read_once_and_says_the_same() {
     let begin = r#"data: {"id":"0123456789","model":"m","choices":[{"delta":{"content":""#;
     let finish = r#"data: {"id":"0123456789","model":"m","choices":[{"finish_reason":""#;
+    let role = r#"data: {"id":"0123456789","model":"m","choices":[{"delta":{"role":"assistant","content":""#;
+    let text = r#"data: {"id":"0123456789","model":"m","text":""#;
     let tokens = [
         "",
         "a",
+        " of the",
+        " of their own",
         "stop",
         "a longer token",
         r#"\""#,
@@ -259,6 +263,7 @@ fn what_lines_have_in_common_is_read_once_and_says_the_same() {
         r#""},"finish_reason":null}],"usage":{"prompt_tokens":7}}"#,
         r#""},"finish_reason":null}],"usage":{"prompt_tokens":9}}"#,
         r#""},"#,
+        r#""}"#,
         r#"","#,
     ];
     let mut random = 7u32;
@@ -268,18 +273,22 @@ fn what_lines_have_in_common_is_read_once_and_says_the_same() {
     };
     for _ in 0..2_000 {
         let (mut by_lines, mut by_bytes) = (Ending::default(), Ending::default());
-        let usual = (
+        let mut usual = (
             one_of(rests.len()),
             if one_of(4) == 0 { finish } else { begin },
         );
         let mut stream = String::new();
-        for _ in 0..8 {
+        for _ in 0..16 {
             let rest = if one_of(3) == 0 {
                 one_of(rests.len())
             } else {
                 usual.0
             };
             let token = tokens[one_of(tokens.len())];
+            // As in a stream that goes over to something else.
+            if one_of(6) == 0 {
+                usual.1 = [begin, finish, role, text][one_of(4)];
+            }
             let line = format!(
                 "{}{token}{}{}",
                 usual.1,
