@@ -228,6 +228,7 @@ impl Ending {
             && let Some(past) = self.past
             && find::alike(&self.rest, rest) == self.rest.len()
         {
+            self.last.truncate(self.common);
             self.at = past;
             return rest.split_at(self.rest.len()).1;
         }
