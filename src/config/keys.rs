@@ -94,7 +94,7 @@ impl Found {
         place: &dyn Fn() -> String,
     ) {
         let key = ApiKey::named(name, text);
-        if let Some(fault) = fault(&key) {
+        if let Some(fault) = fault(&key, text) {
             self.faults.push(format!("{} {fault}", place()));
         } else if seen.insert(text) {
             self.keys.push(key);
@@ -119,9 +119,8 @@ fn named(line: &str) -> (&str, &str) {
     }
 }
 
-/// Why this is not a key.
-fn fault(key: &ApiKey) -> Option<&'static str> {
-    let text = key.expose();
+/// Why a key with this text is none.
+fn fault(key: &ApiKey, text: &str) -> Option<&'static str> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let name = || text.split_once(':').map(|(name, _)| name);
     Some(match text {
