@@ -1,5 +1,5 @@
-//! Watches a stream pass by: whether it is complete, and how many tokens it took. Pure. It looks at each byte once, and
-//! keeps the first bytes of a name and the beginning that the lines share.
+//! Watches a stream pass by: whether it is complete, and how many tokens it took. Pure. It reads each byte once at
+//! most, and keeps the first bytes of a name and the beginning that the lines share.
 
 use std::io::{self, Read};
 
@@ -38,7 +38,8 @@ pub struct Ending {
     promised: bool,
     /// The largest value of each of [`USAGE`] so far.
     counted: [u32; USAGE.len()],
-    /// The beginning of a line, and how much of it lines have in common, with the state after that, once two had it.
+    /// The beginning of the last line; how many bytes of it lines have in common; and the state after those, once two
+    /// lines had them.
     last: Vec<u8>,
     common: usize,
     behind: Option<Position>,
@@ -181,7 +182,7 @@ impl Ending {
             }
             self.at.event = Says::Nothing;
             self.at.depth = 0;
-            self.at.name = Name::None;
+            (self.at.name, self.at.number, self.at.length) = (Name::None, None, 0);
             (self.at.looks_at, self.at.in_usage) = (0, false);
         }
         (self.at.string, self.at.escaped) = (false, false);

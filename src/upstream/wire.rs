@@ -132,7 +132,7 @@ fn decrypted(
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             other => return other,
         }
-        // The rest of a request, if sending it took too long: rustls does not say so, and keeps it.
+        // What is left of a request if a write failed: rustls hides that error and keeps the bytes.
         while tls.conn.wants_write() && tls.conn.write_tls(&mut tls.sock)? > 0 {}
         tls.conn.read_tls(&mut tls.sock)?;
         if let Err(e) = tls.conn.process_new_packets() {
@@ -213,7 +213,7 @@ fn lasting(error: io::Error) -> ureq::Error {
 /// A socket that does not block by itself: every wait goes through [`wait`].
 struct Socket {
     stream: TcpStream,
-    /// The time limit for all reads and writes, if there is one counted from `since`.
+    /// The time limit for all reads and writes, if there is one; counted from `since`.
     timeout: NextTimeout,
     since: Option<Instant>,
 }

@@ -265,6 +265,7 @@ fn what_lines_have_in_common_is_read_once_and_says_the_same() {
         r#""},"#,
         r#""}"#,
         r#"","#,
+        r#""},"finish_reason":null}],"usage":{"prompt_tokens":8"#,
     ];
     let mut random = 7u32;
     let mut one_of = |n: usize| {
@@ -296,7 +297,11 @@ fn what_lines_have_in_common_is_read_once_and_says_the_same() {
                 ["\n\n", "\r\n\r\n", "\n"][one_of(3)]
             );
             stream += &line;
-            by_lines.push(line.as_bytes());
+            // Mostly whole, as lines come; sometimes cut anywhere.
+            let cut = [line.len(), one_of(line.len())][usize::from(one_of(5) == 0)];
+            let (piece, more) = line.as_bytes().split_at(cut);
+            by_lines.push(piece);
+            by_lines.push(more);
             line.bytes().for_each(|byte| by_bytes.push(&[byte]));
             let says = |ending: &Ending| {
                 (
@@ -308,4 +313,14 @@ fn what_lines_have_in_common_is_read_once_and_says_the_same() {
             assert_eq!(says(&by_lines), says(&by_bytes), "{stream}");
         }
     }
+}
+
+#[test]
+fn a_number_that_is_cut_off_is_no_part_of_the_next_one() {
+    let mut ending = Ending::default();
+    for number in ["7", "9}}", "80}}"] {
+        let line = format!("data: {{\"usage\":{{\"prompt_tokens\":{number}\n\n");
+        ending.push(line.as_bytes());
+    }
+    assert_eq!(pair(ending.tokens()), Some((80, 0)));
 }
