@@ -101,8 +101,12 @@ mod tests {
         // Neighbours of the wanted bytes would show a wrong borrow.
         let odd = *b"\0\x01\n\x1f !\"#[\\]~\x7f\x80\xa1\xa2\xdc\xff";
         for length in 0..200 {
+            // Every other text is full of quotes and escapes.
             let text: Vec<u8> = (0..length)
-                .map(|_| *odd.get(next()).unwrap_or(&b'a'))
+                .map(|_| match length % 2 {
+                    0 => *odd.get(next()).unwrap_or(&b'a'),
+                    _ => b"\"\\\\a"[next() % 4],
+                })
                 .collect();
             for from in 0..length {
                 let text = &text[from..];

@@ -8,7 +8,7 @@ use std::iter;
 use super::find;
 
 /// The position after the string that begins at `start`; `None`: it has no end.
-#[inline(never)]
+#[inline(never)] // once in the binary, for all its callers
 pub fn string_end(text: &[u8], start: usize) -> Option<usize> {
     let inside = text.get(start + 1..)?;
     Some(start + find::closing_quote(inside)? + 2)

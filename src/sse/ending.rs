@@ -237,7 +237,7 @@ impl Ending {
         let (line, next) = text.split_at(line);
         // The next line may begin like this one, and further.
         self.last.truncate(self.common);
-        let more = line.len().min(MOST.saturating_sub(self.common));
+        let more = line.len().min(MOST - self.common);
         self.last.extend_from_slice(&line[..more]);
         let rest = line.split_at(end).1;
         if !is_token || next.is_empty() || rest.len() > MOST {

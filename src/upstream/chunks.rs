@@ -134,6 +134,7 @@ mod tests {
             ("fffffffff\r\nhello\r\n", &["fffffffff\r\nhello\r\n"]),
             ("\r\n", &["\r\n"]),
             ("5\nhello", &["5\nhello"]),
+            ("5;x\nhello", &["5;x\nhello"]),
         ] {
             assert_eq!(seen(body), pieces, "{body:?}");
         }
