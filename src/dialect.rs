@@ -10,7 +10,6 @@ pub mod calls;
 pub mod chat;
 pub mod conversation;
 pub mod events;
-pub mod find;
 pub mod ids;
 #[cfg(any(feature = "messages", feature = "responses"))]
 pub mod interface;
@@ -27,7 +26,7 @@ pub mod reader;
 pub mod reasoning;
 #[cfg(feature = "responses")]
 pub mod responses;
-pub mod scan;
+pub use alvus_scan as scan;
 pub mod schema;
 pub mod settings;
 pub mod terms;

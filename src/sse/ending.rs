@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use memchr::{memchr2, memrchr_iter};
 
 use super::Tokens;
-use crate::dialect::find;
+use alvus_scan::find;
 
 /// One byte more than the longest word that is looked for.
 const WORD: usize = 21;

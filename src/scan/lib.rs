@@ -3,9 +3,9 @@
 //! It checks no more than it needs to find the ends, so that a large body costs hardly more than a search for its
 //! quotes. In a text that is not JSON it finds anything or nothing.
 
-use std::iter;
+pub mod find;
 
-use super::find;
+use std::iter;
 
 /// The position after the string that begins at `start`; `None`: it has no end.
 #[inline(never)] // once in the binary, for all its callers
