@@ -42,7 +42,7 @@ pub use self::report::{Change, Report};
 pub use self::seat::{PROBE_GAP, RestReason};
 pub use self::view::{KeyCounts, KeyRests, KeyState, KeyView, MOST_SHOWN, ModelView, Overview};
 
-/// How many models can have a lane of their own at a time. The one unused longest makes room.
+/// How many lanes there can be, and one more that models share which find no room. The one unused longest makes room.
 pub const MAX_LANES: usize = 16;
 
 /// Models with longer names, in bytes, get no lane.
@@ -62,9 +62,9 @@ struct KeyId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneId(usize);
 
-/// The lane of all models that have none of their own. No limits are kept in it, as one model's limit must not hold up
-/// the others.
-const UNKEPT: LaneId = LaneId(0);
+/// The name of the lane of all models that have none of their own. It is made when the first such model comes. No limits
+/// are kept in it, as one model's limit must not hold up the others.
+const SHARED: &str = "";
 
 /// The pool's settings. A reload can change all of them.
 #[derive(Debug, Clone, Copy)]
@@ -184,7 +184,6 @@ pub struct Pool {
     free: Vec<usize>,
     /// The keys in the order of the configuration.
     listed: Vec<usize>,
-    /// The first one is [`UNKEPT`].
     lanes: Vec<Lane>,
     /// Where in `listed` a new lane begins: after the last key that was picked.
     next: usize,
@@ -210,7 +209,7 @@ impl Pool {
             slots: Vec::new(),
             free: Vec::new(),
             listed: Vec::new(),
-            lanes: vec![Lane::new("", now)],
+            lanes: Vec::new(),
             next: 0,
             attempts: 0,
             counts: KeyCounts::default(),
@@ -222,7 +221,6 @@ impl Pool {
             settings,
         };
         pool.slots.reserve(keys.len());
-        pool.lanes[0].reserve(keys.len());
         pool.merge(keys, settings, now);
         pool
     }
@@ -382,30 +380,33 @@ impl Pool {
     }
 
     fn lane_for(&mut self, model: &str, now: Instant) -> LaneId {
+        let has_own = model.len() <= MAX_MODEL_NAME;
+        let model = if has_own { model } else { SHARED };
         if let Some(at) = self.lanes.iter().position(|lane| lane.model == model) {
             return LaneId(at);
         }
-        if model.len() > MAX_MODEL_NAME {
-            return UNKEPT;
+        if model == SHARED || self.lanes.len() < MAX_LANES {
+            self.lanes.push(self.new_lane(model, now));
+            return LaneId(self.lanes.len() - 1);
         }
-        let mut lane = Lane::new(model, now);
-        lane.reserve(self.slots.len());
+        let unvisited = (0..self.lanes.len()).filter(|at| self.lanes[*at].requests == 0);
+        match unvisited.min_by_key(|at| self.lanes[*at].last_used) {
+            Some(at) => {
+                self.lanes[at] = self.new_lane(model, now);
+                LaneId(at)
+            }
+            None => self.lane_for(SHARED, now),
+        }
+    }
+
+    /// A lane with all keys, first the one after the last that was picked.
+    fn new_lane(&self, model: &str, now: Instant) -> Lane {
+        let mut lane = Lane::new(model, self.slots.len(), now);
         let (before, after) = self.listed.split_at(self.next.min(self.listed.len()));
         for key in after.iter().chain(before) {
             lane.admit(*key);
         }
-        if self.lanes.len() <= MAX_LANES {
-            self.lanes.push(lane);
-            return LaneId(self.lanes.len() - 1);
-        }
-        let unvisited = (1..=MAX_LANES).filter(|at| self.lanes[*at].requests == 0);
-        match unvisited.min_by_key(|at| self.lanes[*at].last_used) {
-            Some(at) => {
-                self.lanes[at] = lane;
-                LaneId(at)
-            }
-            None => UNKEPT,
-        }
+        lane
     }
 
     fn hand_out(&mut self, key: usize, lane: LaneId, now: Instant) -> Pick {

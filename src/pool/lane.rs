@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::bits::Bits;
 use super::seat::{Phase, Seat};
-use super::{Pick, PickRequest};
+use super::{Pick, PickRequest, SHARED};
 
 /// A request's turn, from its arrival to its end: a request that was refused does not start over behind later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,18 +53,19 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(model: &str, now: Instant) -> Lane {
+    /// An empty lane with room for this many keys.
+    pub(super) fn new(model: &str, keys: usize, now: Instant) -> Lane {
         Lane {
             model: model.to_owned(),
             requests: 0,
             in_flight: 0,
             last_used: now,
-            seats: Vec::new(),
+            seats: Vec::with_capacity(keys),
             backoff: Backoff::default(),
             closed: None,
             out_of_line: Bits::default(),
             ejected: Bits::default(),
-            line: VecDeque::new(),
+            line: VecDeque::with_capacity(keys),
             resting: BinaryHeap::new(),
             queue: VecDeque::new(),
             beside: VecDeque::new(),
@@ -73,10 +74,9 @@ impl Lane {
         }
     }
 
-    /// Makes room for this many keys at once.
-    pub(super) fn reserve(&mut self, keys: usize) {
-        self.seats.reserve(keys);
-        self.line.reserve(keys);
+    /// Whether it is the lane of all models that have none of their own.
+    pub(super) fn is_shared(&self) -> bool {
+        self.model == SHARED
     }
 
     /// Seats a key that is new, at the end of the line.

@@ -32,12 +32,18 @@ impl Pool {
                 true => None, // at the start there is nothing to compare with
                 false => known.remove(key),
             };
-            let at = before.unwrap_or_else(|| self.add(key));
-            merged.new += usize::from(before.is_none());
-            merged.revived += usize::from(self.revive(at, now));
-            let slot = &mut self.slots[at];
-            slot.index = index;
-            slot.key = key.clone(); // it may have another name now
+            let at = match before {
+                Some(at) => {
+                    merged.revived += usize::from(self.revive(at, now));
+                    self.slots[at].key = key.clone(); // it may have another name now
+                    at
+                }
+                None => {
+                    merged.new += 1;
+                    self.add(key)
+                }
+            };
+            self.slots[at].index = index;
             self.listed.push(at);
         }
         merged.removed = known.len();

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{KeyCounts, LaneId, Picked, Pool, RECENT, RestReason, Settings, UNKEPT};
+use super::{KeyCounts, LaneId, Picked, Pool, RECENT, RestReason, Settings};
 use crate::verdict::Verdict;
 
 /// How long a key is out for all lanes.
@@ -57,7 +57,7 @@ impl Pool {
         let Settings { cooldown, pace, .. } = self.settings;
         let lane = &mut self.lanes[picked.lane.0];
         lane.answered(key);
-        let is_kept = picked.lane != UNKEPT;
+        let is_kept = !lane.is_shared();
         let report = match report {
             Report::Answered(Verdict::Limited(None), status)
                 if is_kept && lane.is_overloaded(key, now) =>
@@ -126,7 +126,7 @@ impl Pool {
     /// ejected, if that is news.
     pub fn eject(&mut self, refused: &Picked, why: RestReason, now: Instant) -> Option<Duration> {
         let now = self.in_order(now);
-        if refused.lane == UNKEPT {
+        if self.lanes[refused.lane.0].is_shared() {
             return None;
         }
         // A reload may have removed it meanwhile.

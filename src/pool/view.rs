@@ -154,7 +154,7 @@ impl Pool {
     /// Looks at a few more keys, so that nobody waits long for the lock. Returns whether there are more.
     pub fn survey_further(&self, seen: &mut Overview, now: Instant) -> bool {
         // Requests without a model (GET /v1/models) are rare, and say nothing about the others.
-        let is_named = |lane: &Lane| !lane.model.is_empty() && !lane.model.starts_with('/');
+        let is_named = |lane: &Lane| !lane.is_shared() && !lane.model.starts_with('/');
         let named = self.lanes.iter().any(is_named);
         let recent = self.recent_lanes(now);
         let recent: Vec<&Lane> = recent.filter(|lane| !named || is_named(lane)).collect();
@@ -267,11 +267,11 @@ impl Pool {
         }
     }
 
-    /// All lanes; the first one, which is always there, only while a request is in it.
+    /// All lanes that were used lately; the shared one only while a request is in it.
     fn recent_lanes(&self, now: Instant) -> impl Iterator<Item = &Lane> {
         self.lanes.iter().filter(move |lane| {
             let lately = now.saturating_duration_since(lane.last_used) < RECENT;
-            lane.requests > 0 || (lately && !lane.model.is_empty())
+            lane.requests > 0 || (lately && !lane.is_shared())
         })
     }
 }
