@@ -8,7 +8,8 @@
 //!
 //! An *attempt* takes a key and one of the `WORKERS` places together, and gives both back: this file does that.
 //! `report.rs` takes in what an attempt showed, `merge.rs` the list of keys. `backoff.rs` is an overloaded model, `window.rs`
-//! counts the last minute, `sticky.rs` keeps a conversation on a key, `view.rs` is what people see.
+//! counts the last minute, `rare.rs` keeps what most keys never get, `sticky.rs` keeps a conversation on a key, `view.rs` is
+//! what people see.
 //!
 //! A reload merges: keys that stay keep their rests and counters, removed keys finish their
 //! requests, ejected keys are probed at once.
@@ -17,6 +18,7 @@ mod backoff;
 mod bits;
 mod lane;
 mod merge;
+mod rare;
 mod report;
 mod seat;
 mod sticky;
@@ -29,6 +31,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use self::lane::Lane;
+use self::rare::{Blank, Rare};
 use self::report::Evidence;
 use self::seat::Phase;
 use self::window::{MINUTE, Window};
@@ -140,6 +143,12 @@ struct PoolKey {
     index: usize,
     /// Whether it is in the configuration. A key that is not is forgotten when its last request ends.
     listed: bool,
+    past: Rare<Past>,
+}
+
+/// What a key's requests showed, in all lanes.
+#[derive(Debug, Clone)]
+struct Past {
     /// Out for all models until this instant.
     out: Option<(RestReason, Instant)>,
     /// When the last request went out that it was accepted for.
@@ -150,6 +159,17 @@ struct PoolKey {
     window: Window,
     counts: KeyCounts,
     last_used: Option<Instant>,
+}
+
+impl Blank for Past {
+    const BLANK: &Past = &Past {
+        out: None,
+        served: None,
+        refused: None,
+        window: Window::NEW,
+        counts: KeyCounts::NONE,
+        last_used: None,
+    };
 }
 
 impl PoolKey {
@@ -168,9 +188,13 @@ impl PoolKey {
         if !self.listed {
             return Some(Phase::Gone);
         }
-        match (self.out, pace) {
+        match (self.past.out, pace) {
             (Some((_, until)), _) if until > now => Some(Phase::Held(until)),
-            (_, Pace::Fixed(limit)) => self.window.free_at(limit, MINUTE, now).map(Phase::Paced),
+            (_, Pace::Fixed(limit)) => self
+                .past
+                .window
+                .free_at(limit, MINUTE, now)
+                .map(Phase::Paced),
             _ => None,
         }
     }
@@ -334,7 +358,7 @@ impl Pool {
     /// Counts an answer's tokens; call it before [`Pool::release`].
     pub fn count_tokens(&mut self, picked: &Picked, tokens: Tokens) {
         self.counts.tokens += tokens;
-        self.slots[picked.id.at].counts.tokens += tokens;
+        self.slots[picked.id.at].past.counts.tokens += tokens;
     }
 
     /// The attempt is over, its stream included.
@@ -343,7 +367,7 @@ impl Pool {
         let lane = &mut self.lanes[picked.lane.0];
         lane.in_flight = lane.in_flight.saturating_sub(1);
         let slot = &mut self.slots[picked.id.at];
-        slot.counts.in_flight = slot.counts.in_flight.saturating_sub(1);
+        slot.past.counts.in_flight = slot.past.counts.in_flight.saturating_sub(1);
         self.forget_if_idle(picked.id.at);
         self.woken.extend(self.placeless.front());
         self.wake_first(picked.lane);
@@ -414,12 +438,12 @@ impl Pool {
         self.lanes[lane.0].hand_out(key, now);
         self.attempts += 1;
         if matches!(self.settings.pace, Pace::Fixed(_)) {
-            slot.window.add(now);
+            slot.past.window.add(now);
         }
         self.counts.requests += 1;
-        slot.counts.requests += 1;
-        slot.counts.in_flight += 1;
-        slot.last_used = Some(now);
+        slot.past.counts.requests += 1;
+        slot.past.counts.in_flight += 1;
+        slot.past.last_used = Some(now);
         self.next = slot.index + 1;
         Pick::Key(slot.picked(lane, now))
     }

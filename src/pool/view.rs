@@ -46,6 +46,22 @@ pub struct KeyCounts {
     pub tokens: Tokens,
 }
 
+impl KeyCounts {
+    pub(super) const NONE: KeyCounts = KeyCounts {
+        requests: 0,
+        limited: 0,
+        quota: 0,
+        refused: 0,
+        overloaded: 0,
+        no_answer: 0,
+        in_flight: 0,
+        tokens: Tokens {
+            input: 0,
+            output: 0,
+        },
+    };
+}
+
 /// One key as `/health` shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KeyView {
@@ -262,8 +278,11 @@ impl Pool {
             state,
             serves,
             models: lanes.flatten().collect(),
-            counts: slot.counts,
-            last_used: slot.last_used.map(|at| now.saturating_duration_since(at)),
+            counts: slot.past.counts,
+            last_used: slot
+                .past
+                .last_used
+                .map(|at| now.saturating_duration_since(at)),
         }
     }
 
@@ -278,7 +297,7 @@ impl Pool {
 
 /// A state that holds for all models.
 fn whole(slot: &PoolKey, now: Instant) -> Option<KeyState> {
-    let (why, until) = slot.out.filter(|(_, until)| *until > now)?;
+    let (why, until) = slot.past.out.filter(|(_, until)| *until > now)?;
     Some(state(why, until.saturating_duration_since(now)))
 }
 
@@ -287,7 +306,7 @@ fn in_lane(lane: &Lane, key: usize, now: Instant) -> KeyState {
         return KeyState::Ready;
     }
     let seat = &lane.seats[key];
-    match (seat.rests(now), seat.phase) {
+    match (seat.rests(now), lane.phases[key]) {
         (Some((why, until)), _) => state(why, until.saturating_duration_since(now)),
         (None, Phase::Paced(at)) if at > now => {
             KeyState::Throttled(at.saturating_duration_since(now))
