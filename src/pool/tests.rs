@@ -765,6 +765,16 @@ fn with_keys(names: &[&str]) -> (Fixture, Vec<ApiKey>) {
 }
 
 #[test]
+fn a_reload_may_give_a_key_another_name() {
+    let (mut fixture, _) = with_keys(&["a"]);
+    let named = ApiKey::named("home", key("a").expose());
+    let merged = fixture.pool.merge(&[named], SETTINGS, fixture.t0);
+    assert_eq!((merged.new, merged.removed), (0, 0));
+    let name = fixture.pool.snapshot(fixture.t0).remove(0).name;
+    assert_eq!(name.as_deref(), Some("home"));
+}
+
+#[test]
 fn a_reload_keeps_the_rest_and_the_counters_of_keys_that_stay() {
     let (mut fixture, _) = with_keys(&["a", "b"]);
     fixture.one(limited(9), T0);
@@ -806,6 +816,19 @@ fn a_removed_key_finishes_what_it_carries_and_is_forgotten() {
         None
     );
     assert_eq!(fixture.indices(2, T0), [0, 0]);
+}
+
+#[test]
+fn a_new_key_in_the_place_of_a_removed_one_starts_anew() {
+    let (mut fixture, keys) = with_keys(&["a", "b"]);
+    fixture.one(limited(9), T0);
+    let [_, stays] = &keys[..] else { panic!() };
+    for keys in [vec![stays.clone()], vec![stays.clone(), key("c")]] {
+        fixture.pool.merge(&keys, SETTINGS, fixture.t0);
+    }
+    for _ in 0..2 {
+        assert_eq!(fixture.one(ACCEPTED, secs(1)), None);
+    }
 }
 
 #[test]
