@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 a failure at run time (port in use, no key works, no alvus answers); 2 bad
 //! arguments or configuration; 128 and its number after a second signal.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -177,7 +178,7 @@ fn serve(config: &Config, first_words: &str, mut setup: Option<Setup>) -> Result
     })?;
     let addr = server.addr().map_err(failed)?;
     greet(config, &server, &addr.to_string(), first_words);
-    let mut running = config.clone();
+    let mut running = Cow::Borrowed(config);
     loop {
         let look = setup.as_ref().and_then(|setup| setup.files.pause());
         let write = memory.as_ref().map(|memory| memory.pause(Instant::now()));
@@ -301,7 +302,7 @@ fn keep(memory: &mut Option<StateFile>, server: &Server) {
 /// Applies a reloaded configuration, and logs in one line what changed.
 fn take_over(
     started_with: &Config,
-    running: &mut Config,
+    running: &mut Cow<'_, Config>,
     new: Config,
     server: &Server,
 ) -> Result<(), Faults> {
@@ -334,7 +335,7 @@ fn take_over(
     if !fixed.is_empty() {
         warn!("changed, but takes effect only after a restart: {fixed}");
     }
-    *running = new;
+    *running = Cow::Owned(new);
     Ok(())
 }
 

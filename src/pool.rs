@@ -8,7 +8,8 @@
 //!
 //! An *attempt* takes a key and one of the `WORKERS` places together, and gives both back: this file does that.
 //! `report.rs` takes in what an attempt showed, `merge.rs` the list of keys. `backoff.rs` is an overloaded model, `window.rs`
-//! counts the last minute, `sticky.rs` keeps a conversation on a key, `view.rs` is what people see.
+//! counts the last minute, `rare.rs` keeps what most keys never get, `sticky.rs` keeps a conversation on a key, `view.rs` is
+//! what people see.
 //!
 //! A reload merges: keys that stay keep their rests and counters, removed keys finish their
 //! requests, ejected keys are probed at once.
@@ -17,6 +18,7 @@ mod backoff;
 mod bits;
 mod lane;
 mod merge;
+mod rare;
 mod report;
 mod seat;
 mod sticky;
@@ -29,6 +31,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use self::lane::Lane;
+use self::rare::{Blank, Rare};
 use self::report::Evidence;
 use self::seat::Phase;
 use self::window::{MINUTE, Window};
@@ -42,7 +45,7 @@ pub use self::report::{Change, Report};
 pub use self::seat::{PROBE_GAP, RestReason};
 pub use self::view::{KeyCounts, KeyRests, KeyState, KeyView, MOST_SHOWN, ModelView, Overview};
 
-/// How many models can have a lane of their own at a time. The one unused longest makes room.
+/// How many lanes there can be, and one more that models share which find no room. The one unused longest makes room.
 pub const MAX_LANES: usize = 16;
 
 /// Models with longer names, in bytes, get no lane.
@@ -62,9 +65,9 @@ struct KeyId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneId(usize);
 
-/// The lane of all models that have none of their own. No limits are kept in it, as one model's limit must not hold up
-/// the others.
-const UNKEPT: LaneId = LaneId(0);
+/// The name of the lane of all models that have none of their own. It is made when the first such model comes. No limits
+/// are kept in it, as one model's limit must not hold up the others.
+const SHARED: &str = "";
 
 /// The pool's settings. A reload can change all of them.
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +143,12 @@ struct PoolKey {
     index: usize,
     /// Whether it is in the configuration. A key that is not is forgotten when its last request ends.
     listed: bool,
+    past: Rare<Past>,
+}
+
+/// What a key's requests showed, in all lanes.
+#[derive(Debug, Clone)]
+struct Past {
     /// Out for all models until this instant.
     out: Option<(RestReason, Instant)>,
     /// When the last request went out that it was accepted for.
@@ -150,6 +159,17 @@ struct PoolKey {
     window: Window,
     counts: KeyCounts,
     last_used: Option<Instant>,
+}
+
+impl Blank for Past {
+    const BLANK: &Past = &Past {
+        out: None,
+        served: None,
+        refused: None,
+        window: Window::NEW,
+        counts: KeyCounts::NONE,
+        last_used: None,
+    };
 }
 
 impl PoolKey {
@@ -168,9 +188,13 @@ impl PoolKey {
         if !self.listed {
             return Some(Phase::Gone);
         }
-        match (self.out, pace) {
+        match (self.past.out, pace) {
             (Some((_, until)), _) if until > now => Some(Phase::Held(until)),
-            (_, Pace::Fixed(limit)) => self.window.free_at(limit, MINUTE, now).map(Phase::Paced),
+            (_, Pace::Fixed(limit)) => self
+                .past
+                .window
+                .free_at(limit, MINUTE, now)
+                .map(Phase::Paced),
             _ => None,
         }
     }
@@ -184,7 +208,6 @@ pub struct Pool {
     free: Vec<usize>,
     /// The keys in the order of the configuration.
     listed: Vec<usize>,
-    /// The first one is [`UNKEPT`].
     lanes: Vec<Lane>,
     /// Where in `listed` a new lane begins: after the last key that was picked.
     next: usize,
@@ -210,7 +233,7 @@ impl Pool {
             slots: Vec::new(),
             free: Vec::new(),
             listed: Vec::new(),
-            lanes: vec![Lane::new("", now)],
+            lanes: Vec::new(),
             next: 0,
             attempts: 0,
             counts: KeyCounts::default(),
@@ -222,7 +245,6 @@ impl Pool {
             settings,
         };
         pool.slots.reserve(keys.len());
-        pool.lanes[0].reserve(keys.len());
         pool.merge(keys, settings, now);
         pool
     }
@@ -336,7 +358,7 @@ impl Pool {
     /// Counts an answer's tokens; call it before [`Pool::release`].
     pub fn count_tokens(&mut self, picked: &Picked, tokens: Tokens) {
         self.counts.tokens += tokens;
-        self.slots[picked.id.at].counts.tokens += tokens;
+        self.slots[picked.id.at].past.counts.tokens += tokens;
     }
 
     /// The attempt is over, its stream included.
@@ -345,7 +367,7 @@ impl Pool {
         let lane = &mut self.lanes[picked.lane.0];
         lane.in_flight = lane.in_flight.saturating_sub(1);
         let slot = &mut self.slots[picked.id.at];
-        slot.counts.in_flight = slot.counts.in_flight.saturating_sub(1);
+        slot.past.counts.in_flight = slot.past.counts.in_flight.saturating_sub(1);
         self.forget_if_idle(picked.id.at);
         self.woken.extend(self.placeless.front());
         self.wake_first(picked.lane);
@@ -382,30 +404,33 @@ impl Pool {
     }
 
     fn lane_for(&mut self, model: &str, now: Instant) -> LaneId {
+        let has_own = model.len() <= MAX_MODEL_NAME;
+        let model = if has_own { model } else { SHARED };
         if let Some(at) = self.lanes.iter().position(|lane| lane.model == model) {
             return LaneId(at);
         }
-        if model.len() > MAX_MODEL_NAME {
-            return UNKEPT;
+        if model == SHARED || self.lanes.len() < MAX_LANES {
+            self.lanes.push(self.new_lane(model, now));
+            return LaneId(self.lanes.len() - 1);
         }
-        let mut lane = Lane::new(model, now);
-        lane.reserve(self.slots.len());
+        let unvisited = (0..self.lanes.len()).filter(|at| self.lanes[*at].requests == 0);
+        match unvisited.min_by_key(|at| self.lanes[*at].last_used) {
+            Some(at) => {
+                self.lanes[at] = self.new_lane(model, now);
+                LaneId(at)
+            }
+            None => self.lane_for(SHARED, now),
+        }
+    }
+
+    /// A lane with all keys, first the one after the last that was picked.
+    fn new_lane(&self, model: &str, now: Instant) -> Lane {
+        let mut lane = Lane::new(model, self.slots.len(), now);
         let (before, after) = self.listed.split_at(self.next.min(self.listed.len()));
         for key in after.iter().chain(before) {
             lane.admit(*key);
         }
-        if self.lanes.len() <= MAX_LANES {
-            self.lanes.push(lane);
-            return LaneId(self.lanes.len() - 1);
-        }
-        let unvisited = (1..=MAX_LANES).filter(|at| self.lanes[*at].requests == 0);
-        match unvisited.min_by_key(|at| self.lanes[*at].last_used) {
-            Some(at) => {
-                self.lanes[at] = lane;
-                LaneId(at)
-            }
-            None => UNKEPT,
-        }
+        lane
     }
 
     fn hand_out(&mut self, key: usize, lane: LaneId, now: Instant) -> Pick {
@@ -413,12 +438,12 @@ impl Pool {
         self.lanes[lane.0].hand_out(key, now);
         self.attempts += 1;
         if matches!(self.settings.pace, Pace::Fixed(_)) {
-            slot.window.add(now);
+            slot.past.window.add(now);
         }
         self.counts.requests += 1;
-        slot.counts.requests += 1;
-        slot.counts.in_flight += 1;
-        slot.last_used = Some(now);
+        slot.past.counts.requests += 1;
+        slot.past.counts.in_flight += 1;
+        slot.past.last_used = Some(now);
         self.next = slot.index + 1;
         Pick::Key(slot.picked(lane, now))
     }

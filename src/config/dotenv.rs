@@ -9,6 +9,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr_iter;
+
 /// One `NAME=value`. The last one of a name wins.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Assignment<'a> {
@@ -45,7 +47,7 @@ pub fn parse(text: &str) -> (Vec<Assignment<'_>>, Vec<BadLine>) {
             }
         }
         let passed = &rest[..rest.len() - after.len()];
-        line += passed.bytes().filter(|b| *b == b'\n').count();
+        line += memchr_iter(b'\n', passed.as_bytes()).count();
         rest = after;
     }
     (good, bad)

@@ -2,7 +2,10 @@
 //!
 //! A text that cannot be a key is a fault. It says what to write, and shows none of the text.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
+
+use memchr::memchr_iter;
 
 use super::clients::is_name;
 use super::dotenv::uncommented;
@@ -29,30 +32,31 @@ pub(super) fn list(text: &str) -> Found {
             ..Found::default()
         };
     }
-    let keys = separated(text);
-    let count = keys.len(); // there may be ten thousand: reserve at once
+    let count = LazyCell::new(|| separated(text).count());
+    // There may be ten thousand: reserve at once.
+    let commas = memchr_iter(b',', text.as_bytes()).count();
     let mut found = Found {
-        keys: Vec::with_capacity(count),
+        keys: Vec::with_capacity(commas + 1),
         ..Found::default()
     };
-    let mut seen = Seen::with_capacity(count);
-    for (at, key) in (1..).zip(keys) {
-        found.take(&mut seen, "", key, &|| format!("key {at} of {count}"));
+    let mut seen = Seen::with_capacity(commas + 1);
+    for (at, key) in (1..).zip(separated(text)) {
+        found.take(&mut seen, "", key, &|| format!("key {at} of {}", *count));
     }
     found
 }
 
 /// What stands between commas and blanks, of any script.
-fn separated(text: &str) -> Vec<&str> {
-    let separates = |c: char| c == ',' || c.is_whitespace();
-    if !text.is_ascii() {
-        let keys = text.split(separates);
-        return keys.filter(|key| !key.is_empty()).collect();
-    }
-    // Ten thousand keys are half a megabyte, and reading characters takes twice as long.
-    let keys = text.as_bytes().split(|byte| separates(char::from(*byte)));
-    let keys = keys.filter(|key| !key.is_empty());
-    keys.flat_map(str::from_utf8).collect()
+fn separated(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').flat_map(|piece| {
+        // Nearly always one key: characters are looked for only in what has others than visible ASCII.
+        let is_one = !piece.is_empty() && piece.bytes().all(|b| b.is_ascii_graphic());
+        let several = if is_one { "" } else { piece };
+        is_one
+            .then_some(piece)
+            .into_iter()
+            .chain(several.split_whitespace())
+    })
 }
 
 /// One key a line, or `name = key`; `#` begins a comment.
@@ -119,13 +123,24 @@ fn named(line: &str) -> (&str, &str) {
     }
 }
 
+/// The characters of nearly every key, as a table, since ten thousand keys have half a million of them.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut at = 0;
+    while at < plain.len() {
+        let byte = at as u8;
+        plain[at] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        at += 1;
+    }
+    plain
+};
+
 /// Why a key with this text is none.
 fn fault(key: &ApiKey, text: &str) -> Option<&'static str> {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let name = || text.split_once(':').map(|(name, _)| name);
     Some(match text {
         _ if text.eq_ignore_ascii_case("bearer") => "is the word Bearer; write the key alone",
-        _ if !text.is_empty() && text.bytes().all(is_plain) => return None, // nearly every key
+        _ if !text.is_empty() && text.bytes().all(|b| PLAIN[usize::from(b)]) => return None,
         _ if let Some(fault) = key.fault() => fault,
         _ if text.contains("://") => "is a URL; the provider's goes into TARGET_BASE_URL",
         _ if text.contains(['"', '\'', '`']) => "holds a quote; write keys without quotes",

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::bits::Bits;
+use super::rare::Rare;
 use super::seat::{Phase, Seat};
-use super::{Pick, PickRequest};
+use super::{Pick, PickRequest, SHARED};
 
 /// A request's turn, from its arrival to its end: a request that was refused does not start over behind later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,8 +27,10 @@ pub(super) struct Lane {
     /// Attempts under way.
     pub(super) in_flight: u32,
     pub(super) last_used: Instant,
-    /// By the keys' places in the pool's table.
-    pub(super) seats: Vec<Seat>,
+    /// Where each key stands, by the keys' places in the pool's table.
+    pub(super) phases: Vec<Phase>,
+    /// The same keys' seats.
+    pub(super) seats: Vec<Rare<Seat>>,
     pub(super) backoff: Backoff,
     /// Every key was refused since the first instant. Until the second one requests get the
     /// upstream's last refusal and are not sent.
@@ -53,18 +56,20 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(model: &str, now: Instant) -> Lane {
+    /// An empty lane with room for this many keys.
+    pub(super) fn new(model: &str, keys: usize, now: Instant) -> Lane {
         Lane {
             model: model.to_owned(),
             requests: 0,
             in_flight: 0,
             last_used: now,
-            seats: Vec::new(),
+            phases: Vec::with_capacity(keys),
+            seats: Vec::with_capacity(keys),
             backoff: Backoff::default(),
             closed: None,
             out_of_line: Bits::default(),
             ejected: Bits::default(),
-            line: VecDeque::new(),
+            line: VecDeque::with_capacity(keys),
             resting: BinaryHeap::new(),
             queue: VecDeque::new(),
             beside: VecDeque::new(),
@@ -73,18 +78,18 @@ impl Lane {
         }
     }
 
-    /// Makes room for this many keys at once.
-    pub(super) fn reserve(&mut self, keys: usize) {
-        self.seats.reserve(keys);
-        self.line.reserve(keys);
+    /// Whether it is the lane of all models that have none of their own.
+    pub(super) fn is_shared(&self) -> bool {
+        self.model == SHARED
     }
 
     /// Seats a key that is new, at the end of the line.
     pub(super) fn admit(&mut self, key: usize) {
         while self.seats.len() <= key {
-            self.seats.push(Seat::default());
+            self.phases.push(Phase::Gone);
+            self.seats.push(Rare::new());
         }
-        self.seats[key] = Seat::default();
+        (self.phases[key], self.seats[key]) = (Phase::Gone, Rare::new());
         self.tidy();
         self.line_up(key);
     }
@@ -131,22 +136,26 @@ impl Lane {
     /// When the first key comes free that can be a witness: one that rests for its limits, not
     /// because it was refused itself. Or, if only one key will do, when that one does.
     fn first_witness(&self, request: &PickRequest<'_>, now: Instant) -> Option<Instant> {
-        let may = |(key, seat): (usize, &Seat)| {
-            let refused = || seat.rests(now).is_some_and(|(why, _)| why.is_refusal());
+        let may = |(key, phase): (usize, &Phase)| {
+            let refused = || {
+                self.seats[key]
+                    .rests(now)
+                    .is_some_and(|(why, _)| why.is_refusal())
+            };
             let wanted = match request.only {
                 Some(only) => only.id.at == key,
                 None => !refused(),
             };
-            let until = seat.phase.until();
+            let until = phase.until();
             until.filter(|_| wanted && !request.avoids(key))
         };
-        self.seats.iter().enumerate().filter_map(may).min()
+        self.phases.iter().enumerate().filter_map(may).min()
     }
 
     /// Whether this key is ready in this lane, no suspect, and not to be avoided.
     pub(super) fn is_free(&self, key: usize, request: &PickRequest<'_>, now: Instant) -> bool {
         let seat = &self.seats[key];
-        matches!(seat.phase, Phase::InLine(_))
+        matches!(self.phases[key], Phase::InLine(_))
             && seat.hold(now).is_none()
             && !seat.is_suspect(now)
             && !request.avoids(key)
@@ -163,7 +172,7 @@ impl Lane {
         let mut at = 0;
         while let Some((key, turn)) = self.line.get(at).copied() {
             let seat = &self.seats[key];
-            if seat.phase != Phase::InLine(turn) {
+            if self.phases[key] != Phase::InLine(turn) {
                 self.line.remove(at);
                 continue;
             }
@@ -196,15 +205,17 @@ impl Lane {
     /// An answer has come, or none will. Call it once for each [`Lane::hand_out`].
     pub(super) fn answered(&mut self, key: usize) {
         self.seats[key].answered();
-        if matches!(self.seats[key].phase, Phase::Held(_)) {
+        if matches!(self.phases[key], Phase::Held(_)) {
             self.line_up(key);
         }
     }
 
     /// The key as a whole is well again.
     pub(super) fn welcome(&mut self, key: usize, now: Instant) {
-        self.seats[key].pardon();
-        if let Phase::Held(_) = self.seats[key].phase {
+        if let Some(seat) = self.seats[key].changed() {
+            seat.pardon();
+        }
+        if let Phase::Held(_) = self.phases[key] {
             self.line_up(key);
         }
         self.reseat(key, now);
@@ -212,7 +223,8 @@ impl Lane {
 
     /// An ejected key is probed by the next request. Says whether it was ejected.
     pub(super) fn revive(&mut self, key: usize, now: Instant) -> bool {
-        let ejected = self.seats[key].probe_now(now);
+        let seat = self.seats[key].changed();
+        let ejected = seat.is_some_and(|seat| seat.probe_now(now));
         self.reseat(key, now);
         ejected
     }
@@ -220,7 +232,7 @@ impl Lane {
     /// Moves the key to where its rest puts it.
     pub(super) fn reseat(&mut self, key: usize, now: Instant) {
         self.tidy();
-        let phase = self.seats[key].phase;
+        let phase = self.phases[key];
         match self.seats[key].rests(now) {
             _ if phase == Phase::Gone => {}
             Some((_, until)) => self.move_to(key, Phase::Resting(until)),
@@ -240,7 +252,8 @@ impl Lane {
 
     /// A suspect key was accepted: the refused request was to blame, so nobody is suspect.
     pub(super) fn suspect_nobody(&mut self) {
-        self.seats.iter_mut().for_each(Seat::trust);
+        let seats = self.seats.iter_mut().filter_map(Rare::changed);
+        seats.for_each(Seat::trust);
     }
 
     /// Whether a bare 429 means that the model is overloaded, not the key limited: several keys get
@@ -310,7 +323,7 @@ impl Lane {
     /// The rest that ends first, old entries aside.
     fn first_rest(&mut self) -> Option<(Instant, usize)> {
         while let Some(Reverse((at, key))) = self.resting.peek().copied() {
-            if self.seats[key].phase.until() == Some(at) {
+            if self.phases[key].until() == Some(at) {
                 return Some((at, key));
             }
             self.resting.pop();
@@ -320,7 +333,7 @@ impl Lane {
 
     /// Puts a key at the end of the line.
     fn line_up(&mut self, key: usize) {
-        self.returned |= !matches!(self.seats[key].phase, Phase::InLine(_));
+        self.returned |= !matches!(self.phases[key], Phase::InLine(_));
         self.next_turn += 1;
         self.move_to(key, Phase::InLine(self.next_turn));
     }
@@ -329,23 +342,23 @@ impl Lane {
     /// again, they would never come to the front.
     fn tidy(&mut self) {
         let most = 2 * self.seats.len() + 16;
-        let seats = &self.seats;
+        let phases = &self.phases;
         if self.line.len() > most {
             self.line
-                .retain(|(key, turn)| seats[*key].phase == Phase::InLine(*turn));
+                .retain(|(key, turn)| phases[*key] == Phase::InLine(*turn));
         }
         if self.resting.len() > most {
             self.resting
-                .retain(|Reverse((at, key))| seats[*key].phase.until() == Some(*at));
+                .retain(|Reverse((at, key))| phases[*key].until() == Some(*at));
         }
     }
 
     /// Changes a key's place; nothing else does. See [`Lane::line`] for the entry left behind.
     fn move_to(&mut self, key: usize, phase: Phase) {
-        if self.seats[key].phase == phase {
+        if self.phases[key] == phase {
             return;
         }
-        self.seats[key].phase = phase;
+        self.phases[key] = phase;
         let ejected = matches!(phase, Phase::Resting(_)) && self.seats[key].is_ejected();
         self.out_of_line.put(key, phase.until().is_some());
         self.ejected.put(key, ejected);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::{KeyCounts, KeyId, Pool, PoolKey, Settings, Window};
+use super::{KeyId, Pool, PoolKey, Rare, Settings};
 use crate::secret::{ApiKey, SALT};
 use crate::state::SavedRest;
 
@@ -32,12 +32,18 @@ impl Pool {
                 true => None, // at the start there is nothing to compare with
                 false => known.remove(key),
             };
-            let at = before.unwrap_or_else(|| self.add(key));
-            merged.new += usize::from(before.is_none());
-            merged.revived += usize::from(self.revive(at, now));
-            let slot = &mut self.slots[at];
-            slot.index = index;
-            slot.key = key.clone(); // it may have another name now
+            let at = match before {
+                Some(at) => {
+                    merged.revived += usize::from(self.revive(at, now));
+                    self.slots[at].key = key.clone(); // it may have another name now
+                    at
+                }
+                None => {
+                    merged.new += 1;
+                    self.add(key)
+                }
+            };
+            self.slots[at].index = index;
             self.listed.push(at);
         }
         merged.removed = known.len();
@@ -78,12 +84,7 @@ impl Pool {
             },
             index: 0,
             listed: true,
-            out: None,
-            served: None,
-            refused: None,
-            window: Window::default(),
-            counts: KeyCounts::default(),
-            last_used: None,
+            past: Rare::new(),
         };
         match self.slots.get_mut(at) {
             Some(free) => *free = slot,
@@ -99,15 +100,17 @@ impl Pool {
         for lane in &mut self.lanes {
             revived |= lane.revive(key, now);
         }
-        let slot = &mut self.slots[key];
-        slot.refused = None;
-        slot.out.take().is_some() || revived
+        let Some(past) = self.slots[key].past.changed() else {
+            return revived;
+        };
+        past.refused = None;
+        past.out.take().is_some() || revived
     }
 
     pub(super) fn forget_if_idle(&mut self, at: usize) {
         let slot = &mut self.slots[at];
-        if !slot.listed && slot.counts.in_flight == 0 {
-            (slot.key, slot.window) = (ApiKey::new(""), Window::default());
+        if !slot.listed && slot.past.counts.in_flight == 0 {
+            (slot.key, slot.past) = (ApiKey::new(""), Rare::new());
             self.free.push(at);
         }
     }

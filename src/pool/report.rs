@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{KeyCounts, LaneId, Picked, Pool, RECENT, RestReason, Settings, UNKEPT};
+use super::{KeyCounts, LaneId, Past, Picked, Pool, RECENT, RestReason, Settings};
 use crate::verdict::Verdict;
 
 /// How long a key is out for all lanes.
@@ -57,7 +57,7 @@ impl Pool {
         let Settings { cooldown, pace, .. } = self.settings;
         let lane = &mut self.lanes[picked.lane.0];
         lane.answered(key);
-        let is_kept = picked.lane != UNKEPT;
+        let is_kept = !lane.is_shared();
         let report = match report {
             Report::Answered(Verdict::Limited(None), status)
                 if is_kept && lane.is_overloaded(key, now) =>
@@ -67,7 +67,7 @@ impl Pool {
             report => report,
         };
         self.counts.count(report);
-        self.slots[key].counts.count(report);
+        self.slots[key].past.counts.count(report);
         let seat = &mut lane.seats[key];
         let sent = picked.at;
         let change = match report {
@@ -102,7 +102,7 @@ impl Pool {
             Report::Unclear | Report::NoAnswer => None,
             Report::NotSent => {
                 seat.take_back(sent, pace);
-                self.slots[key].window.take_back(sent);
+                self.slots[key].past.window.take_back(sent);
                 None
             }
         };
@@ -126,7 +126,7 @@ impl Pool {
     /// ejected, if that is news.
     pub fn eject(&mut self, refused: &Picked, why: RestReason, now: Instant) -> Option<Duration> {
         let now = self.in_order(now);
-        if refused.lane == UNKEPT {
+        if self.lanes[refused.lane.0].is_shared() {
             return None;
         }
         // A reload may have removed it meanwhile.
@@ -150,7 +150,8 @@ impl Pool {
     pub fn is_down(&self, now: Instant) -> bool {
         let mut slots = self.listed.iter().map(|at| &self.slots[*at]);
         slots.all(|slot| {
-            slot.refused == Some(Evidence::Strong) || slot.out.is_some_and(|(_, until)| now < until)
+            let Past { refused, out, .. } = *slot.past;
+            refused == Some(Evidence::Strong) || out.is_some_and(|(_, until)| now < until)
         })
     }
 
@@ -171,10 +172,10 @@ impl Pool {
 
     /// The key was accepted: it is well in all lanes. Returns whether it was out.
     fn is_well(&mut self, key: usize, sent: Instant, now: Instant) -> bool {
-        let slot = &mut self.slots[key];
-        slot.served = slot.served.max(Some(sent));
-        let was_bad = slot.refused.take() == Some(Evidence::Strong);
-        let was_out = slot.out.take().is_some();
+        let past = &mut *self.slots[key].past;
+        past.served = past.served.max(Some(sent));
+        let was_bad = past.refused.take() == Some(Evidence::Strong);
+        let was_out = past.out.take().is_some();
         if was_bad || was_out {
             for lane in &mut self.lanes {
                 lane.welcome(key, now);
@@ -186,7 +187,7 @@ impl Pool {
 
     /// A refusal without a witness: a second lane, or words that name the key, make it strong evidence.
     fn note_refusal(&mut self, key: usize, lane: LaneId, names_key: bool) {
-        let refused = &mut self.slots[key].refused;
+        let refused = &mut self.slots[key].past.refused;
         let elsewhere = refused.is_some_and(|before| before != Evidence::Weak(lane));
         *refused = Some(match names_key || elsewhere {
             true => Evidence::Strong,
@@ -196,8 +197,8 @@ impl Pool {
 
     /// The key is out in this lane. Takes it out of all lanes, if the pool's rule says so.
     fn look_at_whole(&mut self, key: usize, here: LaneId, why: RestReason, now: Instant) {
-        let slot = &mut self.slots[key];
-        let served = slot.served;
+        let past = &mut self.slots[key].past;
+        let served = past.served;
         let lately = served.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
         let elsewhere = self
             .lanes
@@ -205,9 +206,9 @@ impl Pool {
             .enumerate()
             .any(|(at, lane)| at != here.0 && lane.seats[key].is_out_since(served));
         // Not again at once: first another lane's request may show that the key is well.
-        let rested = slot.out.is_none_or(|(_, until)| now >= until + WHOLE);
+        let rested = past.out.is_none_or(|(_, until)| now >= until + WHOLE);
         if rested && (elsewhere || (why.names_key() && !lately)) {
-            slot.out = now.checked_add(WHOLE).map(|until| (why, until));
+            past.out = now.checked_add(WHOLE).map(|until| (why, until));
         }
     }
 }

@@ -11,6 +11,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::rare::Blank;
 use super::window::{MINUTE, Window};
 use crate::config::Pace;
 use crate::verdict::MAX_REST;
@@ -140,10 +141,9 @@ impl LearnedLimit {
 }
 
 /// See the module's text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Seat {
-    pub(super) phase: Phase,
-    /// Boxed, as the next: most of ten thousand keys have neither.
+    /// Boxed, as the next: most keys have neither.
     rest: Option<Box<Rest>>,
     suspect_until: Option<Instant>,
     learned: Option<Box<LearnedLimit>>,
@@ -155,19 +155,16 @@ pub(super) struct Seat {
     window: Window,
 }
 
-impl Default for Seat {
-    fn default() -> Seat {
-        Seat {
-            phase: Phase::Gone,
-            rest: None,
-            suspect_until: None,
-            learned: None,
-            peak: 0,
-            allowed: 1,
-            unanswered: 0,
-            window: Window::default(),
-        }
-    }
+impl Blank for Seat {
+    const BLANK: &Seat = &Seat {
+        rest: None,
+        suspect_until: None,
+        learned: None,
+        peak: 0,
+        allowed: 1,
+        unanswered: 0,
+        window: Window::NEW,
+    };
 }
 
 impl Seat {

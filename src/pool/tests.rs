@@ -230,7 +230,7 @@ fn of_thousands_of_keys_a_conversation_knows_a_few_and_a_new_key_moves_few_conve
     let away = ask(&mut fixture, 7);
     assert_ne!(away.index, home.index);
     assert_eq!(ask(&mut fixture, 7).index, away.index);
-    let entries = fixture.pool.lanes[1].entries();
+    let entries = fixture.pool.lanes[0].entries();
     assert!(entries < 4_000, "they are tidied up: {entries}");
 }
 
@@ -666,7 +666,7 @@ fn where_all_lanes_are_taken_a_models_limits_hold_nobody_else_up() {
     }
     let (hostile, _) = fixture.pool.enter("hostile", fixture.t0);
     let (other, _) = fixture.pool.enter("other", fixture.t0);
-    assert_eq!((hostile, other), (UNKEPT, UNKEPT));
+    assert!(hostile == other && fixture.pool.lanes[other.0].is_shared());
     for report in [limited(9999), UNSAID, QUOTA, OVERLOADED, REFUSED] {
         let Pick::Key(picked) = fixture
             .pool
@@ -765,6 +765,16 @@ fn with_keys(names: &[&str]) -> (Fixture, Vec<ApiKey>) {
 }
 
 #[test]
+fn a_reload_may_give_a_key_another_name() {
+    let (mut fixture, _) = with_keys(&["a"]);
+    let named = ApiKey::named("home", key("a").expose());
+    let merged = fixture.pool.merge(&[named], SETTINGS, fixture.t0);
+    assert_eq!((merged.new, merged.removed), (0, 0));
+    let name = fixture.pool.snapshot(fixture.t0).remove(0).name;
+    assert_eq!(name.as_deref(), Some("home"));
+}
+
+#[test]
 fn a_reload_keeps_the_rest_and_the_counters_of_keys_that_stay() {
     let (mut fixture, _) = with_keys(&["a", "b"]);
     fixture.one(limited(9), T0);
@@ -809,6 +819,19 @@ fn a_removed_key_finishes_what_it_carries_and_is_forgotten() {
 }
 
 #[test]
+fn a_new_key_in_the_place_of_a_removed_one_starts_anew() {
+    let (mut fixture, keys) = with_keys(&["a", "b"]);
+    fixture.one(limited(9), T0);
+    let [_, stays] = &keys[..] else { panic!() };
+    for keys in [vec![stays.clone()], vec![stays.clone(), key("c")]] {
+        fixture.pool.merge(&keys, SETTINGS, fixture.t0);
+    }
+    for _ in 0..2 {
+        assert_eq!(fixture.one(ACCEPTED, secs(1)), None);
+    }
+}
+
+#[test]
 fn a_key_that_comes_back_while_its_old_self_is_in_flight_starts_anew() {
     let (mut fixture, keys) = with_keys(&["a", "b"]);
     let old = fixture.take(T0);
@@ -824,23 +847,20 @@ fn the_table_of_models_is_bounded_and_forgets_the_one_unused_for_the_longest() {
     for n in 0..10_000 {
         let at = fixture.t0 + secs(n);
         let (lane, ticket) = fixture.pool.enter(&format!("model-{n}"), at);
-        assert_ne!(lane, LaneId(0), "there is room");
+        assert!(!fixture.pool.lanes[lane.0].is_shared(), "there is room");
         fixture.pool.exit(lane, ticket);
     }
     let models = fixture.pool.models(fixture.t0);
-    assert_eq!(models.len(), 1 + MAX_LANES); // the first is what all others share
+    assert_eq!(models.len(), MAX_LANES);
     assert!(models.iter().any(|view| view.model == "m"));
     assert!(models.iter().any(|view| view.model == "model-9999"));
-    let (long, _) = fixture.pool.enter(&"x".repeat(200), fixture.t0);
-    assert_eq!(
-        long,
-        LaneId(0),
-        "no name is too long, but some are not kept"
-    );
+    // No name is too long, but some have no lane of their own.
+    let (shared, _) = fixture.pool.enter(&"x".repeat(200), fixture.t0);
+    assert!(fixture.pool.lanes[shared.0].is_shared());
     for n in 0..MAX_LANES {
         fixture.pool.enter(&format!("busy-{n}"), fixture.t0);
     }
-    assert_eq!(fixture.pool.enter("one-too-many", fixture.t0).0, LaneId(0));
+    assert_eq!(fixture.pool.enter("one-too-many", fixture.t0).0, shared);
 }
 
 #[test]
@@ -857,7 +877,7 @@ fn a_long_day_leaves_no_old_entries_behind() {
             fixture.pool.release(&picked);
         }
     }
-    let entries = fixture.pool.lanes[1].entries();
+    let entries = fixture.pool.lanes[0].entries();
     assert!(entries <= 25, "{entries}");
 }
 

@@ -46,6 +46,22 @@ pub struct KeyCounts {
     pub tokens: Tokens,
 }
 
+impl KeyCounts {
+    pub(super) const NONE: KeyCounts = KeyCounts {
+        requests: 0,
+        limited: 0,
+        quota: 0,
+        refused: 0,
+        overloaded: 0,
+        no_answer: 0,
+        in_flight: 0,
+        tokens: Tokens {
+            input: 0,
+            output: 0,
+        },
+    };
+}
+
 /// One key as `/health` shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KeyView {
@@ -154,7 +170,7 @@ impl Pool {
     /// Looks at a few more keys, so that nobody waits long for the lock. Returns whether there are more.
     pub fn survey_further(&self, seen: &mut Overview, now: Instant) -> bool {
         // Requests without a model (GET /v1/models) are rare, and say nothing about the others.
-        let is_named = |lane: &Lane| !lane.model.is_empty() && !lane.model.starts_with('/');
+        let is_named = |lane: &Lane| !lane.is_shared() && !lane.model.starts_with('/');
         let named = self.lanes.iter().any(is_named);
         let recent = self.recent_lanes(now);
         let recent: Vec<&Lane> = recent.filter(|lane| !named || is_named(lane)).collect();
@@ -262,23 +278,26 @@ impl Pool {
             state,
             serves,
             models: lanes.flatten().collect(),
-            counts: slot.counts,
-            last_used: slot.last_used.map(|at| now.saturating_duration_since(at)),
+            counts: slot.past.counts,
+            last_used: slot
+                .past
+                .last_used
+                .map(|at| now.saturating_duration_since(at)),
         }
     }
 
-    /// All lanes; the first one, which is always there, only while a request is in it.
+    /// All lanes that were used lately; the shared one only while a request is in it.
     fn recent_lanes(&self, now: Instant) -> impl Iterator<Item = &Lane> {
         self.lanes.iter().filter(move |lane| {
             let lately = now.saturating_duration_since(lane.last_used) < RECENT;
-            lane.requests > 0 || (lately && !lane.model.is_empty())
+            lane.requests > 0 || (lately && !lane.is_shared())
         })
     }
 }
 
 /// A state that holds for all models.
 fn whole(slot: &PoolKey, now: Instant) -> Option<KeyState> {
-    let (why, until) = slot.out.filter(|(_, until)| *until > now)?;
+    let (why, until) = slot.past.out.filter(|(_, until)| *until > now)?;
     Some(state(why, until.saturating_duration_since(now)))
 }
 
@@ -287,7 +306,7 @@ fn in_lane(lane: &Lane, key: usize, now: Instant) -> KeyState {
         return KeyState::Ready;
     }
     let seat = &lane.seats[key];
-    match (seat.rests(now), seat.phase) {
+    match (seat.rests(now), lane.phases[key]) {
         (Some((why, until)), _) => state(why, until.saturating_duration_since(now)),
         (None, Phase::Paced(at)) if at > now => {
             KeyState::Throttled(at.saturating_duration_since(now))

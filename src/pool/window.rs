@@ -11,14 +11,19 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 const MOST: usize = 1000;
 
 /// The instants of the last minute's requests.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Window {
-    /// All but the newest, oldest first. Most of ten thousand keys have none, and so take no memory here.
+    /// All but the newest, oldest first: a key that is seldom used takes no memory here.
     earlier: VecDeque<Instant>,
     newest: Option<Instant>,
 }
 
 impl Window {
+    pub(super) const NEW: Window = Window {
+        earlier: VecDeque::new(),
+        newest: None,
+    };
+
     /// A request goes out.
     pub(super) fn add(&mut self, now: Instant) {
         self.forget(now);
@@ -100,7 +105,7 @@ mod tests {
     fn a_request_leaves_the_window_after_exactly_a_minute() {
         let t0 = Instant::now();
         let at = |ms| t0 + Duration::from_millis(ms);
-        let mut window = Window::default();
+        let mut window = Window::NEW;
         for ms in [0, 100, 40_000] {
             window.add(at(ms));
         }
@@ -117,7 +122,7 @@ mod tests {
     #[test]
     fn a_request_that_was_not_sent_is_taken_back() {
         let t0 = Instant::now();
-        let mut window = Window::default();
+        let mut window = Window::NEW;
         window.add(t0);
         window.add(t0 + MINUTE / 2);
         window.take_back(t0);
@@ -128,7 +133,7 @@ mod tests {
     #[test]
     fn the_window_is_bounded() {
         let t0 = Instant::now();
-        let mut window = Window::default();
+        let mut window = Window::NEW;
         for _ in 0..10 * MOST {
             window.add(t0);
         }

@@ -119,6 +119,32 @@ fn a_suspect_goes_last_in_its_lane_for_a_minute() {
 }
 
 #[test]
+fn where_a_suspect_is_accepted_nobody_is_suspect() {
+    let mut fixture = Fixture::new(3, SETTINGS);
+    for report in [REFUSED, REFUSED, REFUSED, ACCEPTED] {
+        fixture.one(report, T0);
+    }
+    assert_eq!(fixture.indices(3, T0), [1, 2, 0]);
+}
+
+#[test]
+fn a_key_that_was_called_invalid_is_back_once_another_model_accepts_it() {
+    let mut fixture = Fixture::new(2, SETTINGS);
+    let lane = fixture.lane;
+    fixture.one(ACCEPTED, T0);
+    fixture.one(ACCEPTED, T0);
+    witnessed(&mut fixture, lane, NAMED, T0);
+    assert_eq!(fixture.states(T0), [ejected(60), KeyState::Ready]);
+    let (other, _) = fixture.pool.enter("other", fixture.t0);
+    let Pick::Key(picked) = ask(&mut fixture, other, &[], T0) else {
+        panic!("no key")
+    };
+    fixture.report(&picked, ACCEPTED, secs(1));
+    assert_eq!(picked.index, 0);
+    assert_eq!(fixture.states(secs(1)), [KeyState::Ready; 2]);
+}
+
+#[test]
 fn a_witness_ejects_for_a_minute_then_for_longer_as_probes_confirm_it() {
     let mut fixture = Fixture::new(2, SETTINGS);
     let (lane, mut at) = (fixture.lane, T0);
@@ -309,6 +335,15 @@ fn a_reload_probes_an_ejected_key_at_once() {
     let mut picked = fixture.indices(2, secs(1));
     picked.sort_unstable();
     assert_eq!(picked, [0, 1]);
+}
+
+#[test]
+fn a_reload_ends_what_refusals_said_against_a_key() {
+    let mut fixture = Fixture::new(1, SETTINGS);
+    fixture.one(NAMED, T0);
+    assert!(fixture.pool.is_down(fixture.t0));
+    fixture.pool.merge(&keys(1), SETTINGS, fixture.t0);
+    assert!(!fixture.pool.is_down(fixture.t0));
 }
 
 // ---- quotas -------------------------------------------------------------------------------------
