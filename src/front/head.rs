@@ -38,7 +38,7 @@ fn refused<T>(status: u16, why: &'static str) -> Result<T, HeadError> {
 
 /// The head of a request.
 pub struct Head {
-    /// The head, with `?` for each byte that is not ASCII. The ranges below point into it.
+    /// The head; if it is not UTF-8, with `?` for each byte that is not ASCII. The ranges below point into it.
     text: String,
     /// The bytes as they came, if that differs.
     raw: Option<Vec<u8>>,
@@ -98,17 +98,22 @@ impl Head {
         }
 
         // checked once, as names and targets are read as `str` often
-        let raw = if text.is_ascii() {
-            None
-        } else {
-            let raw = text.clone();
-            text.iter_mut()
-                .filter(|b| !b.is_ascii())
-                .for_each(|b| *b = b'?');
-            Some(raw)
+        let (text, raw) = match String::from_utf8(text) {
+            Ok(text) => (text, None),
+            Err(other) => {
+                let raw = other.into_bytes();
+                let ascii = |byte: &u8| {
+                    if byte.is_ascii() {
+                        char::from(*byte)
+                    } else {
+                        '?'
+                    }
+                };
+                (raw.iter().map(ascii).collect(), Some(raw))
+            }
         };
         let mut head = Head {
-            text: String::from_utf8(text).unwrap_or_default(),
+            text,
             raw,
             fields,
             target,
