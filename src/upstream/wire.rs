@@ -213,32 +213,31 @@ fn lasting(error: io::Error) -> ureq::Error {
 /// A socket that does not block by itself: every wait goes through [`wait`].
 struct Socket {
     stream: TcpStream,
-    /// The time limit for all reads and writes, if there is one; counted from `since`.
+    /// The time limit for all reads and writes, if there is one; counted from the first wait, which is `since`.
     timeout: NextTimeout,
     since: Option<Instant>,
 }
 
 impl Socket {
     fn new(stream: TcpStream, timeout: NextTimeout) -> Socket {
-        let mut socket = Socket {
+        Socket {
             stream,
             timeout,
             since: None,
-        };
-        socket.begin(timeout);
-        socket
+        }
     }
 
     /// Sets the time limit from now on.
     fn begin(&mut self, timeout: NextTimeout) {
-        self.timeout = timeout;
-        self.since = timeout.not_zero().map(|_| Instant::now());
+        (self.timeout, self.since) = (timeout, None);
     }
 
-    fn wait(&self, interest: Interest) -> io::Result<()> {
+    fn wait(&mut self, interest: Interest) -> io::Result<()> {
         let mut left = self.timeout;
-        if let (Patience::Exact(after), Some(since)) = (left.after, self.since) {
-            let after = after.saturating_sub(since.elapsed());
+        if let Some(after) = left.not_zero() {
+            let now = Instant::now();
+            let since = *self.since.get_or_insert(now);
+            let after = after.saturating_sub(now - since);
             if after.is_zero() {
                 return Err(ureq::Error::Timeout(left.reason).into_io());
             }
