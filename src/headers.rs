@@ -23,7 +23,10 @@ static HOP_BY_HOP: Names = Names::new(&[
 
 /// Fields of a request that stay on the client's side.
 static STAYS_DOWN: Names = Names::new(&[
-    "authorization", // the client's own, often a placeholder; the pool's key is sent instead
+    // Nearly every request has these three.
+    "host",           // set anew
+    "content-length", // set anew
+    "authorization",  // the client's own, often a placeholder; the pool's key is sent instead
     "x-api-key",
     "api-key",        // Azure's name for the same
     "x-goog-api-key", // Google's
@@ -36,8 +39,6 @@ static STAYS_DOWN: Names = Names::new(&[
     "x-client-ip",
     "cf-connecting-ip", // Cloudflare's names for the same
     "true-client-ip",
-    "host",           // set anew
-    "content-length", // set anew
 ]);
 
 /// Beginnings of names that are not forwarded either: the forerunners of `Forwarded`; CORS; what browsers tell about

@@ -86,15 +86,15 @@ enum About {
 impl About {
     fn of(method: &str, target: &str) -> Option<About> {
         let path = route::path(target);
-        match method {
-            _ if route::is_genai(target) => None,
+        let about = match method {
             #[cfg(feature = "messages")]
             "POST" if path.ends_with("/v1/messages/count_tokens") => Some(About::Count),
             #[cfg(feature = "messages")]
             "GET" if path.ends_with("/v1/models") => Some(About::Models),
             "POST" => Dialect::of(path).map(About::Translation),
             _ => None,
-        }
+        };
+        about.filter(|_| !route::is_genai(target))
     }
 
     fn dialect(self) -> Dialect {
@@ -254,13 +254,13 @@ impl AnswerMode {
     }
 
     /// The field that a refusal of this status lacks and the client needs.
-    pub(super) fn lacks<'a>(
+    pub(super) fn lacks<'a, F: Iterator<Item = Field<'a>>>(
         &self,
         status: u16,
-        mut fields: impl Iterator<Item = Field<'a>>,
+        fields: impl FnOnce() -> F,
     ) -> Option<Field<'static>> {
         let wanted = matches!(status, 429 | 503) && self.dialect()?.is_openais();
-        let is_there = wanted && fields.any(|(name, _)| name == "retry-after");
+        let is_there = wanted && fields().any(|(name, _)| name == "retry-after");
         (wanted && !is_there).then_some(("retry-after", USUAL_WAIT_DIGIT))
     }
 

@@ -130,7 +130,7 @@ impl Delivery<'_> {
             self.outcome.status = kept.status;
             return self.kept_late(kept);
         }
-        let lacks = mapped.answer_mode.lacks(kept.status, kept.fields());
+        let lacks = mapped.answer_mode.lacks(kept.status, || kept.fields());
         self.kept_as_it_is(kept, lacks)
     }
 
@@ -233,15 +233,15 @@ impl Delivery<'_> {
 
     fn head_of(&self, answer: &Answer, framing: Framing) -> Vec<u8> {
         let is_sse = answer.is_stream();
-        let stated = match answer.stated_length() {
-            Some(n) if self.exchange.down.head_only => Framing::Length(n),
-            _ => framing,
+        let stated = match self.exchange.down.head_only {
+            true => answer.stated_length().map_or(framing, Framing::Length),
+            false => framing,
         };
         let theirs = answer
             .fields_back()
             .filter(|(name, _)| !is_sse || *name != NO_BUFFER.0);
         let answer_mode = &self.exchange.mapped.answer_mode;
-        let lacks = answer_mode.lacks(answer.status, answer.fields_back());
+        let lacks = answer_mode.lacks(answer.status, || answer.fields_back());
         self.head(
             stated,
             theirs.chain(is_sse.then_some(NO_BUFFER)).chain(lacks),

@@ -32,10 +32,10 @@ impl AnswerMode {
         (Vec::new(), b": alvus is waiting\n\n".to_vec())
     }
 
-    pub(super) fn lacks<'a>(
+    pub(super) fn lacks<'a, F: Iterator<Item = Field<'a>>>(
         &self,
         _: u16,
-        _: impl Iterator<Item = Field<'a>>,
+        _: impl FnOnce() -> F,
     ) -> Option<(&'static str, &'static [u8])> {
         None
     }

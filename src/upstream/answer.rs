@@ -106,7 +106,7 @@ impl Answer {
         }
         // ureq takes an empty body for none.
         let length = body.content_length();
-        let length = length.or(stated_length(&fields).filter(|n| *n == 0));
+        let length = length.or_else(|| stated_length(&fields).filter(|n| *n == 0));
         let kind = fields.get("content-type");
         let coded = fields
             .get("content-encoding")
