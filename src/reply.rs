@@ -84,8 +84,8 @@ pub fn begin_head(out: &mut Vec<u8>, status: u16, framing: Framing, down: Downst
 }
 
 /// Adds one field. Name and value must come from a parsed message or from us.
-pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
+pub fn field(out: &mut Vec<u8>, name: impl AsRef<[u8]>, value: &[u8]) {
+    out.extend_from_slice(name.as_ref());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");

@@ -162,7 +162,7 @@ impl Upstream {
         reuse: Reuse,
     ) -> Result<Box<Answer>, Failure> {
         let text = key.expose().as_bytes();
-        if !headers::well_formed("authorization", text) {
+        if !headers::is_value(text) {
             return Err(Failure::Unusable(
                 "the key cannot stand in a header field".into(),
             ));

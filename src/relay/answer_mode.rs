@@ -15,7 +15,7 @@ use crate::dialect::json::Json;
 use crate::dialect::lessons::{Lesson, code};
 use crate::dialect::measure::Size;
 use crate::dialect::terms::{Refused, RequestContext};
-use crate::headers::Field;
+use crate::headers::{self, Field};
 use crate::reply::{self, BadRequest, Reply};
 use crate::route;
 use crate::upstream::{Answer, Kept, Prepared};
@@ -132,7 +132,7 @@ impl Mapped {
         match about {
             About::Translation(_) if !passes || dialect.is_openais() => {
                 let keeps_open = fields.iter().any(|(name, value)| {
-                    name.eq_ignore_ascii_case("user-agent") && value.starts_with(CLAUDE_CODE)
+                    headers::is(name, "user-agent") && value.starts_with(CLAUDE_CODE)
                 });
                 self.answer_mode = AnswerMode::Translation(Box::new(Translation {
                     dialect,
@@ -173,12 +173,12 @@ fn prepared(
     path: &str,
     fields: &[Field],
 ) -> Result<Prepared, BadRequest> {
-    let kept = |name: &str| GOES_UP.iter().any(|up| up.eq_ignore_ascii_case(name));
+    let kept = |name: &[u8]| GOES_UP.iter().any(|up| headers::is(name, up));
     let mut ours: Vec<Field> = Vec::new();
     if method == "POST" {
-        ours.push(("content-type", b"application/json"));
+        ours.push((b"content-type", b"application/json"));
     }
-    ours.push(("accept", b"application/json"));
+    ours.push((b"accept", b"application/json"));
     ours.extend(fields.iter().filter(|(name, _)| kept(name)));
     let path = route::upward(&policy.target.base_path, path);
     let mut prepared = Prepared::new(method, &policy.target.to, &path, &ours)?;
@@ -231,7 +231,7 @@ impl AnswerMode {
     pub(super) fn kept(&self, kept: &Kept, known: &Known) -> Option<Reply> {
         let dialect = self.dialect().filter(|_| self.translates())?;
         let status = if kept.status < 400 { 502 } else { kept.status };
-        let after = kept.fields.iter().find(|(name, _)| name == "retry-after");
+        let after = kept.fields.iter().find(|(name, _)| name == b"retry-after");
         let after = after.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
         let mut request = Refused {
             model: "",
@@ -260,8 +260,8 @@ impl AnswerMode {
         fields: impl FnOnce() -> F,
     ) -> Option<Field<'static>> {
         let wanted = matches!(status, 429 | 503) && self.dialect()?.is_openais();
-        let is_there = wanted && fields().any(|(name, _)| name == "retry-after");
-        (wanted && !is_there).then_some(("retry-after", USUAL_WAIT_DIGIT))
+        let is_there = wanted && fields().any(|(name, _)| name == b"retry-after");
+        (wanted && !is_there).then_some((b"retry-after", USUAL_WAIT_DIGIT))
     }
 
     /// A refusal as the last event of a stream that has begun, if the dialect has an event for it.

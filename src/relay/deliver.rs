@@ -17,7 +17,7 @@ use crate::upstream::{Answer, Kept};
 use crate::warn;
 
 /// Tells nginx, and proxies that copied it, to pass a stream on as it comes.
-const NO_BUFFER: Field = ("x-accel-buffering", b"no");
+const NO_BUFFER: Field = (b"x-accel-buffering", b"no");
 
 /// The last step of an exchange: each of its methods sends one kind of answer, and returns what became of it.
 pub(super) struct Delivery<'a> {
@@ -157,7 +157,9 @@ impl Delivery<'_> {
 
 impl Kept {
     fn fields(&self) -> impl Iterator<Item = Field<'_>> {
-        self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()))
+        self.fields
+            .iter()
+            .map(|(n, v)| (n.as_slice(), v.as_slice()))
     }
 
     /// Its body, if that is a JSON error that a retry does not cure; else an error of our own about it.
@@ -263,7 +265,7 @@ impl Delivery<'_> {
         reply::begin_head(&mut head, self.outcome.status, framing, self.exchange.down);
         let mut is_named = false;
         for (name, value) in fields {
-            is_named |= name == reply::REQUEST_ID;
+            is_named |= name == reply::REQUEST_ID.as_bytes();
             reply::field(&mut head, name, value);
         }
         if !is_named {

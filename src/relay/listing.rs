@@ -185,7 +185,7 @@ impl Delivery<'_> {
     /// A list that is so old.
     fn list(self, list: &Kept, age: Duration) -> Outcome {
         let age = age.as_secs().to_string();
-        self.kept_as_it_is(list, Some(("age", age.as_bytes())))
+        self.kept_as_it_is(list, Some((b"age", age.as_bytes())))
     }
 }
 
@@ -219,7 +219,7 @@ impl Wire {
             !ours.contains(name) && !name.starts_with("x-alvus-")
         });
         let fields = theirs
-            .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
+            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
             .collect();
         self.0.drain(..end + 4);
         self.0.shrink_to_fit(); // it is kept for minutes

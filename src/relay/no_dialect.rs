@@ -36,7 +36,7 @@ impl AnswerMode {
         &self,
         _: u16,
         _: impl FnOnce() -> F,
-    ) -> Option<(&'static str, &'static [u8])> {
+    ) -> Option<Field<'static>> {
         None
     }
 
