@@ -84,8 +84,7 @@ enum About {
 }
 
 impl About {
-    fn of(method: &str, target: &str) -> Option<About> {
-        let path = route::path(target);
+    fn of(method: &str, path: &str) -> Option<About> {
         let about = match method {
             #[cfg(feature = "messages")]
             "POST" if path.ends_with("/v1/messages/count_tokens") => Some(About::Count),
@@ -94,7 +93,7 @@ impl About {
             "POST" => Dialect::of(path).map(About::Translation),
             _ => None,
         };
-        about.filter(|_| !route::is_genai(target))
+        about.filter(|_| !route::is_genai(path))
     }
 
     fn dialect(self) -> Dialect {
@@ -122,7 +121,7 @@ impl Mapped {
         target: &str,
         fields: &[Field],
     ) -> Result<(), BadRequest> {
-        let Some(about) = About::of(method, target) else {
+        let Some(about) = About::of(method, route::path(target)) else {
             return Ok(());
         };
         let policy = self.policy.clone();
@@ -311,7 +310,7 @@ pub(super) fn refusal(failure: Refusal) -> Reply {
 impl Relay {
     /// The reply in the dialect of this path; `None`: send it as it is.
     pub fn in_dialect(&self, method: &str, target: &str, reply: &Reply) -> Option<Reply> {
-        let about = About::of(method, target);
+        let about = About::of(method, route::path(target));
         #[cfg(feature = "messages")]
         let about = about.filter(|about| *about != About::Models);
         let dialect = about?.dialect();

@@ -34,8 +34,8 @@ const PLAIN: Downstream = Downstream {
 
 /// The name of the list of models that a request asks for, if it does. `path`: the upstream's.
 pub(super) fn name(method: &str, target: &str, path: &str, fields: &[Field]) -> Option<String> {
-    let is_list = matches!(route::path(target), "/v1/models" | "/models");
-    let kept = method == "GET" && is_list && path.len() < LONGEST;
+    let is_list = || matches!(route::path(target), "/v1/models" | "/models");
+    let kept = method == "GET" && is_list() && path.len() < LONGEST;
     kept.then(|| format!("{path} {}", u8::from(is_anthropics(fields))))
 }
 

@@ -100,7 +100,7 @@ impl Prepared {
         let bad = |text: &str| BadRequest(text.to_owned());
         let known = Method::from_bytes(method.as_bytes())
             .map_err(|_| bad("the request method is not valid"))?;
-        let fits = |b: u8| b.is_ascii_graphic() && !b"\"<>".contains(&b);
+        let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>');
         if !path.bytes().all(fits) {
             return Err(bad(
                 "the request target holds characters that must be percent-encoded",
