@@ -354,3 +354,31 @@ impl Exchange<'_> {
         }
     }
 }
+
+#[cfg(all(test, feature = "messages", feature = "responses"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_about_what_its_end_says_but_for_visual_models() {
+        for (method, path, about) in [
+            (
+                "POST",
+                "/v1/messages",
+                Some(About::Translation(Dialect::Messages)),
+            ),
+            (
+                "POST",
+                "/a/v1/responses",
+                Some(About::Translation(Dialect::Responses)),
+            ),
+            ("POST", "/v1/messages/count_tokens", Some(About::Count)),
+            ("GET", "/v1/models", Some(About::Models)),
+            ("GET", "/v1/messages", None),
+            ("POST", "/v1/chat/completions", None),
+            ("POST", "/v1/genai/a/v1/messages", None),
+        ] {
+            assert_eq!(About::of(method, path), about, "{method} {path}");
+        }
+    }
+}

@@ -243,6 +243,19 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_asked_for_by_a_get_of_its_path() {
+        for (method, target, is_list) in [
+            ("GET", "/v1/models", true),
+            ("GET", "/models?limit=9", true),
+            ("POST", "/v1/models", false),
+            ("GET", "/v1/models/m", false),
+        ] {
+            let name = name(method, target, "/v1/models", &[]);
+            assert_eq!(name.is_some(), is_list, "{method} {target}");
+        }
+    }
+
+    #[test]
     fn a_list_is_asked_for_once_and_then_every_ten_minutes() {
         let start = Instant::now();
         let mut lists = Lists::default();

@@ -291,3 +291,36 @@ impl fmt::Debug for Wire {
         f.write_str("Wire")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_time_limit_holds_for_all_waits_together() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let stream = TcpStream::connect(address).expect("a connection");
+        let (mut peer, _) = listener.accept().expect("its other end");
+        let limit = Duration::from_millis(100);
+        let timeout = NextTimeout {
+            after: Patience::Exact(limit),
+            reason: ureq::Timeout::RecvResponse,
+            per_read: None,
+            per_write: None,
+        };
+        let mut socket = Socket::new(stream, timeout);
+        for _ in 0..2 {
+            socket.begin(timeout);
+            let began = Instant::now();
+            // There is always something to read.
+            peer.write_all(b"x").expect("sent");
+            while socket.wait(Interest::Read).is_ok() {
+                assert!(began.elapsed() < 50 * limit);
+                std::thread::sleep(limit / 10);
+            }
+            assert!(began.elapsed() >= limit);
+        }
+    }
+}
