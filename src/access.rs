@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use crate::config::{ClientKey, Config, Host, WebOrigin};
+use crate::headers::Field;
 use crate::lock::lock;
 use crate::logging::shown;
 use crate::reply::Reply;
@@ -85,7 +86,7 @@ impl<'a> AccessRequest<'a> {
         peer: Option<IpAddr>,
         method: &str,
         target: &'a str,
-        fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+        fields: impl Iterator<Item = Field<'a>>,
     ) -> AccessRequest<'a> {
         let mut asked = AccessRequest {
             local: peer.is_some_and(|ip| ip.to_canonical().is_loopback()),
@@ -95,7 +96,7 @@ impl<'a> AccessRequest<'a> {
             ..AccessRequest::default()
         };
         for (name, value) in fields {
-            let is = |ours: &str| name.eq_ignore_ascii_case(ours);
+            let is = |ours: &str| name.eq_ignore_ascii_case(ours.as_bytes());
             // By length first, as each comparison of a name costs, and few fields match.
             match name.len() {
                 3 if is("via") => asked.via = true,

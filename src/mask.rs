@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memrchr_iter;
+
 use crate::ascii::{begins, ends};
 
 /// How many characters of a key may be seen, as everywhere.
@@ -48,6 +50,9 @@ impl Mask {
         if self.passed > LARGEST || key.len() < SHORT {
             return piece.len();
         }
+        let Some(last) = piece.last().copied() else {
+            return 0;
+        };
         let mut waits = 0;
         for form in [Some(Cow::Borrowed(key)), escaped(key)]
             .into_iter()
@@ -57,12 +62,15 @@ impl Mask {
                 continue;
             }
             cover(piece, &form);
-            let last = piece.last();
-            let begins = |n: &usize| last == form.get(n - 1) && piece.ends_with(&form[..*n]);
-            waits = (1..form.len()).rev().find(begins).unwrap_or(0).max(waits);
+            // How much the piece may end with, the most first; most often it is nothing.
+            let mut begun = memrchr_iter(last, &form[..form.len() - 1]).map(|at| at + 1);
+            let begun = begun.find(|n| piece.ends_with(&form[..*n]));
+            waits = begun.unwrap_or(0).max(waits);
         }
         let goes = piece.len() - waits;
-        self.held.splice(..0, piece[goes..].iter().copied());
+        if waits > 0 {
+            self.held.splice(..0, piece[goes..].iter().copied());
+        }
         self.passed += goes as u64;
         goes
     }

@@ -87,7 +87,8 @@ pub struct Settings {
 pub struct Picked {
     id: KeyId,
     lane: LaneId,
-    at: Instant,
+    /// When it was picked.
+    pub at: Instant,
     /// Its number in the configuration, from 0, as people see it.
     pub index: usize,
     /// The key itself.

@@ -120,7 +120,6 @@ impl Relay {
         trip.outcome.attempts += 1;
         trip.outcome.key = Some(lease.picked.index);
         self.metrics.attempt(trip.again);
-        let sent_at = Instant::now();
         let Exchange {
             mapped,
             body,
@@ -135,7 +134,7 @@ impl Relay {
             client,
             trip.reuse,
         )?;
-        let first_word_by = sent_at.checked_add(mapped.policy.first_byte);
+        let first_word_by = lease.picked.at.checked_add(mapped.policy.first_byte);
         let verdict = examine::examine(&mut answer, *down, mapped.is_post, first_word_by)?;
         Ok((answer, verdict))
     }

@@ -84,8 +84,8 @@ pub fn begin_head(out: &mut Vec<u8>, status: u16, framing: Framing, down: Downst
 }
 
 /// Adds one field. Name and value must come from a parsed message or from us.
-pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
+pub fn field(out: &mut Vec<u8>, name: impl AsRef<[u8]>, value: &[u8]) {
+    out.extend_from_slice(name.as_ref());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
@@ -237,12 +237,12 @@ pub fn cut_error() -> String {
 pub fn request_id(out: &mut Vec<u8>) {
     out.extend_from_slice(REQUEST_ID.as_bytes());
     out.extend_from_slice(b": ");
-    let mut id = random();
-    for _ in 0..16 {
-        out.push(b"0123456789abcdef"[(id & 15) as usize]);
-        id >>= 4;
+    let digit = |n: u8| b"0123456789abcdef"[usize::from(n)];
+    let mut line = [*b"\r\n"; 9]; // the last one stays
+    for (pair, byte) in line.iter_mut().zip(random().to_ne_bytes()) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
     }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(line.as_flattened());
 }
 
 /// See [`request_id`].

@@ -121,15 +121,15 @@ pub fn path(target: &str) -> &str {
     &target[..end.unwrap_or(target.len())]
 }
 
-/// Whether an origin-form target is one of NVIDIA's visual models: they have their own host
-/// (`GENAI_BASE_URL`), and their path is not changed.
-pub fn is_genai(target: &str) -> bool {
-    path(target).contains("/genai/")
+/// Whether a path is one of NVIDIA's visual models: they have their own host (`GENAI_BASE_URL`), and their path is not
+/// changed.
+pub fn is_genai(path: &str) -> bool {
+    path.contains("/genai/")
 }
 
-/// Whether an origin-form target is completions or chat completions, whose streams end with `data: [DONE]`.
-pub fn is_completion(target: &str) -> bool {
-    path(target).ends_with("/completions")
+/// Whether a path is completions or chat completions, whose streams end with `data: [DONE]`.
+pub fn is_completion(path: &str) -> bool {
+    path.ends_with("/completions")
 }
 
 /// The kinds of paths that count as a chat.
@@ -137,8 +137,7 @@ pub const TALKS: [&str; 3] = ["/chat", "/completions", "/messages"];
 
 /// The kind of a path: its first segment after `/v1`, such as `/models` or `/files`. Providers
 /// limit and refuse these separately.
-pub fn kind(target: &str) -> Cow<'static, str> {
-    let path = path(target);
+pub fn kind(path: &str) -> Cow<'static, str> {
     let rest = path.strip_prefix(CLIENT_BASE).unwrap_or(path);
     let segment = rest.split('/').find(|segment| !segment.is_empty());
     let segment = segment.unwrap_or_default();
@@ -269,7 +268,7 @@ mod tests {
     #[test]
     fn visual_models_are_known_by_their_path() {
         assert!(is_genai("/v1/genai/stabilityai/sdxl"));
-        assert!(!is_genai("/v1/chat/completions?x=/genai/"));
+        assert!(!is_genai(path("/v1/chat/completions?x=/genai/")));
         assert!(!is_genai("/v1/genai"));
     }
 

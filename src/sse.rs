@@ -1,12 +1,14 @@
-//! The ends of streams of server-sent events: in `ending.rs` the closing sign and the token count, also of a whole
-//! answer; and which models send such a sign. `dialect::events` reads events. Pure. Format: WHATWG HTML, "Server-sent
+//! The ends of streams of server-sent events: in `ending.rs` the closing sign and the token count, in `tail.rs` the
+//! token count of a whole answer; and which models send such a sign. `dialect::events` reads events. Pure. Format: WHATWG HTML, "Server-sent
 //! events".
 
 mod ending;
+mod tail;
 
 use std::sync::Mutex;
 
-pub use self::ending::{Ending, Tail};
+pub use self::ending::Ending;
+pub use self::tail::Tail;
 use crate::dialect::ids::hash;
 use crate::lock::lock;
 

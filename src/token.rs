@@ -26,3 +26,26 @@ pub fn is_token(bytes: &[u8]) -> bool {
 pub fn is_token_byte(byte: u8) -> bool {
     BYTES[usize::from(byte)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_letters_digits_and_some_marks() {
+        for (text, token) in [
+            ("x-a", true),
+            ("!#$%&'*+-.^_`|~09azAZ", true),
+            ("", false),
+            ("x a", false),
+            ("x:", false),
+            ("x\r\n", false),
+            ("x-\u{e9}", false),
+            ("x(", false),
+            ("x,", false),
+            ("x@", false),
+        ] {
+            assert_eq!(is_token(text.as_bytes()), token, "{text:?}");
+        }
+    }
+}

@@ -162,7 +162,7 @@ impl Upstream {
         reuse: Reuse,
     ) -> Result<Box<Answer>, Failure> {
         let text = key.expose().as_bytes();
-        if !headers::well_formed("authorization", text) {
+        if !headers::is_value(text) {
             return Err(Failure::Unusable(
                 "the key cannot stand in a header field".into(),
             ));
@@ -204,10 +204,10 @@ impl Upstream {
     /// A web page is rarely an API's answer. It passes, as it may be wanted, but the log says so,
     /// once until another kind of answer comes.
     fn notice_web_page(&self, asked: &Uri, answer: &Answer) {
-        let kind = answer.header("content-type");
-        let html = kind.is_some_and(|kind| begins(kind, "text/html"));
+        let kind = || answer.header("content-type");
+        let is_html = || kind().is_some_and(|kind| begins(kind, "text/html"));
         // Errors are often pages: a CDN's 502, say.
-        let page = html && answer.status < 400;
+        let page = !answer.json && answer.status < 400 && is_html();
         if page && !self.web_page.load(Ordering::Relaxed) {
             crate::warn!(
                 "{}://{} answered {} with a web page: a captive portal, or a wrong TARGET_BASE_URL?",

@@ -14,7 +14,7 @@ fn access(clients: &str, earlier: Option<&Access>) -> Access {
 }
 
 fn facts<'a>(peer: &str, fields: &[(&'a str, &'a str)]) -> AccessRequest<'a> {
-    let fields = fields.iter().map(|(n, v)| (*n, v.as_bytes()));
+    let fields = fields.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
     AccessRequest::new(peer.parse().ok(), "GET", "/dashboard", fields)
 }
 

@@ -11,6 +11,7 @@ use tiny_http::{HTTPVersion, Method};
 
 use super::body::BodyLength;
 use super::limits::Limits;
+use crate::headers::{Field, is_value};
 use crate::token::{is_token, is_token_byte};
 
 /// Why there is no head.
@@ -38,12 +39,10 @@ fn refused<T>(status: u16, why: &'static str) -> Result<T, HeadError> {
 
 /// The head of a request.
 pub struct Head {
-    /// The head, with `?` for each byte that is not ASCII. The ranges below point into it.
-    text: String,
-    /// The bytes as they came, if that differs.
-    raw: Option<Vec<u8>>,
-    fields: Vec<Field>,
-    target: Range<usize>,
+    /// The bytes as they came. The fields' ranges point into it.
+    text: Vec<u8>,
+    fields: Vec<Place>,
+    target: String,
 
     /// The method.
     pub method: Method,
@@ -59,7 +58,8 @@ pub struct Head {
     pub persistent: bool,
 }
 
-struct Field {
+/// Where a field stands.
+struct Place {
     name: Range<usize>,
     value: Range<usize>,
 }
@@ -97,19 +97,8 @@ impl Head {
             fields.push(parse_field(&text, line)?);
         }
 
-        // checked once, as names and targets are read as `str` often
-        let raw = if text.is_ascii() {
-            None
-        } else {
-            let raw = text.clone();
-            text.iter_mut()
-                .filter(|b| !b.is_ascii())
-                .for_each(|b| *b = b'?');
-            Some(raw)
-        };
         let mut head = Head {
-            text: String::from_utf8(text).unwrap_or_default(),
-            raw,
+            text,
             fields,
             target,
             persistent: version > (1, 0),
@@ -125,7 +114,7 @@ impl Head {
 
     /// The request's target.
     pub fn target(&self) -> &str {
-        &self.text[self.target.clone()]
+        &self.target
     }
 
     /// Where the body ends. If no field says so, there is no body (RFC 9112, 6.3).
@@ -138,18 +127,18 @@ impl Head {
     }
 
     /// All fields, in the order sent.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let bytes = self.raw.as_deref().unwrap_or(self.text.as_bytes());
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        let text = |range: &Range<usize>| &self.text[range.clone()];
         self.fields
             .iter()
-            .map(move |f| (&self.text[f.name.clone()], &bytes[f.value.clone()]))
+            .map(move |at| (text(&at.name), text(&at.value)))
     }
 
     /// The head without its fields: a request that may take minutes does not need them.
     pub fn without_fields(self) -> Head {
         Head {
+            text: Vec::new(),
             fields: Vec::new(),
-            raw: None,
             ..self
         }
     }
@@ -160,9 +149,8 @@ impl Head {
         let mut close = false;
         let mut keep_alive = false;
 
-        for field in &self.fields {
-            let value = &self.text.as_bytes()[field.value.clone()];
-            let name = &self.text.as_bytes()[field.name.clone()];
+        for at in &self.fields {
+            let (name, value) = (&self.text[at.name.clone()], &self.text[at.value.clone()]);
             let is = |ours: &[u8]| name.eq_ignore_ascii_case(ours);
 
             // by length first: most fields are none of these
@@ -262,8 +250,8 @@ fn read_line<R: BufRead>(
 fn parse_request_line(
     text: &[u8],
     line: Range<usize>,
-) -> Result<(Method, Range<usize>, HTTPVersion), HeadError> {
-    let mut parts = text[line.clone()].splitn(3, |&b| b == b' ');
+) -> Result<(Method, String, HTTPVersion), HeadError> {
+    let mut parts = text[line].splitn(3, |&b| b == b' ');
     let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next())
     else {
         return bad("the request line is not: method, target, version");
@@ -282,17 +270,15 @@ fn parse_request_line(
     let Some(known) = text.and_then(|text| text.parse().ok()) else {
         return bad("the method is malformed");
     };
-    if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
+    let is_plain = !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
+    let Some(target) = str::from_utf8(target).ok().filter(|_| is_plain) else {
         return bad("the target holds a byte that has to be percent-encoded");
-    }
-
-    let start = line.start + method.len() + 1;
-    let target = start..start + target.len();
-    Ok((known, target, version))
+    };
+    Ok((known, target.to_owned(), version))
 }
 
 /// `field-name ":" OWS field-value OWS`
-fn parse_field(text: &[u8], line: Range<usize>) -> Result<Field, HeadError> {
+fn parse_field(text: &[u8], line: Range<usize>) -> Result<Place, HeadError> {
     let bytes = &text[line.clone()];
     // this refuses white space before the colon, and folded lines
     let colon = bytes.iter().position(|&b| !is_token_byte(b));
@@ -303,16 +289,14 @@ fn parse_field(text: &[u8], line: Range<usize>) -> Result<Field, HeadError> {
         });
     };
     let value = &bytes[colon + 1..];
-    // not `any`: a fold compares several bytes at a time
-    let control = |b: &u8| b.is_ascii_control() && *b != b'\t';
-    if value.iter().fold(false, |bad, b| bad | control(b)) {
+    if !is_value(value) {
         return bad("a header field holds a control byte");
     }
 
     // of white space, only blanks and tabs are left
     let value = value.trim_ascii_start();
     let start = line.end - value.len();
-    Ok(Field {
+    Ok(Place {
         name: line.start..line.start + colon,
         value: start..start + value.trim_ascii_end().len(),
     })
@@ -348,7 +332,12 @@ mod tests {
         let fields: Vec<_> = head.fields().collect();
         assert_eq!(
             fields,
-            [("Host", &b"c"[..]), ("B", b"1 2"), ("a", b""), ("B", b"3")]
+            [
+                (&b"Host"[..], &b"c"[..]),
+                (b"B", b"1 2"),
+                (b"a", b""),
+                (b"B", b"3")
+            ]
         );
     }
 

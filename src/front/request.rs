@@ -13,6 +13,7 @@ use tiny_http::{HTTPVersion, Method};
 
 use super::connection::{Buffers, RequestEnd};
 use super::head::Head;
+use crate::headers::Field;
 
 /// How long a client's buffers may be full in all, plus the time its bytes take at [`TAKEN_RATE`]: a client that reads
 /// an answer drop by drop holds a place.
@@ -60,7 +61,7 @@ impl<'c> Request<'c> {
 
     /// All header fields in the order sent: the name as it was spelled, and the bytes of the value
     /// without the white space around them.
-    pub fn raw_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn raw_headers(&self) -> impl Iterator<Item = Field<'_>> {
         self.head.fields()
     }
 

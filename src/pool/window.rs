@@ -44,7 +44,7 @@ impl Window {
 
     /// How many requests of the last `span`, a minute at most, came after `since`.
     pub(super) fn count(&self, since: Option<Instant>, span: Duration, now: Instant) -> u32 {
-        let is_in = |at: &Instant| is_in(*at, since, span, now);
+        let is_in = is_in(since, span, now);
         let earlier = self.earlier.len() - self.earlier.partition_point(|at| !is_in(at));
         let newest = self.newest.is_some_and(|at| is_in(&at));
         // At most MOST.
@@ -59,7 +59,7 @@ impl Window {
         now: Instant,
     ) -> Option<Instant> {
         let mut all = self.earlier.iter().copied().chain(self.newest);
-        all.find(|at| is_in(*at, since, span, now))
+        all.find(is_in(since, span, now))
     }
 
     /// When the next request fits under `limit` in `span`; `None`: now.
@@ -93,8 +93,10 @@ impl Window {
     }
 }
 
-fn is_in(at: Instant, since: Option<Instant>, span: Duration, now: Instant) -> bool {
-    now.saturating_duration_since(at) < span && since.is_none_or(|since| at >= since)
+/// Whether a request of this instant is one of the last `span`, and came after `since`.
+fn is_in(since: Option<Instant>, span: Duration, now: Instant) -> impl Fn(&Instant) -> bool {
+    let before = now.checked_sub(span);
+    move |at| before.is_none_or(|before| *at > before) && since.is_none_or(|since| *at >= since)
 }
 
 #[cfg(test)]

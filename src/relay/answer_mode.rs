@@ -15,7 +15,7 @@ use crate::dialect::json::Json;
 use crate::dialect::lessons::{Lesson, code};
 use crate::dialect::measure::Size;
 use crate::dialect::terms::{Refused, RequestContext};
-use crate::headers::Field;
+use crate::headers::{self, Field};
 use crate::reply::{self, BadRequest, Reply};
 use crate::route;
 use crate::upstream::{Answer, Kept, Prepared};
@@ -84,17 +84,16 @@ enum About {
 }
 
 impl About {
-    fn of(method: &str, target: &str) -> Option<About> {
-        let path = route::path(target);
-        match method {
-            _ if route::is_genai(target) => None,
+    fn of(method: &str, path: &str) -> Option<About> {
+        let about = match method {
             #[cfg(feature = "messages")]
             "POST" if path.ends_with("/v1/messages/count_tokens") => Some(About::Count),
             #[cfg(feature = "messages")]
             "GET" if path.ends_with("/v1/models") => Some(About::Models),
             "POST" => Dialect::of(path).map(About::Translation),
             _ => None,
-        }
+        };
+        about.filter(|_| !route::is_genai(path))
     }
 
     fn dialect(self) -> Dialect {
@@ -122,7 +121,7 @@ impl Mapped {
         target: &str,
         fields: &[Field],
     ) -> Result<(), BadRequest> {
-        let Some(about) = About::of(method, target) else {
+        let Some(about) = About::of(method, route::path(target)) else {
             return Ok(());
         };
         let policy = self.policy.clone();
@@ -132,7 +131,7 @@ impl Mapped {
         match about {
             About::Translation(_) if !passes || dialect.is_openais() => {
                 let keeps_open = fields.iter().any(|(name, value)| {
-                    name.eq_ignore_ascii_case("user-agent") && value.starts_with(CLAUDE_CODE)
+                    headers::is(name, "user-agent") && value.starts_with(CLAUDE_CODE)
                 });
                 self.answer_mode = AnswerMode::Translation(Box::new(Translation {
                     dialect,
@@ -173,12 +172,12 @@ fn prepared(
     path: &str,
     fields: &[Field],
 ) -> Result<Prepared, BadRequest> {
-    let kept = |name: &str| GOES_UP.iter().any(|up| up.eq_ignore_ascii_case(name));
+    let kept = |name: &[u8]| GOES_UP.iter().any(|up| headers::is(name, up));
     let mut ours: Vec<Field> = Vec::new();
     if method == "POST" {
-        ours.push(("content-type", b"application/json"));
+        ours.push((b"content-type", b"application/json"));
     }
-    ours.push(("accept", b"application/json"));
+    ours.push((b"accept", b"application/json"));
     ours.extend(fields.iter().filter(|(name, _)| kept(name)));
     let path = route::upward(&policy.target.base_path, path);
     let mut prepared = Prepared::new(method, &policy.target.to, &path, &ours)?;
@@ -231,7 +230,7 @@ impl AnswerMode {
     pub(super) fn kept(&self, kept: &Kept, known: &Known) -> Option<Reply> {
         let dialect = self.dialect().filter(|_| self.translates())?;
         let status = if kept.status < 400 { 502 } else { kept.status };
-        let after = kept.fields.iter().find(|(name, _)| name == "retry-after");
+        let after = kept.fields.iter().find(|(name, _)| name == b"retry-after");
         let after = after.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
         let mut request = Refused {
             model: "",
@@ -254,14 +253,14 @@ impl AnswerMode {
     }
 
     /// The field that a refusal of this status lacks and the client needs.
-    pub(super) fn lacks<'a>(
+    pub(super) fn lacks<'a, F: Iterator<Item = Field<'a>>>(
         &self,
         status: u16,
-        mut fields: impl Iterator<Item = Field<'a>>,
+        fields: impl FnOnce() -> F,
     ) -> Option<Field<'static>> {
         let wanted = matches!(status, 429 | 503) && self.dialect()?.is_openais();
-        let is_there = wanted && fields.any(|(name, _)| name == "retry-after");
-        (wanted && !is_there).then_some(("retry-after", USUAL_WAIT_DIGIT))
+        let is_there = wanted && fields().any(|(name, _)| name == b"retry-after");
+        (wanted && !is_there).then_some((b"retry-after", USUAL_WAIT_DIGIT))
     }
 
     /// A refusal as the last event of a stream that has begun, if the dialect has an event for it.
@@ -311,7 +310,7 @@ pub(super) fn refusal(failure: Refusal) -> Reply {
 impl Relay {
     /// The reply in the dialect of this path; `None`: send it as it is.
     pub fn in_dialect(&self, method: &str, target: &str, reply: &Reply) -> Option<Reply> {
-        let about = About::of(method, target);
+        let about = About::of(method, route::path(target));
         #[cfg(feature = "messages")]
         let about = about.filter(|about| *about != About::Models);
         let dialect = about?.dialect();
@@ -352,6 +351,34 @@ impl Exchange<'_> {
             #[cfg(feature = "messages")]
             AnswerMode::Count => Some(self.count()),
             _ => None,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "messages", feature = "responses"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_about_what_its_end_says_but_for_visual_models() {
+        for (method, path, about) in [
+            (
+                "POST",
+                "/v1/messages",
+                Some(About::Translation(Dialect::Messages)),
+            ),
+            (
+                "POST",
+                "/a/v1/responses",
+                Some(About::Translation(Dialect::Responses)),
+            ),
+            ("POST", "/v1/messages/count_tokens", Some(About::Count)),
+            ("GET", "/v1/models", Some(About::Models)),
+            ("GET", "/v1/messages", None),
+            ("POST", "/v1/chat/completions", None),
+            ("POST", "/v1/genai/a/v1/messages", None),
+        ] {
+            assert_eq!(About::of(method, path), about, "{method} {path}");
         }
     }
 }

@@ -88,7 +88,7 @@ mod tests {
             ("x-alvus-keys", "2", None, None),
             ("x-other-field-there", "2", None, None),
         ] {
-            let fields = [(name, value.as_bytes())];
+            let fields = [(name.as_bytes(), value.as_bytes())];
             let client_fields = ClientFields::read(&fields).expect("valid");
             assert_eq!(
                 client_fields.within.map(|t| t.as_millis()),
@@ -106,7 +106,7 @@ mod tests {
             "86400001",
             "99999999999999999999",
         ] {
-            let fields = [("x-alvus-deadline-ms", bad.as_bytes())];
+            let fields = [(&b"x-alvus-deadline-ms"[..], bad.as_bytes())];
             let error = ClientFields::read(&fields).expect_err(bad);
             assert!(error.0.contains("milliseconds"), "{error:?}");
         }

@@ -17,7 +17,7 @@ use crate::upstream::{Answer, Kept};
 use crate::warn;
 
 /// Tells nginx, and proxies that copied it, to pass a stream on as it comes.
-const NO_BUFFER: Field = ("x-accel-buffering", b"no");
+const NO_BUFFER: Field = (b"x-accel-buffering", b"no");
 
 /// The last step of an exchange: each of its methods sends one kind of answer, and returns what became of it.
 pub(super) struct Delivery<'a> {
@@ -130,7 +130,7 @@ impl Delivery<'_> {
             self.outcome.status = kept.status;
             return self.kept_late(kept);
         }
-        let lacks = mapped.answer_mode.lacks(kept.status, kept.fields());
+        let lacks = mapped.answer_mode.lacks(kept.status, || kept.fields());
         self.kept_as_it_is(kept, lacks)
     }
 
@@ -157,7 +157,9 @@ impl Delivery<'_> {
 
 impl Kept {
     fn fields(&self) -> impl Iterator<Item = Field<'_>> {
-        self.fields.iter().map(|(n, v)| (n.as_str(), v.as_slice()))
+        self.fields
+            .iter()
+            .map(|(n, v)| (n.as_slice(), v.as_slice()))
     }
 
     /// Its body, if that is a JSON error that a retry does not cure; else an error of our own about it.
@@ -233,15 +235,15 @@ impl Delivery<'_> {
 
     fn head_of(&self, answer: &Answer, framing: Framing) -> Vec<u8> {
         let is_sse = answer.is_stream();
-        let stated = match answer.stated_length() {
-            Some(n) if self.exchange.down.head_only => Framing::Length(n),
-            _ => framing,
+        let stated = match self.exchange.down.head_only {
+            true => answer.stated_length().map_or(framing, Framing::Length),
+            false => framing,
         };
         let theirs = answer
             .fields_back()
             .filter(|(name, _)| !is_sse || *name != NO_BUFFER.0);
         let answer_mode = &self.exchange.mapped.answer_mode;
-        let lacks = answer_mode.lacks(answer.status, answer.fields_back());
+        let lacks = answer_mode.lacks(answer.status, || answer.fields_back());
         self.head(
             stated,
             theirs.chain(is_sse.then_some(NO_BUFFER)).chain(lacks),
@@ -263,7 +265,7 @@ impl Delivery<'_> {
         reply::begin_head(&mut head, self.outcome.status, framing, self.exchange.down);
         let mut is_named = false;
         for (name, value) in fields {
-            is_named |= name == reply::REQUEST_ID;
+            is_named |= name == reply::REQUEST_ID.as_bytes();
             reply::field(&mut head, name, value);
         }
         if !is_named {

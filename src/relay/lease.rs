@@ -79,10 +79,10 @@ pub(super) struct Lease<'a> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        let now = Instant::now();
         self.relay.pool(|pool| {
             if !self.reported {
-                pool.report(&self.picked, Report::Unclear, now); // the client left before there was an answer
+                // The client left before there was an answer.
+                pool.report(&self.picked, Report::Unclear, Instant::now());
             }
             pool.count_tokens(&self.picked, self.tokens);
             pool.release(&self.picked);

@@ -34,8 +34,8 @@ const PLAIN: Downstream = Downstream {
 
 /// The name of the list of models that a request asks for, if it does. `path`: the upstream's.
 pub(super) fn name(method: &str, target: &str, path: &str, fields: &[Field]) -> Option<String> {
-    let is_list = matches!(route::path(target), "/v1/models" | "/models");
-    let kept = method == "GET" && is_list && path.len() < LONGEST;
+    let is_list = || matches!(route::path(target), "/v1/models" | "/models");
+    let kept = method == "GET" && is_list() && path.len() < LONGEST;
     kept.then(|| format!("{path} {}", u8::from(is_anthropics(fields))))
 }
 
@@ -185,7 +185,7 @@ impl Delivery<'_> {
     /// A list that is so old.
     fn list(self, list: &Kept, age: Duration) -> Outcome {
         let age = age.as_secs().to_string();
-        self.kept_as_it_is(list, Some(("age", age.as_bytes())))
+        self.kept_as_it_is(list, Some((b"age", age.as_bytes())))
     }
 }
 
@@ -219,7 +219,7 @@ impl Wire {
             !ours.contains(name) && !name.starts_with("x-alvus-")
         });
         let fields = theirs
-            .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
+            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
             .collect();
         self.0.drain(..end + 4);
         self.0.shrink_to_fit(); // it is kept for minutes
@@ -240,6 +240,19 @@ mod tests {
             body: vec![b'x'; size],
             ..Kept::default()
         })
+    }
+
+    #[test]
+    fn a_list_is_asked_for_by_a_get_of_its_path() {
+        for (method, target, is_list) in [
+            ("GET", "/v1/models", true),
+            ("GET", "/models?limit=9", true),
+            ("POST", "/v1/models", false),
+            ("GET", "/v1/models/m", false),
+        ] {
+            let name = name(method, target, "/v1/models", &[]);
+            assert_eq!(name.is_some(), is_list, "{method} {target}");
+        }
     }
 
     #[test]

@@ -32,11 +32,11 @@ impl AnswerMode {
         (Vec::new(), b": alvus is waiting\n\n".to_vec())
     }
 
-    pub(super) fn lacks<'a>(
+    pub(super) fn lacks<'a, F: Iterator<Item = Field<'a>>>(
         &self,
         _: u16,
-        _: impl Iterator<Item = Field<'a>>,
-    ) -> Option<(&'static str, &'static [u8])> {
+        _: impl FnOnce() -> F,
+    ) -> Option<Field<'static>> {
         None
     }
 

@@ -66,7 +66,7 @@ impl Outcome {
         reply::number(head, "x-alvus-attempts", self.attempts.into());
         let waited = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX);
         reply::number(head, "x-alvus-waited-ms", waited);
-        if self.asked.is_some() && headers::well_formed(SERVED_BY, self.model.as_bytes()) {
+        if self.asked.is_some() && headers::is_value(self.model.as_bytes()) {
             reply::field(head, SERVED_BY, self.model.as_bytes());
         }
     }

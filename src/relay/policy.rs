@@ -177,7 +177,8 @@ impl Relay {
     /// In words for the client, when it cannot be sent as it is.
     pub fn map(&self, method: &str, target: &str, fields: &[Field]) -> Result<Mapped, BadRequest> {
         let policy = self.policy().clone();
-        let is_genai = policy.genai.is_some() && route::is_genai(target);
+        let asked = route::path(target);
+        let is_genai = policy.genai.is_some() && route::is_genai(asked);
         let host = policy.host(is_genai);
         let path = match is_genai {
             true => route::upward_whole(&host.base_path, target),
@@ -186,7 +187,7 @@ impl Relay {
         let client_fields = ClientFields::read(fields)?;
         let list = listing::name(method, target, &path, fields);
         let request = Prepared::new(method, &host.to, &path, fields)?;
-        let (kind, is_completion) = (route::kind(target), route::is_completion(target));
+        let (kind, is_completion) = (route::kind(asked), route::is_completion(asked));
         // Their answers have ids too, but no later request names those.
         let is_talk = is_completion || kind == "/messages";
         let owner = match is_talk {

@@ -100,8 +100,8 @@ impl Delivery<'_> {
             true => Vec::new(),
             false => {
                 let fields: [Field; 2] = [
-                    ("content-type", b"text/event-stream; charset=utf-8"),
-                    ("cache-control", b"no-cache"),
+                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"cache-control", b"no-cache"),
                 ];
                 self.head(framing, fields.into_iter())
             }

@@ -15,6 +15,9 @@ use crate::status::dashboard;
 use crate::status::{Load, Shown, health, own_pages, prometheus};
 use crate::{error, headers, route, upstream};
 
+/// The origin-form of a request's target, if it has one.
+type Target<'a> = Result<&'a str, route::BadTarget>;
+
 /// Why a request is not admitted.
 enum NoPlace {
     /// All places are taken.
@@ -35,6 +38,7 @@ impl Inner {
     /// Admits a request or answers it. Pages of our own need no place.
     fn receive(&self, request: Request) {
         let access = self.rules();
+        let target = route::origin_form(request.url());
         let asked = AccessRequest::new(
             Some(request.remote_addr().ip()),
             request.method().as_str(),
@@ -47,7 +51,7 @@ impl Inner {
         };
         let origin = origin.as_deref();
         let preflight = access.preflight(&asked);
-        if let Some(page) = preflight.or_else(|| self.page(&request, &access, &asked)) {
+        if let Some(page) = preflight.or_else(|| self.page(&request, &target, &access, &asked)) {
             if page.status == 405 {
                 return self.refuse(request, origin, &page); // an unread body may follow
             }
@@ -60,7 +64,7 @@ impl Inner {
             Ok(client) => client,
             Err(refusal) => return self.refuse(request, origin, &refusal),
         };
-        if let Some(refusal) = leads_nowhere(&request, &asked) {
+        if let Some(refusal) = leads_nowhere(&request, &target, &asked) {
             return self.refuse(request, origin, &refusal);
         }
         match self.place() {
@@ -91,8 +95,14 @@ impl Inner {
     }
 
     /// A page of alvus itself, or a refusal; `None`: the request is for the upstream.
-    fn page(&self, request: &Request, access: &Access, asked: &AccessRequest<'_>) -> Option<Reply> {
-        let own = route::own(route::path(route::origin_form(request.url()).ok()?))?;
+    fn page(
+        &self,
+        request: &Request,
+        target: &Target,
+        access: &Access,
+        asked: &AccessRequest<'_>,
+    ) -> Option<Reply> {
+        let own = route::own(route::path(target.as_ref().ok()?))?;
         if !matches!(request.method().as_str(), "GET" | "HEAD") {
             return Some(own_pages::only_looked_at());
         }
@@ -146,11 +156,11 @@ impl Inner {
 
 /// Refuses what no client may send: WebSocket, a target that is no path or leads out of the provider's, a request that
 /// comes back to this alvus, methods that would not be served like others.
-fn leads_nowhere(request: &Request, asked: &AccessRequest<'_>) -> Option<Reply> {
+fn leads_nowhere(request: &Request, target: &Target, asked: &AccessRequest<'_>) -> Option<Reply> {
     if asked.upgrades {
         return Some(own_pages::no_upgrade());
     }
-    let target = match route::origin_form(request.url()) {
+    let target = match target {
         Ok(target) => target,
         Err(bad) => return Some(Reply::error(400, "bad_target", bad.0)),
     };

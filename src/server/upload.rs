@@ -9,7 +9,7 @@ use super::Inner;
 use super::reception::stopping;
 use crate::body::Body;
 use crate::front::Request;
-use crate::headers;
+use crate::headers::{self, Field};
 use crate::reply::Reply;
 
 /// Request bodies are read in steps of this size.
@@ -53,7 +53,7 @@ impl Inner {
         began: Instant,
     ) -> Result<Option<Body>, Unread> {
         let declared = request.body_length();
-        let chunked = |(name, _): (&str, _)| headers::is(name, "transfer-encoding");
+        let chunked = |(name, _): Field| headers::is(name, "transfer-encoding");
         if declared.is_none() && !request.raw_headers().any(chunked) {
             return Ok(None);
         }

@@ -1,19 +1,17 @@
 //! Watches a stream pass by: whether it is complete, and how many tokens it took. Pure. It reads each byte once at
 //! most, and keeps the first bytes of a name and the beginning that the lines share.
 
-use std::io::{self, Read};
-
-use memchr::{memchr2, memrchr_iter};
+use memchr::memchr2;
 
 use super::Tokens;
 use alvus_scan::find;
 
 /// One byte more than the longest word that is looked for.
-const WORD: usize = 21;
+pub(super) const WORD: usize = 21;
 
 /// The names of token counts in a `usage`, cut to a word's length: chat completions; then Messages and the Responses
 /// API, which count cached tokens apart.
-const USAGE: [&[u8]; 6] = [
+pub(super) const USAGE: [&[u8]; 6] = [
     b"prompt_tokens",
     b"completion_tokens",
     b"input_tokens",
@@ -21,6 +19,16 @@ const USAGE: [&[u8]; 6] = [
     b"cache_creation_input_",
     b"output_tokens",
 ];
+
+/// The tokens that these counts of [`USAGE`] mean.
+pub(super) fn tokens(counted: [u32; USAGE.len()]) -> Tokens {
+    let [prompt, completion, input, cached, cache, output] = counted.map(u64::from);
+    Tokens {
+        // Some upstreams state them in two dialects at once.
+        input: prompt.max(input + cached + cache),
+        output: completion.max(output),
+    }
+}
 
 /// The depths of the names that are looked for: the top of an event's JSON, and a member of `choices`.
 const TOP: u32 = 1;
@@ -158,12 +166,7 @@ impl Ending {
 
     /// The tokens that it states, cached ones included; zero if it states none.
     pub fn tokens(&self) -> Tokens {
-        let [prompt, completion, input, cached, cache, output] = self.counted.map(u64::from);
-        Tokens {
-            // Some upstreams state them in two dialects at once.
-            input: prompt.max(input + cached + cache),
-            output: completion.max(output),
-        }
+        tokens(self.counted)
     }
 
     fn is_done_here(&self) -> bool {
@@ -411,60 +414,6 @@ impl Ending {
     fn goes_on(&mut self) {
         self.at.event = Says::GoesOn;
         self.at.name = Name::None;
-    }
-}
-
-/// How much of a whole answer's end is read: the longest `usage` and what follows it, with a client's `metadata` in the
-/// Responses API.
-const TAIL: usize = 2048;
-
-/// The tokens of a whole answer, by its last bytes: from the `usage` at the top of the document. A text that quotes
-/// such words has escapes before its quotes.
-fn tokens_at_end(end: &[u8]) -> Option<Tokens> {
-    const NAME: &[u8] = b"\"usage\"";
-    let end = end.trim_ascii_end().strip_suffix(b"}")?;
-    // This letter is rarer there than quotes.
-    memrchr_iter(b'u', end).find_map(|at| {
-        let from = end.get(at.checked_sub(1)?..)?;
-        let from = Some(from).filter(|from| from.starts_with(NAME))?;
-        // The document as a stream's only event, on one line.
-        let mut ending = Ending::default();
-        ending.push(b"data:{");
-        let lines = from.split(|b| matches!(b, b'\n' | b'\r' | b'\t'));
-        lines.for_each(|line| ending.push(line));
-        let on_top = ending.at.depth == TOP && !ending.at.string;
-        on_top.then(|| ending.tokens())
-    })
-}
-
-/// A whole answer that passes by, with its last bytes.
-#[derive(Debug)]
-pub struct Tail<R> {
-    answer: R,
-    end: Vec<u8>,
-}
-
-impl<R> Tail<R> {
-    /// Before its first byte.
-    pub fn new(answer: R) -> Tail<R> {
-        let end = Vec::new();
-        Tail { answer, end }
-    }
-
-    /// The tokens that it states.
-    pub fn tokens(&self) -> Tokens {
-        tokens_at_end(&self.end).unwrap_or_default()
-    }
-}
-
-impl<R: Read> Read for Tail<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.answer.read(buffer)?;
-        let last = &buffer[n.saturating_sub(TAIL)..n];
-        let over = (self.end.len() + last.len()).saturating_sub(TAIL);
-        self.end.drain(..over);
-        self.end.extend_from_slice(last);
-        Ok(n)
     }
 }
 

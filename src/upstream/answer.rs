@@ -13,7 +13,7 @@ use super::{Failure, unpack};
 use crate::ascii::{begins, ends};
 use crate::body::lengthen;
 use crate::client::Client;
-use crate::headers::{self, ConnectionOptions};
+use crate::headers::{self, ConnectionOptions, Field};
 use crate::logging::shown;
 use crate::mask::Mask;
 use crate::secret::ApiKey;
@@ -106,7 +106,7 @@ impl Answer {
         }
         // ureq takes an empty body for none.
         let length = body.content_length();
-        let length = length.or(stated_length(&fields).filter(|n| *n == 0));
+        let length = length.or_else(|| stated_length(&fields).filter(|n| *n == 0));
         let kind = fields.get("content-type");
         let coded = fields
             .get("content-encoding")
@@ -142,7 +142,7 @@ impl Answer {
     }
 
     /// The fields that go back to the client.
-    pub fn fields_back(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn fields_back(&self) -> impl Iterator<Item = Field<'_>> {
         let options = ConnectionOptions::new(self.fields.all("connection"));
         let fields = self.fields.iter();
         fields.filter(move |(name, _)| headers::comes_back(name, &options))
@@ -249,7 +249,7 @@ pub struct Kept {
     /// The status code.
     pub status: u16,
     /// The fields that go back to the client.
-    pub fields: Vec<(String, Vec<u8>)>,
+    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
     /// The whole body.
     pub body: Vec<u8>,
 }
@@ -257,7 +257,7 @@ pub struct Kept {
 impl Kept {
     /// The body as plain text, if alvus can unpack its coding.
     pub fn words(&self) -> Cow<'_, [u8]> {
-        let coding = self.fields.iter().find(|(n, _)| n == "content-encoding");
+        let coding = self.fields.iter().find(|(n, _)| n == b"content-encoding");
         unpack::unpacked(coding.map(|(_, v)| v.as_slice()), &self.body)
     }
 }
@@ -276,7 +276,7 @@ impl Answer {
         let fields = self.fields_back();
         Kept {
             status: self.status,
-            fields: fields.map(|(n, v)| (n.to_string(), v.to_vec())).collect(),
+            fields: fields.map(|(n, v)| (n.to_vec(), v.to_vec())).collect(),
             body,
         }
     }

@@ -3,7 +3,8 @@
 
 use memchr::memchr;
 
-use crate::headers;
+use crate::headers::{self, Field};
+use crate::token::is_token_byte;
 
 /// The most fields; ureq reads no more either.
 const MOST: usize = 128;
@@ -15,25 +16,17 @@ pub(super) struct Fields(Vec<u8>);
 
 impl Fields {
     /// All fields, in the order sent.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         let mut rest = self.0.as_slice();
-        std::iter::from_fn(move || {
-            let (name, value) = next(&mut rest)?;
-            Some((std::str::from_utf8(name).ok()?, value))
-        })
+        std::iter::from_fn(move || next(&mut rest))
     }
 
     /// The values of this (lower-case) name.
     pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let mut rest = self.0.as_slice();
-        std::iter::from_fn(move || {
-            loop {
-                let (found, value) = next(&mut rest)?;
-                if found == name.as_bytes() {
-                    return Some(value);
-                }
-            }
-        })
+        let named = self
+            .iter()
+            .filter(move |(found, _)| *found == name.as_bytes());
+        named.map(|(_, value)| value)
     }
 
     /// The first value of this (lower-case) name.
@@ -45,15 +38,16 @@ impl Fields {
     fn take(&mut self, line: &[u8]) -> Option<&[u8]> {
         let line = line.strip_suffix(b"\n")?;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let colon = line.iter().position(|b| *b == b':')?;
-        let (name, value) = (&line[..colon], without_blanks(&line[colon + 1..]));
-        if !headers::well_formed(name, value) || line.len() > usize::from(u16::MAX) {
+        // The name is a token, so the first other byte is the colon.
+        let colon = line.iter().position(|b| !is_token_byte(*b))?;
+        let (name, value) = line.split_at(colon);
+        let value = value.strip_prefix(b":")?;
+        if name.is_empty() || !headers::is_value(value) || line.len() > usize::from(u16::MAX) {
             return None;
         }
-        for part in [name, value] {
-            let length = part.len() as u16;
-            self.0.extend_from_slice(&length.to_ne_bytes());
-        }
+        let value = value.trim_ascii(); // of white space, only blanks and tabs are left
+        let lengths = [name, value].map(|part| (part.len() as u16).to_ne_bytes());
+        self.0.extend_from_slice(lengths.as_flattened());
         let at = self.0.len();
         self.0.extend_from_slice(name);
         self.0[at..].make_ascii_lowercase();
@@ -63,20 +57,12 @@ impl Fields {
 }
 
 /// The next one, with its name.
-fn next<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+fn next<'a>(rest: &mut &'a [u8]) -> Option<Field<'a>> {
     let (&[a, b, c, d], after) = rest.split_first_chunk()?;
     let (name, after) = after.split_at_checked(u16::from_ne_bytes([a, b]).into())?;
     let (value, after) = after.split_at_checked(u16::from_ne_bytes([c, d]).into())?;
     *rest = after;
     Some((name, value))
-}
-
-/// The value without blanks around it.
-fn without_blanks(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
 }
 
 /// A head that was taken apart.
@@ -158,7 +144,7 @@ mod tests {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let left = text(&input[head.start..]);
         let fields = head.fields.iter();
-        let fields = fields.map(|(name, value)| format!("{name}:{}\n", text(value)));
+        let fields = fields.map(|(name, value)| format!("{}:{}\n", text(name), text(value)));
         Some((left, fields.collect(), head.is_interim))
     }
 

@@ -19,7 +19,7 @@ const HEAD: usize = 512;
 pub struct Origin {
     /// All that ureq knows of a request's target.
     pub(super) uri: Uri,
-    /// The host as it is written in a head.
+    /// What follows the path in a head: the version and `Host`.
     host: String,
 }
 
@@ -47,6 +47,7 @@ impl Origin {
         let uri = Uri::builder().scheme(scheme).authority(authority);
         let uri = uri.path_and_query("/").build();
         let uri = uri.map_err(|_| no_host(text))?;
+        let host = format!(" HTTP/1.1\r\nhost: {host}\r\n");
         Ok(Origin { uri, host })
     }
 }
@@ -99,7 +100,7 @@ impl Prepared {
         let bad = |text: &str| BadRequest(text.to_owned());
         let known = Method::from_bytes(method.as_bytes())
             .map_err(|_| bad("the request method is not valid"))?;
-        let fits = |b: u8| b.is_ascii_graphic() && !b"\"<>".contains(&b);
+        let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>');
         if !path.bytes().all(fits) {
             return Err(bad(
                 "the request target holds characters that must be percent-encoded",
@@ -116,7 +117,7 @@ impl Prepared {
                 false => Repeat::No,
             },
         };
-        prepared.put(&[method, " ", path, " HTTP/1.1\r\nhost: ", &to.host, "\r\n"]);
+        prepared.put(&[method, " ", path, &to.host]);
         // alvus must be able to read an answer that is made for this request: an error, a stream of events. A download
         // may be compressed.
         let is_download = matches!(known, Method::GET | Method::HEAD);
@@ -171,7 +172,7 @@ impl Prepared {
         let mut head = mem::take(&mut self.head);
         let size = head.len();
         match self.codings.is_empty() {
-            true => reply::field(&mut head, "accept-encoding", b"identity"),
+            true => head.extend_from_slice(b"accept-encoding: identity\r\n"),
             false => head.extend_from_slice(&self.codings),
         }
         if let Some(length) = body.or(self.expects_body.then_some(0)) {

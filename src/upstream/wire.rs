@@ -213,32 +213,31 @@ fn lasting(error: io::Error) -> ureq::Error {
 /// A socket that does not block by itself: every wait goes through [`wait`].
 struct Socket {
     stream: TcpStream,
-    /// The time limit for all reads and writes, if there is one; counted from `since`.
+    /// The time limit for all reads and writes, if there is one; counted from the first wait, which is `since`.
     timeout: NextTimeout,
     since: Option<Instant>,
 }
 
 impl Socket {
     fn new(stream: TcpStream, timeout: NextTimeout) -> Socket {
-        let mut socket = Socket {
+        Socket {
             stream,
             timeout,
             since: None,
-        };
-        socket.begin(timeout);
-        socket
+        }
     }
 
     /// Sets the time limit from now on.
     fn begin(&mut self, timeout: NextTimeout) {
-        self.timeout = timeout;
-        self.since = timeout.not_zero().map(|_| Instant::now());
+        (self.timeout, self.since) = (timeout, None);
     }
 
-    fn wait(&self, interest: Interest) -> io::Result<()> {
+    fn wait(&mut self, interest: Interest) -> io::Result<()> {
         let mut left = self.timeout;
-        if let (Patience::Exact(after), Some(since)) = (left.after, self.since) {
-            let after = after.saturating_sub(since.elapsed());
+        if let Some(after) = left.not_zero() {
+            let now = Instant::now();
+            let since = *self.since.get_or_insert(now);
+            let after = after.saturating_sub(now - since);
             if after.is_zero() {
                 return Err(ureq::Error::Timeout(left.reason).into_io());
             }
@@ -290,5 +289,38 @@ impl Write for Socket {
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Wire")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_time_limit_holds_for_all_waits_together() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let stream = TcpStream::connect(address).expect("a connection");
+        let (mut peer, _) = listener.accept().expect("its other end");
+        let limit = Duration::from_millis(100);
+        let timeout = NextTimeout {
+            after: Patience::Exact(limit),
+            reason: ureq::Timeout::RecvResponse,
+            per_read: None,
+            per_write: None,
+        };
+        let mut socket = Socket::new(stream, timeout);
+        for _ in 0..2 {
+            socket.begin(timeout);
+            let began = Instant::now();
+            // There is always something to read.
+            peer.write_all(b"x").expect("sent");
+            while socket.wait(Interest::Read).is_ok() {
+                assert!(began.elapsed() < 50 * limit);
+                std::thread::sleep(limit / 10);
+            }
+            assert!(began.elapsed() >= limit);
+        }
     }
 }

@@ -444,7 +444,7 @@ fn read_head(input: &[u8], piece: usize) -> Ours {
             minor: head.version.1,
             fields: head
                 .fields()
-                .map(|(n, v)| (n.to_string(), v.to_vec()))
+                .map(|(n, v)| (String::from_utf8_lossy(n).into_owned(), v.to_vec()))
                 .collect(),
             framing: head.framing(),
             persistent: head.persistent,
