@@ -1,8 +1,8 @@
 //! Translates the dialects of clients to the upstream's, and back. Pure: no I/O, no clock, no keys. Bytes in,
 //! bytes out; a stream has a bounded state.
 //!
-//! The upstream's dialect is chat completions. The other dialects share rooms that read and write JSON ([`json`],
-//! [`scan`]), read answers ([`chat`], [`events`], [`think`], [`calls`]), write conversations ([`conversation`]), and
+//! The upstream's dialect is chat completions. The other dialects share rooms that read and write JSON ([`json`]),
+//! read answers ([`chat`], [`events`], [`think`], [`calls`]), write conversations ([`conversation`]), and
 //! learn about models ([`lessons`], [`learned`], [`adapt`]).
 
 pub mod adapt;
@@ -26,7 +26,6 @@ pub mod reader;
 pub mod reasoning;
 #[cfg(feature = "responses")]
 pub mod responses;
-pub use alvus_scan as scan;
 pub mod schema;
 pub mod settings;
 pub mod terms;

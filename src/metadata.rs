@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
-use crate::dialect::scan::{Fields, items};
+use alvus_scan::{Fields, items};
 
 /// See the module's text. The default, if the body is not a JSON object or is cut short.
 #[derive(Debug, Default, PartialEq, Eq)]

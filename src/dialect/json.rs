@@ -9,7 +9,7 @@ use std::iter;
 
 use serde::de::IgnoredAny;
 
-use super::scan::{behind_blanks, value_end};
+use alvus_scan::{behind_blanks, value_end};
 
 /// A valid JSON value, as it stands in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

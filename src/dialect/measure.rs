@@ -3,7 +3,7 @@
 //! There is no tokenizer: the ratio is learned from a model's answers ([`super::learned`]), to a few percent.
 
 use super::json::Json;
-use super::scan::string_end;
+use alvus_scan::string_end;
 
 /// An image's tokens: Anthropic's figure for a large one.
 const IMAGE: u64 = 1_600;

@@ -1,7 +1,7 @@
 //! Models by name: `MODEL_MAP`, the model in a request's body, and the list of models. Pure; for all dialects.
 
 use super::json::{Json, Quoted, Str, put};
-use super::scan::Fields;
+use alvus_scan::Fields;
 
 /// What is wrong with a `MODEL_MAP`, in the operator's words.
 #[derive(Debug, PartialEq, Eq)]

@@ -33,13 +33,15 @@ fn closing_quote_in<G: Group<N>, const N: usize>(text: &[u8]) -> Option<usize> {
 
 /// Whether what follows is escaped: by the last of an odd number of backslashes.
 #[inline(always)]
-fn is_escaped(mut before: &[u8]) -> bool {
-    let mut escaped = false;
-    while let [more @ .., b'\\'] = before {
-        escaped = !escaped;
-        before = more;
+fn is_escaped(before: &[u8]) -> bool {
+    match before {
+        [.., b'\\', b'\\'] => {
+            let slashes = before.iter().rev().take_while(|b| **b == b'\\');
+            slashes.count() % 2 == 1
+        }
+        [.., b'\\'] => true,
+        _ => false,
     }
-    escaped
 }
 
 /// The length of a text up to the first quote, backslash or control character.
@@ -153,8 +155,13 @@ impl Group<16> for m128i {
         let highest = safe_arch::set_splat_i8_m128i(limit as i8 - 1);
         safe_arch::cmp_eq_mask_i8_m128i(self, safe_arch::min_u8_m128i(self, highest))
     }
+    #[inline(always)]
     fn quotes(self) -> usize {
-        let (quotes, slashes) = (self.is(b'"').marks(), self.is(b'\\').marks());
+        let quotes = self.is(b'"').marks();
+        if quotes == 0 {
+            return 0;
+        }
+        let slashes = self.is(b'\\').marks();
         // Not if a backslash stands before it, and none before that, which the first two places cannot know.
         quotes & (!(slashes << 1) | slashes << 2 | 3)
     }

@@ -6,7 +6,7 @@ use memchr::memrchr_iter;
 
 use super::Tokens;
 use super::ending::{self, USAGE, WORD};
-use crate::dialect::scan::{behind_blanks, next_value};
+use alvus_scan::{behind_blanks, next_value};
 
 /// How much of an answer's end is read: the longest `usage` and what follows it, with a client's `metadata` in the
 /// Responses API.

@@ -1,7 +1,7 @@
 //! Whether an answer has content. It is scanned in place up to its first content, and no further. This is no parser: a text
 //! that is not JSON may seem to have content.
 
-use crate::dialect::scan::{behind_blanks, next_value};
+use alvus_scan::{behind_blanks, next_value};
 
 /// Fields whose text is content, unless empty …
 const SAYS: &str = "\
