@@ -5,12 +5,13 @@
 use std::cell::LazyCell;
 use std::collections::HashSet;
 
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memchr2};
 
 use super::clients::is_name;
 use super::dotenv::uncommented;
 use super::form::like_a_key;
 use crate::secret::ApiKey;
+use crate::token::is_token;
 
 /// What was found in a list or a file.
 #[derive(Default)]
@@ -123,24 +124,13 @@ fn named(line: &str) -> (&str, &str) {
     }
 }
 
-/// The characters of nearly every key, as a table, since ten thousand keys have half a million of them.
-const PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut at = 0;
-    while at < plain.len() {
-        let byte = at as u8;
-        plain[at] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        at += 1;
-    }
-    plain
-};
-
 /// Why a key with this text is none.
 fn fault(key: &ApiKey, text: &str) -> Option<&'static str> {
     let name = || text.split_once(':').map(|(name, _)| name);
+    let bytes = text.as_bytes();
     Some(match text {
         _ if text.eq_ignore_ascii_case("bearer") => "is the word Bearer; write the key alone",
-        _ if !text.is_empty() && text.bytes().all(|b| PLAIN[usize::from(b)]) => return None,
+        _ if is_token(bytes) && memchr2(b'\'', b'`', bytes).is_none() => return None, // nearly every key
         _ if let Some(fault) = key.fault() => fault,
         _ if text.contains("://") => "is a URL; the provider's goes into TARGET_BASE_URL",
         _ if text.contains(['"', '\'', '`']) => "holds a quote; write keys without quotes",
