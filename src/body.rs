@@ -1,9 +1,16 @@
 //! Request bodies in memory. Each is buffered once, so that it can be sent again. All together stay
 //! within one budget.
 
+use std::mem;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::lock::lock;
+
+/// The most memory of a body that is kept for the next one, in bytes: an agent's next turn is as long as its last. With
+/// new memory, half of the CPU time of receiving 200 kB goes into the kernel's page faults.
+const SPARE: usize = 256 * 1024;
 
 static ZEROS: [u8; 512] = [0; 512];
 
@@ -11,6 +18,8 @@ static ZEROS: [u8; 512] = [0; 512];
 #[derive(Debug, Clone)]
 pub struct Budget {
     used: Arc<AtomicUsize>,
+    /// The memory of an earlier body, empty; outside the budget.
+    spare: Arc<Mutex<Vec<u8>>>,
     /// In bytes. One body of this size always fits if there is no other.
     pub limit: usize,
 }
@@ -20,6 +29,7 @@ impl Budget {
     pub fn new(limit: usize) -> Budget {
         Budget {
             used: Arc::default(),
+            spare: Arc::default(),
             limit,
         }
     }
@@ -47,7 +57,7 @@ impl Body {
     /// An empty body.
     pub fn new(budget: &Budget) -> Body {
         Body {
-            bytes: Vec::new(),
+            bytes: mem::take(&mut *lock(&budget.spare)),
             counted: 0,
             budget: budget.clone(),
         }
@@ -134,6 +144,11 @@ impl Body {
 impl Drop for Body {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.counted, Ordering::Relaxed);
+        self.bytes.clear();
+        let mut spare = lock(&self.budget.spare);
+        if (spare.capacity()..=SPARE).contains(&self.bytes.capacity()) {
+            mem::swap(&mut *spare, &mut self.bytes);
+        }
     }
 }
 
@@ -164,6 +179,25 @@ mod tests {
             body.bytes.len() > (1 << 20) - 1000,
             "and all of it can be used"
         );
+    }
+
+    #[test]
+    fn the_memory_of_one_body_is_kept_for_the_next_if_it_is_not_large() {
+        let budget = Budget::new(1 << 20);
+        let body = |size| {
+            let mut body = Body::new(&budget);
+            assert!(body.bytes.is_empty() && body.stretch(size));
+            body
+        };
+        let kept = || lock(&budget.spare).capacity();
+        let (one, other, large) = (body(100_000), body(200_000), body(SPARE + 1));
+        drop(other);
+        let most = kept();
+        assert!((200_000..=SPARE).contains(&most));
+        drop((one, large));
+        assert_eq!(kept(), most);
+        let next = body(1000);
+        assert_eq!((next.bytes.capacity(), kept()), (most, 0));
     }
 
     #[test]
