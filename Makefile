@@ -20,10 +20,10 @@ build: tools ## build target/release/alvus
 	$(CARGO) build --release --locked
 
 test: tools clients ## all tests: unit tables, sockets, real clients and servers
-	$(CARGO) test --locked --no-fail-fast -p alvus -p alvus_malloc
+	$(CARGO) test --locked --no-fail-fast -p alvus -p alvus_malloc -p alvus_scan
 
 unit: tools ## the tests that need nothing but Rust
-	$(CARGO) test --locked --no-fail-fast -p alvus -p alvus_malloc --lib $(foreach t,$(ALONE),--test $(t))
+	$(CARGO) test --locked --no-fail-fast -p alvus -p alvus_malloc -p alvus_scan --lib $(foreach t,$(ALONE),--test $(t))
 
 clients: ## install the real clients and servers that `make test` uses (into target/clients)
 	@tests/clients/setup $(CLIENTS)
@@ -62,7 +62,7 @@ bench: build ## alvus beside nginx and haproxy: one table; BENCH=quick takes und
 lint: tools deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked -p tiny_http_joined -p alvus_malloc -- -D warnings
+	$(CARGO) clippy --locked --all-targets -p tiny_http_joined -p alvus_malloc -p alvus_scan -- -D warnings
 	for dialects in '' messages responses; do $(CARGO) clippy --locked --no-default-features --features "$$dialects" -- -D warnings || exit 1; done
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	tests/floors

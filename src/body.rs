@@ -131,6 +131,9 @@ impl Body {
         let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
         // One byte beyond shows that a body of unknown length is too large.
         let allowed = before.saturating_add(more) <= self.budget.limit.saturating_add(1);
+        if self.bytes.is_empty() && self.bytes.capacity() < size {
+            self.bytes = Vec::new(); // an earlier body's memory, which need not be moved
+        }
         let extra = size - self.bytes.len();
         if allowed && self.bytes.try_reserve_exact(extra).is_ok() {
             self.counted = size;

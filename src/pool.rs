@@ -7,9 +7,9 @@
 //! cannot take a key from another model for longer.
 //!
 //! An *attempt* takes a key and one of the `WORKERS` places together, and gives both back: this file does that.
-//! `report.rs` takes in what an attempt showed, `merge.rs` the list of keys. `backoff.rs` is an overloaded model, `window.rs`
-//! counts the last minute, `rare.rs` keeps what most keys never get, `sticky.rs` keeps a conversation on a key, `view.rs` is
-//! what people see.
+//! `report.rs` takes in what an attempt showed, `merge.rs` the list of keys. `backoff.rs` is an overloaded model,
+//! `window.rs` counts the last minute, `rare.rs` keeps what most keys never get, `sticky.rs` keeps a conversation on a
+//! key, `view.rs` is what people see.
 //!
 //! A reload merges: keys that stay keep their rests and counters, removed keys finish their
 //! requests, ejected keys are probed at once.
@@ -45,7 +45,7 @@ pub use self::report::{Change, Report};
 pub use self::seat::{PROBE_GAP, RestReason};
 pub use self::view::{KeyCounts, KeyRests, KeyState, KeyView, MOST_SHOWN, ModelView, Overview};
 
-/// How many lanes there can be, and one more that models share which find no room. The one unused longest makes room.
+/// How many models can have a lane of their own at a time. The one unused longest makes room.
 pub const MAX_LANES: usize = 16;
 
 /// Models with longer names, in bytes, get no lane.
@@ -410,11 +410,13 @@ impl Pool {
         if let Some(at) = self.lanes.iter().position(|lane| lane.model == model) {
             return LaneId(at);
         }
-        if model == SHARED || self.lanes.len() < MAX_LANES {
+        // The shared lane, once made, stays: it is none of the sixteen, and makes no room.
+        let own = (0..self.lanes.len()).filter(|at| !self.lanes[*at].is_shared());
+        if model == SHARED || own.clone().count() < MAX_LANES {
             self.lanes.push(self.new_lane(model, now));
             return LaneId(self.lanes.len() - 1);
         }
-        let unvisited = (0..self.lanes.len()).filter(|at| self.lanes[*at].requests == 0);
+        let unvisited = own.filter(|at| self.lanes[*at].requests == 0);
         match unvisited.min_by_key(|at| self.lanes[*at].last_used) {
             Some(at) => {
                 self.lanes[at] = self.new_lane(model, now);

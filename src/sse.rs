@@ -1,6 +1,6 @@
 //! The ends of streams of server-sent events: in `ending.rs` the closing sign and the token count, in `tail.rs` the
-//! token count of a whole answer; and which models send such a sign. `dialect::events` reads events. Pure. Format: WHATWG HTML, "Server-sent
-//! events".
+//! token count of a whole answer; and which models send such a sign. `dialect::events` reads events. Pure.
+//! Format: WHATWG HTML, "Server-sent events".
 
 mod ending;
 mod tail;

@@ -40,7 +40,7 @@ pub(super) struct Lane {
     pub(super) out_of_line: Bits,
     /// The ejected keys among them.
     pub(super) ejected: Bits,
-    /// Ready keys, the next one first. An entry counts only while its seat has the same turn: a key
+    /// Ready keys, the next one first. An entry counts only while its phase has the same turn: a key
     /// that moves leaves its old entry behind, which is dropped at the front.
     line: VecDeque<(usize, u64)>,
     /// Keys that return to the line at an instant, the soonest first. Old entries stay here too.

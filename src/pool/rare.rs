@@ -1,4 +1,4 @@
-//! What most keys never get: a value that takes eight bytes until it is first changed. Of ten thousand keys many are not
+//! What most keys never get: a value that takes a pointer until it is first changed. Of ten thousand keys many are not
 //! used for hours, and memory that nobody writes is neither taken nor waited for at the start.
 
 use std::ops::{Deref, DerefMut};

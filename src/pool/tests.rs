@@ -684,6 +684,25 @@ fn where_all_lanes_are_taken_a_models_limits_hold_nobody_else_up() {
 }
 
 #[test]
+fn the_shared_lane_takes_no_models_place_and_is_made_once() {
+    let mut fixture = Fixture::new(2, SETTINGS); // "m" has the first place
+    let (shared, _) = fixture.pool.enter(&"x".repeat(200), fixture.t0);
+    for n in 1..MAX_LANES {
+        let (lane, _) = fixture.pool.enter(&format!("busy {n}"), fixture.t0);
+        assert!(lane != shared && !fixture.pool.lanes[lane.0].is_shared());
+    }
+    for round in 0..40 {
+        let now = fixture.t0 + secs(round * 100);
+        let models = (0..=fixture.pool.lanes.len()).map(|n| format!("{round} {n}"));
+        let inside: Vec<_> = models.map(|m| fixture.pool.enter(&m, now)).collect();
+        for (lane, ticket) in inside {
+            fixture.pool.exit(lane, ticket);
+        }
+    }
+    assert_eq!(fixture.pool.lanes.len(), MAX_LANES + 1);
+}
+
+#[test]
 fn a_request_that_waits_for_one_key_is_woken_only_when_a_key_comes_back() {
     let mut fixture = Fixture::new(2, SETTINGS);
     let theirs = fixture.take(T0);

@@ -152,7 +152,7 @@ impl Group<16> for m128i {
         safe_arch::cmp_eq_mask_i8_m128i(self, safe_arch::set_splat_i8_m128i(wanted as i8))
     }
     fn below(self, limit: u8) -> m128i {
-        let highest = safe_arch::set_splat_i8_m128i(limit as i8 - 1);
+        let highest = safe_arch::set_splat_i8_m128i((limit - 1) as i8);
         safe_arch::cmp_eq_mask_i8_m128i(self, safe_arch::min_u8_m128i(self, highest))
     }
     #[inline(always)]

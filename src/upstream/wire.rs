@@ -227,14 +227,14 @@ impl Socket {
         }
     }
 
-    /// Sets the time limit from now on.
+    /// Sets the time limit, from the next wait on.
     fn begin(&mut self, timeout: NextTimeout) {
         (self.timeout, self.since) = (timeout, None);
     }
 
     fn wait(&mut self, interest: Interest) -> io::Result<()> {
         let mut left = self.timeout;
-        if let Some(after) = left.not_zero() {
+        if let Patience::Exact(after) = left.after {
             let now = Instant::now();
             let since = *self.since.get_or_insert(now);
             let after = after.saturating_sub(now - since);
