@@ -62,7 +62,8 @@ bench: build ## alvus beside nginx and haproxy: one table; BENCH=quick takes und
 lint: tools deny ## rustfmt, clippy, docs, the floor rules, the supply chain, shellcheck
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --all-targets -p tiny_http_joined -p alvus_malloc -p alvus_scan -- -D warnings
+	$(CARGO) clippy --locked -p tiny_http_joined -- -D warnings
+	$(CARGO) clippy --locked --all-targets -p alvus_malloc -p alvus_scan -- -D warnings
 	for dialects in '' messages responses; do $(CARGO) clippy --locked --no-default-features --features "$$dialects" -- -D warnings || exit 1; done
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	tests/floors

@@ -17,19 +17,24 @@ static ZEROS: [u8; 512] = [0; 512];
 /// The memory that all bodies share.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    used: Arc<AtomicUsize>,
-    /// The memory of an earlier body, empty; outside the budget.
-    spare: Arc<Mutex<Vec<u8>>>,
+    shared: Arc<Shared>,
     /// In bytes. One body of this size always fits if there is no other.
     pub limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// In bytes.
+    used: AtomicUsize,
+    /// The memory of an earlier body, empty; outside the budget.
+    spare: Mutex<Vec<u8>>,
 }
 
 impl Budget {
     /// A budget of this many bytes.
     pub fn new(limit: usize) -> Budget {
         Budget {
-            used: Arc::default(),
-            spare: Arc::default(),
+            shared: Arc::default(),
             limit,
         }
     }
@@ -57,7 +62,7 @@ impl Body {
     /// An empty body.
     pub fn new(budget: &Budget) -> Body {
         Body {
-            bytes: mem::take(&mut *lock(&budget.spare)),
+            bytes: mem::take(&mut *lock(&budget.shared.spare)),
             counted: 0,
             budget: budget.clone(),
         }
@@ -80,7 +85,7 @@ impl Body {
     pub fn room(&self) -> Option<Body> {
         let size = self.bytes.len();
         let wanted = size + size / 8 + 512;
-        let before = self.budget.used.fetch_add(wanted, Ordering::Relaxed);
+        let before = self.budget.shared.used.fetch_add(wanted, Ordering::Relaxed);
         let room = Body {
             bytes: Vec::new(),
             counted: wanted,
@@ -99,7 +104,7 @@ impl Body {
     /// Fills this room. From now on the bytes' real size counts.
     pub fn filled(mut self, mut bytes: Vec<u8>) -> Body {
         bytes.shrink_to_fit();
-        let used = &self.budget.used;
+        let used = &self.budget.shared.used;
         used.fetch_add(bytes.capacity(), Ordering::Relaxed);
         used.fetch_sub(self.counted, Ordering::Relaxed);
         self.counted = bytes.capacity();
@@ -110,7 +115,7 @@ impl Body {
     /// Counts bytes that are kept elsewhere. `false`: the budget does not allow it.
     pub fn count(&mut self, size: usize) -> bool {
         let more = size.saturating_sub(self.counted);
-        let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
+        let before = self.budget.shared.used.fetch_add(more, Ordering::Relaxed);
         self.counted += more;
         before.saturating_add(more) <= self.budget.limit
     }
@@ -128,7 +133,7 @@ impl Body {
 
     fn grow_to(&mut self, size: usize) -> bool {
         let more = size - self.counted;
-        let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
+        let before = self.budget.shared.used.fetch_add(more, Ordering::Relaxed);
         // One byte beyond shows that a body of unknown length is too large.
         let allowed = before.saturating_add(more) <= self.budget.limit.saturating_add(1);
         if self.bytes.is_empty() && self.bytes.capacity() < size {
@@ -139,16 +144,19 @@ impl Body {
             self.counted = size;
             return true;
         }
-        self.budget.used.fetch_sub(more, Ordering::Relaxed);
+        self.budget.shared.used.fetch_sub(more, Ordering::Relaxed);
         false
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.counted, Ordering::Relaxed);
+        self.budget
+            .shared
+            .used
+            .fetch_sub(self.counted, Ordering::Relaxed);
         self.bytes.clear();
-        let mut spare = lock(&self.budget.spare);
+        let mut spare = lock(&self.budget.shared.spare);
         if (spare.capacity()..=SPARE).contains(&self.bytes.capacity()) {
             mem::swap(&mut *spare, &mut self.bytes);
         }
@@ -192,7 +200,7 @@ mod tests {
             assert!(body.bytes.is_empty() && body.stretch(size));
             body
         };
-        let kept = || lock(&budget.spare).capacity();
+        let kept = || lock(&budget.shared.spare).capacity();
         let (one, other, large) = (body(100_000), body(200_000), body(SPARE + 1));
         drop(other);
         let most = kept();
@@ -212,9 +220,9 @@ mod tests {
         assert!(body.room().is_none(), "and for no third one");
         assert!(!body.has_no_chance(), "but once the other one is gone");
         body = room.filled(vec![1; 3000]);
-        assert_eq!(budget.used.load(Ordering::Relaxed), 3000);
+        assert_eq!(budget.shared.used.load(Ordering::Relaxed), 3000);
         drop(body);
-        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.shared.used.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -224,7 +232,7 @@ mod tests {
         assert!(body.count(60) && body.count(40) && body.count(100));
         assert!(!body.count(101));
         drop(body);
-        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.shared.used.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -21,13 +21,14 @@ pub fn closing_quote(text: &[u8]) -> Option<usize> {
 
 #[inline(always)]
 fn closing_quote_in<G: Group<N>, const N: usize>(text: &[u8]) -> Option<usize> {
-    let mut from = 0;
+    let mut ahead = text;
     loop {
-        let at = first(text, from, G::quotes, |byte| *byte == b'"')?;
-        if !is_escaped(&text[..at]) {
-            return Some(at);
+        let found = first(ahead, G::quotes, |byte| *byte == b'"')?;
+        let (before, rest) = ahead.split_at_checked(found)?;
+        if !is_escaped(before) {
+            return Some(text.len() - rest.len());
         }
-        from = at + 1;
+        ahead = rest.split_first()?.1;
     }
 }
 
@@ -54,7 +55,7 @@ pub fn plain(text: &[u8]) -> usize {
 fn plain_in<G: Group<N>, const N: usize>(text: &[u8]) -> usize {
     let marked = |group: G| (group.is(b'"') | group.is(b'\\') | group.below(b' ')).marks();
     let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..b' ');
-    first(text, 0, marked, special).unwrap_or(text.len())
+    first(text, marked, special).unwrap_or(text.len())
 }
 
 /// How many bytes two texts have in common at their beginning.
@@ -76,16 +77,15 @@ fn alike_in<G: Group<N>, const N: usize>(one: &[u8], other: &[u8]) -> usize {
     whole + bytes.take_while(|(one, other)| one == other).count()
 }
 
-/// The first `wanted` byte at `from` or later. In a group, `marked` marks it.
+/// The place of the first `wanted` byte, which `marked` marks in a group.
 #[inline(always)]
 fn first<G: Group<N>, const N: usize>(
     text: &[u8],
-    from: usize,
     marked: impl Fn(G) -> usize,
     wanted: impl Fn(&u8) -> bool,
 ) -> Option<usize> {
-    let (groups, rest) = text.get(from..)?.as_chunks();
-    let mut at = from;
+    let (groups, rest) = text.as_chunks();
+    let mut at = 0;
     for group in groups {
         let marks = marked(G::of(group));
         if marks != 0 {
