@@ -33,7 +33,11 @@ pub(super) fn list(text: &str) -> Found {
             ..Found::default()
         };
     }
-    let count = LazyCell::new(|| separated(text).count());
+    let count = LazyCell::new(|| {
+        let mut count = 0;
+        each_key(text, &mut |_| count += 1);
+        count
+    });
     // There may be ten thousand: reserve at once.
     let commas = memchr_iter(b',', text.as_bytes()).count();
     let mut found = Found {
@@ -41,23 +45,23 @@ pub(super) fn list(text: &str) -> Found {
         ..Found::default()
     };
     let mut seen = Seen::with_capacity(commas + 1);
-    for (at, key) in (1..).zip(separated(text)) {
+    let mut at = 0;
+    each_key(text, &mut |key| {
+        at += 1;
         found.take(&mut seen, "", key, &|| format!("key {at} of {}", *count));
-    }
+    });
     found
 }
 
-/// What stands between commas and blanks, of any script.
-fn separated(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').flat_map(|piece| {
+/// Takes what stands between commas and blanks, of any script.
+fn each_key<'a>(text: &'a str, take: &mut dyn FnMut(&'a str)) {
+    for piece in text.split(',') {
         // Nearly always one key: characters are looked for only in what has others than visible ASCII.
-        let is_one = !piece.is_empty() && piece.bytes().all(|b| b.is_ascii_graphic());
-        let several = if is_one { "" } else { piece };
-        is_one
-            .then_some(piece)
-            .into_iter()
-            .chain(several.split_whitespace())
-    })
+        match !piece.is_empty() && piece.bytes().all(|b| b.is_ascii_graphic()) {
+            true => take(piece),
+            false => piece.split_whitespace().for_each(&mut *take),
+        }
+    }
 }
 
 /// One key a line, or `name = key`; `#` begins a comment.
