@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use crate::lock::lock;
 
 /// The most memory of a body that is kept for the next one, in bytes: an agent's next turn is as long as its last. With
-/// new memory, half of the CPU time of receiving 200 kB goes into the kernel's page faults.
+/// new memory, most of the CPU time of receiving 200 kB goes into the kernel's page faults.
 const SPARE: usize = 256 * 1024;
 
 static ZEROS: [u8; 512] = [0; 512];

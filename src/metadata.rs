@@ -6,9 +6,8 @@
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde_json::Value;
-
 use alvus_scan::{Fields, items};
+use serde_json::Value;
 
 /// See the module's text. The default, if the body is not a JSON object or is cut short.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -7,9 +7,8 @@
 use std::borrow::Cow;
 use std::iter;
 
-use serde::de::IgnoredAny;
-
 use alvus_scan::{behind_blanks, value_end};
+use serde::de::IgnoredAny;
 
 /// A valid JSON value, as it stands in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

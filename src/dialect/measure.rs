@@ -2,8 +2,9 @@
 //!
 //! There is no tokenizer: the ratio is learned from a model's answers ([`super::learned`]), to a few percent.
 
-use super::json::Json;
 use alvus_scan::string_end;
+
+use super::json::Json;
 
 /// An image's tokens: Anthropic's figure for a large one.
 const IMAGE: u64 = 1_600;

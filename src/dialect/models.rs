@@ -1,7 +1,8 @@
 //! Models by name: `MODEL_MAP`, the model in a request's body, and the list of models. Pure; for all dialects.
 
-use super::json::{Json, Quoted, Str, put};
 use alvus_scan::Fields;
+
+use super::json::{Json, Quoted, Str, put};
 
 /// What is wrong with a `MODEL_MAP`, in the operator's words.
 #[derive(Debug, PartialEq, Eq)]

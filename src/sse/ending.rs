@@ -1,10 +1,10 @@
 //! Watches a stream pass by: whether it is complete, and how many tokens it took. Pure. It reads each byte once at
 //! most, and keeps the first bytes of a name and the beginning that the lines share.
 
+use alvus_scan::find;
 use memchr::memchr2;
 
 use super::Tokens;
-use alvus_scan::find;
 
 /// One byte more than the longest word that is looked for.
 pub(super) const WORD: usize = 21;

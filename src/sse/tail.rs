@@ -2,11 +2,11 @@
 
 use std::io::{self, Read};
 
+use alvus_scan::{behind_blanks, next_value};
 use memchr::memrchr_iter;
 
 use super::Tokens;
 use super::ending::{self, USAGE, WORD};
-use alvus_scan::{behind_blanks, next_value};
 
 /// How much of an answer's end is read: the longest `usage` and what follows it, with a client's `metadata` in the
 /// Responses API.

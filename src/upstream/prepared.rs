@@ -20,7 +20,7 @@ pub struct Origin {
     /// All that ureq knows of a request's target.
     pub(super) uri: Uri,
     /// What follows the path in a head: the version and `Host`.
-    host: String,
+    after_path: String,
 }
 
 impl Origin {
@@ -47,8 +47,8 @@ impl Origin {
         let uri = Uri::builder().scheme(scheme).authority(authority);
         let uri = uri.path_and_query("/").build();
         let uri = uri.map_err(|_| no_host(text))?;
-        let host = format!(" HTTP/1.1\r\nhost: {host}\r\n");
-        Ok(Origin { uri, host })
+        let after_path = format!(" HTTP/1.1\r\nhost: {host}\r\n");
+        Ok(Origin { uri, after_path })
     }
 }
 
@@ -117,7 +117,7 @@ impl Prepared {
                 false => Repeat::No,
             },
         };
-        prepared.put(&[method, " ", path, &to.host]);
+        prepared.put(&[method, " ", path, &to.after_path]);
         // alvus must be able to read an answer that is made for this request: an error, a stream of events. A download
         // may be compressed.
         let is_download = matches!(known, Method::GET | Method::HEAD);

@@ -303,24 +303,22 @@ mod tests {
         let address = listener.local_addr().expect("its address");
         let stream = TcpStream::connect(address).expect("a connection");
         let (mut peer, _) = listener.accept().expect("its other end");
-        let limit = Duration::from_millis(100);
-        let timeout = NextTimeout {
-            after: Patience::Exact(limit),
+        peer.write_all(b"x").expect("sent"); // there is always something to read
+        let limit = |after| NextTimeout {
+            after: Patience::Exact(after),
             reason: ureq::Timeout::RecvResponse,
             per_read: None,
             per_write: None,
         };
-        let mut socket = Socket::new(stream, timeout);
-        for _ in 0..2 {
-            socket.begin(timeout);
-            let began = Instant::now();
-            // There is always something to read.
-            peer.write_all(b"x").expect("sent");
-            while socket.wait(Interest::Read).is_ok() {
-                assert!(began.elapsed() < 50 * limit);
-                std::thread::sleep(limit / 10);
-            }
-            assert!(began.elapsed() >= limit);
-        }
+        let hour = limit(Duration::from_secs(3600));
+        let mut socket = Socket::new(stream, hour);
+        let may_wait = |socket: &mut Socket| socket.wait(Interest::Read).is_ok();
+        assert!(may_wait(&mut socket));
+        let began = socket.since.expect("counted from the first wait");
+        assert!(may_wait(&mut socket) && socket.since == Some(began));
+        socket.timeout = limit(began.elapsed());
+        assert!(!may_wait(&mut socket), "the limit is over");
+        socket.begin(hour);
+        assert!(may_wait(&mut socket), "and begins anew");
     }
 }

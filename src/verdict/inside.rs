@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use alvus_scan::Fields;
 use serde_json::Value;
 
 use super::content::has_content;
 use super::error_text::{Said, plain};
 use super::kinds::{Kinds, LIMIT};
 use super::{BODY_LIMIT, Verdict, bounded, by_status, limit};
-use alvus_scan::Fields;
 
 /// Events that only open a stream: Anthropic's, and those of the Responses API.
 const OPENING: &str = "\
