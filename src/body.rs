@@ -151,15 +151,16 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        self.budget
-            .shared
-            .used
-            .fetch_sub(self.counted, Ordering::Relaxed);
-        self.bytes.clear();
+        let mut bytes = mem::take(&mut self.bytes);
+        bytes.clear();
         let mut spare = lock(&self.budget.shared.spare);
-        if (spare.capacity()..=SPARE).contains(&self.bytes.capacity()) {
-            mem::swap(&mut *spare, &mut self.bytes);
+        if (spare.capacity()..=SPARE).contains(&bytes.capacity()) {
+            mem::swap(&mut *spare, &mut bytes);
         }
+        drop(spare);
+        drop(bytes); // before another body may take its share
+        let used = &self.budget.shared.used;
+        used.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 
