@@ -156,10 +156,15 @@ pub(super) fn like_a_key(value: &str) -> bool {
     })
 }
 
+/// No file's extension is longer. What follows the dot of a key is: Zhipu's are `id.secret`.
+const EXTENSION: usize = 12;
+
 /// Whether a key was pasted in place of a file's path: errors about a file show its path.
 pub fn pasted(path: &OsStr) -> bool {
     let text = text_of(path);
-    !text.contains(['/', '.']) && like_a_key(&text)
+    let dot = text.rfind('.');
+    let has_extension = dot.is_some_and(|at| text.len() - at - 1 <= EXTENSION);
+    !(text.contains('/') || has_extension) && like_a_key(&text)
 }
 
 /// How many characters of a wrong value are shown.

@@ -467,6 +467,33 @@ fn a_wrong_value_is_shown_escaped_and_cut_unless_it_may_be_secret() {
     }
 }
 
+#[test]
+fn a_key_in_place_of_a_path_is_refused_and_not_shown() {
+    for value in [
+        KEY,
+        "0123456789abcdef0123456789abcdef.AbCdEfGhIjKlMnOp",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJlLW9mLWl0",
+    ] {
+        let faults = faults(with(&[("STATE_FILE", value)]));
+        let said = "STATE_FILE (environment): found something that looks like a key,";
+        assert_eq!(faults.len(), 1, "{value}");
+        assert!(faults[0].starts_with(said), "{value}: {faults:?}");
+    }
+}
+
+#[test]
+fn a_long_name_with_an_extension_or_a_folder_is_a_path() {
+    for value in [
+        "alvus-state-2026-at-home.json",
+        "alvus-state-2026-at-home.example.com",
+        "/var/lib/alvus-state-2026-at-home",
+        "./alvus-state-2026-at-home",
+    ] {
+        let loaded = with(&[("STATE_FILE", value)]);
+        loaded.unwrap_or_else(|faults| panic!("{value}: {faults}"));
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn bytes_that_are_not_utf_8_are_a_fault_except_in_a_path() {

@@ -275,7 +275,13 @@ fn config(input: &[u8]) {
             // Not the rest: what stands in an address or a path is shown.
             format!("{:?} {warnings:?}", config.api_keys)
         }
-        Err(faults) => faults.to_string(),
+        Err(faults) => {
+            // The same here.
+            let is_path = |line: &&str| line.ends_with(" cannot be read: unsupported");
+            let text = faults.to_string();
+            let lines = text.lines().filter(|line| !is_path(line));
+            lines.collect()
+        }
     };
     assert!(!said.contains(SECRET), "a key is shown: {said}");
 }
