@@ -35,6 +35,9 @@ pub(super) struct Lane {
     /// Every key was refused since the first instant. Until the second one requests get the
     /// upstream's last refusal and are not sent.
     pub(super) closed: Option<(Instant, Instant)>,
+    /// The key that met its limit last. Keys of one pool are mostly alike: its limit is expected of those that have met
+    /// none.
+    last_limited: Option<usize>,
     /// Keys that are out of the line until an instant. One whose time is over stays in until the
     /// lane is asked.
     pub(super) out_of_line: Bits,
@@ -67,6 +70,7 @@ impl Lane {
             seats: Vec::with_capacity(keys),
             backoff: Backoff::default(),
             closed: None,
+            last_limited: None,
             out_of_line: Bits::default(),
             ejected: Bits::default(),
             line: VecDeque::with_capacity(keys),
@@ -152,11 +156,21 @@ impl Lane {
         self.phases.iter().enumerate().filter_map(may).min()
     }
 
+    /// The limit that is expected of keys that have met none.
+    pub(super) fn expected(&self) -> Option<u32> {
+        self.seats[self.last_limited?].limit()
+    }
+
+    /// Where the key must wait although its turn has come, if it must.
+    fn hold(&self, key: usize, now: Instant) -> Option<Phase> {
+        self.seats[key].hold(self.expected(), now)
+    }
+
     /// Whether this key is ready in this lane, no suspect, and not to be avoided.
     pub(super) fn is_free(&self, key: usize, request: &PickRequest<'_>, now: Instant) -> bool {
         let seat = &self.seats[key];
         matches!(self.phases[key], Phase::InLine(_))
-            && seat.hold(now).is_none()
+            && self.hold(key, now).is_none()
             && !seat.is_suspect(now)
             && !request.avoids(key)
     }
@@ -171,13 +185,12 @@ impl Lane {
         let mut suspect = None;
         let mut at = 0;
         while let Some((key, turn)) = self.line.get(at).copied() {
-            let seat = &self.seats[key];
             if self.phases[key] != Phase::InLine(turn) {
                 self.line.remove(at);
                 continue;
             }
-            let is_suspect = seat.is_suspect(now);
-            if let Some(phase) = hold(key).or_else(|| seat.hold(now)) {
+            let is_suspect = self.seats[key].is_suspect(now);
+            if let Some(phase) = hold(key).or_else(|| self.hold(key, now)) {
                 self.move_to(key, phase);
                 self.line.remove(at);
                 continue;
@@ -200,6 +213,11 @@ impl Lane {
         self.backoff.probing(now);
         self.in_flight += 1;
         self.line_up(key);
+    }
+
+    /// The key met its limit.
+    pub(super) fn met_limit(&mut self, key: usize) {
+        self.last_limited = Some(key);
     }
 
     /// An answer has come, or none will. Call it once for each [`Lane::hand_out`].

@@ -78,6 +78,9 @@ impl Pool {
                 Verdict::Pass | Verdict::TooMuch => self.accepted(key, picked, now),
                 Verdict::Limited(stated) => {
                     let rest = seat.limited(stated, cooldown, pace, sent, now);
+                    if rest.is_some() {
+                        lane.met_limit(key);
+                    }
                     rest.map(|rest| Change::Rests(RestReason::Limited, rest))
                 }
                 Verdict::Quota => {
@@ -117,7 +120,8 @@ impl Pool {
             lane.suspect_nobody(); // the request was to blame
         }
         lane.backoff.served(picked.at, now);
-        let well = lane.seats[key].accepted(picked.at, now);
+        let expected = lane.expected();
+        let well = lane.seats[key].accepted(expected, picked.at, now);
         let whole = self.is_well(key, picked.at, now);
         (well || whole).then_some(Change::Recovered)
     }

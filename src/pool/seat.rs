@@ -7,7 +7,7 @@
 //! - an **ejection** is a rest after a refusal with a witness: another key served the same request.
 //! - a **suspect** is a key refused without a witness: it goes last for [`SUSPICION`].
 //! - a **learned limit**: the key gets as many requests in a window as it took before its last 429,
-//!   until that has held for a while.
+//!   until that has held for a while. Until a key has met its own, it is careful at another key's.
 
 use std::time::{Duration, Instant};
 
@@ -195,22 +195,24 @@ impl Seat {
         }
     }
 
-    /// A request was accepted. Returns whether that ends a rest.
-    pub(super) fn accepted(&mut self, sent: Instant, now: Instant) -> bool {
+    /// A request was accepted. Returns whether that ends a rest. `expected`: as in [`Seat::hold`].
+    pub(super) fn accepted(&mut self, expected: Option<u32>, sent: Instant, now: Instant) -> bool {
         // An answer to a request sent before the refusal proves nothing.
         if self.knew(sent) {
             return false;
         }
         let took = self.sent_lately(now).saturating_sub(self.unanswered);
         self.peak = self.peak.max(took);
-        self.allowed = match &mut self.learned {
-            Some(learned) if took > learned.took => {
-                learned.took = took;
-                learned.right = 0;
-                (self.allowed * 2).min(MOST_ALLOWED)
-            }
+        self.allowed = match self.most(expected) {
+            Some(most) if took > most => (self.allowed * 2).min(MOST_ALLOWED),
             _ => 1,
         };
+        if let Some(learned) = &mut self.learned
+            && took > learned.took
+        {
+            learned.took = took;
+            learned.right = 0;
+        }
         self.suspect_until = None;
         self.rest.take().is_some()
     }
@@ -356,18 +358,28 @@ impl Seat {
         took < most.max(LEAST_LIMIT)
     }
 
-    /// Where the key must wait although its turn has come, if it must.
-    pub(super) fn hold(&self, now: Instant) -> Option<Phase> {
-        let beyond = self
-            .learned()
-            .filter(|learned| learned.took > 0 && self.sent_lately(now) >= learned.took);
-        if let Some(learned) = beyond.filter(|learned| learned.is_kept(now)) {
+    /// How many requests it took before its last 429.
+    pub(super) fn limit(&self) -> Option<u32> {
+        self.learned().map(|learned| learned.took)
+    }
+
+    /// How many requests it is thought to take. Of a key that took twice as many as another, nothing is expected.
+    fn most(&self, expected: Option<u32>) -> Option<u32> {
+        let expected = expected.filter(|most| self.peak < 2 * most);
+        self.limit().or(expected)
+    }
+
+    /// Where the key must wait although its turn has come, if it must. `expected`: the limit of another key.
+    pub(super) fn hold(&self, expected: Option<u32>, now: Instant) -> Option<Phase> {
+        let most = self.most(expected);
+        let is_beyond = most.is_some_and(|most| most > 0 && self.sent_lately(now) >= most);
+        if let Some(learned) = self.learned().filter(|it| is_beyond && it.is_kept(now)) {
             let at = self.window.free_at(learned.took, learned.span, now);
             return at.map(Phase::Paced);
         }
         // One at a time (then two, four, …) after a rest and beyond a learned limit, so that a herd
         // of waiting requests meets a limit once, and not with each of them.
-        if self.unanswered >= self.allowed && (self.rest.is_some() || beyond.is_some()) {
+        if self.unanswered >= self.allowed && (self.rest.is_some() || is_beyond) {
             let at = self.window.newest()? + PROBE_GAP;
             return (at > now).then_some(Phase::Held(at));
         }

@@ -200,36 +200,39 @@ fn of_thousands_of_keys_a_conversation_knows_a_few_and_a_new_key_moves_few_conve
     };
     let mut fixture = Fixture::new(1_000, sticky);
     let (lane, t0) = (fixture.lane, fixture.t0);
-    let ask = |fixture: &mut Fixture, n: u64| {
+    let ask = |fixture: &mut Fixture, n: u64, report: Report| {
         let request = PickRequest {
             conversation: Some(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             ..PickRequest::default()
         };
         match fixture.pool.pick(lane, request, t0) {
-            Pick::Key(picked) => picked,
+            Pick::Key(picked) => {
+                fixture.report(&picked, report, T0);
+                picked
+            }
             other => panic!("{other:?}"),
         }
     };
-    let homes: Vec<Picked> = (0..4_000).map(|n| ask(&mut fixture, n)).collect();
+    let homes: Vec<Picked> = (0..4_000).map(|n| ask(&mut fixture, n, ACCEPTED)).collect();
     let mut used = vec![0; 1_000];
     homes.iter().for_each(|home| used[home.index] += 1);
     assert!(used.iter().all(|n| *n < 20), "a fair share is 4");
     let mut more = keys(1_000);
     more.insert(500, key("new"));
     fixture.pool.merge(&more, sticky, t0);
-    let moved = (0..4_000).filter(|n| ask(&mut fixture, *n).key != homes[*n as usize].key);
+    let moved =
+        (0..4_000).filter(|n| ask(&mut fixture, *n, ACCEPTED).key != homes[*n as usize].key);
     let moved = moved.count();
     assert!(moved < 400, "{moved}");
 
     // Resting keys are passed over, even all that a conversation knows; then it returns.
-    let home = ask(&mut fixture, 7);
+    let home = ask(&mut fixture, 7, ACCEPTED);
     for n in 0..990 {
-        let picked = ask(&mut fixture, n);
-        fixture.report(&picked, limited(9), T0);
+        ask(&mut fixture, n, limited(9));
     }
-    let away = ask(&mut fixture, 7);
+    let away = ask(&mut fixture, 7, ACCEPTED);
     assert_ne!(away.index, home.index);
-    assert_eq!(ask(&mut fixture, 7).index, away.index);
+    assert_eq!(ask(&mut fixture, 7, ACCEPTED).index, away.index);
     let entries = fixture.pool.lanes[0].entries();
     assert!(entries < 4_000, "they are tidied up: {entries}");
 }
@@ -526,6 +529,49 @@ fn beyond_what_was_proven_each_success_lets_more_through() {
             fixture.report(picked, Report::Unclear, at);
         }
     }
+}
+
+/// Two keys that were asked in turn, `n` requests each, and accepted; then the first one met its limit.
+fn two_keys_and_one_met_its_limit(n: u32) -> Fixture {
+    let mut fixture = Fixture::new(2, SETTINGS);
+    for _ in 0..2 * n {
+        fixture.one(ACCEPTED, T0);
+    }
+    assert_eq!(fixture.one(limited(60), T0), Some(rests(secs(60))));
+    fixture
+}
+
+#[test]
+fn a_key_is_careful_where_another_one_met_its_limit() {
+    let mut fixture = two_keys_and_one_met_its_limit(4);
+    for at_once in [1, 2, 4] {
+        let picked: Vec<Picked> = (0..at_once).map(|_| fixture.take(T0)).collect();
+        assert_eq!(fixture.wait(T0), PROBE_GAP, "{at_once}");
+        fixture.report(&picked[0], ACCEPTED, T0);
+        for picked in &picked[1..] {
+            fixture.report(picked, Report::Unclear, T0);
+        }
+    }
+}
+
+#[test]
+fn a_key_takes_as_many_at_once_as_another_took() {
+    let mut fixture = Fixture::new(2, SETTINGS);
+    for report in [ACCEPTED, Report::NotSent].repeat(4) {
+        fixture.one(report, T0);
+    }
+    fixture.one(limited(60), T0);
+    assert_eq!(fixture.indices(4, T0), [1; 4]);
+    assert_eq!(fixture.wait(T0), PROBE_GAP);
+}
+
+#[test]
+fn a_key_that_took_twice_as_many_as_another_takes_as_many_as_come() {
+    let mut fixture = two_keys_and_one_met_its_limit(4);
+    for _ in 0..4 {
+        fixture.one(ACCEPTED, T0);
+    }
+    assert_eq!(fixture.indices(50, T0), [1; 50]);
 }
 
 // ---- pace -------------------------------------------------------------------------------------
