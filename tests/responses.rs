@@ -542,6 +542,19 @@ fn a_refusal_that_passes_says_when_to_come_back() {
 }
 
 #[test]
+fn a_refusal_that_said_itself_when_to_come_back_passes_with_that_alone() {
+    let upstream = Upstream::new(|_| answer(503, "Retry-After: 77\r\n", "{}"));
+    let alvus = Alvus::before_with(&upstream, &[PASS, ("MAX_RETRIES", "0")]);
+    let response = ask(&alvus);
+    let stated = response
+        .fields
+        .iter()
+        .filter(|(name, _)| name == "retry-after");
+    let stated: Vec<&[u8]> = stated.map(|(_, value)| value.as_ref()).collect();
+    assert_eq!((response.status, stated), (503, vec![&b"77"[..]]));
+}
+
+#[test]
 fn a_request_for_a_stored_object_goes_out_with_the_key_that_made_it() {
     let upstream = Upstream::new(|seen| {
         let key = seen.key_index();
