@@ -50,7 +50,8 @@ pub fn start() -> io::Result<String> {
     thread::Builder::new().name("demo".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
             let uses = uses.clone();
-            let _ = thread::Builder::new().spawn(move || converse(&stream, &uses));
+            let talk = move || drop(converse(&stream, &uses));
+            let _ = thread::Builder::new().spawn(talk);
         }
     })?;
     Ok(url)

@@ -249,8 +249,8 @@ fn drain(server: &Server, mut orders: Orders) {
     );
     // A second signal ends the wait. If there is no thread for it, the wait takes its time.
     let second = std::thread::Builder::new().spawn(move || {
-        loop {
-            if let Some(Order::Stop(signal)) = orders.next(None) {
+        while let Some(order) = orders.next(None) {
+            if let Order::Stop(signal) = order {
                 logging::finish(LAST_WORDS);
                 std::process::exit(128 + i32::from(signal)); // as a shell has it
             }
