@@ -162,8 +162,8 @@ const EXTENSION: usize = 12;
 /// Whether a key was pasted in place of a file's path: errors about a file show its path.
 pub fn pasted(path: &OsStr) -> bool {
     let text = text_of(path);
-    let dot = text.rfind('.');
-    let has_extension = dot.is_some_and(|at| text.len() - at - 1 <= EXTENSION);
+    let extension = text.bytes().rev().position(|byte| byte == b'.');
+    let has_extension = extension.is_some_and(|length| length <= EXTENSION);
     !(text.contains('/') || has_extension) && like_a_key(&text)
 }
 

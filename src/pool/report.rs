@@ -177,12 +177,19 @@ impl Pool {
     /// The key was accepted: it is well in all lanes. Returns whether it was out.
     fn is_well(&mut self, key: usize, sent: Instant, now: Instant) -> bool {
         let past = &mut *self.slots[key].past;
+        // Served nowhere for a while: it was dead, and may be ejected for hours. A key that is served all the time is
+        // ejected only where it is of no use.
+        let is_back =
+            !past.served_lately(sent) && self.lanes.iter().any(|lane| lane.ejected.has(key));
         past.served = past.served.max(Some(sent));
         let was_bad = past.refused.take() == Some(Evidence::Strong);
         let was_out = past.out.take().is_some();
-        if was_bad || was_out {
+        if was_bad || was_out || is_back {
             for lane in &mut self.lanes {
                 lane.welcome(key, now);
+                if is_back {
+                    lane.revive(key, now);
+                }
             }
             self.wake_all();
         }
@@ -202,8 +209,7 @@ impl Pool {
     /// The key is out in this lane. Takes it out of all lanes, if the pool's rule says so.
     fn look_at_whole(&mut self, key: usize, here: LaneId, why: RestReason, now: Instant) {
         let past = &mut self.slots[key].past;
-        let served = past.served;
-        let lately = served.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
+        let (served, lately) = (past.served, past.served_lately(now));
         let elsewhere = self
             .lanes
             .iter()
@@ -214,6 +220,14 @@ impl Pool {
         if rested && (elsewhere || (why.names_key() && !lately)) {
             past.out = now.checked_add(WHOLE).map(|until| (why, until));
         }
+    }
+}
+
+impl Past {
+    /// Whether the key was accepted a short time before.
+    fn served_lately(&self, now: Instant) -> bool {
+        let served = self.served;
+        served.is_some_and(|at| now.saturating_duration_since(at) < RECENT)
     }
 }
 

@@ -168,12 +168,12 @@ impl Blank for Seat {
 }
 
 impl Seat {
-    fn rest(&self) -> Option<Rest> {
-        self.rest.as_deref().copied()
+    fn rest(&self) -> Option<&Rest> {
+        self.rest.as_deref()
     }
 
-    fn learned(&self) -> Option<LearnedLimit> {
-        self.learned.as_deref().copied()
+    fn learned(&self) -> Option<&LearnedLimit> {
+        self.learned.as_deref()
     }
 
     /// A request goes out with this key.
@@ -203,13 +203,12 @@ impl Seat {
         }
         let took = self.sent_lately(now).saturating_sub(self.unanswered);
         self.peak = self.peak.max(took);
-        self.allowed = match self.most(expected) {
-            Some(most) if took > most => (self.allowed * 2).min(MOST_ALLOWED),
-            _ => 1,
+        let is_beyond = self.most(expected).is_some_and(|most| took > most);
+        self.allowed = match is_beyond {
+            true => (self.allowed * 2).min(MOST_ALLOWED),
+            false => 1,
         };
-        if let Some(learned) = &mut self.learned
-            && took > learned.took
-        {
+        if let Some(learned) = self.learned.as_mut().filter(|_| is_beyond) {
             learned.took = took;
             learned.right = 0;
         }
@@ -256,15 +255,15 @@ impl Seat {
     /// The key was refused, and it is not known yet whose fault that is. `true`: this was the probe
     /// of an ejected key, so the refusal says nothing about the request.
     pub(super) fn refused(&mut self, why: RestReason, sent: Instant, now: Instant) -> bool {
-        let probed = |rest: &Rest| rest.why.is_refusal() && rest.began < sent && rest.until <= now;
-        let Some(before) = self.rest().filter(probed) else {
+        let probed = |rest: &&Rest| rest.why.is_refusal() && rest.began < sent && rest.until <= now;
+        let Some(times) = self.rest().filter(probed).map(|rest| rest.times) else {
             self.suspect_until = now.checked_add(SUSPICION);
             return false;
         };
         // As long as before; longer once a witness confirms it.
-        self.begin(why, false, step(&EJECTIONS, before.times - 1), sent, now);
+        self.begin(why, false, step(&EJECTIONS, times - 1), sent, now);
         if let Some(new) = &mut self.rest {
-            new.times = before.times;
+            new.times = times;
         }
         true
     }
@@ -365,8 +364,8 @@ impl Seat {
 
     /// How many requests it is thought to take. Of a key that took twice as many as another, nothing is expected.
     fn most(&self, expected: Option<u32>) -> Option<u32> {
-        let expected = expected.filter(|most| self.peak < 2 * most);
-        self.limit().or(expected)
+        self.limit()
+            .or(expected.filter(|most| self.peak < 2 * most))
     }
 
     /// Where the key must wait although its turn has come, if it must. `expected`: the limit of another key.
@@ -389,7 +388,7 @@ impl Seat {
     /// How many rests for this reason came in a row, before the one that a refusal of this request belongs to.
     fn times(&self, why: RestReason, stated: bool, sent: Instant) -> usize {
         let kind = std::mem::discriminant::<RestReason>;
-        let same = |rest: &Rest| kind(&rest.why) == kind(&why) && rest.stated == stated;
+        let same = |rest: &&Rest| kind(&rest.why) == kind(&why) && rest.stated == stated;
         let times = self.rest().filter(same).map_or(0, |rest| rest.times);
         times.saturating_sub(usize::from(self.knew(sent)))
     }
@@ -428,7 +427,10 @@ impl Seat {
     fn learn(&mut self, pace: Pace, now: Instant) {
         let until = self.rest().map_or(now, |rest| rest.until);
         // Refused below its learned limit: what was learned is wrong.
-        let before = self.learned().filter(|before| !before.is_kept(now));
+        let before = self
+            .learned()
+            .filter(|before| !before.is_kept(now))
+            .copied();
         let span = before.map_or(MINUTE, |before| before.span);
         // All but the refused one. Unanswered ones count as taken until they are refused.
         let took = self

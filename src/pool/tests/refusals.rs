@@ -234,6 +234,28 @@ fn an_ejection_holds_for_its_model_alone() {
 }
 
 #[test]
+fn a_key_that_is_served_again_after_ten_minutes_is_probed_where_it_is_ejected() {
+    for (served_before, probes) in [(secs(601), true), (secs(602), false)] {
+        let mut fixture = Fixture::new(2, SETTINGS);
+        let (lane, (other, _)) = (fixture.lane, fixture.pool.enter("other", fixture.t0));
+        let serve_both = |fixture: &mut Fixture, at: Duration| {
+            for _ in 0..2 {
+                let Pick::Key(picked) = ask(fixture, other, &[], at) else {
+                    panic!("no key")
+                };
+                fixture.report(&picked, ACCEPTED, at);
+                fixture.pool.release(&picked);
+            }
+        };
+        serve_both(&mut fixture, served_before);
+        witnessed(&mut fixture, lane, REFUSED, secs(1200));
+        serve_both(&mut fixture, secs(1201));
+        let picked = fixture.indices(2, secs(1201));
+        assert_eq!(picked.contains(&0), probes, "{served_before:?}: {picked:?}");
+    }
+}
+
+#[test]
 fn a_key_refused_for_two_models_is_out_for_all_for_a_minute_and_no_longer() {
     let mut fixture = Fixture::new(2, SETTINGS);
     let (lane, (other, _)) = (fixture.lane, fixture.pool.enter("other", fixture.t0));
