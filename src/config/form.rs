@@ -164,7 +164,8 @@ pub fn pasted(path: &OsStr) -> bool {
     let text = text_of(path);
     let extension = text.bytes().rev().position(|byte| byte == b'.');
     let has_extension = extension.is_some_and(|length| length <= EXTENSION);
-    !(text.contains('/') || has_extension) && like_a_key(&text)
+    let is_path = has_extension || text.starts_with('.') || text.contains('/');
+    !is_path && like_a_key(&text)
 }
 
 /// How many characters of a wrong value are shown.

@@ -488,6 +488,7 @@ fn a_long_name_with_an_extension_or_a_folder_is_a_path() {
         "alvus-state-2026-at-home.example.com",
         "/var/lib/alvus-state-2026-at-home",
         "./alvus-state-2026-at-home",
+        ".alvus-state-2026-at-home",
     ] {
         let loaded = with(&[("STATE_FILE", value)]);
         loaded.unwrap_or_else(|faults| panic!("{value}: {faults}"));

@@ -100,6 +100,7 @@ impl Lane {
 
     /// The key leaves the lane.
     pub(super) fn dismiss(&mut self, key: usize) {
+        self.last_limited.take_if(|limited| *limited == key);
         self.move_to(key, Phase::Gone);
     }
 
@@ -157,7 +158,7 @@ impl Lane {
     }
 
     /// The limit that is expected of keys that have met none.
-    pub(super) fn expected(&self) -> Option<u32> {
+    fn expected(&self) -> Option<u32> {
         self.seats[self.last_limited?].limit()
     }
 

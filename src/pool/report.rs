@@ -120,9 +120,10 @@ impl Pool {
             lane.suspect_nobody(); // the request was to blame
         }
         lane.backoff.served(picked.at, now);
-        let expected = lane.expected();
-        let well = lane.seats[key].accepted(expected, picked.at, now);
-        let whole = self.is_well(key, picked.at, now);
+        let seat = &mut lane.seats[key];
+        let was_ejected = seat.is_ejected();
+        let well = seat.accepted(picked.at, now);
+        let whole = self.is_well(key, picked.at, well && was_ejected, now);
         (well || whole).then_some(Change::Recovered)
     }
 
@@ -174,20 +175,17 @@ impl Pool {
         false
     }
 
-    /// The key was accepted: it is well in all lanes. Returns whether it was out.
-    fn is_well(&mut self, key: usize, sent: Instant, now: Instant) -> bool {
+    /// The key was accepted: it is well in all lanes. `is_back`: in this one it was ejected, so it may be back in the
+    /// others too. Returns whether it was out.
+    fn is_well(&mut self, key: usize, sent: Instant, is_back: bool, now: Instant) -> bool {
         let past = &mut *self.slots[key].past;
-        // Served nowhere for a while: it was dead, and may be ejected for hours. A key that is served all the time is
-        // ejected only where it is of no use.
-        let is_back =
-            !past.served_lately(sent) && self.lanes.iter().any(|lane| lane.ejected.has(key));
         past.served = past.served.max(Some(sent));
         let was_bad = past.refused.take() == Some(Evidence::Strong);
         let was_out = past.out.take().is_some();
         if was_bad || was_out || is_back {
             for lane in &mut self.lanes {
                 lane.welcome(key, now);
-                if is_back {
+                if is_back && lane.ejected.has(key) {
                     lane.revive(key, now);
                 }
             }
@@ -209,7 +207,8 @@ impl Pool {
     /// The key is out in this lane. Takes it out of all lanes, if the pool's rule says so.
     fn look_at_whole(&mut self, key: usize, here: LaneId, why: RestReason, now: Instant) {
         let past = &mut self.slots[key].past;
-        let (served, lately) = (past.served, past.served_lately(now));
+        let served = past.served;
+        let lately = served.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
         let elsewhere = self
             .lanes
             .iter()
@@ -220,14 +219,6 @@ impl Pool {
         if rested && (elsewhere || (why.names_key() && !lately)) {
             past.out = now.checked_add(WHOLE).map(|until| (why, until));
         }
-    }
-}
-
-impl Past {
-    /// Whether the key was accepted a short time before.
-    fn served_lately(&self, now: Instant) -> bool {
-        let served = self.served;
-        served.is_some_and(|at| now.saturating_duration_since(at) < RECENT)
     }
 }
 

@@ -34,7 +34,7 @@ const QUOTAS: [Duration; 4] = [minutes(2), minutes(10), minutes(60), minutes(360
 /// How long a key goes last after a refusal without a witness.
 const SUSPICION: Duration = Duration::from_secs(60);
 
-/// The most requests that may be unanswered at once beyond a learned limit.
+/// The most requests that may be unanswered at once beyond a learned limit of its own.
 const MOST_ALLOWED: u32 = 8;
 
 /// How many windows a learned limit is kept before more is tried; twice and four times as many once it was met again.
@@ -195,23 +195,29 @@ impl Seat {
         }
     }
 
-    /// A request was accepted. Returns whether that ends a rest. `expected`: as in [`Seat::hold`].
-    pub(super) fn accepted(&mut self, expected: Option<u32>, sent: Instant, now: Instant) -> bool {
+    /// A request was accepted. Returns whether that ends a rest.
+    pub(super) fn accepted(&mut self, sent: Instant, now: Instant) -> bool {
         // An answer to a request sent before the refusal proves nothing.
         if self.knew(sent) {
             return false;
         }
-        let took = self.sent_lately(now).saturating_sub(self.unanswered);
+        let lately = self.sent_lately(now);
+        let took = lately.saturating_sub(self.unanswered);
         self.peak = self.peak.max(took);
-        let is_beyond = self.most(expected).is_some_and(|most| took > most);
-        self.allowed = match is_beyond {
-            true => (self.allowed * 2).min(MOST_ALLOWED),
-            false => 1,
-        };
-        if let Some(learned) = self.learned.as_mut().filter(|_| is_beyond) {
-            learned.took = took;
-            learned.right = 0;
+        if self.unanswered > 0 {
+            // A slow answer comes after many further requests. This was one of so many when it was sent:
+            let itself_and_later = self.window.count(Some(sent), MINUTE, now);
+            let until_then = (lately + 1).saturating_sub(itself_and_later);
+            self.peak = self.peak.max(until_then);
         }
+        self.allowed = match &mut self.learned {
+            Some(learned) if took > learned.took => {
+                learned.took = took;
+                learned.right = 0;
+                (self.allowed * 2).min(MOST_ALLOWED)
+            }
+            _ => 1,
+        };
         self.suspect_until = None;
         self.rest.take().is_some()
     }
@@ -362,10 +368,10 @@ impl Seat {
         self.learned().map(|learned| learned.took)
     }
 
-    /// How many requests it is thought to take. Of a key that took twice as many as another, nothing is expected.
+    /// How many requests it is thought to take. `expected`: the limit of another key; it says nothing about one that
+    /// took more.
     fn most(&self, expected: Option<u32>) -> Option<u32> {
-        self.limit()
-            .or(expected.filter(|most| self.peak < 2 * most))
+        self.limit().or(expected.filter(|most| self.peak <= *most))
     }
 
     /// Where the key must wait although its turn has come, if it must. `expected`: the limit of another key.
@@ -376,7 +382,7 @@ impl Seat {
             let at = self.window.free_at(learned.took, learned.span, now);
             return at.map(Phase::Paced);
         }
-        // One at a time (then two, four, …) after a rest and beyond a learned limit, so that a herd
+        // One at a time (then two, four, …) after a rest and beyond a limit, its own or an expected one, so that a herd
         // of waiting requests meets a limit once, and not with each of them.
         if self.unanswered >= self.allowed && (self.rest.is_some() || is_beyond) {
             let at = self.window.newest()? + PROBE_GAP;

@@ -537,21 +537,33 @@ fn two_keys_and_one_met_its_limit(n: u32) -> Fixture {
     for _ in 0..2 * n {
         fixture.one(ACCEPTED, T0);
     }
-    assert_eq!(fixture.one(limited(60), T0), Some(rests(secs(60))));
+    assert_eq!(fixture.one(limited(600), T0), Some(rests(secs(600))));
     fixture
 }
 
 #[test]
-fn a_key_is_careful_where_another_one_met_its_limit() {
+fn a_key_is_careful_where_another_one_met_its_limit_until_it_took_more() {
     let mut fixture = two_keys_and_one_met_its_limit(4);
-    for at_once in [1, 2, 4] {
-        let picked: Vec<Picked> = (0..at_once).map(|_| fixture.take(T0)).collect();
-        assert_eq!(fixture.wait(T0), PROBE_GAP, "{at_once}");
-        fixture.report(&picked[0], ACCEPTED, T0);
-        for picked in &picked[1..] {
-            fixture.report(picked, Report::Unclear, T0);
-        }
-    }
+    let picked = fixture.take(T0);
+    assert_eq!(fixture.wait(T0), PROBE_GAP);
+    fixture.report(&picked, ACCEPTED, T0);
+    assert_eq!(fixture.indices(50, T0), [1; 50]);
+}
+
+#[test]
+fn a_key_whose_answers_are_slow_took_more_once_a_later_request_is_accepted() {
+    let mut fixture = two_keys_and_one_met_its_limit(4);
+    let picked: Vec<Picked> = (60..80).map(|n| fixture.take(secs(n))).collect();
+    assert_eq!(fixture.wait(secs(79)), secs(80));
+    fixture.report(&picked[10], ACCEPTED, secs(79));
+    assert_eq!(fixture.indices(50, secs(79)), [1; 50]);
+}
+
+#[test]
+fn a_key_that_is_not_in_the_configuration_any_more_makes_no_other_one_careful() {
+    let mut fixture = two_keys_and_one_met_its_limit(4);
+    fixture.pool.merge(&keys(2)[1..], SETTINGS, fixture.t0);
+    assert_eq!(fixture.indices(50, T0), [0; 50]);
 }
 
 #[test]
@@ -563,15 +575,6 @@ fn a_key_takes_as_many_at_once_as_another_took() {
     fixture.one(limited(60), T0);
     assert_eq!(fixture.indices(4, T0), [1; 4]);
     assert_eq!(fixture.wait(T0), PROBE_GAP);
-}
-
-#[test]
-fn a_key_that_took_twice_as_many_as_another_takes_as_many_as_come() {
-    let mut fixture = two_keys_and_one_met_its_limit(4);
-    for _ in 0..4 {
-        fixture.one(ACCEPTED, T0);
-    }
-    assert_eq!(fixture.indices(50, T0), [1; 50]);
 }
 
 // ---- pace -------------------------------------------------------------------------------------

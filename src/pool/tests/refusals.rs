@@ -233,26 +233,46 @@ fn an_ejection_holds_for_its_model_alone() {
     assert!(picked.contains(&0), "{picked:?}");
 }
 
-#[test]
-fn a_key_that_is_served_again_after_ten_minutes_is_probed_where_it_is_ejected() {
-    for (served_before, probes) in [(secs(601), true), (secs(602), false)] {
-        let mut fixture = Fixture::new(2, SETTINGS);
-        let (lane, (other, _)) = (fixture.lane, fixture.pool.enter("other", fixture.t0));
-        let serve_both = |fixture: &mut Fixture, at: Duration| {
-            for _ in 0..2 {
-                let Pick::Key(picked) = ask(fixture, other, &[], at) else {
-                    panic!("no key")
-                };
-                fixture.report(&picked, ACCEPTED, at);
-                fixture.pool.release(&picked);
-            }
+/// Each of two keys serves a request in this lane.
+fn serve_with_both(fixture: &mut Fixture, lane: LaneId, after: Duration) {
+    for _ in 0..2 {
+        let Pick::Key(picked) = ask(fixture, lane, &[], after) else {
+            panic!("no key")
         };
-        serve_both(&mut fixture, served_before);
-        witnessed(&mut fixture, lane, REFUSED, secs(1200));
-        serve_both(&mut fixture, secs(1201));
-        let picked = fixture.indices(2, secs(1201));
-        assert_eq!(picked.contains(&0), probes, "{served_before:?}: {picked:?}");
+        fixture.report(&picked, ACCEPTED, after);
+        fixture.pool.release(&picked);
     }
+}
+
+/// Key 0 is ejected for "m" for ten minutes, perhaps for "other" for one; then "other" serves it.
+fn probed_for_m(ejected_elsewhere: bool) -> bool {
+    let mut fixture = Fixture::new(2, SETTINGS);
+    let (lane, (other, _)) = (fixture.lane, fixture.pool.enter("other", fixture.t0));
+    witnessed(&mut fixture, lane, REFUSED, T0);
+    if ejected_elsewhere {
+        witnessed(&mut fixture, other, REFUSED, T0);
+    }
+    fixture.one(ACCEPTED, secs(61)); // key 1
+    let rest = witnessed(&mut fixture, lane, REFUSED, secs(61));
+    assert_eq!(rest, Some(secs(600)));
+    serve_with_both(&mut fixture, other, secs(200));
+    fixture.indices(2, secs(200)).contains(&0)
+}
+
+#[test]
+fn a_key_that_is_back_for_one_model_is_probed_for_the_others_and_one_that_was_well_there_is_not() {
+    assert!(probed_for_m(true));
+    assert!(!probed_for_m(false));
+}
+
+#[test]
+fn a_spent_quota_lasts_although_the_key_is_back_for_another_model() {
+    let mut fixture = Fixture::new(2, SETTINGS);
+    let (other, _) = fixture.pool.enter("other", fixture.t0);
+    fixture.one(QUOTA, T0);
+    witnessed(&mut fixture, other, REFUSED, T0);
+    serve_with_both(&mut fixture, other, secs(61));
+    assert_eq!(fixture.indices(2, secs(61)), [1; 2]);
 }
 
 #[test]
