@@ -586,7 +586,12 @@ fn main() {
     assert!(!log.contains(MARK), "a key stands in the log");
     assert!(log.contains("refused by the upstream (401)") && log.contains("reload refused"));
     assert!(soak.book.limited.load(Ordering::Relaxed) > 0, "no 429");
-    flat(&samples);
+    // Requests of the last minute are remembered, so the first minute fills memory, and a run of one is not flat.
+    let filling = match minutes {
+        ..=1 => 0,
+        _ => (u64::from(ROWS) / minutes) as usize,
+    };
+    flat(&samples[filling..]);
     println!(
         "soak: a plain request in quiet costs a new process {} µs, this one {} µs in the end",
         early / 1000,
