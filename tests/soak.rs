@@ -1,5 +1,5 @@
 //! A soak: `make soak`. Eight clients, one upstream that misbehaves now and then, reloads in
-//! between, for `SOAK_MIN` minutes; `SOAK_SEED` repeats the choices of a run.
+//! between, for `SOAK_MIN` minutes, at least two; `SOAK_SEED` repeats the choices of a run.
 //!
 //! Each request carries an id in path and body, and its answer repeats it, so that a lost, doubled
 //! or exchanged answer is noticed. At the end memory, threads, descriptors and the cost of a
@@ -486,6 +486,7 @@ fn main() {
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = number("SOAK_SEED").unwrap_or(u64::from(now.subsec_nanos()));
+    assert!(minutes >= 2, "SOAK_MIN is {minutes}, expected 2 or more");
     println!("soak: {minutes} min, SOAK_SEED={seed}");
 
     let (addr, book) = upstream(seed);
@@ -586,12 +587,9 @@ fn main() {
     assert!(!log.contains(MARK), "a key stands in the log");
     assert!(log.contains("refused by the upstream (401)") && log.contains("reload refused"));
     assert!(soak.book.limited.load(Ordering::Relaxed) > 0, "no 429");
-    // Requests of the last minute are remembered, so the first minute fills memory, and a run of one is not flat.
-    let filling = match minutes {
-        ..=1 => 0,
-        _ => (u64::from(ROWS) / minutes) as usize,
-    };
-    flat(&samples[filling..]);
+    // Requests of the last minute are remembered, so memory fills in the first minute.
+    let filling = u64::from(ROWS) / minutes;
+    flat(&samples[filling as usize..]);
     println!(
         "soak: a plain request in quiet costs a new process {} µs, this one {} µs in the end",
         early / 1000,

@@ -359,7 +359,7 @@ impl Seat {
     /// Whether it took so few requests that a 429 is likely not for its own limit.
     pub(super) fn is_far_from_its_limit(&self, now: Instant) -> bool {
         let took = self.sent_lately(now).saturating_sub(self.unanswered + 1);
-        let most = self.learned().map_or(self.peak, |learned| learned.took);
+        let most = self.limit().unwrap_or(self.peak);
         took < most.max(LEAST_LIMIT)
     }
 
@@ -368,15 +368,10 @@ impl Seat {
         self.learned().map(|learned| learned.took)
     }
 
-    /// How many requests it is thought to take. `expected`: the limit of another key; it says nothing about one that
-    /// took more.
-    fn most(&self, expected: Option<u32>) -> Option<u32> {
-        self.limit().or(expected.filter(|most| self.peak <= *most))
-    }
-
     /// Where the key must wait although its turn has come, if it must. `expected`: the limit of another key.
     pub(super) fn hold(&self, expected: Option<u32>, now: Instant) -> Option<Phase> {
-        let most = self.most(expected);
+        // Another key's limit says nothing about one that took more.
+        let most = self.limit().or(expected.filter(|most| self.peak <= *most));
         let is_beyond = most.is_some_and(|most| most > 0 && self.sent_lately(now) >= most);
         if let Some(learned) = self.learned().filter(|it| is_beyond && it.is_kept(now)) {
             let at = self.window.free_at(learned.took, learned.span, now);
@@ -433,10 +428,7 @@ impl Seat {
     fn learn(&mut self, pace: Pace, now: Instant) {
         let until = self.rest().map_or(now, |rest| rest.until);
         // Refused below its learned limit: what was learned is wrong.
-        let before = self
-            .learned()
-            .filter(|before| !before.is_kept(now))
-            .copied();
+        let before = self.learned().copied().filter(|it| !it.is_kept(now));
         let span = before.map_or(MINUTE, |before| before.span);
         // All but the refused one. Unanswered ones count as taken until they are refused.
         let took = self
