@@ -85,7 +85,7 @@ pub fn begin_head(out: &mut Vec<u8>, status: u16, framing: Framing, down: Downst
 
 /// Adds one field. Name and value must come from a parsed message or from us.
 pub fn field(out: &mut Vec<u8>, name: impl AsRef<[u8]>, value: &[u8]) {
-    // By `push`: on the boards a copy of two bytes takes as long as one of thirty.
+    // What separates them, by `push`: on the boards a copy of two bytes takes as long as one of thirty.
     out.extend_from_slice(name.as_ref());
     out.push(b':');
     out.push(b' ');
