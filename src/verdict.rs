@@ -130,11 +130,12 @@ fn by_status(
         400.. if kinds.no_money(true) => Verdict::Refused { names_key },
         400 if kinds.limit_strictly() => limit(&kinds, day_is_spent, stated()),
         500.. if kinds.limit_code() && !kinds.overloaded() => limit(&kinds, day_is_spent, stated()),
-        404 if kinds.other_account() => Verdict::Refused { names_key },
+        400 | 404 if kinds.other_account() => Verdict::Refused { names_key },
         // An edge sends it without words, a server that has begun with words.
         408 if said.texts.iter().all(String::is_empty) => Verdict::Trouble(stated()),
         408 => Verdict::MaybeWorked(stated()),
-        425 | 498 | 500 | 502..=504 | 507 | 511 | 520..=527 | 529 | 530 if kinds.overloaded() => {
+        // Not Cloudflare's 52x: an edge that cannot reach the provider knows no model.
+        425 | 498 | 500 | 502..=504 | 507 | 511 | 529 if kinds.overloaded() => {
             Verdict::Overloaded(stated())
         }
         // The provider may have begun. 524 is Cloudflare's 504. Not 508: alvus itself sends it for a request that goes

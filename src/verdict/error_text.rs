@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::sentence;
 use super::time::{Date, any_form, decimal, number_form, times, unit};
+use crate::ascii;
 
 /// How deep errors are nested, JSON within strings included.
 const DEPTH: usize = 8;
@@ -22,7 +23,7 @@ const CODES: &str = " code type status reason error errorcode errcode errno erro
                      quotalimit quotametric quotavalue title ";
 
 /// The names of fields that hold more of it.
-const PARTS: &str = " error errors detail details violations metadata headers data info cause \
+const PARTS: &str = " error errors message detail details violations metadata headers data info cause \
                      innererror errorinfo baseresp ";
 
 /// See the module's text.
@@ -122,16 +123,26 @@ impl Said {
         }
     }
 
-    /// Takes a text. It may hold the whole error of another answer: gateways do that.
+    /// Takes a text. It may hold the whole error of another answer: gateways do that, and put words of their own
+    /// around it.
     fn text(&mut self, text: &str, depth: usize) {
-        let text = text.trim();
+        let (before, text) = unwrapped(text.trim());
+        self.words(before);
+        let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
         if depth > 0
             && text.starts_with(['{', '['])
-            && let Ok(json) = serde_json::from_str::<Value>(text)
+            && let Some(Ok(json)) = values.next()
         {
-            return self.part(&json, depth - 1);
+            self.part(&json, depth - 1);
+            return self.words(&text[values.byte_offset()..]);
         }
-        self.texts.push(text.to_owned());
+        self.words(text);
+    }
+
+    fn words(&mut self, text: &str) {
+        if !text.trim().is_empty() {
+            self.texts.push(text.trim().to_owned());
+        }
     }
 
     /// Takes a field whose name means a time to wait. The first one counts; of resets the latest
@@ -154,6 +165,24 @@ impl Said {
     }
 }
 
+/// The names of errors before a message, and that message. LiteLLM writes "litellm.BadRequestError: OpenAIException - …".
+fn unwrapped(text: &str) -> (&str, &str) {
+    let mut message = text;
+    loop {
+        let marks = [": ", " - "].iter();
+        let found = marks.filter_map(|mark| Some((message.find(mark)?, mark.len())));
+        match found.min() {
+            Some((at, mark)) if is_error_name(&message[..at]) => message = &message[at + mark..],
+            _ => return text.split_at(text.len() - message.len()),
+        }
+    }
+}
+
+fn is_error_name(text: &str) -> bool {
+    let ends = |with| ascii::ends(text.as_bytes(), with);
+    (ends("error") || ends("exception")) && text.split(' ').count() <= 3
+}
+
 /// A name without its dashes, in lower case.
 pub(super) fn plain(name: &str) -> String {
     let letters = name.chars().filter(char::is_ascii_alphanumeric);
@@ -161,7 +190,9 @@ pub(super) fn plain(name: &str) -> String {
 }
 
 fn is_limit(name: &str) -> bool {
-    name.ends_with("limit") || name == "quotavalue" || name.starts_with("xratelimitlimit")
+    name.ends_with("limit")
+        || ["quotavalue", "quotalimitvalue"].contains(&name)
+        || name.starts_with("xratelimitlimit")
 }
 
 /// The value of a field of this name, as a time from now.
@@ -273,8 +304,40 @@ mod tests {
         let found = said("plain words");
         assert!(!found.is_raw && found.texts == ["plain words"]);
         assert!(said(r#"{"error":{"mess"#).is_raw);
+        let found = said(r#"{"error":{"message":{"message":"inner","code":"x"},"code":"y"}}"#);
+        assert_eq!(
+            (found.texts, found.codes),
+            (vec!["inner".into()], vec!["y".into(), "x".into()])
+        );
         let deep = "[".repeat(50) + &"]".repeat(50);
         assert!(said(&deep).texts.is_empty());
+    }
+
+    #[test]
+    fn what_a_gateway_puts_around_a_message_stands_by_itself() {
+        for (message, texts) in [
+            ("no error here", &["no error here"][..]),
+            ("Some error: no", &["Some error:", "no"]),
+            (
+                "litellm.BadRequestError: OpenAIException - Budget has been exceeded!",
+                &[
+                    "litellm.BadRequestError: OpenAIException -",
+                    "Budget has been exceeded!",
+                ],
+            ),
+            (
+                r#"a.B_aiException - {"error":{"message":"inner"}}. Received Model Group=x"#,
+                &["a.B_aiException -", "inner", ". Received Model Group=x"],
+            ),
+            ("[tool] error: no", &["[tool] error:", "no"]),
+            (r#"{"a":1} is not valid"#, &["is not valid"]),
+            ("it says in the error: no", &["it says in the error: no"]),
+            ("The model - an error: no", &["The model - an error: no"]),
+            ("Error: ", &["Error:"]),
+        ] {
+            let body = serde_json::json!({ "message": message }).to_string();
+            assert_eq!(said(&body).texts, texts, "{message}");
+        }
     }
 
     #[test]
@@ -282,6 +345,7 @@ mod tests {
         for body in [
             r#"{"error":{"metadata":{"headers":{"X-RateLimit-Limit":"0"}}}}"#,
             r#"{"error":{"details":[{"violations":[{"quotaValue":"0"}]}]}}"#,
+            r#"{"error":{"details":[{"metadata":{"quota_limit_value":"0"}}]}}"#,
             r#"{"limit":0}"#,
         ] {
             assert!(said(body).no_limit_at_all, "{body}");

@@ -15,7 +15,9 @@ const LOOSE_KEY: &str = "token, key, credential*, auth* header";
 const WRONG: &str = "\
     invalid, incorrect, wrong, expired, revoked, leaked, disabled, deactivated, deleted, \
     unrecognized, unknown, malformed, inactive, suspended, not valid, not found, not exist, not recognized, \
-    not active, no longer valid, no longer active, not correct";
+    not active, no longer valid, no longer active, not correct, 无效, 过期, 失效, 不正确, 错误, 不存在, 不可用";
+/// Names of a key in Chinese, which stand in one word with what is said of it.
+const CHINESE_KEY: &str = "令牌 密钥 秘钥";
 
 /// What may stand between the two.
 const BETWEEN: &str = "\
@@ -42,6 +44,9 @@ pub(super) fn named(line: &Line, strictly: bool) -> Option<(usize, usize)> {
         return Some((at, at + length(&words[at..], FAILED)?));
     }
     (0..words.len()).find_map(|at| {
+        if words[at].is(CHINESE_KEY) && length(&words[at..=at], WRONG).is_some() {
+            return Some((at, at + 1));
+        }
         let end = key_at(words, at, strictly)?;
         // In quotes it is the name of a parameter.
         let quoted = line.text[..words[at].at].ends_with(['"', '\'', '`']);

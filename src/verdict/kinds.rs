@@ -228,7 +228,9 @@ impl<'a> Kinds<'a> {
     /// Whether the model is missing for this account only.
     pub(super) fn other_account(&self) -> bool {
         self.any(|line| {
-            let mine = first(&line.words, "for this, for your").is_some_and(|at| {
+            let places = ["for this", "for your", "under your"];
+            let mut places = places.iter().flat_map(|of| positions(&line.words, of));
+            let mine = places.any(|at| {
                 let mut about = line.words[at..].iter().skip(2).take(3);
                 about.any(|word| word.is(ACCOUNT)) && self.is_unquoted(line, at)
             });

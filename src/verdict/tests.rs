@@ -219,6 +219,65 @@ fn answers_seen_in_public_get_the_verdict_beside_them() {
 }
 
 #[test]
+fn a_gateway_s_words_around_an_error_change_nothing() {
+    check(
+        r#"
+        400 {"error":{"message":"litellm.BadRequestError: AnthropicException - Your credit balance is too low to access the Anthropic API."}} => Refused
+        400 {"error":{"message":"litellm.BadRequestError: GeminiException - {\"error\":{\"code\":400,\"message\":\"API key not valid. Please pass a valid API key.\"}}. Received Model Group=g"}} => Refused key
+        412 {"error":{"message":"Flux.APIError: APIError: Fireworks_aiException - {\"error\":{\"message\":\"Account x is suspended, possibly due to reaching the monthly spending limit\"}}"}} => Refused
+        429 {"error":{"message":"litellm.RateLimitError: RateLimitError: OpenAIException - Rate limit reached on requests per min (RPM): Limit 3. Please try again in 20s."}} => Limited 20000
+        400 {"error":{"message":"litellm.ContextWindowExceededError: litellm.BadRequestError: OpenAIException - This model's maximum context length is 8192 tokens."}} => Pass
+        400 {"error":{"message":"Validation error: messages[0]: \"Invalid API key\" is too short"}} => Pass
+        400 {"message":{"error":"Invalid API key"}} => Refused key
+        "#,
+        answer,
+    );
+}
+
+#[test]
+fn a_key_is_named_in_chinese_too() {
+    check(
+        r#"
+        401 {"error":{"message":"无效的 API Key"}} => Refused key
+        401 {"error":{"message":"API Key 已过期"}} => Refused key
+        401 {"code":401,"msg":"密钥不存在"} => Refused key
+        401 {"error":{"message":"该令牌状态不可用"}} => Refused key
+        403 {"error":{"message":"该令牌额度已用尽"}} => Refused
+        403 {"error":{"message":"该令牌无权访问模型 gpt-4o"}} => Refused
+        400 {"error":{"message":"参数错误: 令牌无效"}} => Pass
+        "#,
+        answer,
+    );
+}
+
+#[test]
+fn an_edge_that_cannot_reach_the_provider_knows_no_model() {
+    check(
+        r#"
+        521 {"detail":"the origin may be overloaded"} => Trouble
+        530 {"title":"Error 530","detail":"overloaded","retry_after":60} => Trouble 60000
+        524 {"detail":"the origin may be overloaded"} => Failed
+        529 {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}} => Overloaded
+        "#,
+        answer,
+    );
+}
+
+#[test]
+fn a_model_that_the_plan_lacks_is_there_for_another_account() {
+    check(
+        r#"
+        400 {"error":{"message":"no endpoints available for this model under your current plan and policies","code":"no_available_model_endpoints"}} => Refused
+        400 {"error":{"message":"Model x is not enabled for your organization"}} => Refused
+        404 {"error":{"message":"The model x is not found under your subscription"}} => Refused
+        400 {"error":{"message":"max_tokens is too large for this model"}} => Pass
+        400 {"error":{"message":"\"a plan for your team plan\" is too long"}} => Pass
+        "#,
+        answer,
+    );
+}
+
+#[test]
 fn a_web_page_is_nobodys_word_about_a_key() {
     check(
         r#"
