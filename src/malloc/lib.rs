@@ -35,8 +35,11 @@ const CLASSES: [u8; SIZES[SIZES.len() - 1] as usize + 1] = {
     classes
 };
 
-/// What every allocation is aligned to, on 32-bit machines too.
-const ALIGN: usize = 8;
+/// What every allocation is aligned to. On x86 the tables of a hash map ask for 16.
+const ALIGN: usize = match cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+    true => 16,
+    false => 8,
+};
 
 /// The class of a layout; `None`: it is not kept.
 fn class_of(size: usize, align: usize) -> Option<usize> {
