@@ -223,6 +223,14 @@ fn words_that_an_answer_quotes_from_a_request_blame_no_key() {
                 json!({"object": "error", "message": quoted("The tool `", "` is not known"), "type": "BadRequestError", "param": null, "code": 400}),
             ),
             (
+                400,
+                json!({"error": {"message": quoted("litellm.BadRequestError: OpenAIException - Invalid value: '", "'."), "code": "400"}}),
+            ),
+            (
+                400,
+                json!({"error": {"message": format!("litellm.BadRequestError: OpenAIException - {}. Received Model Group=m", json!({"error": {"message": quoted("messages.3.content: \"", "\" is too long")}})), "code": "400"}}),
+            ),
+            (
                 404,
                 json!({"error": {"message": quoted("The model '", "' does not exist"), "type": "invalid_request_error", "param": null, "code": "model_not_found"}}),
             ),

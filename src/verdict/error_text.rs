@@ -11,7 +11,7 @@ use super::sentence;
 use super::time::{Date, any_form, decimal, number_form, times, unit};
 use crate::ascii;
 
-/// How deep errors are nested, JSON within strings included.
+/// How deep errors are nested, JSON within strings included, and how many names stand before a message.
 const DEPTH: usize = 8;
 
 /// The names of texts, as [`plain`] writes them.
@@ -126,8 +126,9 @@ impl Said {
     /// Takes a text. It may hold the whole error of another answer: gateways do that, and put words of their own
     /// around it.
     fn text(&mut self, text: &str, depth: usize) {
-        let (before, text) = unwrapped(text.trim());
-        self.words(before);
+        let (names, text) = unwrapped(text.trim());
+        self.codes
+            .extend((!names.is_empty()).then(|| names.to_owned()));
         let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
         if depth > 0
             && text.starts_with(['{', '['])
@@ -168,19 +169,23 @@ impl Said {
 /// The names of errors before a message, and that message. LiteLLM writes "litellm.BadRequestError: OpenAIException - …".
 fn unwrapped(text: &str) -> (&str, &str) {
     let mut message = text;
-    loop {
+    for _ in 0..DEPTH {
         let marks = [": ", " - "].iter();
         let found = marks.filter_map(|mark| Some((message.find(mark)?, mark.len())));
         match found.min() {
             Some((at, mark)) if is_error_name(&message[..at]) => message = &message[at + mark..],
-            _ => return text.split_at(text.len() - message.len()),
+            _ => break,
         }
     }
+    let (names, message) = text.split_at(text.len() - message.len());
+    (names.trim_end_matches([':', '-', ' ']), message)
 }
 
+/// One or two words that end so, without the quotes of what a request said.
 fn is_error_name(text: &str) -> bool {
     let ends = |with| ascii::ends(text.as_bytes(), with);
-    (ends("error") || ends("exception")) && text.split(' ').count() <= 3
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ' ');
+    (ends("error") || ends("exception")) && text.chars().all(plain) && text.split(' ').count() <= 2
 }
 
 /// A name without its dashes, in lower case.
@@ -315,28 +320,31 @@ mod tests {
 
     #[test]
     fn what_a_gateway_puts_around_a_message_stands_by_itself() {
-        for (message, texts) in [
-            ("no error here", &["no error here"][..]),
-            ("Some error: no", &["Some error:", "no"]),
+        for (message, names, texts) in [
+            ("no error here", "", &["no error here"][..]),
+            ("Some error: no", "Some error", &["no"]),
             (
                 "litellm.BadRequestError: OpenAIException - Budget has been exceeded!",
-                &[
-                    "litellm.BadRequestError: OpenAIException -",
-                    "Budget has been exceeded!",
-                ],
+                "litellm.BadRequestError: OpenAIException",
+                &["Budget has been exceeded!"],
             ),
             (
                 r#"a.B_aiException - {"error":{"message":"inner"}}. Received Model Group=x"#,
-                &["a.B_aiException -", "inner", ". Received Model Group=x"],
+                "a.B_aiException",
+                &["inner", ". Received Model Group=x"],
             ),
-            ("[tool] error: no", &["[tool] error:", "no"]),
-            (r#"{"a":1} is not valid"#, &["is not valid"]),
-            ("it says in the error: no", &["it says in the error: no"]),
-            ("The model - an error: no", &["The model - an error: no"]),
-            ("Error: ", &["Error:"]),
+            ("`Some error: no", "", &["`Some error: no"]),
+            (r#"{"a":1} is not valid"#, "", &["is not valid"]),
+            (
+                "it says in the error: no",
+                "",
+                &["it says in the error: no"],
+            ),
+            ("Error: ", "", &["Error:"]),
         ] {
-            let body = serde_json::json!({ "message": message }).to_string();
-            assert_eq!(said(&body).texts, texts, "{message}");
+            let found = said(&serde_json::json!({ "message": message }).to_string());
+            assert_eq!(found.codes.concat(), names, "{message}");
+            assert_eq!(found.texts, texts, "{message}");
         }
     }
 

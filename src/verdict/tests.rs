@@ -226,6 +226,7 @@ fn a_gateway_s_words_around_an_error_change_nothing() {
         400 {"error":{"message":"litellm.BadRequestError: GeminiException - {\"error\":{\"code\":400,\"message\":\"API key not valid. Please pass a valid API key.\"}}. Received Model Group=g"}} => Refused key
         412 {"error":{"message":"Flux.APIError: APIError: Fireworks_aiException - {\"error\":{\"message\":\"Account x is suspended, possibly due to reaching the monthly spending limit\"}}"}} => Refused
         429 {"error":{"message":"litellm.RateLimitError: RateLimitError: OpenAIException - Rate limit reached on requests per min (RPM): Limit 3. Please try again in 20s."}} => Limited 20000
+        500 {"error":{"message":"litellm.RateLimitError: RateLimitError: OpenAIException - slow down"}} => Limited
         400 {"error":{"message":"litellm.ContextWindowExceededError: litellm.BadRequestError: OpenAIException - This model's maximum context length is 8192 tokens."}} => Pass
         400 {"error":{"message":"Validation error: messages[0]: \"Invalid API key\" is too short"}} => Pass
         400 {"message":{"error":"Invalid API key"}} => Refused key
