@@ -68,12 +68,13 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 const SHORT_OF_A_DAY: Duration = Duration::from_secs(120);
 
 /// The header fields about classes of limits, with a star for limit, remaining or reset: Together; OpenAI and Groq;
-/// Cerebras and SambaNova; Mistral; Anthropic; the standard's draft.
+/// Cerebras and SambaNova; Mistral; Azure; Anthropic; the standard's draft.
 const CLASSES: &str = "\
     x-ratelimit-* x-ratelimit-*-requests x-ratelimit-*-tokens x-ratelimit-*-requests-minute \
     x-ratelimit-*-tokens-minute x-ratelimit-*-requests-hour x-ratelimit-*-tokens-hour \
     x-ratelimit-*-requests-day x-ratelimit-*-tokens-day x-ratelimit-*-req-minute \
-    x-ratelimit-*-tokens-month anthropic-ratelimit-requests-* anthropic-ratelimit-tokens-* \
+    x-ratelimit-*-tokens-month x-rate-limit-* x-rate-limit-*-requests x-rate-limit-*-tokens \
+    anthropic-ratelimit-requests-* anthropic-ratelimit-tokens-* \
     anthropic-ratelimit-input-tokens-* anthropic-ratelimit-output-tokens-* ratelimit-*";
 
 /// Judges an answer by its status, its header fields (`header` finds one by its lower-case name)
@@ -129,7 +130,9 @@ fn by_status(
         400 if kinds.overloaded_strictly() => Verdict::Overloaded(stated()),
         400.. if kinds.no_money(true) => Verdict::Refused { names_key },
         400 if kinds.limit_strictly() => limit(&kinds, day_is_spent, stated()),
-        500.. if kinds.limit_code() && !kinds.overloaded() => limit(&kinds, day_is_spent, stated()),
+        500.. if (kinds.limit_code() || kinds.quotes_a_limit()) && !kinds.overloaded() => {
+            limit(&kinds, day_is_spent, stated())
+        }
         400 | 404 if kinds.other_account() => Verdict::Refused { names_key },
         // An edge sends it without words, a server that has begun with words.
         408 if said.texts.iter().all(String::is_empty) => Verdict::Trouble(stated()),
@@ -183,10 +186,11 @@ impl Fields<'_> {
         bounded(stated.or_else(by_words).or_else(|| self.longest_reset()))
     }
 
-    /// The latest reset among the spent limits.
+    /// The latest reset among the limits that are spent, or do not say what remains.
     fn longest_reset(&self) -> Option<Duration> {
+        let left = |class| self.class(class, "remaining").and_then(decimal);
         let classes = CLASSES.split(' ');
-        let spent = classes.filter(|class| self.is_zero(class, "remaining"));
+        let spent = classes.filter(|class| left(class).is_none_or(|left| left.is_zero()));
         let reset = |class| any_form(self.class(class, "reset")?, self.date());
         spent.filter_map(reset).max()
     }

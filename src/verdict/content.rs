@@ -25,7 +25,7 @@ pub fn has_content(json: &[u8]) -> bool {
 /// Whether the value at the start of `text` has content; if not, `text` becomes what follows it. `None`: not known.
 fn says(text: &mut &[u8], deep: u8) -> Option<bool> {
     match text.first()? {
-        b'"' => Some(next_value(text)?.len() > 2),
+        b'"' => Some(!matches!(next_value(text)?, b"\"\"" | b"\"[DONE]\"")),
         b'[' if deep > 0 => {
             *text = &text[1..];
             while !ends(text)? {
@@ -107,7 +107,7 @@ mod tests {
         };
         let call = |kind: &str| kind.ends_with("_call") || kind.ends_with("_use");
         match value {
-            Value::String(text) => !text.is_empty(),
+            Value::String(text) => !text.is_empty() && text != "[DONE]",
             Value::Array(list) => list.iter().any(parsed),
             Value::Object(fields) => fields.iter().any(|(name, value)| match name.as_str() {
                 "type" => value.as_str().is_some_and(call),
@@ -134,8 +134,9 @@ mod tests {
             "a\\\"b",
             "role",
         ];
-        const WORDS: [&str; 6] = [
+        const WORDS: [&str; 7] = [
             "",
+            "[DONE]",
             "x",
             "tool_use",
             "\\\"content\\\":\\\"x\\\"",

@@ -167,6 +167,11 @@ impl<'a> Kinds<'a> {
         self.said.numbers.contains(&429) || self.code_says(LIMIT)
     }
 
+    /// Whether a server that met a limit is quoted: "Request failed with status code 429".
+    pub(super) fn quotes_a_limit(&self) -> bool {
+        self.any(|line| line.says("code 429, status 429, http 429"))
+    }
+
     /// Whether a code or a message begins with one of these.
     pub(super) fn begins_with(&self, phrases: &str) -> bool {
         self.any(|line| line.begins(phrases, HEAD))
@@ -204,6 +209,9 @@ impl<'a> Kinds<'a> {
 
     /// Whether no wait cures it: see [`super::Verdict::TooMuch`]. Two numbers count more than words.
     pub(super) fn too_much(&self) -> bool {
+        if self.any(|line| size::affords_nothing(&line.words)) {
+            return false;
+        }
         let numbers = |line: &Line| size::limit_and_request(&line.words);
         if let Some((limit, request)) = self.lines.iter().find_map(numbers) {
             return request > limit;

@@ -128,7 +128,8 @@ impl Sentence<'_> {
         }
         let nearest = word?;
         if !nearest.is(PREPOSITION) {
-            return nearest.is(CUE).then_some(Sign::Weak);
+            let most = before().is_some_and(|word| word.is("max maximum"));
+            return (nearest.is(CUE) && !most).then_some(Sign::Weak);
         }
         let strong = nearest.is("after in until till at");
         for distance in 0..REACH {

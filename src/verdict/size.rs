@@ -37,6 +37,12 @@ pub(super) fn is_limit_of_nothing(words: &[Word]) -> bool {
     limits(words).any(|limit| limit.is_zero())
 }
 
+/// "You can only afford 0": it is not the request that is too much, and another key may have money.
+pub(super) fn affords_nothing(words: &[Word]) -> bool {
+    let mut places = (0..words.len()).filter(|at| words[*at].is("afford"));
+    places.any(|at| number_after(words, at + 1).is_some_and(|(number, _)| number.is_zero()))
+}
+
 /// "fewer max_tokens", "reduce the length of the messages", "Request too large".
 pub(super) fn asks_for_less(words: &[Word]) -> bool {
     let of_size = |words: &[Word]| {

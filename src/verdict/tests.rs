@@ -236,6 +236,27 @@ fn a_gateway_s_words_around_an_error_change_nothing() {
 }
 
 #[test]
+fn a_limit_that_a_server_behind_met_is_a_limit() {
+    check(
+        r#"
+        500 {"error":{"message":"Request failed with status code 429"}} => Limited
+        502 {"error":{"message":"upstream error: HTTP 429 Too Many Requests, retry after 7s"}} => Limited 7000
+        500 {"error":{"message":"Request failed with status code 500"}} => Failed
+        400 {"error":{"message":"tool error: Request failed with status code 429"}} => Pass
+        // the class's own name for what remains is missing
+        429 <x-rate-limit-reset-tokens: 55> => Limited 55000
+        429 <x-ratelimit-reset-requests: 9s; x-ratelimit-remaining-requests: 1> => Limited
+        // what is configured is no wait
+        503 {"error":{"message":"dropped after exceeding maxWaitMs (15000ms) (reset after 3s)"}} => Trouble 3000
+        503 {"error":{"message":"the maximum wait of 60 seconds is over"}} => Trouble
+        // nothing can be afforded: another key may have money
+        402 {"error":{"message":"This request requires more credits, or fewer max_tokens. You requested up to 32000 tokens, but can only afford 0."}} => Refused
+        "#,
+        answer,
+    );
+}
+
+#[test]
 fn a_key_is_named_in_chinese_too() {
     check(
         r#"
