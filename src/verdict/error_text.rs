@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use alvus_scan::value_end;
 use serde_json::{Map, Value};
 
 use super::sentence;
@@ -129,13 +130,16 @@ impl Said {
         let (names, text) = unwrapped(text.trim());
         self.codes
             .extend((!names.is_empty()).then(|| names.to_owned()));
-        let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+        let json = || {
+            let (json, behind) = text.split_at_checked(value_end(text.as_bytes(), 0)?)?;
+            Some((serde_json::from_str(json).ok()?, behind))
+        };
         if depth > 0
             && text.starts_with(['{', '['])
-            && let Some(Ok(json)) = values.next()
+            && let Some((json, behind)) = json()
         {
             self.part(&json, depth - 1);
-            return self.words(&text[values.byte_offset()..]);
+            return self.words(behind);
         }
         self.words(text);
     }

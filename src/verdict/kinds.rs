@@ -47,7 +47,9 @@ pub(super) const LIMIT: &str = "\
     limit exceeded, limit reached, quota exceeded, insufficient quota, usage limit*";
 
 /// What can be spent, and the words for spent.
-const SHARE: &str = "quota*, free tier, allocation, allowance, usage limit*, rate limit*";
+const SHARE: &str = "\
+    quota*, free tier, allocation, allowance, usage limit*, rate limit*, request* limit*, \
+    concurren* limit*";
 const SPENT: &str = "reached exceeded hit exhausted used spent";
 
 /// What a request can have too much of; not a quota.
@@ -177,10 +179,10 @@ impl<'a> Kinds<'a> {
         self.any(|line| line.begins(phrases, HEAD))
     }
 
-    /// Whether a code says that a limit was met, or a message begins so.
+    /// Whether a code or the head of a message says that a limit was met.
     pub(super) fn limit_at_the_head(&self) -> bool {
         let phrases = "rate limit*, too many requests, quota exceeded";
-        self.limit_code() || self.any(|line| line.begins(phrases, 2 * HEAD))
+        self.limit_strictly() || self.any(|line| line.begins(phrases, 2 * HEAD))
     }
 
     /// The same where the request may be quoted: "You have reached your … usage limits".
@@ -252,10 +254,19 @@ impl<'a> Kinds<'a> {
         at < HEAD && line.words[at].text.is_ascii() && self.is_unquoted(line, at)
     }
 
-    /// Whether the word is not quoted. A quote is in quotation marks, or in a body that could not be parsed.
+    /// Whether the word is not quoted. A quote is in quotation marks, or in a body that could not be parsed. The mark in
+    /// "You've" is none.
     fn is_unquoted(&self, line: &Line, at: usize) -> bool {
         let before = &line.text[..line.words[at].at];
-        !self.said.is_raw && !before.contains(['"', '\'', '`', '“', '‘', '«'])
+        let letter = |at: usize| {
+            line.text
+                .as_bytes()
+                .get(at)
+                .is_some_and(u8::is_ascii_alphabetic)
+        };
+        let mut marks = before.match_indices(['"', '\'', '`', '“', '‘', '«']);
+        let quote = |(at, mark)| mark != "'" || at == 0 || !letter(at - 1) || !letter(at + 1);
+        !self.said.is_raw && !marks.any(quote)
     }
 }
 

@@ -243,6 +243,12 @@ fn a_limit_that_a_server_behind_met_is_a_limit() {
         502 {"error":{"message":"upstream error: HTTP 429 Too Many Requests, retry after 7s"}} => Limited 7000
         500 {"error":{"message":"Request failed with status code 500"}} => Failed
         400 {"error":{"message":"tool error: Request failed with status code 429"}} => Pass
+        403 {"error":{"message":"You have exceeded your concurrency limit of 3","type":"permission_error"}} => Limited
+        403 {"message":"You've hit your request limit, try again in 20s"} => Limited 20000
+        403 {"error":{"message":"You have reached the context limit of your plan"}} => Refused
+        403 {"error":{"message":"You do not have access to this model"}} => Refused
+        400 {"error":{"message":"You've reached your concurrent request limit."}} => Limited
+        400 {"error":{"message":"Invalid input 'You've reached your concurrent request limit.'"}} => Pass
         // the class's own name for what remains is missing
         429 <x-rate-limit-reset-tokens: 55> => Limited 55000
         429 <x-ratelimit-reset-requests: 9s; x-ratelimit-remaining-requests: 1> => Limited
