@@ -137,8 +137,9 @@ fn by_status(
         // An edge sends it without words, a server that has begun with words.
         408 if said.texts.iter().all(String::is_empty) => Verdict::Trouble(stated()),
         408 => Verdict::MaybeWorked(stated()),
-        // Not Cloudflare's 52x: an edge that cannot reach the provider knows no model.
-        425 | 498 | 500 | 502..=504 | 507 | 511 | 529 if kinds.overloaded() => {
+        425 | 498 | 500 | 502..=504 | 507 | 511 | 520..=527 | 529 | 530
+            if kinds.overloaded() && !kinds.speaks_of_the_origin() =>
+        {
             Verdict::Overloaded(stated())
         }
         // The provider may have begun. 524 is Cloudflare's 504. Not 508: alvus itself sends it for a request that goes
@@ -186,13 +187,15 @@ impl Fields<'_> {
         bounded(stated.or_else(by_words).or_else(|| self.longest_reset()))
     }
 
-    /// The latest reset among the limits that are spent, or do not say what remains.
+    /// The latest reset among the spent limits; without one, among those that do not say what remains.
     fn longest_reset(&self) -> Option<Duration> {
-        let left = |class| self.class(class, "remaining").and_then(decimal);
-        let classes = CLASSES.split(' ');
-        let spent = classes.filter(|class| left(class).is_none_or(|left| left.is_zero()));
         let reset = |class| any_form(self.class(class, "reset")?, self.date());
-        spent.filter_map(reset).max()
+        let latest = |of: &dyn Fn(&str) -> bool| {
+            let classes = CLASSES.split(' ').filter(|class| of(class));
+            classes.filter_map(reset).max()
+        };
+        latest(&|class| self.is_zero(class, "remaining"))
+            .or_else(|| latest(&|class| self.class(class, "remaining").is_none()))
     }
 
     /// Whether a class that is a day's by its name is spent.

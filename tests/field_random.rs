@@ -231,6 +231,14 @@ fn words_that_an_answer_quotes_from_a_request_blame_no_key() {
                 json!({"error": {"message": format!("litellm.BadRequestError: OpenAIException - {}. Received Model Group=m", json!({"error": {"message": quoted("messages.3.content: \"", "\" is too long")}})), "code": "400"}}),
             ),
             (
+                400,
+                json!({"error": {"message": json!({"type": "object", "title": said}).to_string() + " is not valid under any of the schemas"}}),
+            ),
+            (
+                422,
+                json!({"code": "x", "error": quoted("messages[0].role: unknown variant `", "`")}),
+            ),
+            (
                 404,
                 json!({"error": {"message": quoted("The model '", "' does not exist"), "type": "invalid_request_error", "param": null, "code": "model_not_found"}}),
             ),

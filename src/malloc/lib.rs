@@ -35,15 +35,17 @@ const CLASSES: [u8; SIZES[SIZES.len() - 1] as usize + 1] = {
     classes
 };
 
-/// What every allocation is aligned to. On x86 the tables of a hash map ask for 16.
+/// What pieces are aligned to. On x86 the tables of a hash map ask for 16 (hashbrown looks at that many bytes at once).
 const ALIGN: usize = match cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
     true => 16,
-    false => 8,
+    false => SMALL_ALIGN,
 };
+/// What pieces smaller than that are aligned to.
+const SMALL_ALIGN: usize = 8;
 
 /// The class of a layout; `None`: it is not kept.
 fn class_of(size: usize, align: usize) -> Option<usize> {
-    if size > LARGEST || align > ALIGN {
+    if size > LARGEST || align > size.clamp(SMALL_ALIGN, ALIGN) {
         return None;
     }
     Some(CLASSES[(size + OWN).div_ceil(STEP)] as usize)
@@ -52,8 +54,9 @@ fn class_of(size: usize, align: usize) -> Option<usize> {
 /// The layout of every piece of a class.
 fn layout_of(class: usize) -> Layout {
     let size = SIZES[class] as usize * STEP - OWN;
-    // SAFETY: ALIGN is a power of two, and no size is near isize::MAX.
-    unsafe { Layout::from_size_align_unchecked(size, ALIGN) }
+    let align = if size < ALIGN { SMALL_ALIGN } else { ALIGN };
+    // SAFETY: both are powers of two, and no size is near isize::MAX.
+    unsafe { Layout::from_size_align_unchecked(size, align) }
 }
 
 /// A kept piece; its first bytes say where the next one of its class is.
@@ -97,7 +100,7 @@ impl Cache {
             self.give_back();
         }
         let piece: *mut Piece = piece.cast();
-        // SAFETY: the smallest class has room for a pointer, and ALIGN is enough for one.
+        // SAFETY: the smallest class has room for a pointer, and SMALL_ALIGN is enough for one.
         unsafe { (*piece).next = self.first[class].get() };
         self.first[class].set(piece);
         self.kept.set(self.kept.get() + size);
@@ -229,7 +232,36 @@ mod tests {
             assert!(class == 0 || layout_of(class - 1).size() < size, "{size}");
         }
         assert_eq!(class_of(LARGEST + 1, 1), None);
-        assert_eq!(class_of(8, 2 * ALIGN), None);
+        assert_eq!(class_of(64, 2 * ALIGN), None);
+    }
+
+    #[test]
+    fn a_piece_is_aligned_as_it_was_asked_for_new_or_used() {
+        for (size, align) in [
+            (1, 8),
+            (12, 8),
+            (8, 16),
+            (16, 16),
+            (300, 16),
+            (3260, 16),
+            (48, 32),
+        ] {
+            let layout = Layout::from_size_align(size, align).expect("a layout");
+            for round in 0..3 {
+                // SAFETY: no size is 0; each piece is freed with its own layout.
+                unsafe {
+                    let piece = match round {
+                        0 => Cached.alloc(layout),
+                        _ => Cached.alloc_zeroed(layout),
+                    };
+                    assert_eq!(piece as usize % align, 0, "{layout:?}");
+                    let larger = Layout::from_size_align(size + 100, align).expect("a layout");
+                    let piece = Cached.realloc(piece, layout, larger.size());
+                    assert_eq!(piece as usize % align, 0, "{larger:?}");
+                    Cached.dealloc(piece, larger);
+                }
+            }
+        }
     }
 
     #[test]

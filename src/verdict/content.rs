@@ -3,7 +3,7 @@
 
 use alvus_scan::{behind_blanks, next_value};
 
-/// Fields whose text is content, unless empty …
+/// Fields whose text is content, unless it is empty or `[DONE]` …
 const SAYS: &str = "\
     choices message content delta text output candidates parts part item content_block response \
     reasoning reasoning_content reasoning_details thinking refusal arguments partial_json \
@@ -25,6 +25,7 @@ pub fn has_content(json: &[u8]) -> bool {
 /// Whether the value at the start of `text` has content; if not, `text` becomes what follows it. `None`: not known.
 fn says(text: &mut &[u8], deep: u8) -> Option<bool> {
     match text.first()? {
+        // Huawei's ModelArts has that text beside an error.
         b'"' => Some(!matches!(next_value(text)?, b"\"\"" | b"\"[DONE]\"")),
         b'[' if deep > 0 => {
             *text = &text[1..];

@@ -10,10 +10,18 @@ use serde_json::{Map, Value};
 
 use super::sentence;
 use super::time::{Date, any_form, decimal, number_form, times, unit};
-use crate::ascii;
 
-/// How deep errors are nested, JSON within strings included, and how many names stand before a message.
+/// How deep errors are nested, JSON within strings included.
 const DEPTH: usize = 8;
+
+/// The most names of errors before a message.
+const NAMES: usize = 8;
+
+/// The most fields among which the rest of a limit is looked for.
+const BESIDE: usize = 64;
+
+/// Marks around what an error quotes.
+pub(super) const QUOTES: [char; 6] = ['"', '\'', '`', '“', '‘', '«'];
 
 /// The names of texts, as [`plain`] writes them.
 const TEXTS: &str = " message msg detail details error errormessage errordescription errormsg errmsg \
@@ -50,12 +58,16 @@ impl Said {
             Ok(json) => Said::of(&json, date),
             Err(_) => {
                 let text = String::from_utf8_lossy(body).trim().to_owned();
-                Said {
+                let mut said = Said {
                     is_raw: text.starts_with(['{', '[']),
-                    texts: vec![text],
                     date,
                     ..Said::default()
+                };
+                match said.is_raw {
+                    true => said.texts.push(text),
+                    false => said.text(&text, DEPTH),
                 }
+                said
             }
         }
     }
@@ -106,7 +118,8 @@ impl Said {
             Value::Array(_) | Value::Object(_) if is_in(PARTS) => self.part(value, depth),
             Value::String(text) if !text.is_empty() => {
                 let sentence = text.contains(' ');
-                if is_in(CODES) {
+                // A code quotes nothing; some put a whole sentence where others have a code.
+                if is_in(CODES) && !text.contains(QUOTES) {
                     self.codes.push(text.clone());
                     self.numbers.extend(text.parse::<u64>());
                 }
@@ -125,21 +138,21 @@ impl Said {
     }
 
     /// Takes a text. It may hold the whole error of another answer: gateways do that, and put words of their own
-    /// around it.
+    /// around it. With such words around, other JSON is the request's.
     fn text(&mut self, text: &str, depth: usize) {
         let (names, text) = unwrapped(text.trim());
-        self.codes
-            .extend((!names.is_empty()).then(|| names.to_owned()));
-        let json = || {
-            let (json, behind) = text.split_at_checked(value_end(text.as_bytes(), 0)?)?;
-            Some((serde_json::from_str(json).ok()?, behind))
-        };
+        if !names.is_empty() {
+            self.codes.push(names.to_owned());
+        }
         if depth > 0
-            && text.starts_with(['{', '['])
-            && let Some((json, behind)) = json()
+            && let Some((json, behind)) = json_at_the_head(text)
         {
-            self.part(&json, depth - 1);
-            return self.words(behind);
+            let alone = names.is_empty() && behind.trim().is_empty();
+            let is_error = |json: &Value| !json["error"].is_null();
+            if alone || is_error(&json) || is_error(&json[0]) {
+                self.part(&json, depth - 1);
+                return self.words(behind);
+            }
         }
         self.words(text);
     }
@@ -161,7 +174,8 @@ impl Said {
             self.retry = self.retry.or_else(|| wait(name, value, self.date));
         } else if has(&["reset", "availablein", "availableat", "nextflush"]) {
             let left = name.replace("reset", "remaining");
-            let left = beside.iter().find(|(name, _)| plain(name) == left);
+            let mut beside = beside.iter().take(BESIDE);
+            let left = beside.find(|(name, _)| plain(name) == left);
             let left = left.and_then(|(_, left)| number(left));
             if left.is_none_or(|left| left.is_zero()) {
                 self.reset = self.reset.max(wait(name, value, self.date));
@@ -173,7 +187,7 @@ impl Said {
 /// The names of errors before a message, and that message. LiteLLM writes "litellm.BadRequestError: OpenAIException - …".
 fn unwrapped(text: &str) -> (&str, &str) {
     let mut message = text;
-    for _ in 0..DEPTH {
+    for _ in 0..NAMES {
         let marks = [": ", " - "].iter();
         let found = marks.filter_map(|mark| Some((message.find(mark)?, mark.len())));
         match found.min() {
@@ -185,11 +199,21 @@ fn unwrapped(text: &str) -> (&str, &str) {
     (names.trim_end_matches([':', '-', ' ']), message)
 }
 
-/// One or two words that end so, without the quotes of what a request said.
+/// One or two words that end so. Fields' names, which may be the request's, are written small.
 fn is_error_name(text: &str) -> bool {
-    let ends = |with| ascii::ends(text.as_bytes(), with);
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ' ');
-    (ends("error") || ends("exception")) && text.chars().all(plain) && text.split(' ').count() <= 2
+    (text.ends_with("Error") || text.ends_with("Exception"))
+        && text.chars().all(plain)
+        && text.split(' ').count() <= 2
+}
+
+/// The JSON that a text begins with, and what follows it.
+fn json_at_the_head(text: &str) -> Option<(Value, &str)> {
+    if !text.starts_with(['{', '[']) {
+        return None;
+    }
+    let (json, behind) = text.split_at_checked(value_end(text.as_bytes(), 0)?)?;
+    Some((serde_json::from_str(json).ok()?, behind))
 }
 
 /// A name without its dashes, in lower case.
@@ -326,7 +350,8 @@ mod tests {
     fn what_a_gateway_puts_around_a_message_stands_by_itself() {
         for (message, names, texts) in [
             ("no error here", "", &["no error here"][..]),
-            ("Some error: no", "Some error", &["no"]),
+            ("Some error: no", "", &["Some error: no"]),
+            ("Some Error: no", "Some Error", &["no"]),
             (
                 "litellm.BadRequestError: OpenAIException - Budget has been exceeded!",
                 "litellm.BadRequestError: OpenAIException",
@@ -337,8 +362,18 @@ mod tests {
                 "a.B_aiException",
                 &["inner", ". Received Model Group=x"],
             ),
-            ("`Some error: no", "", &["`Some error: no"]),
-            (r#"{"a":1} is not valid"#, "", &["is not valid"]),
+            ("`Some Error: no", "", &["`Some Error: no"]),
+            (
+                r#"{"error":"inner"} and more"#,
+                "inner",
+                &["inner", "and more"],
+            ),
+            (r#"{"title":"x"} is no"#, "", &[r#"{"title":"x"} is no"#]),
+            (
+                r#"An Error: {"title":"x"}"#,
+                "An Error",
+                &[r#"{"title":"x"}"#],
+            ),
             (
                 "it says in the error: no",
                 "",

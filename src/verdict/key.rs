@@ -1,6 +1,7 @@
 //! Whether an error calls the key itself invalid: a name of the key and a word such as *invalid* stand within a few words
-//! of each other. It does not if they speak of its scopes, a region, a model, or a parameter called key.
+//! of each other, or in Chinese in one text. It does not if they speak of its scopes, a region, a model, or a parameter called key.
 
+use super::error_text::QUOTES;
 use super::kinds::Line;
 use super::words::{Word, begins, first};
 
@@ -15,9 +16,14 @@ const LOOSE_KEY: &str = "token, key, credential*, auth* header";
 const WRONG: &str = "\
     invalid, incorrect, wrong, expired, revoked, leaked, disabled, deactivated, deleted, \
     unrecognized, unknown, malformed, inactive, suspended, not valid, not found, not exist, not recognized, \
-    not active, no longer valid, no longer active, not correct, 无效, 过期, 失效, 不正确, 错误, 不存在, 不可用";
-/// Names of a key in Chinese, which stand in one word with what is said of it.
-const CHINESE_KEY: &str = "令牌 密钥 秘钥";
+    not active, no longer valid, no longer active, not correct";
+
+/// A key in Chinese, which has no blanks between its words; what is said of it; and what shows that it is not the key.
+const CHINESE: [&[&str]; 3] = [
+    &["令牌", "密钥", "秘钥", "key", "Key", "KEY"],
+    &["无效", "过期", "失效", "不正确", "错误", "不存在", "不可用"],
+    &["模型", "权", "分组", "参数", "字段", "额度"],
+];
 
 /// What may stand between the two.
 const BETWEEN: &str = "\
@@ -40,22 +46,25 @@ const REACH: usize = 6;
 /// Where that is said: the first word, and the word after it.
 pub(super) fn named(line: &Line, strictly: bool) -> Option<(usize, usize)> {
     let words = &line.words;
+    if !strictly && is_wrong_in_chinese(line.text) {
+        return Some((0, words.len()));
+    }
     if let Some(at) = first(words, FAILED) {
         return Some((at, at + length(&words[at..], FAILED)?));
     }
     (0..words.len()).find_map(|at| {
-        if words[at].is(CHINESE_KEY) && length(&words[at..=at], WRONG).is_some() {
-            return Some((at, at + 1));
-        }
         let end = key_at(words, at, strictly)?;
-        // In quotes it is the name of a parameter.
-        let quoted = line.text[..words[at].at].ends_with(['"', '\'', '`']);
-        if quoted && strictly && !line.is_code {
-            return None;
-        }
         let before = wrong_before(words, at).map(|from| (from, end));
-        before.or_else(|| wrong_after(words, end).map(|end| (at, end)))
+        let (from, end) = before.or_else(|| wrong_after(words, end).map(|end| (at, end)))?;
+        // In quotes it is the name of a parameter, or what the request said.
+        let quoted = line.text[words[from].at..words[end - 1].at].contains(QUOTES);
+        (!(strictly && quoted)).then_some((from, end))
     })
+}
+
+fn is_wrong_in_chinese(text: &str) -> bool {
+    let [key, wrong, other] = CHINESE.map(|any_of| any_of.iter().any(|part| text.contains(part)));
+    key && wrong && !other
 }
 
 /// How many words long the phrase is that these words begin with, if they do.

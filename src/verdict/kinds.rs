@@ -4,7 +4,7 @@
 //! *Strict* is for answers that may quote the request: there words count only at the beginning of the error's own
 //! message, or as the whole code.
 
-use super::error_text::Said;
+use super::error_text::{QUOTES, Said};
 use super::words::{Word, first, position, positions, says, words};
 use super::{key, size};
 
@@ -169,9 +169,18 @@ impl<'a> Kinds<'a> {
         self.said.numbers.contains(&429) || self.code_says(LIMIT)
     }
 
+    /// Whether an edge speaks of the server behind it. It knows nothing of models.
+    pub(super) fn speaks_of_the_origin(&self) -> bool {
+        self.any(|line| line.says("origin"))
+    }
+
     /// Whether a server that met a limit is quoted: "Request failed with status code 429".
     pub(super) fn quotes_a_limit(&self) -> bool {
-        self.any(|line| line.says("code 429, status 429, http 429"))
+        let said = ["code 429", "status 429", "http 429"];
+        self.any(|line| {
+            let mut places = said.iter().flat_map(|of| positions(&line.words, of));
+            places.any(|at| self.is_unquoted(line, at))
+        })
     }
 
     /// Whether a code or a message begins with one of these.
@@ -264,7 +273,7 @@ impl<'a> Kinds<'a> {
                 .get(at)
                 .is_some_and(u8::is_ascii_alphabetic)
         };
-        let mut marks = before.match_indices(['"', '\'', '`', '“', '‘', '«']);
+        let mut marks = before.match_indices(QUOTES);
         let quote = |(at, mark)| mark != "'" || at == 0 || !letter(at - 1) || !letter(at + 1);
         !self.said.is_raw && !marks.any(quote)
     }

@@ -128,7 +128,8 @@ impl Sentence<'_> {
         }
         let nearest = word?;
         if !nearest.is(PREPOSITION) {
-            let most = before().is_some_and(|word| word.is("max maximum"));
+            // "maxWaitMs (15000ms)": what is configured is no wait.
+            let most = (0..2).any(|_| before().is_some_and(|word| word.is("max maximum")));
             return (nearest.is(CUE) && !most).then_some(Sign::Weak);
         }
         let strong = nearest.is("after in until till at");

@@ -230,6 +230,12 @@ fn a_gateway_s_words_around_an_error_change_nothing() {
         400 {"error":{"message":"litellm.ContextWindowExceededError: litellm.BadRequestError: OpenAIException - This model's maximum context length is 8192 tokens."}} => Pass
         400 {"error":{"message":"Validation error: messages[0]: \"Invalid API key\" is too short"}} => Pass
         400 {"message":{"error":"Invalid API key"}} => Refused key
+        // names and JSON of the request's own
+        400 {"error":{"message":"rate_limit_error: Extra inputs are not permitted"}} => Pass
+        400 {"error":{"message":"{\"type\":\"object\",\"title\":\"Invalid API key\"} is not valid under any of the schemas listed in the 'anyOf' keyword"}} => Pass
+        400 {"error":{"message":"ValidationError: {\"type\":\"object\",\"title\":\"RateLimit\"}"}} => Pass
+        400 {"error":"json: unknown field \"rate_limit\""} => Pass
+        422 {"code":"x","error":"messages[0].role: unknown variant `insufficient balance`, expected one of `system`, `user`"} => Pass
         "#,
         answer,
     );
@@ -249,6 +255,9 @@ fn a_limit_that_a_server_behind_met_is_a_limit() {
         403 {"error":{"message":"You do not have access to this model"}} => Refused
         400 {"error":{"message":"You've reached your concurrent request limit."}} => Limited
         400 {"error":{"message":"Invalid input 'You've reached your concurrent request limit.'"}} => Pass
+        500 {"error":{"message":"error parsing tool call: raw='{\"content\":\"if HTTP 429 then retry\"}', err=invalid character"}} => Failed
+        500 litellm.RateLimitError: slow down => Limited
+        429 <x-ratelimit-remaining-tokens: 0; x-ratelimit-reset-tokens: 12s; x-ratelimit-reset-requests-day: 60000> => Limited 12000
         // the class's own name for what remains is missing
         429 <x-rate-limit-reset-tokens: 55> => Limited 55000
         429 <x-ratelimit-reset-requests: 9s; x-ratelimit-remaining-requests: 1> => Limited
@@ -272,7 +281,12 @@ fn a_key_is_named_in_chinese_too() {
         401 {"error":{"message":"该令牌状态不可用"}} => Refused key
         403 {"error":{"message":"该令牌额度已用尽"}} => Refused
         403 {"error":{"message":"该令牌无权访问模型 gpt-4o"}} => Refused
+        401 {"error":{"message":"无效的API Key"}} => Refused key
+        403 {"error":{"message":"该令牌无权使用模型：不存在的模型 (request id: r)"}} => Refused
         400 {"error":{"message":"参数错误: 令牌无效"}} => Pass
+        400 {"error":{"message":"参数 api_key 不存在"}} => Pass
+        400 {"error":"不支持的内容：“密钥无效，请重试”"} => Pass
+        404 {"error":{"message":"API Key 无权访问该模型或模型不存在"}} => Pass
         "#,
         answer,
     );
@@ -283,7 +297,8 @@ fn an_edge_that_cannot_reach_the_provider_knows_no_model() {
     check(
         r#"
         521 {"detail":"the origin may be overloaded"} => Trouble
-        530 {"title":"Error 530","detail":"overloaded","retry_after":60} => Trouble 60000
+        530 {"title":"Error 530","detail":"the origin is overloaded","retry_after":60} => Trouble 60000
+        522 {"error":{"code":522,"message":"Provider returned error"}} => Overloaded
         524 {"detail":"the origin may be overloaded"} => Failed
         529 {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}} => Overloaded
         "#,
