@@ -201,7 +201,7 @@ fn unwrapped(text: &str) -> (&str, &str) {
 
 /// One or two words that end so. Fields' names, which may be the request's, are written small.
 fn is_error_name(text: &str) -> bool {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ' ');
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ' ');
     (text.ends_with("Error") || text.ends_with("Exception"))
         && text.chars().all(plain)
         && text.split(' ').count() <= 2
