@@ -44,8 +44,10 @@ const ALIGN: usize = match cfg!(any(target_arch = "x86", target_arch = "x86_64")
 const SMALL_ALIGN: usize = 8;
 
 /// The class of a layout; `None`: it is not kept.
+#[inline(always)] // every allocation asks
 fn class_of(size: usize, align: usize) -> Option<usize> {
-    if size > LARGEST || align > size.clamp(SMALL_ALIGN, ALIGN) {
+    let odd = align > SMALL_ALIGN && (align > ALIGN || size < ALIGN);
+    if size > LARGEST || odd {
         return None;
     }
     Some(CLASSES[(size + OWN).div_ceil(STEP)] as usize)
