@@ -135,7 +135,7 @@ fn by_status(
         }
         400 | 404 if kinds.other_account() => Verdict::Refused { names_key },
         // An edge sends it without words, a server that has begun with words.
-        408 if said.texts.iter().all(String::is_empty) => Verdict::Trouble(stated()),
+        408 if said.texts.is_empty() => Verdict::Trouble(stated()),
         408 => Verdict::MaybeWorked(stated()),
         425 | 498 | 500 | 502..=504 | 507 | 511 | 520..=527 | 529 | 530
             if kinds.overloaded() && !kinds.speaks_of_the_origin() =>

@@ -1,5 +1,6 @@
 //! Whether an error calls the key itself invalid: a name of the key and a word such as *invalid* stand within a few words
-//! of each other, or in Chinese in one text. It does not if they speak of its scopes, a region, a model, or a parameter called key.
+//! of each other, or in Chinese in one text. It does not if they speak of its scopes, a region, a model, or a parameter
+//! called key.
 
 use super::error_text::QUOTES;
 use super::kinds::Line;
