@@ -249,22 +249,55 @@ fn a_limit_that_a_server_behind_met_is_a_limit() {
         502 {"error":{"message":"upstream error: HTTP 429 Too Many Requests, retry after 7s"}} => Limited 7000
         500 {"error":{"message":"Request failed with status code 500"}} => Failed
         400 {"error":{"message":"tool error: Request failed with status code 429"}} => Pass
+        500 {"error":{"message":"error parsing tool call: raw='{\"content\":\"if HTTP 429 then retry\"}', err=invalid character"}} => Failed
+        500 litellm.RateLimitError: slow down => Limited
+        "#,
+        answer,
+    );
+}
+
+#[test]
+fn a_limit_that_was_reached_is_no_refusal() {
+    check(
+        r#"
         403 {"error":{"message":"You have exceeded your concurrency limit of 3","type":"permission_error"}} => Limited
         403 {"message":"You've hit your request limit, try again in 20s"} => Limited 20000
         403 {"error":{"message":"You have reached the context limit of your plan"}} => Refused
         403 {"error":{"message":"You do not have access to this model"}} => Refused
         400 {"error":{"message":"You've reached your concurrent request limit."}} => Limited
         400 {"error":{"message":"Invalid input 'You've reached your concurrent request limit.'"}} => Pass
-        500 {"error":{"message":"error parsing tool call: raw='{\"content\":\"if HTTP 429 then retry\"}', err=invalid character"}} => Failed
-        500 litellm.RateLimitError: slow down => Limited
+        "#,
+        answer,
+    );
+}
+
+#[test]
+fn a_reset_counts_where_nothing_is_said_to_remain() {
+    check(
+        r#"
         429 <x-ratelimit-remaining-tokens: 0; x-ratelimit-reset-tokens: 12s; x-ratelimit-reset-requests-day: 60000> => Limited 12000
-        // the class's own name for what remains is missing
         429 <x-rate-limit-reset-tokens: 55> => Limited 55000
         429 <x-ratelimit-reset-requests: 9s; x-ratelimit-remaining-requests: 1> => Limited
-        // what is configured is no wait
+        "#,
+        answer,
+    );
+}
+
+#[test]
+fn what_is_configured_is_no_wait() {
+    check(
+        r#"
         503 {"error":{"message":"dropped after exceeding maxWaitMs (15000ms) (reset after 3s)"}} => Trouble 3000
         503 {"error":{"message":"the maximum wait of 60 seconds is over"}} => Trouble
-        // nothing can be afforded: another key may have money
+        "#,
+        answer,
+    );
+}
+
+#[test]
+fn who_can_afford_nothing_has_no_money() {
+    check(
+        r#"
         402 {"error":{"message":"This request requires more credits, or fewer max_tokens. You requested up to 32000 tokens, but can only afford 0."}} => Refused
         "#,
         answer,
